@@ -1,0 +1,7 @@
+"""One vision-language transformer, pre-trained from images and captions alone, fine-tuned on every task."""
+
+from vlc import torchvision_ops
+
+__version__ = "0.1.0"
+
+torchvision_ops.install()

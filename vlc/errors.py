@@ -1,0 +1,13 @@
+"""Mistakes that a user can mend. `run.py` shows their text alone; anything else keeps its traceback."""
+
+
+class UserError(ValueError):
+    """A command, configuration, data file or checkpoint that cannot be used; the text says what to do next."""
+
+
+class MissingFile(UserError, FileNotFoundError):
+    """A file or folder that was asked for does not exist."""
+
+
+class NonFiniteLoss(UserError):
+    """The training loss became NaN or infinite."""
