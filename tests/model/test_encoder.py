@@ -1,0 +1,78 @@
+"""The single-stream encoder."""
+
+import pytest
+import timm
+import torch
+
+from tests.tiny import SMALL
+from vlc.model.encoder import Encoder
+from vlc.model.sizes import ENCODERS
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(SMALL, 32, vocab_size=50, max_text_len=8, num_image_types=2).eval()
+
+
+def _text(length: int = 6):
+    ids = torch.randint(5, 50, (3, length))
+    mask = (torch.arange(length) < torch.tensor([[length], [4], [2]])).long()
+    return ids * mask, mask
+
+
+def test_padding_changes_nothing(encoder):
+    ids, mask = _text()
+    images = torch.randn(3, 3, 32, 32)
+    short = encoder(ids, mask, images)
+    padding = torch.zeros(3, 2, dtype=torch.long)
+    long = encoder(torch.cat([ids, padding], 1), torch.cat([mask, padding], 1), images)
+    torch.testing.assert_close(long.pooled, short.pooled, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(long.image, short.image, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(long.text[:, :6][mask.bool()], short.text[mask.bool()], atol=1e-6, rtol=1e-5)
+
+
+def test_shapes_and_dropping(encoder):
+    ids, mask = _text()
+    encoded = encoder(ids, mask, torch.randn(3, 3, 32, 32), mask_ratio=0.5, noise=torch.rand(3, 4))
+    assert encoded.text.shape == (3, 6, 32)
+    assert encoded.image.shape == (3, 1 + 2, 32)
+    assert encoded.pooled.shape == (3, 32)
+    assert encoded.patches.dropped.sum(1).tolist() == [2, 2, 2]
+
+
+def test_second_image_has_a_type_of_its_own_that_starts_as_the_first(encoder):
+    images = torch.randn(3, 3, 32, 32)
+    first, second = (encoder.embed_images(images, image_type=number).tokens for number in (1, 2))
+    assert torch.equal(first, second)
+    with torch.no_grad():
+        encoder.token_types.weight[2] += 1
+    assert not torch.equal(first, encoder.embed_images(images, image_type=2).tokens)
+
+
+def test_image_size_must_fit_the_patches():
+    with pytest.raises(ValueError, match="multiple of the patch size"):
+        Encoder(SMALL, 40, vocab_size=50, max_text_len=8)
+
+
+def test_image_alone_is_timms_mae_vit():
+    size = ENCODERS["mae_vit_base_patch16"]
+    torch.manual_seed(0)
+    theirs = timm.create_model("vit_base_patch16_224.mae", pretrained=False, img_size=64).eval()
+    ours = Encoder(size, 64, vocab_size=10, max_text_len=8).eval()
+    state = {key: value for key, value in theirs.state_dict().items() if not key.startswith(("fc_norm", "head"))}
+    missing, unexpected = ours.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all(key.startswith(("text_embeddings", "token_types", "pooler")) for key in missing)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        encoded = ours.fuse(None, None, ours.embed_images(images, image_type=None))
+        torch.testing.assert_close(encoded.image, theirs.forward_features(images), atol=1e-4, rtol=1e-4)
+
+
+def test_published_sizes():
+    parameters = {name: (size.width, size.depth, size.heads) for name, size in ENCODERS.items()}
+    assert parameters["mae_vit_base_patch16"] == (768, 12, 12)
+    assert parameters["mae_vit_large_patch16"] == (1024, 24, 16)
+    assert parameters["mae_vit_huge_patch14"] == (1280, 32, 16)
+    assert ENCODERS["mae_vit_huge_patch14"].patch_size == 14

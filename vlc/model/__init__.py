@@ -1,0 +1,1 @@
+"""The network: text and patch embeddings, one ViT, a pooler. Heads belong to the objectives."""

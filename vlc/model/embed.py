@@ -1,0 +1,70 @@
+"""Embeddings of the two modalities: BERT's for text, patches for images, and fixed sine-cosine positions."""
+
+import torch
+from timm.layers import PatchEmbed, build_sincos2d_pos_embed, resample_abs_pos_embed
+from torch import Tensor, nn
+from transformers.models.bert.modeling_bert import BertConfig, BertEmbeddings
+
+
+def text_embedding(width: int, vocab_size: int, max_text_len: int, dropout: float, pad_token_id: int) -> BertEmbeddings:
+    """BERT's word, position and token-type embeddings with their layer norm (eps 1e-12) and dropout."""
+    config = BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_attention_heads=1,  # read by the layers of BERT that are not built here
+        max_position_embeddings=max_text_len,
+        hidden_dropout_prob=dropout,
+        pad_token_id=pad_token_id,
+    )
+    return BertEmbeddings(config)
+
+
+def patch_embedding(width: int, patch_size: int, image_size: int) -> PatchEmbed:
+    """Images (B, 3, H, W) -> patch tokens (B, P, D), row by row."""
+    return PatchEmbed(img_size=image_size, patch_size=patch_size, in_chans=3, embed_dim=width)
+
+
+def sincos_positions(width: int, grid_size: int) -> Tensor:
+    """Fixed position table (1, 1 + grid_size ** 2, width) float32; the class token's row is zero.
+
+    The first half of the channels encodes the column, the second half the row, each as all sines, then all cosines
+    (MAE's layout; timm's builder puts the row first).
+    """
+    table = build_sincos2d_pos_embed([grid_size, grid_size], width, interleave_sin_cos=True)
+    table = table.roll(width // 2, dims=1)
+    return torch.cat([table.new_zeros(1, width), table]).unsqueeze(0)
+
+
+def resize_positions(table: Tensor, num_patches: int) -> Tensor:
+    """Position table (1, 1 + P, D) of a square grid for another square grid of num_patches; the class row is kept.
+
+    Bicubic on the grid, without antialiasing and without corner alignment, as DeiT and the published VLC do it.
+    Raises ValueError if either number of patches is not a square.
+    """
+    old, new = (round(count**0.5) for count in (table.shape[1] - 1, num_patches))
+    if old**2 != table.shape[1] - 1 or new**2 != num_patches:
+        raise ValueError(f"position tables need square grids, got {table.shape[1] - 1} and {num_patches} patches")
+    return resample_abs_pos_embed(table, [new, new], [old, old], antialias=False)
+
+
+def init_bert_weights(module: nn.Module) -> None:
+    """Normal(0, 0.02) matrices, zero biases, unit norms: BERT's start, used for all parts but the ViT."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    _reset_norms_and_biases(module)
+
+
+def init_vit_weights(module: nn.Module) -> None:
+    """Xavier-uniform matrices, zero biases, unit norms: MAE's start for the ViT and its decoder."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+    elif isinstance(module, PatchEmbed):  # as if it were the linear layer it is; the bias keeps torch's start
+        nn.init.xavier_uniform_(module.proj.weight.flatten(1))
+    _reset_norms_and_biases(module)
+
+
+def _reset_norms_and_biases(module: nn.Module) -> None:
+    if isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+    if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
+        nn.init.zeros_(module.bias)

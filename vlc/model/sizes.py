@@ -1,0 +1,31 @@
+"""The sizes the encoder comes in. Pure data: the configuration reads it without importing torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EncoderSize:
+    """width, depth, heads of the ViT; patch_size in pixels; mlp_ratio is hidden width over width.
+
+    The decoder fields describe the masked-autoencoder decoder that goes with the encoder (He et al. 2022, section 4.1).
+    """
+
+    width: int
+    depth: int
+    heads: int
+    patch_size: int
+    mlp_ratio: float = 4
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+
+    def num_patches(self, image_size: int) -> int:
+        return (image_size // self.patch_size) ** 2
+
+
+ENCODERS: dict[str, EncoderSize] = {
+    "mae_vit_tiny_patch16": EncoderSize(128, 4, 4, 16, decoder_width=64, decoder_depth=2, decoder_heads=4),
+    "mae_vit_base_patch16": EncoderSize(768, 12, 12, 16),
+    "mae_vit_large_patch16": EncoderSize(1024, 24, 16, 16),
+    "mae_vit_huge_patch14": EncoderSize(1280, 32, 16, 14),
+}
