@@ -1,0 +1,1 @@
+"""From Arrow files to batches. Imports nothing of the model, the objectives or the configuration."""

@@ -1,0 +1,114 @@
+"""What crosses from data to model, and what an objective may ask of the data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _on_tensors(value: Any, change) -> Any:
+    """`change` applied to every tensor of a value, inside our dataclasses and mappings too."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _on_tensors(item, change) for key, item in value.items()}
+    if isinstance(value, _Tensors):
+        return replace(value, **{f.name: _on_tensors(getattr(value, f.name), change) for f in fields(value)})
+    return value
+
+
+class _Tensors:
+    """A dataclass of tensors that moves as one; Lightning calls `to`, the data loader `pin_memory`."""
+
+    def to(self, device: torch.device, non_blocking: bool = False):
+        return _on_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self):
+        return _on_tensors(self, lambda tensor: tensor.pin_memory())
+
+
+@dataclass(frozen=True)
+class Text(_Tensors):
+    """ids (B, L) int64; mask (B, L) int64, 1 = real token, 0 = padding."""
+
+    ids: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class MaskedText(_Tensors):
+    """Text with tokens hidden for masked language modelling.
+
+    positions (N,) int64: the predicted tokens, as indices into the flattened (B * L); labels (N,) int64: their ids.
+    Positions are given rather than a (B, L) label table, so that no device has to search for them.
+    """
+
+    text: Text
+    positions: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class CorruptImage:
+    """An image that could not be decoded, and gave way to another sample in a training batch."""
+
+    table: str
+    row: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch(_Tensors):
+    """One batch of B examples. Parts that nobody asked for are None.
+
+    images (B, K, 3, H, W): uint8 from the loader, normalised float32 in the model; K images per example.
+    index (B,) int64: the samples' numbers in their split; split: its name.
+    noise (B, V, P) float32 in [0, 1): one row of patch noise for each of V masked passes.
+    negative (B,) int64: for each example the batch row of another image, its own row where there is none.
+    negative_images (B, N, 3, H, W): images of other rows of the data set, like `images`.
+    match_draw (B,) float32 in [0, 1): decides which examples keep their image in image-text matching.
+    fields: supervision and ids by name, as the catalogue's columns collate them.
+    """
+
+    images: Tensor
+    index: Tensor
+    split: str
+    text: Text | None = None
+    masked_text: MaskedText | None = None
+    noise: Tensor | None = None
+    negative: Tensor | None = None
+    negative_images: Tensor | None = None
+    match_draw: Tensor | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    corrupt: tuple[CorruptImage, ...] = ()  # replaced by other samples; in training only
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an objective wants in its batches. The data module serves the union of all needs.
+
+    fields: supervision, absent on unlabelled splits. ids: present on every split. optional: read where provided.
+    noise: number of masked passes with patch noise of their own. matching: wrong images for image-text matching.
+    """
+
+    fields: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+    masked_text: bool = False
+    noise: int = 0
+    matching: bool = False
+
+    def __or__(self, other: "Needs") -> "Needs":
+        return Needs(
+            self.fields | other.fields,
+            self.ids | other.ids,
+            self.optional | other.optional,
+            self.masked_text or other.masked_text,
+            max(self.noise, other.noise),
+            self.matching or other.matching,
+        )

@@ -1,0 +1,92 @@
+"""CATALOG: every data set the suite reads, a row each. Adding one is adding a row."""
+
+from vlc.data.spec import Column, DatasetSpec, integers, padded_floats, padded_integers
+
+_VQA_FIELDS = {
+    "question_id": Column("question_id", collate=integers),
+    "answer_labels": Column("answer_labels", collate=padded_integers),
+    "answer_scores": Column("answer_scores", collate=padded_floats),
+}
+
+
+def _captions(writer: str, train: tuple[str, ...], **options) -> DatasetSpec:
+    """Captions for pre-training: a training split alone."""
+    return DatasetSpec(writer, {"train": train}, validation=(), test=(), **options)
+
+
+CATALOG: dict[str, DatasetSpec] = {
+    # -- images with captions, with development and test splits (Karpathy's)
+    "coco": DatasetSpec(
+        "coco",
+        {
+            "train": ("coco_caption_karpathy_train", "coco_caption_karpathy_restval"),
+            "val": ("coco_caption_karpathy_val",),
+            "test": ("coco_caption_karpathy_test",),
+        },
+        published={"val": ("coco_caption_karpathy_test",)},
+    ),
+    "f30k": DatasetSpec(
+        "f30k",
+        {
+            "train": ("f30k_caption_karpathy_train",),
+            "val": ("f30k_caption_karpathy_val",),
+            "test": ("f30k_caption_karpathy_test",),
+        },
+        published={
+            "train": ("f30k_caption_karpathy_train", "f30k_caption_karpathy_val"),
+            "val": ("f30k_caption_karpathy_test",),
+        },
+    ),
+    "gcc": DatasetSpec(
+        "gcc",
+        {"train": ("conceptual_caption_train_*",), "val": ("conceptual_caption_val_*",)},
+        test=(),
+    ),
+    # -- images with captions, training only
+    "vg": _captions("vg", ("vg",)),
+    "sbu": _captions("sbu", ("sbu_*",)),
+    "pretrainVQA": _captions("pretrain_vqav2", ("pretrain_vqa_*",)),
+    "pretrainOI": _captions("openimages", ("openimages_*",)),
+    "pretrainGQA": _captions("pretrain_gqa", ("pretrain_gqa_*",)),
+    "pretrainFlickr30k": _captions("pretrain_flickr30k", ("pretrain_flickr30k_train",)),
+    "pretrainVGQA": _captions("pretrain_vg", ("pretrain_vg_*",)),
+    # -- questions
+    "vqa": DatasetSpec(
+        "vqav2",
+        {
+            "train": ("vqav2_train", "vqav2_trainable_val"),
+            "val": ("vqav2_rest_val",),
+            "test": ("vqav2_test",),
+            "test-dev": ("vqav2_test-dev",),
+        },
+        text="questions",
+        fields=_VQA_FIELDS,
+        unique_texts=False,
+        unlabelled=frozenset({"test", "test-dev"}),
+    ),
+    # -- embedded data
+    "emoji": DatasetSpec(
+        "emoji", {"train": ("emoji_train",), "val": ("emoji_val",), "test": ("emoji_test",)}, unique_texts=True
+    ),
+    "emoji_compositional": DatasetSpec(
+        "emoji",
+        {
+            "train": ("emoji_compositional_train",),
+            "val": ("emoji_compositional_val",),
+            "test": ("emoji_compositional_test",),
+        },
+    ),
+    "emoji_scenes": DatasetSpec(
+        "emoji_scenes",
+        {split: (f"emoji_scenes_{split}",) for split in ("train", "val", "test", "held_out")},
+        test=("test", "held_out"),
+    ),
+    "emoji_scenes_vqa": DatasetSpec(
+        "emoji_scenes",
+        {split: (f"emoji_scenes_{split}",) for split in ("train", "val", "test", "held_out")},
+        text="questions",
+        fields=_VQA_FIELDS | {"question_type": Column("question_types")},
+        unique_texts=False,
+        test=("test", "held_out"),
+    ),
+}

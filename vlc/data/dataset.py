@@ -1,0 +1,180 @@
+"""From sample numbers to batches: the only place where rows, pipelines and tokens meet.
+
+The data set hands out whole batches, because some parts of a batch (padding, wrong images) concern several samples. All
+randomness of a sample comes from a generator seeded by (seed, epoch, sample), so batches depend neither on the number
+of workers or processes nor on what was read before, and a run can resume anywhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vlc.data.arrow import ArrowSplit, Location
+from vlc.data.batch import Batch, CorruptImage, Needs
+from vlc.data.images import UndecodableImage, decode
+from vlc.data.tokens import HiddenTokens, TextEncoder, TokenHider, Tokens, masked_text
+from vlc.errors import UserError
+
+_ATTEMPTS = 100  # at replacing a corrupt image or finding a wrong one
+
+
+class Key(NamedTuple):
+    """A sample in an epoch; the epoch decides its augmentation."""
+
+    epoch: int
+    sample: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How samples are prepared.
+
+    transform: image pipeline. num_patches: length of a row of patch noise. text_encoder None: images alone.
+    draw_false_image: wrong images read from the data set for each sample, 0 = taken from the batch.
+    """
+
+    transform: Callable[[Any, np.random.Generator], Tensor]
+    num_patches: int
+    text_encoder: TextEncoder | None
+    token_hider: TokenHider | None
+    draw_false_image: int = 0
+
+
+@dataclass
+class _Sample:
+    key: Key
+    split: ArrowSplit
+    where: Location
+    rng: np.random.Generator
+    images: Tensor  # (K, 3, H, W) uint8
+    text: str | None = None
+    tokens: Tokens | None = None
+    hidden: HiddenTokens | None = None
+
+
+class BatchDataset(Dataset):
+    """The samples of one or more splits (of the same name, of several data sets), by lists of keys.
+
+    Indexing with a list of keys gives a Batch. An image that cannot be decoded gives way to another sample in training
+    (and is listed in the batch), and raises UserError in evaluation.
+    """
+
+    def __init__(
+        self, name: str, sources: list[ArrowSplit], needs: Needs, recipe: Recipe, *, training: bool, seed: int
+    ):
+        self.name, self.sources, self.needs, self.recipe = name, sources, needs, recipe
+        self.training, self.seed = training, seed
+        self._starts = np.cumsum([0] + [len(source) for source in sources])
+        provided = frozenset.intersection(*(frozenset(source.spec.fields) for source in sources))
+        labelled = not any(name in source.spec.unlabelled for source in sources)
+        self.fields = (needs.fields if labelled else frozenset()) | needs.ids | (needs.optional & provided)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return int(self._starts[-1])
+
+    def locate(self, sample: int) -> tuple[ArrowSplit, Location]:
+        """The source of a sample and its place there."""
+        number = int(np.searchsorted(self._starts, sample, side="right")) - 1
+        source = self.sources[number]
+        return source, source.locate(sample - int(self._starts[number]))
+
+    def __getitem__(self, keys: list[Key]) -> Batch:
+        corrupt: list[CorruptImage] = []
+        samples = [self._sample(Key(*key), corrupt) for key in keys]
+        needs, recipe = self.needs, self.recipe
+        parts: dict[str, Any] = {}
+        if recipe.text_encoder is not None:
+            parts["text"] = recipe.text_encoder.pad([sample.tokens.ids for sample in samples])
+        if needs.masked_text:
+            hidden = [sample.hidden for sample in samples]
+            parts["masked_text"] = masked_text(recipe.text_encoder, [sample.tokens for sample in samples], hidden)
+        if needs.noise:
+            shape = (needs.noise, recipe.num_patches)
+            noise = np.stack([sample.rng.random(shape, dtype=np.float32) for sample in samples])
+            parts["noise"] = torch.from_numpy(noise)
+        if needs.matching:
+            parts["match_draw"] = torch.tensor([sample.rng.random() for sample in samples])
+            if recipe.draw_false_image:
+                parts["negative_images"] = torch.stack([self._false_images(sample) for sample in samples])
+            else:
+                parts["negative"] = torch.tensor([_false_row(number, samples) for number in range(len(samples))])
+        return Batch(
+            images=torch.stack([sample.images for sample in samples]),
+            index=torch.tensor([sample.key.sample for sample in samples]),
+            split=self.name,
+            fields=self._collate_fields(samples),
+            corrupt=tuple(corrupt),
+            **parts,
+        )
+
+    def _sample(self, key: Key, corrupt: list[CorruptImage]) -> _Sample:
+        rng = np.random.default_rng((self.seed, key.epoch, key.sample))
+        for _ in range(_ATTEMPTS):
+            source, where = self.locate(key.sample)
+            try:
+                images = torch.stack([self._image(source, where, column, rng) for column in source.spec.images])
+            except UndecodableImage as error:
+                table, row = source.table_and_row(where)
+                if not self.training:
+                    raise UserError(f"The image in row {row} of {table}.arrow cannot be decoded ({error})") from error
+                corrupt.append(CorruptImage(table, row, str(error)))
+                key = Key(key.epoch, int(rng.integers(len(self))))
+                continue
+            sample = _Sample(key, source, where, rng, images)
+            if self.recipe.text_encoder is not None:
+                sample.text = source.text(where)
+                sample.tokens = self.recipe.text_encoder(sample.text)
+            if self.needs.masked_text:
+                sample.hidden = self.recipe.token_hider(sample.tokens, rng)
+            return sample
+        raise UserError(f"{_ATTEMPTS} images in a row cannot be decoded, the last one in {corrupt[-1]}")
+
+    def _image(self, source: ArrowSplit, where: Location, column: str, rng: np.random.Generator) -> Tensor:
+        return self.recipe.transform(decode(source.image(where, column)), rng)
+
+    def _false_images(self, sample: _Sample) -> Tensor:
+        """draw_false_image images (N, 3, H, W) of other rows that do not have the sample's caption."""
+        images = []
+        for _ in range(_ATTEMPTS):
+            source, where = self.locate(int(sample.rng.integers(len(self))))
+            if _shows(source, where, sample):
+                continue
+            try:
+                images.append(self._image(source, where, source.spec.images[0], sample.rng))
+            except UndecodableImage:
+                continue  # reported when it is drawn as a sample of its own
+            if len(images) == self.recipe.draw_false_image:
+                return torch.stack(images)
+        raise UserError(
+            f"No wrong image found for the caption {sample.text!r} in {_ATTEMPTS} draws: split {self.name!r} has too few "
+            "images, or too many with this caption"
+        )
+
+    def _collate_fields(self, samples: list[_Sample]) -> dict[str, Any]:
+        collated = {}
+        for name in sorted(self.fields):
+            cells = [sample.split.field(sample.where, name) for sample in samples]
+            values = self.sources[0].spec.fields[name].collate(cells)
+            collated[name] = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+        return collated
+
+
+def _shows(source: ArrowSplit, where: Location, sample: _Sample) -> bool:
+    """Whether this row is the sample's own, or has its caption."""
+    same_row = source is sample.split and where[:2] == sample.where[:2]
+    return same_row or sample.text in source.texts(where)
+
+
+def _false_row(number: int, samples: list[_Sample]) -> int:
+    """A random other row of the batch whose image does not have this sample's caption; its own number if none."""
+    sample = samples[number]
+    for other in sample.rng.permutation(len(samples)).tolist():
+        if not _shows(samples[other].split, samples[other].where, sample):
+            return other
+    return number

@@ -1,0 +1,77 @@
+"""A data set is a row of data: where its tables lie and what each column means."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+def integers(cells: list[int]) -> np.ndarray:
+    """Cells of one number each -> (B,) int64."""
+    return np.array(cells, dtype=np.int64)
+
+
+def padded_integers(cells: list[list[int]]) -> np.ndarray:
+    """Cells of several numbers -> (B, longest) int64, padded with 0. Pair it with padded scores of 0."""
+    return _pad(cells, np.int64)
+
+
+def padded_floats(cells: list[list[float]]) -> np.ndarray:
+    """Cells of several numbers -> (B, longest) float32, padded with 0."""
+    return _pad(cells, np.float32)
+
+
+def _pad(cells: list[list], dtype: type) -> np.ndarray:
+    padded = np.zeros((len(cells), max(map(len, cells), default=0)), dtype=dtype)
+    for row, cell in zip(padded, cells, strict=True):
+        row[: len(cell)] = cell
+    return padded
+
+
+@dataclass(frozen=True)
+class Column:
+    """One annotation column.
+
+    per_text: the cell holds one value for each text of the row. collate: cells of a batch -> the batch's field, a list
+    or an array that becomes a tensor (a module-level function: worker processes pickle it).
+    """
+
+    name: str
+    per_text: bool = True
+    collate: Callable[[list], Any] = list
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Where a data set's rows live under data_root and what they hold.
+
+    tables: split -> arrow file stems; a stem that ends in "*" stands for all its numbered shards.
+    text: column of the texts, a list of strings or one string a row.
+    images: image columns; two for pairs.
+    fields: batch field -> Column; objectives ask for fields by these names.
+    unique_texts: repeated texts of a row count once.
+    unlabelled: splits whose answers are withheld (server-scored test sets); they carry ids only.
+    validation, test: splits that are evaluated during training, and with test_only.
+    published: the splits as the published code used them, where it validated on test data.
+    writer: the name `python -m write_arrow` knows it by.
+    """
+
+    writer: str
+    tables: Mapping[str, tuple[str, ...]]
+    text: str = "caption"
+    images: tuple[str, ...] = ("image",)
+    fields: Mapping[str, Column] = field(default_factory=dict)
+    unique_texts: bool = True
+    unlabelled: frozenset[str] = frozenset()
+    validation: tuple[str, ...] = ("val",)
+    test: tuple[str, ...] = ("test",)
+    published: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def splits(self, published: bool = False) -> dict[str, tuple[str, ...]]:
+        """Split -> stems; with `published`, as the published code read them."""
+        return {**self.tables, **(self.published if published else {})}
+
+    def columns(self, fields: frozenset[str]) -> set[str]:
+        """Arrow columns that reading the given fields needs, texts and images included."""
+        return {self.text, *self.images, *(self.fields[name].name for name in fields if name in self.fields)}

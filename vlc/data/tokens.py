@@ -1,0 +1,125 @@
+"""Tokenizers by name or folder, and the hiding of tokens for masked language modelling."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from vlc.data.batch import MaskedText, Text
+from vlc.errors import UserError
+
+EMBEDDED = {"emoji": "assets/emoji/tokenizer"}
+PAD_MULTIPLE = 8  # lengths are rounded up to it: few distinct shapes, and aligned matrices
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a hub name, a local folder, or "emoji" (embedded).
+
+    Raises UserError if it cannot be had, or lacks one of the tokens the suite needs.
+    """
+    source = str(files("vlc") / EMBEDDED[name]) if name in EMBEDDED else name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"tokenizer={name!r} is neither an embedded tokenizer ({', '.join(EMBEDDED)}), nor a readable folder, nor "
+            f"a name that the model hub answers to from here: {str(error).splitlines()[0]}"
+        ) from error
+    lacking = [t for t in ("pad_token", "cls_token", "sep_token", "mask_token") if getattr(tokenizer, t) is None]
+    if lacking or not tokenizer.is_fast:
+        raise UserError(f"tokenizer={name!r} lacks {', '.join(lacking) or 'a fast implementation'}")
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenised text: ids with [CLS] and [SEP]; words: number of the word of each token, -1 for special tokens."""
+
+    ids: list[int]
+    words: list[int]
+
+
+class TextEncoder:
+    """Texts -> tokens, cut to max_text_len tokens ([CLS] and [SEP] included); picklable for worker processes."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_text_len: int):
+        self.max_text_len = max_text_len
+        self.pad_id, self.mask_id = tokenizer.pad_token_id, tokenizer.mask_token_id
+        self.vocab_size = len(tokenizer)
+        self._rust = tokenizer.backend_tokenizer
+        self._rust.enable_truncation(max_text_len)
+        self._rust.no_padding()
+
+    def __call__(self, text: str) -> Tokens:
+        encoding = self._rust.encode(text)
+        return Tokens(encoding.ids, [-1 if word is None else word for word in encoding.word_ids])
+
+    def pad(self, rows: list[list[int]]) -> Text:
+        """Token ids of B texts as one batch, as long as the longest, rounded up to a multiple of 8."""
+        longest = max(len(row) for row in rows)
+        length = min(-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE, self.max_text_len)
+        ids = np.full((len(rows), length), self.pad_id, dtype=np.int64)
+        mask = np.zeros((len(rows), length), dtype=np.int64)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = row
+            mask[number, : len(row)] = 1
+        return Text(torch.from_numpy(ids), torch.from_numpy(mask))
+
+
+@dataclass(frozen=True)
+class HiddenTokens:
+    """ids: the tokens with some replaced; positions: which ones are to be predicted."""
+
+    ids: list[int]
+    positions: list[int]
+
+
+class TokenHider:
+    """Hides tokens for masked language modelling, as BERT does (Devlin et al. 2019, section 3.1).
+
+    Each token is chosen with `probability`; with whole_words, whole words are drawn until that share of the tokens is
+    reached (at least one token). Of the chosen tokens 80 % become [MASK], 10 % a random token, 10 % stay.
+    """
+
+    def __init__(self, encoder: TextEncoder, probability: float, whole_words: bool):
+        self.mask_id, self.vocab_size = encoder.mask_id, encoder.vocab_size
+        self.probability, self.whole_words = probability, whole_words
+
+    def __call__(self, tokens: Tokens, rng: np.random.Generator) -> HiddenTokens:
+        choose = self._choose_words if self.whole_words else self._choose_tokens
+        positions = choose(tokens, rng)
+        ids = list(tokens.ids)
+        for position, draw in zip(positions, rng.random(len(positions)), strict=True):
+            if draw < 0.8:
+                ids[position] = self.mask_id
+            elif draw < 0.9:
+                ids[position] = int(rng.integers(self.vocab_size))
+        return HiddenTokens(ids, positions)
+
+    def _choose_tokens(self, tokens: Tokens, rng: np.random.Generator) -> list[int]:
+        draws = rng.random(len(tokens.ids))
+        return [i for i, word in enumerate(tokens.words) if word >= 0 and draws[i] < self.probability]
+
+    def _choose_words(self, tokens: Tokens, rng: np.random.Generator) -> list[int]:
+        words: dict[int, list[int]] = {}
+        for position, word in enumerate(tokens.words):
+            if word >= 0:
+                words.setdefault(word, []).append(position)
+        budget = max(1, round(len(tokens.ids) * self.probability))  # special tokens count, as in the published code
+        chosen: list[int] = []
+        groups = list(words.values())
+        for number in rng.permutation(len(groups)):
+            if len(chosen) + len(groups[number]) <= budget:
+                chosen += groups[number]
+        return sorted(chosen)
+
+
+def masked_text(encoder: TextEncoder, rows: list[Tokens], hidden: list[HiddenTokens]) -> MaskedText:
+    """Texts with hidden tokens as one batch, the labels being the true ids at the hidden positions."""
+    text = encoder.pad([row.ids for row in hidden])
+    length = text.ids.shape[1]
+    positions = [number * length + position for number, row in enumerate(hidden) for position in row.positions]
+    labels = [tokens.ids[position] for tokens, row in zip(rows, hidden, strict=True) for position in row.positions]
+    return MaskedText(text, torch.tensor(positions, dtype=torch.int64), torch.tensor(labels, dtype=torch.int64))

@@ -1,0 +1,133 @@
+"""Image pipelines by name: a PIL image and a random generator in, a square uint8 image out.
+
+All randomness comes from the generator, so a sample looks the same whichever process prepares it. Normalisation waits
+until the batch is on its device.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from timm.data.auto_augment import NAME_TO_OP
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as MAE was trained
+STD = (0.229, 0.224, 0.225)
+
+# RandAugment's operations: value at 9/30 of their range, and whether the sign is drawn. Ranges are the published ones
+# of ViLT and VLC; the operations are timm's, but for SolarizeAdd, which in timm leaves bright pixels alone.
+_MAGNITUDE = 9 / 30
+RANDAUGMENT_OPS: dict[str, tuple[float, bool]] = {
+    "AutoContrast": (0, False),
+    "Equalize": (0, False),
+    "Rotate": (_MAGNITUDE * 30, True),
+    "Posterize": (int(_MAGNITUDE * 4), False),
+    "Solarize": (_MAGNITUDE * 256, False),
+    "SolarizeAdd": (int(_MAGNITUDE * 110), False),
+    "Color": (_MAGNITUDE * 1.8 + 0.1, False),
+    "Contrast": (_MAGNITUDE * 1.8 + 0.1, False),
+    "Brightness": (_MAGNITUDE * 1.8 + 0.1, False),
+    "Sharpness": (_MAGNITUDE * 1.8 + 0.1, False),
+    "ShearX": (_MAGNITUDE * 0.3, True),
+    "ShearY": (_MAGNITUDE * 0.3, True),
+    "TranslateX": (_MAGNITUDE * 100, True),
+    "TranslateY": (_MAGNITUDE * 100, True),
+}
+_NO_VALUE = frozenset({"AutoContrast", "Equalize"})
+
+
+def randaugment_op(image: Image.Image, name: str, sign: int = 1) -> Image.Image:
+    """One operation of RandAugment at magnitude 9 of 30; pixels moved in from outside are black."""
+    value, signed = RANDAUGMENT_OPS[name]
+    if name == "SolarizeAdd":
+        return ImageOps.solarize(image.point([min(level + value, 255) for level in range(256)] * 3), 128)
+    values = () if name in _NO_VALUE else (value * sign if signed else value,)
+    return NAME_TO_OP[name](image, *values, fillcolor=(0, 0, 0), resample=Image.Resampling.NEAREST)
+
+
+def randaugment(image: Image.Image, rng: np.random.Generator, num_ops: int = 2) -> Image.Image:
+    """num_ops operations drawn uniformly with replacement, each applied (Cubuk et al. 2020, with ViLT's operations)."""
+    names = list(RANDAUGMENT_OPS)
+    for number in rng.integers(len(names), size=num_ops):
+        image = randaugment_op(image, names[number], -1 if rng.random() > 0.5 else 1)
+    return image
+
+
+def crop_box(
+    width: int, height: int, rng: np.random.Generator, scale: tuple[float, float], attempts: int = 10
+) -> tuple[int, int, int, int]:
+    """Random crop (left, top, right, bottom) in pixels: `scale` share of the area, aspect ratio 3/4 to 4/3.
+
+    Falls back to the largest central crop of an allowed aspect ratio (Inception's crop, as torchvision draws it).
+    """
+    lowest, highest = 3 / 4, 4 / 3
+    for _ in range(attempts):
+        area = width * height * rng.uniform(*scale)
+        ratio = math.exp(rng.uniform(math.log(lowest), math.log(highest)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    w, h = min(width, round(height * highest)), min(height, round(width / lowest))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def resized_crop(image: Image.Image, box: tuple[int, int, int, int] | None, size: int, flip: bool = False) -> Tensor:
+    """The box of an image (None: all of it) as (3, size, size) uint8, bicubic and antialiased, optionally mirrored."""
+    image = image.crop(box) if box is not None else image
+    image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return pil_to_tensor(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image)
+
+
+def _mae(image: Image.Image, rng: np.random.Generator, size: int) -> Tensor:
+    box = crop_box(*image.size, rng, scale=(0.8, 1.0))
+    return resized_crop(image, box, size, flip=rng.random() < 0.5)
+
+
+def _mae_randaug(image: Image.Image, rng: np.random.Generator, size: int) -> Tensor:
+    image = randaugment(image, rng)
+    return resized_crop(image, crop_box(*image.size, rng, scale=(0.9, 1.0)), size)
+
+
+def _mae_test(image: Image.Image, rng: np.random.Generator, size: int) -> Tensor:
+    return resized_crop(image, None, size)
+
+
+def _shift(image: Image.Image, rng: np.random.Generator, size: int) -> Tensor:
+    pixels = resized_crop(image, None, size)
+    reach = max(1, round(size * 0.05))
+    rows, columns = (
+        (torch.arange(size) + int(shift)).clamp(0, size - 1) for shift in rng.integers(-reach, reach + 1, size=2)
+    )
+    return pixels[:, rows[:, None], columns]  # the border repeats where pixels move in from outside
+
+
+TRANSFORMS: dict[str, Callable[[Image.Image, np.random.Generator, int], Tensor]] = {
+    "mae": _mae,  # random crop of 80 to 100 % of the area, random flip
+    "mae_randaug": _mae_randaug,  # RandAugment (2 operations, magnitude 9), random crop of 90 to 100 %
+    "mae_test": _mae_test,  # resized to the square
+    "shift": _shift,  # resized, then moved by up to 5 %: for images whose left, right and colours carry meaning
+}
+
+
+def transform(name: str, size: int) -> Callable[[Image.Image, np.random.Generator], Tensor]:
+    """The pipeline of that name at `size` pixels; raises KeyError for an unknown one."""
+    return partial(_apply, TRANSFORMS[name], size)
+
+
+def _apply(pipeline: Callable, size: int, image: Image.Image, rng: np.random.Generator) -> Tensor:
+    return pipeline(image, rng, size)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """uint8 images (..., 3, H, W) -> float32, normalised with ImageNet's statistics; float images are returned as is."""
+    if images.dtype != torch.uint8:
+        return images
+    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    return images.float().div_(255).sub_(mean).div_(std)

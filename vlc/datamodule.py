@@ -1,0 +1,161 @@
+"""The data of a run: splits opened and checked at start-up, one loader for training and one for each evaluation split."""
+
+import signal
+from collections.abc import Callable
+
+import pyarrow.compute as pc
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from vlc.data.arrow import ArrowSplit, find_tables
+from vlc.data.batch import Needs
+from vlc.data.catalog import CATALOG
+from vlc.data.dataset import BatchDataset, Recipe
+from vlc.data.sampler import EvalSampler, TrainSampler
+from vlc.data.tokens import TextEncoder, TokenHider, load_tokenizer
+from vlc.data.transforms import transform
+from vlc.errors import UserError
+from vlc.settings import DataSettings
+
+
+class ResumableLoader(DataLoader):
+    """A loader that Lightning saves into checkpoints: `position()` tells (epoch, batches trained on)."""
+
+    def __init__(self, *args, position: Callable[[], tuple[int, int]], **kwargs):
+        super().__init__(*args, **kwargs)
+        self.__dict__["position"] = position  # DataLoader guards its attributes once it is built
+
+    def state_dict(self) -> dict[str, int]:
+        epoch, num_batches = self.position()
+        return {"epoch": epoch, "num_batches": num_batches, "global_batch": self.sampler.global_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        if state["global_batch"] != self.sampler.global_batch:
+            raise UserError(
+                f"resume_from was saved with {state['global_batch']} samples a step over all devices, this run has "
+                f"{self.sampler.global_batch}: resume with the same per_gpu_batchsize and number of devices"
+            )
+        self.sampler.resume(state["epoch"], state["num_batches"])
+
+
+class DataModule(LightningDataModule):
+    """Opens the data sets of a run and serves what its objectives need.
+
+    test_only opens the test splits instead of training and validation. Raises UserError or MissingFile, before any
+    training, where files, columns or fields are missing.
+    """
+
+    def __init__(self, settings: DataSettings, needs: Needs, *, num_patches: int, seed: int, test_only: bool):
+        super().__init__()
+        self.settings, self.needs, self.seed = settings, needs, seed
+        self.num_patches = num_patches
+        self.tokenizer = None if settings.image_only else load_tokenizer(settings.tokenizer)
+        specs = {name: CATALOG[name] for name in settings.datasets}
+        _check_fields(specs, needs)
+        self.train = None if test_only else self._dataset("train", training=True)
+        wanted = [spec.test if test_only else spec.validation for spec in specs.values()]
+        names = list(dict.fromkeys(name for splits in wanted for name in splits))
+        self.evaluation = {name: self._dataset(name) for name in names}
+        if test_only and not names:
+            raise UserError(f"test_only=True, but datasets={list(specs)} have no test split")
+
+    def _dataset(self, split: str, training: bool = False) -> BatchDataset:
+        sources = [
+            self._open(name, stems)
+            for name in self.settings.datasets
+            if (stems := CATALOG[name].splits(self.settings.published_splits).get(split))
+        ]
+        dataset = BatchDataset(split, sources, self.needs, self._recipe(training), training=training, seed=self.seed)
+        if not len(dataset):
+            raise UserError(f"split {split!r} of datasets={list(self.settings.datasets)} has no samples")
+        return dataset
+
+    def _open(self, name: str, stems: tuple[str, ...]) -> ArrowSplit:
+        spec, settings = CATALOG[name], self.settings
+        columns = spec.columns(self.needs.fields | self.needs.ids)
+        if settings.image_only:
+            columns = columns - {spec.text}
+        paths = find_tables(settings.data_root, stems, name, spec.writer)
+        return ArrowSplit(paths, spec, name, columns, read_texts=not settings.image_only)
+
+    def _recipe(self, training: bool) -> Recipe:
+        settings = self.settings
+        (pipeline,) = settings.train_transform_keys if training else settings.val_transform_keys
+        encoder = None if self.tokenizer is None else TextEncoder(self.tokenizer, settings.max_text_len)
+        return Recipe(
+            transform=transform(pipeline, settings.image_size),
+            num_patches=self.num_patches,
+            text_encoder=encoder,
+            token_hider=encoder and TokenHider(encoder, settings.mlm_prob, settings.whole_word_masking),
+            draw_false_image=settings.draw_false_image if settings.false_image_source == "dataset" else 0,
+        )
+
+    def answer_vocabulary(self) -> list[str]:
+        """Answers by label, from all labelled splits of the data sets; "" where a label never occurs."""
+        answers: dict[int, str] = {}
+        for name in self.settings.datasets:
+            spec = CATALOG[name]
+            for split, stems in spec.tables.items():
+                if split in spec.unlabelled or "answer_labels" not in spec.fields:
+                    continue
+                paths = find_tables(self.settings.data_root, stems, name, spec.writer)
+                table = ArrowSplit(paths, spec, name, {"answers", "answer_labels"}, read_texts=False)
+                labels, texts = (table.column(c) for c in ("answer_labels", "answers"))
+                labels, texts = (pc.list_flatten(pc.list_flatten(column)) for column in (labels, texts))
+                answers |= dict(zip(labels.to_pylist(), texts.to_pylist(), strict=True))
+        return [answers.get(label, "") for label in range(max(answers, default=-1) + 1)]
+
+    def train_dataloader(self) -> ResumableLoader:
+        trainer = self.trainer
+        sampler = TrainSampler(
+            len(self.train),
+            self.settings.per_gpu_batchsize,
+            seed=self.seed,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        return ResumableLoader(self.train, sampler=sampler, position=self._position, **self._loader_options())
+
+    def _position(self) -> tuple[int, int]:
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        return self.trainer.current_epoch, progress.current.processed
+
+    def val_dataloader(self) -> list[DataLoader]:
+        return [self._evaluation_loader(dataset) for dataset in self.evaluation.values()]
+
+    test_dataloader = val_dataloader
+
+    def _evaluation_loader(self, dataset: BatchDataset) -> DataLoader:
+        sampler = EvalSampler(
+            len(dataset),
+            self.settings.per_gpu_batchsize,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+        return DataLoader(dataset, sampler=sampler, **self._loader_options())
+
+    def _loader_options(self) -> dict:
+        workers = self.settings.num_workers
+        return {
+            "batch_size": None,  # the sampler yields whole batches
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": self.trainer.strategy.root_device.type == "cuda",
+            "worker_init_fn": _leave_interrupts_to_the_main_process,
+        }
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches all processes of the terminal; the main one still needs batches to finish its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _check_fields(specs: dict, needs: Needs) -> None:
+    for field in sorted(needs.fields | needs.ids):
+        for name, spec in specs.items():
+            if field not in spec.fields:
+                providers = [other for other, spec in CATALOG.items() if field in spec.fields]
+                raise UserError(
+                    f"The objectives need batch field {field!r}, which data set {name!r} does not provide. "
+                    f"Data sets that do: {', '.join(providers)}"
+                )
