@@ -1,0 +1,9 @@
+"""OBJECTIVES: the registry, one class and one file each."""
+
+from vlc.objectives.base import Objective
+from vlc.objectives.itm import ITM
+from vlc.objectives.mae import MAE
+from vlc.objectives.mlm import MLM
+from vlc.objectives.vqa import VQA
+
+OBJECTIVES: dict[str, type[Objective]] = {"mlm": MLM, "mae": MAE, "itm": ITM, "vqa": VQA}

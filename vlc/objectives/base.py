@@ -1,0 +1,136 @@
+"""The plug between the encoder and what is learnt: views, shared passes, outcomes and the Objective itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from vlc.data.batch import Batch, Needs, Text
+from vlc.model.embed import init_bert_weights
+from vlc.model.encoder import Encoded, Encoder
+from vlc.model.sizes import EncoderSize
+
+
+@dataclass(frozen=True)
+class View:
+    """Names one encoder pass over a batch. Equal views in one step are computed once.
+
+    masked_text: the text with hidden tokens. image: which of the K images. draw: which row of patch noise.
+    """
+
+    masked_text: bool = False
+    image: int = 0
+    draw: int = 0
+
+
+class Passes:
+    """The encoder bound to one batch: objectives that ask for the same view share its cost.
+
+    dropped_ratio: share of patches that every pass drops, for batches that bring patch noise.
+    """
+
+    def __init__(self, encoder: Encoder, batch: Batch, dropped_ratio: float = 0.0):
+        self.encoder, self.batch, self.dropped_ratio = encoder, batch, dropped_ratio
+        self._seen: dict[View, Encoded] = {}
+
+    def __call__(self, view: View = View()) -> Encoded:
+        if view not in self._seen:
+            text = self.batch.masked_text.text if view.masked_text else self.batch.text
+            self._seen[view] = self.fresh(text, self.batch.images[:, view.image], view)
+        return self._seen[view]
+
+    def fresh(self, text: Text | None, images: Tensor, view: View = View()) -> Encoded:
+        """A pass over inputs the objective made itself: images (B, 3, H, W), text or None."""
+        noise = self.batch.noise[:, view.draw] if self.batch.noise is not None else None
+        image = self.encoder.embed_images(
+            images,
+            image_type=None if text is None else 1 + view.image,
+            mask_ratio=self.dropped_ratio,
+            noise=noise,
+        )
+        if text is None:
+            return self.encoder.fuse(None, None, image)
+        return self.encoder.fuse(self.encoder.embed_text(text.ids), text.mask, image)
+
+
+Ratio = tuple[Tensor, int]  # (sum, count): adds up over steps and processes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an objective makes of a batch.
+
+    loss: scalar, unweighted; None on unlabelled splits. metrics: name -> (sum, count). logits: for predictions.
+    """
+
+    loss: Tensor | None
+    metrics: Mapping[str, Ratio] = field(default_factory=dict)
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """What heads are built from. answers: the answer vocabulary by label, "" where unknown."""
+
+    width: int
+    vocab_size: int
+    num_patches: int
+    size: EncoderSize
+    mae_weight: float = 1.0
+    wpa_weight: float = 0.1
+    num_answers: int = 0
+    answers: tuple[str, ...] = ()
+
+
+class Objective(nn.Module):
+    """A head with its loss, its metrics and its predictions. Knows nothing of trainer or loader.
+
+    needs: what it wants in a batch. metrics: the names it reports. headline: the one that selects checkpoints, if any.
+    reads_pooled: whether it reads the pooled feature. task_head: whether the head belongs to one downstream task, and
+    takes the learning-rate factor lr_mult.
+    """
+
+    needs: ClassVar[Needs] = Needs()
+    metrics: ClassVar[tuple[str, ...]] = ("loss",)
+    headline: ClassVar[str | None] = None
+    reads_pooled: ClassVar[bool] = True
+    task_head: ClassVar[bool] = False
+
+    def __init__(self, options: HeadOptions):
+        """Create the parameters of the head."""
+        super().__init__()
+        self.options = options
+
+    def forward(self, passes: Passes, batch: Batch) -> Outcome:
+        raise NotImplementedError
+
+    def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
+        """A record for each example of an evaluated batch; default: nothing to write."""
+        return []
+
+    def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
+        """Further metrics of a whole split, from its records."""
+        return {}
+
+    def submission(self, records: list[dict[str, Any]]) -> Any:
+        """The records in the format of the task's evaluation server."""
+        return records
+
+
+def mean_ratio(mean: Tensor, count: int) -> Ratio:
+    """A batch mean over `count` items as a ratio that adds up."""
+    return mean.detach() * count, count
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Ratio:
+    """Right arg-maxes and their number; logits (N, C), labels (N,)."""
+    return (logits.argmax(dim=-1) == labels).sum(), labels.numel()
+
+
+def classifier(in_width: int, hidden_width: int, num_classes: int) -> nn.Sequential:
+    """The head of the published tasks: linear, norm, GELU, linear."""
+    head = nn.Sequential(
+        nn.Linear(in_width, hidden_width), nn.LayerNorm(hidden_width), nn.GELU(), nn.Linear(hidden_width, num_classes)
+    )
+    return head.apply(init_bert_weights)

@@ -1,0 +1,67 @@
+"""Image-text matching, with word-patch alignment beside it."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlc.data.batch import Batch, Needs
+from vlc.model.embed import init_bert_weights
+from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, View, accuracy, mean_ratio
+from vlc.objectives.wpa import inner_words, transport_distance
+
+_DRAW = View(draw=1)  # its own patch noise: the masked-language pass uses row 0
+
+
+def match_labels(draw: Tensor) -> Tensor:
+    """Half of the batch (rounded down), the smallest draws (B,), keeps its image: labels (B,) int64, 1 = match."""
+    rank = draw.argsort().argsort()
+    return (rank < len(draw) // 2).long()
+
+
+class ITM(Objective):
+    """Does the image belong to the text? Logits (B, 2), class 1 = match.
+
+    Half of the examples get another image, from the batch or from the data set. An example for which the batch has no
+    other image stays a match. The loss of word-patch alignment (distances of true pairs minus those of false ones, over
+    B) is added with the weight wpa_weight.
+    """
+
+    needs = Needs(matching=True, noise=2)
+    metrics = ("loss", "accuracy", "wpa_loss")
+    headline = "accuracy"
+
+    def __init__(self, options: HeadOptions):
+        super().__init__(options)
+        self.fc = nn.Linear(options.width, 2)
+        self.apply(init_bert_weights)
+
+    def forward(self, passes: Passes, batch: Batch) -> Outcome:
+        labels, images = self._pairs(batch)
+        encoded = passes.fresh(batch.text, images, _DRAW)
+        logits = self.fc(encoded.pooled)
+        loss = F.cross_entropy(logits.float(), labels)
+        metrics = {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}
+        if self.options.wpa_weight:
+            alignment = self.options.wpa_weight * self._alignment(encoded, batch.text.mask, labels)
+            metrics["wpa_loss"] = mean_ratio(alignment, len(labels))
+            loss = loss + alignment
+        return Outcome(loss, metrics, logits)
+
+    def _pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Labels (B,) and the images (B, 3, H, W) that go with them."""
+        labels, true = match_labels(batch.match_draw), batch.images[:, 0]
+        if batch.negative_images is not None:
+            false = batch.negative_images[:, 0]
+        else:
+            false = true[batch.negative]
+            alone = batch.negative == torch.arange(len(true), device=true.device)
+            labels = labels | alone.long()
+        return labels, torch.where(labels.bool()[:, None, None, None], true, false)
+
+    @staticmethod
+    def _alignment(encoded, text_mask: Tensor, labels: Tensor) -> Tensor:
+        patches = torch.ones(encoded.image.shape[:2], dtype=torch.bool, device=labels.device)
+        patches[:, 0] = False  # the class token
+        with torch.autocast(labels.device.type, enabled=False):
+            distance = transport_distance(encoded.text, encoded.image, inner_words(text_mask), patches)
+        return (distance * (2 * labels - 1)).sum() / len(labels)

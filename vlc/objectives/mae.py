@@ -1,0 +1,77 @@
+"""Masked autoencoding: the dropped patches are reconstructed from the kept ones and the text (He et al. 2022)."""
+
+import torch
+from torch import Tensor, nn
+
+from vlc.data.batch import Batch, Needs
+from vlc.model.blocks import blocks, layer_norm
+from vlc.model.embed import init_vit_weights, sincos_positions
+from vlc.model.masking import PatchMask, restore_patches
+from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, View, mean_ratio
+
+
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """Images (B, 3, H, W) -> patches (B, P, patch_size ** 2 * 3), row by row; inside a patch row, column, channel."""
+    batch, channels, height, width = images.shape
+    grid = images.reshape(batch, channels, height // patch_size, patch_size, width // patch_size, patch_size)
+    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch_size**2 * channels)
+
+
+def unpatchify(patches: Tensor, patch_size: int) -> Tensor:
+    """The inverse of `patchify` for square images."""
+    batch, count, _ = patches.shape
+    side = round(count**0.5)
+    grid = patches.reshape(batch, side, side, patch_size, patch_size, 3)
+    return grid.permute(0, 5, 1, 3, 2, 4).reshape(batch, 3, side * patch_size, side * patch_size)
+
+
+def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (unbiased variance + 1e-6) of each patch, (B, P, 1)."""
+    return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def reconstruction_loss(predicted: Tensor, patches: Tensor, dropped: Tensor, normalize: bool = True) -> Tensor:
+    """Squared error, averaged in each patch (B, P, pixels), then over the dropped patches (B, P), 1 = dropped.
+
+    normalize: the target of a patch is standardised by its own statistics, which VLC always does.
+    """
+    if normalize:
+        mean, deviation = patch_statistics(patches)
+        patches = (patches - mean) / deviation
+    error = (predicted.float() - patches).square().mean(-1)
+    return (error * dropped).sum() / dropped.sum()
+
+
+class MAE(Objective):
+    """Owns the decoder: kept patches and mask tokens through a small ViT -> pixels (B, P, patch_size ** 2 * 3)."""
+
+    needs = Needs(noise=1)
+    reads_pooled = False
+
+    def __init__(self, options: HeadOptions):
+        super().__init__(options)
+        size, width = options.size, options.size.decoder_width
+        self.embed = nn.Linear(options.width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.register_buffer("pos_embed", sincos_positions(width, round(options.num_patches**0.5)))
+        self.blocks = blocks(width, size.decoder_depth, size.decoder_heads, size.mlp_ratio)
+        self.norm = layer_norm(width)
+        self.pred = nn.Linear(width, size.patch_size**2 * 3)
+        self.apply(init_vit_weights)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def decode(self, image: Tensor, mask: PatchMask) -> Tensor:
+        """Encoded image tokens (B, 1 + kept, D), class token first -> predicted patches (B, P, pixels)."""
+        tokens = self.embed(image)
+        patches = restore_patches(tokens[:, 1:], self.mask_token, mask.restore)
+        tokens = torch.cat([tokens[:, :1], patches], dim=1) + self.pos_embed
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.pred(self.norm(tokens)[:, 1:])
+
+    def forward(self, passes: Passes, batch: Batch) -> Outcome:
+        encoded = passes(View(masked_text=batch.masked_text is not None))  # the pass of masked language modelling
+        predicted = self.decode(encoded.image, encoded.patches)
+        patches = patchify(batch.images[:, 0], self.options.size.patch_size)
+        loss = self.options.mae_weight * reconstruction_loss(predicted, patches, encoded.patches.dropped)
+        return Outcome(loss, {"loss": mean_ratio(loss, len(batch))}, predicted)

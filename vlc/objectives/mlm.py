@@ -1,0 +1,33 @@
+"""Masked language modelling: hidden tokens are read off the other tokens and the image (Devlin et al. 2019)."""
+
+import torch.nn.functional as F
+from torch import nn
+from transformers.models.bert.modeling_bert import BertConfig, BertPredictionHeadTransform
+
+from vlc.data.batch import Batch, Needs
+from vlc.model.embed import init_bert_weights
+from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, View, accuracy, mean_ratio
+
+
+class MLM(Objective):
+    """Cross entropy over the vocabulary at the hidden tokens; logits exist for these alone, (N, vocabulary)."""
+
+    needs = Needs(masked_text=True, noise=1)
+    metrics = ("loss", "accuracy")
+    headline = "accuracy"
+    reads_pooled = False
+
+    def __init__(self, options: HeadOptions):
+        super().__init__(options)
+        self.transform = BertPredictionHeadTransform(BertConfig(hidden_size=options.width, num_attention_heads=1))
+        self.decoder = nn.Linear(options.width, options.vocab_size)
+        self.apply(init_bert_weights)
+
+    def forward(self, passes: Passes, batch: Batch) -> Outcome:
+        hidden = batch.masked_text
+        features = passes(View(masked_text=True)).text.flatten(0, 1)[hidden.positions]
+        logits = self.decoder(self.transform(features))
+        count = len(hidden.labels)
+        # A sum over no tokens is 0, where their mean would be NaN.
+        loss = F.cross_entropy(logits.float(), hidden.labels, reduction="sum") / max(count, 1)
+        return Outcome(loss, {"loss": mean_ratio(loss, count), "accuracy": accuracy(logits, hidden.labels)}, logits)

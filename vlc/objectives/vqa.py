@@ -1,0 +1,84 @@
+"""Visual question answering as classification over a fixed answer vocabulary, with soft targets (VQA v2)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlc.data.batch import Batch, Needs
+from vlc.errors import UserError
+from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Ratio, classifier, mean_ratio
+
+
+def soft_targets(labels: Tensor, scores: Tensor, num_answers: int) -> Tensor:
+    """Answer labels and scores (B, n), padded with label 0 and score 0 -> dense targets (B, num_answers) float32."""
+    targets = torch.zeros(len(labels), num_answers, device=labels.device)
+    return targets.scatter_add_(1, labels, scores)
+
+
+def vqa_score(logits: Tensor, targets: Tensor) -> Ratio:
+    """Sum of the target values at the best answers, and the number of questions."""
+    return targets.gather(1, logits.argmax(1, keepdim=True)).sum(), len(targets)
+
+
+class VQA(Objective):
+    """Binary cross entropy over all answers, summed over the answers and averaged over the batch; logits (B, answers)."""
+
+    needs = Needs(
+        fields=frozenset({"answer_labels", "answer_scores"}),
+        ids=frozenset({"question_id"}),
+        optional=frozenset({"question_type"}),
+    )
+    metrics = ("loss", "score")
+    headline = "score"
+    task_head = True
+
+    def __init__(self, options: HeadOptions):
+        super().__init__(options)
+        if len(options.answers) > options.num_answers:
+            raise UserError(
+                f"The data have {len(options.answers)} answers, vqav2_label_size={options.num_answers} is too small: "
+                f"pass vqav2_label_size={len(options.answers)}"
+            )
+        self.classifier = classifier(options.width, 2 * options.width, options.num_answers)
+
+    def forward(self, passes: Passes, batch: Batch) -> Outcome:
+        logits = self.classifier(passes().pooled)
+        if "answer_labels" not in batch.fields:
+            return Outcome(None, {}, logits)
+        targets = soft_targets(batch.fields["answer_labels"], batch.fields["answer_scores"], logits.shape[1])
+        loss = F.binary_cross_entropy_with_logits(logits.float(), targets) * targets.shape[1]
+        return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "score": vqa_score(logits, targets)}, logits)
+
+    def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
+        """question_id and answer; on labelled splits the score and, where the data have it, the question type too."""
+        best = outcome.logits.argmax(1)
+        columns = {
+            "question_id": batch.fields["question_id"].tolist(),
+            "answer": [self._answer(label) for label in best.tolist()],
+        }
+        if outcome.loss is not None:
+            targets = soft_targets(
+                batch.fields["answer_labels"], batch.fields["answer_scores"], outcome.logits.shape[1]
+            )
+            columns["score"] = targets.gather(1, best[:, None])[:, 0].tolist()
+        if "question_type" in batch.fields:
+            columns["question_type"] = batch.fields["question_type"]
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def _answer(self, label: int) -> str:
+        known = label < len(self.options.answers) and self.options.answers[label]
+        return known or "unknown"
+
+    def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
+        """Mean score of each question type."""
+        by_type: dict[str, list[float]] = {}
+        for record in records:
+            if "score" in record and "question_type" in record:
+                by_type.setdefault(record["question_type"], []).append(record["score"])
+        return {f"score/{kind}": sum(scores) / len(scores) for kind, scores in sorted(by_type.items())}
+
+    def submission(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The list that the VQA evaluation server takes."""
+        return [{"question_id": record["question_id"], "answer": record["answer"]} for record in records]

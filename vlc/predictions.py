@@ -1,0 +1,29 @@
+"""Gathering the records of an evaluated split from all processes, and writing them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from vlc.distributed import gather_lists, is_first_process
+from vlc.objectives.base import Objective
+
+
+def write_predictions(
+    objective: Objective, name: str, records: list[dict[str, Any]], folder: str | Path | None
+) -> dict[str, float]:
+    """Gather records, let the first process write the submission FOLDER/NAME.json; returns the split's summary.
+
+    The file appears whole or not at all. Without a folder nothing is written.
+    """
+    records = gather_lists(records)
+    if records and folder and is_first_process():
+        write_json(Path(folder) / f"{name}.json", objective.submission(records))
+    return objective.summary(records)
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+    os.replace(partial, path)
