@@ -1,0 +1,14 @@
+"""Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`."""
+
+from vlc.config import ex, shown_to_user
+
+
+@ex.automain
+def main(_config, _run):
+    with shown_to_user():
+        from vlc.settings import Settings
+
+        settings = Settings.from_config(_config)  # before the heavy imports: mistakes are told at once
+        from vlc.run import run
+
+        return run(settings)

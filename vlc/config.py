@@ -1,0 +1,130 @@
+"""The configuration: the Sacred experiment, its defaults and named configs. With run.py the only reader of Sacred.
+
+Values that follow from others (the sizes from `vit`) are derived in the defaults, so that named configs and `key=value` on
+the command line carry through; contradictions are refused by `vlc.settings`.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vlc.errors import UserError
+from vlc.model.sizes import ENCODERS
+from vlc.recipes import RECIPES, loss_weights
+from vlc.settings import check_keys
+
+warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # Sacred 0.8.7 imports it
+
+from sacred import Experiment  # noqa: E402
+from sacred.utils import SacredError  # noqa: E402
+
+ex = Experiment("VLC", save_git_info=False)
+
+
+class RunError(SacredError):
+    """A UserError on its way to the user: Sacred prints its text without a traceback."""
+
+
+@contextmanager
+def shown_to_user() -> Iterator[None]:
+    """Turns UserErrors into messages without traceback; every other exception keeps its own."""
+    try:
+        yield
+    except UserError as error:
+        raise RunError(str(error), print_traceback=False, filter_traceback="never", print_usage=False) from error
+
+
+def _size(vit: str):
+    """The sizes behind a name; an unknown name is reported by the settings, once the configuration is complete."""
+    return ENCODERS.get(vit, ENCODERS["mae_vit_base_patch16"])
+
+
+@ex.config
+def config():
+    exp_name = "vlc"  # run name; part of the log folder's name
+    seed = 0
+    log_dir = "result"  # logs, checkpoints and predictions go below it
+
+    # what is learnt
+    loss_names = loss_weights(itm=1, mlm=1)  # objective -> weight of its loss, 0 = off
+    mask_ratio = 0.75  # share of patches dropped where is_pretrain
+    is_pretrain = True  # patches are dropped
+    use_mae = loss_names["mae"] > 0  # follows from loss_names
+    mae_weight = 1.0  # further weight of the reconstruction loss
+    wpa_weight = 0.1  # weight of word-patch alignment inside itm, 0 = off
+    mlm_prob = 0.15  # share of tokens that mlm hides
+    whole_word_masking = False  # mlm hides whole words
+    draw_false_image = 1  # wrong images for itm, each sample
+    false_image_source = "batch"  # where they come from: batch (nothing more to decode), dataset
+    draw_false_text = 0  # wrong texts, each sample
+    vqav2_label_size = 3129  # number of answers
+    get_recall_metric = False  # rank all images against all texts at each validation
+
+    # data
+    data_root = ""  # folder of the arrow files
+    datasets = ["coco", "vg", "sbu", "gcc"]  # their training sets are joined
+    published_splits = False  # validate on the files the published code validated on (test data among them)
+    train_transform_keys = ["mae"]  # image pipeline: mae, mae_randaug, mae_test, shift
+    val_transform_keys = ["mae"]
+    image_size = 384  # pixels, square
+    image_only = False  # read no texts
+    max_image_len = -1  # never had an effect
+    max_text_len = 40  # tokens with [CLS] and [SEP]
+    tokenizer = "bert-base-uncased"  # hub name, local folder, or emoji (embedded)
+    vocab_size = 30522 if tokenizer == "bert-base-uncased" else None  # None = the tokenizer's
+    max_corrupt_ratio = 0.01  # share of undecodable training images above which a run fails
+
+    # network
+    vit = "mae_vit_base_patch16"  # mae_vit_{tiny,base,large}_patch16, mae_vit_huge_patch14
+    hidden_size = _size(vit).width  # follows from vit
+    num_heads = _size(vit).heads  # follows from vit
+    num_layers = _size(vit).depth  # follows from vit
+    mlp_ratio = _size(vit).mlp_ratio  # follows from vit
+    drop_rate = 0.1  # dropout of the text embedding
+    pretrain_path = ""  # checkpoint to start from, first
+    load_path = ""  # checkpoint to start from, or to test
+
+    # optimiser and schedule
+    optim_type = "adamw"  # adamw, adam, sgd
+    learning_rate = 1e-4
+    weight_decay = 0.01
+    layer_decay = 1.0 if is_pretrain else 0.5  # learning-rate factor from one layer to the one below
+    lr_mult = 1  # learning-rate factor of task heads, where layer_decay is 1
+    decay_power = 1  # power of the polynomial decay, or cosine
+    end_lr = 0  # the polynomial decays to it
+    warmup_steps = 2500  # a float is a share of all steps
+    max_epoch = 100  # counts where max_steps is None
+    max_steps = 25000  # optimiser steps
+    gradient_clip = 0.0  # largest gradient norm, 0 = no clipping
+    batch_size = 4096  # over all devices; gradients accumulate to reach it
+
+    # machine
+    per_gpu_batchsize = 0  # of one device; must be given
+    num_gpus = 1  # number, or list of device numbers; 0, or no GPU there = CPU
+    num_nodes = 1
+    num_workers = 1  # loader processes for each device
+    precision = (
+        16  # 16 = half where the device is good at it (bfloat16 before float16), else float32; 32; 16-mixed, ...
+    )
+
+    # run
+    resume_from = None  # checkpoint of an interrupted run
+    test_only = False
+    fast_dev_run = False  # one batch of everything, nothing written
+    val_check_interval = 1.0  # epochs (float) or training batches (int) from one validation to the next
+
+
+for name, values in RECIPES.items():
+    ex.add_named_config(name, values)
+
+
+@ex.config_hook
+def reject_unknown_keys(config, command_name, logger):
+    with shown_to_user():
+        check_keys(config)
+    return {}
+
+
+def resolve(*named_configs: str, **updates) -> dict:
+    """The configuration of `run.py with NAMED_CONFIGS... key=value...`, for use from Python."""
+    return ex._create_run("print_config", updates, named_configs).config

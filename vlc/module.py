@@ -1,0 +1,193 @@
+"""The one place that weighs, sums and logs; nothing here knows a task."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from vlc.data.batch import Batch, Needs
+from vlc.data.transforms import normalize
+from vlc.metrics import Ratio
+from vlc.model.encoder import Encoder
+from vlc.objectives import OBJECTIVES
+from vlc.objectives.base import HeadOptions, Outcome, Passes
+from vlc.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, plain_groups
+from vlc.predictions import write_predictions
+from vlc.settings import ModelSettings, OptimSettings
+
+
+def objective_needs(settings: ModelSettings) -> Needs:
+    """What the active objectives want in a batch, together."""
+    needs = Needs()
+    for name in settings.objectives:
+        needs |= OBJECTIVES[name].needs
+    return needs
+
+
+class VLCModule(LightningModule):
+    """Encoder and active objectives. loss = sum of weight * objective loss.
+
+    optim may be None for a module that is only evaluated. answers: the answer vocabulary by label. splits: names of the
+    splits that are evaluated, for which metrics are kept. config: written into checkpoints.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        *,
+        image_size: int,
+        max_text_len: int,
+        vocab_size: int,
+        pad_token_id: int = 0,
+        num_images: int = 1,
+        answers: tuple[str, ...] = (),
+        optim: OptimSettings | None = None,
+        splits: tuple[str, ...] = (),
+        seed: int = 0,
+        config: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.settings, self.optim_settings, self.seed = settings, optim, seed
+        self.extras = {"config": dict(config or {}), "answers": list(answers)}
+        self.encoder = Encoder(
+            settings.size,
+            image_size,
+            vocab_size=vocab_size,
+            max_text_len=max_text_len,
+            text_dropout=settings.drop_rate,
+            pad_token_id=pad_token_id,
+            num_image_types=num_images,
+        )
+        options = HeadOptions(
+            width=settings.size.width,
+            vocab_size=vocab_size,
+            num_patches=self.encoder.num_patches,
+            size=settings.size,
+            mae_weight=settings.mae_weight,
+            wpa_weight=settings.wpa_weight,
+            num_answers=settings.vqav2_label_size,
+            answers=answers,
+        )
+        self.weights = settings.objectives
+        self.objectives = nn.ModuleDict({name: OBJECTIVES[name](options) for name in self.weights})
+        if not any(objective.reads_pooled for objective in self.objectives.values()):
+            self.encoder.pooler.requires_grad_(False)  # no loss reaches it, which DDP would wait for
+        self.ratios = nn.ModuleDict({name: Ratio() for split in splits for name in self._metric_names(split)})
+        self.records: dict[tuple[str, str], list[dict[str, Any]]] = {}
+
+    def _metric_names(self, split: str) -> list[str]:
+        return [f"{name}/{split}/{metric}" for name, head in self.objectives.items() for metric in head.metrics]
+
+    # -- steps
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        negative = batch.negative_images
+        return replace(
+            batch,
+            images=normalize(batch.images),
+            negative_images=None if negative is None else normalize(negative),
+        )
+
+    def outcomes(self, batch: Batch) -> dict[str, Outcome]:
+        """Every objective's outcome for a normalised batch; objectives share encoder passes."""
+        passes = Passes(self.encoder, batch, self.settings.dropped_ratio)
+        return {name: objective(passes, batch) for name, objective in self.objectives.items()}
+
+    def total_loss(self, outcomes: Mapping[str, Outcome]) -> Tensor:
+        return sum(self.weights[name] * outcome.loss for name, outcome in outcomes.items())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        # Dropout draws from the global generator: seeding it here makes a resumed run continue with the same draws.
+        place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        outcomes = self.outcomes(batch)
+        loss = self.total_loss(outcomes)
+        values = {"train/loss": loss.detach()}
+        for name, outcome in outcomes.items():
+            for metric, (total, count) in outcome.metrics.items():
+                values[f"{name}/train/{metric}"] = total / max(count, 1)
+        self.log_dict(values, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        for name, outcome in self._evaluate(batch).items():
+            records = self.objectives[name].predict(outcome, batch)
+            self.records.setdefault((name, batch.split), []).extend(records)
+
+    def _evaluate(self, batch: Batch) -> dict[str, Outcome]:
+        outcomes = self.outcomes(batch)
+        for name, outcome in outcomes.items():
+            for metric, ratio in outcome.metrics.items():
+                self.ratios[f"{name}/{batch.split}/{metric}"].update(*ratio)
+        return outcomes
+
+    # -- ends of epochs
+
+    def on_validation_epoch_end(self) -> None:
+        values = self._computed_ratios()
+        self.log_dict(values)
+        self.log("val/the_metric", self.the_metric(values), prog_bar=True)
+
+    def on_test_epoch_end(self) -> None:
+        values = self._computed_ratios()
+        for (name, split), records in self.records.items():
+            folder = self.trainer.log_dir if not self.trainer.fast_dev_run else None
+            summary = write_predictions(self.objectives[name], f"{name}_{split}", records, folder)
+            values |= {f"{name}/{split}/{metric}": value for metric, value in summary.items()}
+        self.records.clear()
+        self.log_dict({name: float(value) for name, value in values.items()})
+
+    def _computed_ratios(self) -> dict[str, Tensor]:
+        """Every ratio that counted something, and the ratios reset."""
+        values = {}
+        for name, ratio in self.ratios.items():
+            value = ratio.compute()
+            ratio.reset()
+            if not value.isnan():
+                values[name] = value.float()
+        return values
+
+    def the_metric(self, values: Mapping[str, Tensor]) -> Tensor:
+        """What selects checkpoints: the sum of the objectives' headlines over the splits, higher is better.
+
+        Where no objective has one (reconstruction alone), the negative sum of the losses.
+        """
+        headlines, losses = [], []
+        for key, value in values.items():
+            name, _, metric = key.split("/", 2)
+            if metric == self.objectives[name].headline:
+                headlines.append(value)
+            elif metric == "loss":
+                losses.append(-value)
+        return torch.stack(headlines or losses).sum()
+
+    # -- optimiser and checkpoints
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optim = self.optim_settings
+        if optim.layer_decay == 1:
+            groups = plain_groups(self, optim, self._task_head_parameters())
+        else:
+            groups = layer_decay_groups(self, optim)
+        scaled = self.trainer.precision == "16-mixed"
+        optimizer = build_optimizer(groups, optim, fused=not scaled)
+        schedule = build_schedule(optimizer, optim, self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def group_matcher(self, coarse: bool = False) -> Mapping[str, Any]:
+        """The layers, for timm's parameter groups."""
+        return LAYERS
+
+    def _task_head_parameters(self) -> set[str]:
+        heads = [name for name, objective in self.objectives.items() if objective.task_head]
+        return {f"objectives.{head}.{name}" for head in heads for name, _ in self.objectives[head].named_parameters()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["vlc"] = self.extras

@@ -1,0 +1,97 @@
+"""RECIPES: the named configs, a row each; config.py registers them. Pure data.
+
+The names and values of `task_mlm_itm_mae`, `task_finetune_*_mae_randaug` and `step*` are the published ones.
+"""
+
+from typing import Any
+
+OBJECTIVE_NAMES = ("itm", "mlm", "mae", "vqa")
+
+
+def loss_weights(**weights: float) -> dict[str, float]:
+    """Weights of all objectives, 0 where not given. (Sacred merges dictionaries, so a recipe has to state them all.)"""
+    assert set(weights) <= set(OBJECTIVE_NAMES)
+    return dict.fromkeys(OBJECTIVE_NAMES, 0) | weights
+
+
+_FINETUNE = {
+    "train_transform_keys": ["mae_randaug"],
+    "val_transform_keys": ["mae_test"],
+    "max_steps": None,
+    "warmup_steps": 0.1,
+    "draw_false_image": 0,
+    "learning_rate": 1e-4,
+    "is_pretrain": False,
+}
+
+# A small model for the embedded data: a minute is long for it.
+_EMOJI = {
+    "vit": "mae_vit_tiny_patch16",
+    "image_size": 64,
+    "tokenizer": "emoji",
+    "vocab_size": None,
+    "max_text_len": 24,
+    "drop_rate": 0.0,
+    "train_transform_keys": ["shift"],
+    "val_transform_keys": ["mae_test"],
+    "batch_size": 64,
+    "per_gpu_batchsize": 64,
+    "decay_power": "cosine",
+    "warmup_steps": 0.05,
+    "weight_decay": 0.05,
+    "gradient_clip": 1.0,
+}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # -- task_: what is learnt, on what, and how
+    "task_mlm_itm_mae": {
+        "exp_name": "mlm_itm_mae",
+        "datasets": ["coco", "vg", "sbu", "gcc"],
+        "train_transform_keys": ["mae"],
+        "val_transform_keys": ["mae"],
+        "image_size": 224,
+        "loss_names": loss_weights(itm=1, mlm=1, mae=1),
+        "batch_size": 4096,
+        "max_epoch": 10,
+        "mask_ratio": 0.6,
+        "mae_weight": 1.0,
+    },
+    "task_finetune_vqa_mae_randaug": {
+        **_FINETUNE,
+        "exp_name": "finetune_vqa_randaug",
+        "datasets": ["vqa"],
+        "loss_names": loss_weights(vqa=1),
+        "batch_size": 256,
+        "max_epoch": 10,
+        "val_check_interval": 0.1,
+        "lr_mult": 10,
+    },
+    "task_pretrain_emoji": {
+        **_EMOJI,
+        "exp_name": "pretrain_emoji",
+        "datasets": ["emoji_scenes", "emoji"],
+        "loss_names": loss_weights(itm=1, mlm=1, mae=1),
+        "mask_ratio": 0.5,
+        "learning_rate": 1e-3,
+        "max_steps": 1000,
+    },
+    "task_finetune_vqa_emoji": {
+        **_EMOJI,
+        "exp_name": "finetune_vqa_emoji",
+        "datasets": ["emoji_scenes_vqa"],
+        "loss_names": loss_weights(vqa=1),
+        "draw_false_image": 0,
+        "vqav2_label_size": 50,
+        "learning_rate": 5e-4,
+        "layer_decay": 1.0,
+        "max_steps": 1000,
+        "is_pretrain": False,
+    },
+    # -- data_: which files
+    "data_published_splits": {"published_splits": True},
+    # -- step: how long
+    "step25k": {"max_epoch": 100, "max_steps": 25_000},
+    "step50k": {"max_epoch": 100, "max_steps": 50_000},
+    "step100k": {"max_epoch": 100, "max_steps": 100_000},
+    "step200k": {"max_epoch": 100, "max_steps": 200_000},
+}

@@ -1,0 +1,193 @@
+"""From settings to a finished run: data, module, checkpoint, trainer, in this order."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from rich.console import Console
+
+from vlc import checkpoint
+from vlc.callbacks import CorruptImages, Interruption, NonFiniteLossGuard, Throughput
+from vlc.datamodule import DataModule
+from vlc.errors import MissingFile, UserError
+from vlc.module import VLCModule, objective_needs
+from vlc.settings import OptimSettings, RunSettings, Settings
+
+LOG_EVERY = 10  # batches
+
+
+def run(settings: Settings) -> dict[str, float]:
+    """Train, or with test_only test; returns the last metrics by name, with the key "log_dir" for where they lie."""
+    seed_everything(settings.run.seed, verbose=False)
+    _warn_of_settings_without_effect(settings)
+    data = build_data(settings)
+    module = build_module(settings, data)
+    trainer = build_trainer(settings, has_validation=bool(data.evaluation))
+    if settings.run.test_only:
+        trainer.test(module, datamodule=data)
+    else:
+        resume_from = settings.run.resume_from
+        if resume_from is not None and not Path(resume_from).is_file():
+            raise MissingFile(f"resume_from={resume_from} does not exist")
+        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()} | {"log_dir": trainer.log_dir}
+
+
+def build_data(settings: Settings) -> DataModule:
+    """Open the data; mistakes in them show before anything else is built."""
+    needs = objective_needs(settings.model)
+    if not settings.model.dropped_ratio:
+        needs = replace(needs, noise=0)
+    num_patches = settings.model.size.num_patches(settings.data.image_size)
+    return DataModule(
+        settings.data, needs, num_patches=num_patches, seed=settings.run.seed, test_only=settings.run.test_only
+    )
+
+
+def build_module(settings: Settings, data: DataModule) -> VLCModule:
+    """The module with its checkpoints loaded: first pretrain_path, then load_path. Prints what was loaded."""
+    paths = [path for path in (settings.run.pretrain_path, settings.run.load_path) if path]
+    checkpoints = [checkpoint.read(path) for path in paths]
+    if settings.run.test_only and not settings.run.load_path:
+        raise UserError("test_only=True needs load_path=CHECKPOINT")
+    pad_token_id, vocab_size = _vocabulary(settings, data)
+    answers: list[str] = []
+    if "answer_labels" in data.needs.fields:
+        stored = next((c.extras["answers"] for c in reversed(checkpoints) if c.extras.get("answers")), [])
+        answers = stored if settings.run.test_only and stored else data.answer_vocabulary()
+    module = VLCModule(
+        settings.model,
+        image_size=settings.data.image_size,
+        max_text_len=settings.data.max_text_len,
+        vocab_size=vocab_size,
+        pad_token_id=pad_token_id,
+        answers=tuple(answers),
+        optim=settings.optim,
+        splits=tuple(data.evaluation),
+        seed=settings.run.seed,
+        config=settings.as_config(),
+    )
+    for loaded in checkpoints:
+        complete = settings.run.test_only and loaded is checkpoints[-1]
+        rank_zero_info(str(checkpoint.load(module, loaded, complete=complete)))
+    return module
+
+
+def _vocabulary(settings: Settings, data: DataModule) -> tuple[int, int]:
+    """Padding id and vocabulary size, from the tokenizer."""
+    wanted = settings.model.vocab_size
+    if data.tokenizer is None:
+        return 0, wanted or 1
+    size = len(data.tokenizer)
+    if wanted is not None and wanted < size:
+        raise UserError(
+            f"vocab_size={wanted} is smaller than the vocabulary of tokenizer={settings.data.tokenizer} ({size}): leave "
+            "vocab_size out (or pass vocab_size=None), it follows"
+        )
+    return data.tokenizer.pad_token_id, wanted or size
+
+
+def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
+    run, optim = settings.run, settings.optim
+    accelerator, devices = _devices(run)
+    num_devices = devices if isinstance(devices, int) else len(devices)
+    logger = TensorBoardLogger(run.log_dir, name=_log_name(run), default_hp_metric=False)
+    return Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=run.num_nodes,
+        strategy="ddp" if num_devices * run.num_nodes > 1 else "auto",
+        precision=_precision(run.precision, accelerator),
+        max_epochs=optim.max_epoch if optim.max_steps is None else -1,
+        max_steps=-1 if optim.max_steps is None else optim.max_steps,
+        accumulate_grad_batches=_accumulation(optim, settings.data.per_gpu_batchsize, num_devices * run.num_nodes),
+        gradient_clip_val=optim.gradient_clip or None,
+        val_check_interval=run.val_check_interval if has_validation else None,
+        check_val_every_n_epoch=None if isinstance(run.val_check_interval, int) else 1,  # int: batches across epochs
+        fast_dev_run=run.fast_dev_run,
+        logger=logger,
+        callbacks=_callbacks(settings, has_validation),
+        log_every_n_steps=LOG_EVERY,
+        use_distributed_sampler=False,  # the samplers know the processes
+        benchmark=True,
+        enable_model_summary=False,
+    )
+
+
+def _callbacks(settings: Settings, has_validation: bool) -> list:
+    terminal = Console().is_terminal
+    callbacks = [
+        NonFiniteLossGuard(LOG_EVERY),
+        CorruptImages(settings.data.max_corrupt_ratio),
+        Throughput(LOG_EVERY),
+        LearningRateMonitor(logging_interval="step"),
+        RichProgressBar(refresh_rate=LOG_EVERY) if terminal else TQDMProgressBar(refresh_rate=10 * LOG_EVERY),
+        Interruption(),
+    ]
+    if not settings.run.fast_dev_run:
+        callbacks.append(
+            ModelCheckpoint(
+                monitor="val/the_metric" if has_validation else None,
+                mode="max",
+                save_top_k=1,
+                save_last=True,
+                filename="epoch={epoch}-step={step}",
+                auto_insert_metric_name=False,
+            )
+        )
+    return callbacks
+
+
+def _log_name(run: RunSettings) -> str:
+    return f"{run.exp_name}_seed{run.seed}_from_{Path(run.load_path).stem}"
+
+
+def _devices(run: RunSettings) -> tuple[str, int | list[int]]:
+    """Accelerator and devices: GPUs as asked for, CPU for num_gpus=0 or where there is none.
+
+    On the CPU there are as many processes as the launcher started here (LOCAL_WORLD_SIZE), by default one.
+    """
+    wanted = list(run.num_gpus) if isinstance(run.num_gpus, tuple) else run.num_gpus
+    if wanted and torch.cuda.is_available():
+        return "gpu", wanted
+    if wanted not in (0, 1):
+        rank_zero_warn(f"num_gpus={wanted}, but no GPU was found: running on the CPU")
+    return "cpu", int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def _precision(precision: int | str, accelerator: str) -> str:
+    """Lightning's name for a precision; 16 stands for what suits the device."""
+    if isinstance(precision, str):
+        return precision
+    if precision == 32 or accelerator == "cpu":
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+
+
+def _accumulation(optim: OptimSettings, per_device: int, num_devices: int) -> int:
+    """Batches to accumulate so that batch_size is reached, at least approximately."""
+    at_once = per_device * num_devices
+    steps, rest = divmod(optim.batch_size, at_once)
+    if steps == 0:
+        raise UserError(
+            f"batch_size={optim.batch_size} is less than one step's {at_once} samples (per_gpu_batchsize={per_device} on "
+            f"{num_devices} devices): raise batch_size or lower per_gpu_batchsize"
+        )
+    if rest:
+        rank_zero_warn(f"batch_size={optim.batch_size} is not a multiple of {at_once}: a step takes {steps * at_once}")
+    return steps
+
+
+def _warn_of_settings_without_effect(settings: Settings) -> None:
+    if settings.run.max_image_len != -1:
+        rank_zero_warn("max_image_len has no effect, and never had in the published code")
+    if settings.optim.lr_mult != 1 and settings.optim.layer_decay != 1:
+        rank_zero_warn(
+            f"lr_mult={settings.optim.lr_mult} has no effect beside layer_decay={settings.optim.layer_decay}, as in the "
+            "published code"
+        )

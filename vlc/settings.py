@@ -1,0 +1,254 @@
+"""Frozen settings. `Settings.from_config` is the only reader of Sacred's raw dictionary.
+
+Each key of the configuration is a field of exactly one of these classes, and has one reader below.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+from vlc.data.catalog import CATALOG
+from vlc.errors import UserError
+from vlc.model.sizes import ENCODERS, EncoderSize
+from vlc.recipes import OBJECTIVE_NAMES
+
+TRANSFORM_NAMES = ("mae", "mae_randaug", "mae_test", "shift")
+PRECISIONS = (16, 32, "16-mixed", "bf16-mixed", "32-true")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which samples there are and how they are prepared."""
+
+    data_root: str
+    datasets: tuple[str, ...]
+    published_splits: bool
+    train_transform_keys: tuple[str, ...]
+    val_transform_keys: tuple[str, ...]
+    image_size: int
+    image_only: bool
+    max_text_len: int
+    tokenizer: str
+    whole_word_masking: bool
+    mlm_prob: float
+    draw_false_image: int
+    draw_false_text: int
+    false_image_source: str
+    per_gpu_batchsize: int
+    num_workers: int
+    max_corrupt_ratio: float
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The network and its objectives."""
+
+    vit: str
+    hidden_size: int
+    num_heads: int
+    num_layers: int
+    mlp_ratio: float
+    vocab_size: int | None
+    drop_rate: float
+    loss_names: Mapping[str, float]
+    mask_ratio: float
+    is_pretrain: bool
+    use_mae: bool
+    mae_weight: float
+    wpa_weight: float
+    vqav2_label_size: int
+
+    @property
+    def size(self) -> EncoderSize:
+        return ENCODERS[self.vit]
+
+    @property
+    def dropped_ratio(self) -> float:
+        """Share of patches that the encoder does not see."""
+        return self.mask_ratio if self.is_pretrain else 0.0
+
+    @property
+    def objectives(self) -> dict[str, float]:
+        """Active objectives and their weights."""
+        return {name: weight for name, weight in self.loss_names.items() if weight > 0}
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """Optimiser, schedule and length of training."""
+
+    optim_type: str
+    learning_rate: float
+    weight_decay: float
+    layer_decay: float
+    lr_mult: float
+    decay_power: float | str
+    end_lr: float
+    warmup_steps: int | float
+    max_epoch: int
+    max_steps: int | None
+    gradient_clip: float
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where and how the run happens."""
+
+    exp_name: str
+    seed: int
+    log_dir: str
+    resume_from: str | None
+    load_path: str
+    pretrain_path: str
+    test_only: bool
+    fast_dev_run: bool | int
+    val_check_interval: int | float
+    get_recall_metric: bool
+    num_gpus: int | tuple[int, ...]
+    num_nodes: int
+    precision: int | str
+    max_image_len: int
+
+
+_GROUPS = {"data": DataSettings, "model": ModelSettings, "optim": OptimSettings, "run": RunSettings}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run, checked. Raises UserError, naming the key and the valid values."""
+
+    data: DataSettings
+    model: ModelSettings
+    optim: OptimSettings
+    run: RunSettings
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+        check_keys(config)
+        groups = {}
+        for name, group in _GROUPS.items():
+            values = {field.name: _frozen(config[field.name]) for field in fields(group)}
+            groups[name] = group(**values)
+        settings = cls(**groups)
+        _check(settings)
+        return settings
+
+    def as_config(self) -> dict[str, Any]:
+        """The same as one flat dictionary of plain values, as written into checkpoints."""
+        flat = {key: value for group in asdict(self).values() for key, value in group.items()}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
+
+
+def config_keys() -> tuple[str, ...]:
+    return tuple(field.name for group in _GROUPS.values() for field in fields(group))
+
+
+def check_keys(config: Mapping[str, Any]) -> None:
+    """Raise UserError for a key that no setting reads, with the nearest valid ones."""
+    _check_known(config, config_keys(), "config key")
+    _check_known(config["loss_names"], OBJECTIVE_NAMES, "objective in loss_names")
+
+
+def _check_known(names: Iterable[str], known: tuple[str, ...], kind: str) -> None:
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=3, cutoff=0.5)
+            hint = f"Did you mean {', '.join(near)}? " if near else ""
+            raise UserError(f"Unknown {kind} {name!r}. {hint}Valid: {', '.join(sorted(known))}")
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _require(valid: bool, key: str, value: Any, expected: str) -> None:
+    if not valid:
+        raise UserError(f"{key}={value!r} is not valid: expected {expected}")
+
+
+def _check(settings: Settings) -> None:
+    data, model, optim, run = settings.data, settings.model, settings.optim, settings.run
+    _check_types(settings)
+    _check_data(data)
+    _check_model(model)
+    objectives = model.objectives
+    _require(bool(objectives), "loss_names", dict(model.loss_names), "at least one objective with a weight above 0")
+    if model.use_mae != (model.loss_names["mae"] > 0):
+        raise UserError(
+            f"use_mae={model.use_mae} contradicts loss_names.mae={model.loss_names['mae']}: leave use_mae out, it follows"
+        )
+    if "mae" in objectives and not model.dropped_ratio:
+        raise UserError(
+            f"loss_names.mae={model.loss_names['mae']} needs dropped patches, but is_pretrain={model.is_pretrain} and "
+            f"mask_ratio={model.mask_ratio} drop none"
+        )
+    if "itm" in objectives and data.draw_false_image == 0:
+        raise UserError("loss_names.itm needs wrong images, but draw_false_image=0: pass draw_false_image=1")
+    if "itm" in objectives and data.false_image_source == "batch" and data.per_gpu_batchsize == 1:
+        raise UserError(
+            "loss_names.itm takes wrong images from the batch, but per_gpu_batchsize=1: raise it, or pass "
+            "false_image_source=dataset"
+        )
+    if data.image_only and set(objectives) != {"mae"}:
+        raise UserError(f"image_only=True leaves no text for {', '.join(sorted(set(objectives) - {'mae'}))}")
+    _require(data.per_gpu_batchsize > 0, "per_gpu_batchsize", data.per_gpu_batchsize, "the batch size of one device")
+    _require(optim.optim_type in ("adamw", "adam", "sgd"), "optim_type", optim.optim_type, "adamw, adam or sgd")
+    _require(run.precision in PRECISIONS, "precision", run.precision, f"one of {', '.join(map(str, PRECISIONS))}")
+
+
+def _check_data(data: DataSettings) -> None:
+    _require(bool(data.datasets), "datasets", data.datasets, "at least one data set")
+    for name in data.datasets:
+        _require(name in CATALOG, "datasets", name, f"names out of {', '.join(CATALOG)}")
+    for key in ("train_transform_keys", "val_transform_keys"):
+        names = getattr(data, key)
+        _require(
+            len(names) == 1 and names[0] in TRANSFORM_NAMES, key, list(names), f"one of {', '.join(TRANSFORM_NAMES)}"
+        )
+    sources = ("batch", "dataset")
+    _require(data.false_image_source in sources, "false_image_source", data.false_image_source, " or ".join(sources))
+    _require(0 < data.mlm_prob < 1, "mlm_prob", data.mlm_prob, "a share between 0 and 1")
+    _require(data.max_text_len > 2, "max_text_len", data.max_text_len, "room for [CLS], [SEP] and a token")
+    _require(0 <= data.max_corrupt_ratio <= 1, "max_corrupt_ratio", data.max_corrupt_ratio, "a share from 0 to 1")
+
+
+def _check_model(model: ModelSettings) -> None:
+    _require(model.vit in ENCODERS, "vit", model.vit, f"one of {', '.join(ENCODERS)}")
+    implied = {
+        "hidden_size": model.size.width,
+        "num_heads": model.size.heads,
+        "num_layers": model.size.depth,
+        "mlp_ratio": model.size.mlp_ratio,
+    }
+    for key, value in implied.items():
+        if getattr(model, key) != value:
+            raise UserError(
+                f"{key}={getattr(model, key)} contradicts vit={model.vit}, which has {value}: leave {key} out, it follows"
+            )
+    for name, weight in model.loss_names.items():
+        _require(weight >= 0, f"loss_names.{name}", weight, "a weight of 0 or more")
+    _require(0 <= model.mask_ratio < 1, "mask_ratio", model.mask_ratio, "a share from 0 to below 1")
+
+
+def _check_types(settings: Settings) -> None:
+    """Numbers must be numbers: Sacred passes on whatever stands behind the equals sign."""
+    for name, group in _GROUPS.items():
+        values = getattr(settings, name)
+        for field in fields(group):
+            value, wanted = getattr(values, field.name), field.type
+            if wanted is int:
+                valid = isinstance(value, int) and not isinstance(value, bool)
+            elif wanted is float:
+                valid = isinstance(value, int | float) and not isinstance(value, bool)
+            elif wanted in (bool, str):
+                valid = isinstance(value, wanted)
+            else:
+                continue
+            _require(
+                valid,
+                field.name,
+                value,
+                {int: "a whole number", float: "a number", bool: "True or False"}.get(wanted, "a text"),
+            )
