@@ -1,0 +1,32 @@
+"""Fixtures: generated arrow files, and a two-layer model under a name of its own."""
+
+from pathlib import Path
+
+import pytest
+
+import vlc  # first: it lets torchvision import beside a CPU-only torch
+from tests import tiny
+from vlc.model.sizes import ENCODERS
+
+GOLDEN = Path(__file__).parent / "golden"
+
+assert vlc.__version__
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Inputs and outputs of the published implementation; golden/README.md explains them."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def arrows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Arrow files of every data set in the catalogue, a few rows each. Read only."""
+    return tiny.write_catalog(tmp_path_factory.mktemp("arrows"))
+
+
+@pytest.fixture
+def small_vit(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a two-layer encoder that exists during a test."""
+    monkeypatch.setitem(ENCODERS, "small_vit", tiny.SMALL)
+    return "small_vit"

@@ -1,0 +1,102 @@
+"""The golden models of tests/golden/tiny, built, loaded and fed with their batches."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlc import checkpoint
+from vlc.data.batch import Batch, MaskedText, Text
+from vlc.data.spec import padded_floats, padded_integers
+from vlc.model.sizes import ENCODERS, EncoderSize
+from vlc.module import VLCModule
+from vlc.recipes import OBJECTIVE_NAMES
+from vlc.settings import ModelSettings
+
+SIZE = EncoderSize(64, 3, 4, 16, decoder_width=32, decoder_depth=2, decoder_heads=4)
+NAMES = ("pretrain", "mlm", "itm", "mlm_full", "itm_full", "vqa")
+
+
+@dataclass
+class Golden:
+    """A golden case: our module with the published weights, our batch of the published inputs, the published outputs."""
+
+    module: VLCModule
+    batch: Batch
+    expected: dict[str, Any]
+    report: checkpoint.LoadReport
+
+
+def model_settings(**values: Any) -> ModelSettings:
+    """Model settings of the golden models; register SIZE as "golden_vit" before building."""
+    defaults = {
+        "vit": "golden_vit",
+        "hidden_size": SIZE.width,
+        "num_heads": SIZE.heads,
+        "num_layers": SIZE.depth,
+        "mlp_ratio": SIZE.mlp_ratio,
+        "vocab_size": 211,
+        "drop_rate": 0.0,
+        "loss_names": dict.fromkeys(OBJECTIVE_NAMES, 0),
+        "mask_ratio": 0.6,
+        "is_pretrain": True,
+        "use_mae": False,
+        "mae_weight": 1.0,
+        "wpa_weight": 0.1,
+        "vqav2_label_size": 17,
+    }
+    return ModelSettings(**(defaults | values))
+
+
+def build_module(settings: ModelSettings, image_size: int = 64, max_text_len: int = 12, **options: Any) -> VLCModule:
+    ENCODERS["golden_vit"] = SIZE
+    try:
+        return VLCModule(settings, image_size=image_size, max_text_len=max_text_len, vocab_size=211, **options).eval()
+    finally:
+        del ENCODERS["golden_vit"]
+
+
+def load(golden: Path, name: str) -> Golden:
+    source = golden / "tiny" / f"{name}.ckpt"
+    config = torch.load(source, weights_only=True)["hyper_parameters"]["config"]
+    losses = {objective: float(config["loss_names"].get(objective, 0) >= 1) for objective in OBJECTIVE_NAMES}
+    module = build_module(
+        model_settings(loss_names=losses, mask_ratio=config["mask_ratio"], is_pretrain=config["is_pretrain"]),
+        splits=("val",),
+    )
+    report = checkpoint.load(module, checkpoint.read(source), complete=True)
+    inputs = torch.load(golden / "tiny" / f"{name}_batch.pt", weights_only=True)
+    expected = torch.load(golden / "tiny" / f"{name}_out.pt", weights_only=True)
+    return Golden(module, build_batch(inputs, expected), expected, report)
+
+
+def build_batch(inputs: dict[str, Any], expected: dict[str, Any]) -> Batch:
+    labels = inputs["text_labels_mlm"].flatten()
+    positions = (labels != -100).nonzero()[:, 0]
+    fields = {}
+    if "vqa_labels" in inputs:
+        fields = {
+            "answer_labels": torch.from_numpy(padded_integers(inputs["vqa_labels"])),
+            "answer_scores": torch.from_numpy(padded_floats(inputs["vqa_scores"])),
+            "question_id": torch.tensor(inputs["qid"]),
+        }
+    return Batch(
+        images=inputs["image"][:, None],
+        index=torch.arange(4),
+        split="val",
+        text=Text(inputs["text_ids"], inputs["text_masks"]),
+        masked_text=MaskedText(Text(inputs["text_ids_mlm"], inputs["text_masks"]), positions, labels[positions]),
+        noise=_noise(inputs, expected),
+        negative_images=inputs["false_image_0"][:, None],
+        match_draw=expected["itm_perm"] / 4 if "itm_perm" in expected else None,
+        fields=fields,
+    )
+
+
+def _noise(inputs: dict[str, Tensor], expected: dict[str, Any]) -> Tensor | None:
+    """(4, 2, 16): row 0 is the noise of the masked-language pass, row 1 that of the matching pass."""
+    if "noise_0" not in inputs:
+        return None
+    return torch.stack([inputs["noise_0"], inputs.get("noise_1", inputs["noise_0"])], dim=1)

@@ -1,0 +1,110 @@
+"""Small things made on the spot: images, arrow files of every data set, a two-layer model, settings for a short run."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from vlc.config import resolve
+from vlc.data.catalog import CATALOG
+from vlc.data.spec import DatasetSpec
+from vlc.model.sizes import EncoderSize
+from vlc.settings import Settings
+
+SMALL = EncoderSize(32, 2, 2, 16, decoder_width=16, decoder_depth=1, decoder_heads=2)
+ROWS, TEXTS = 6, 2  # of every table, and of every row
+WORDS = "dog cat house bus tree red two the of is left grinning face".split()
+
+# One value for each text of a row, by arrow column.
+_VALUES = {
+    "question_id": lambda number: number,
+    "answers": lambda number: ["yes", "no"],
+    "answer_labels": lambda number: [number % 2, 2],
+    "answer_scores": lambda number: [1.0, 0.3],
+    "question_types": lambda number: ("count", "where")[number % 2],
+}
+
+
+def image_bytes(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "JPEG") -> bytes:
+    """A random RGB image, encoded."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def sentence(seed: int, num_words: int = 5) -> str:
+    return " ".join(np.random.default_rng(seed).choice(WORDS, num_words))
+
+
+def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) -> dict[str, list[Any]]:
+    """Columns of a table as the data set's writers make them."""
+    numbers = range(first, first + num_rows)
+    columns: dict[str, list[Any]] = {}
+    for place, column in enumerate(spec.images):
+        columns[column] = [image_bytes(2 * number + place) for number in numbers]
+    columns[spec.text] = [[sentence(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
+    wanted = {column.name for column in spec.fields.values()} | (
+        {"answers"} if "answer_labels" in spec.fields else set()
+    )
+    for column in sorted(wanted):
+        value = _VALUES[column]
+        columns[column] = [[value(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
+    if split in spec.unlabelled:
+        columns |= {name: [[] for _ in numbers] for name in ("answers", "answer_labels", "answer_scores")}
+    return columns
+
+
+def write_table(path: Path, columns: dict[str, list[Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table(columns)
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
+    return path
+
+
+def write_dataset(folder: Path, name: str, num_rows: int = ROWS) -> Path:
+    """Every table of a data set; numbered ones as two shards."""
+    spec, first = CATALOG[name], 0
+    for split, stems in spec.tables.items():
+        for stem in stems:
+            for path in [stem[:-1] + "0", stem[:-1] + "1"] if stem.endswith("*") else [stem]:
+                write_table(folder / f"{path}.arrow", rows(spec, split, num_rows, first))
+                first += num_rows
+    return folder
+
+
+def write_catalog(folder: Path) -> Path:
+    for name in CATALOG:
+        if name == "emoji_scenes_vqa" or not (folder / f"{CATALOG[name].tables['train'][0]}.arrow").exists():
+            write_dataset(folder, name)
+    for stem in ("train", "val", "test", "held_out"):  # one file serves both readings of the scenes
+        _add_captions(folder / f"emoji_scenes_{stem}.arrow")
+    return folder
+
+
+def _add_captions(path: Path) -> None:
+    columns = pa.ipc.open_file(str(path)).read_all().to_pydict()
+    write_table(path, columns | {"caption": columns["questions"]})
+
+
+def settings(*named: str, **updates: Any) -> Settings:
+    """Settings for a short run on the CPU: `named` configs, with small values unless `updates` say otherwise."""
+    small = {
+        "vit": "small_vit",
+        "image_size": 32,
+        "tokenizer": "emoji",
+        "vocab_size": None,
+        "max_text_len": 16,
+        "batch_size": 4,
+        "per_gpu_batchsize": 4,
+        "num_gpus": 0,
+        "num_workers": 0,
+        "max_steps": 1,
+        "warmup_steps": 0,
+        "val_check_interval": 1.0,
+    }
+    return Settings.from_config(resolve(*named, **(small | updates)))
