@@ -1,0 +1,224 @@
+"""Scenes of embedded emoji with captions and questions, made from a seed.
+
+A scene is 64x64 pixels on a light background: one to four sprites of NOUNS, each in a cell of a 2x2 grid. Captions list
+the sprites and tell one relation; questions ask for a count, a presence, a place, a neighbour or the total. Pairs of
+nouns are divided beforehand: the scenes of `held_out` each show a pair that no other split ever shows together.
+"""
+
+import itertools
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from write_arrow.emoji import open_sprite, packaged, png
+from write_arrow.writer import Table
+
+NOUNS = (
+    "airplane balloon banana bear bicycle bus butterfly cactus carrot cat cow crab crown dog duck egg guitar horse "
+    "house key lemon monkey mushroom octopus owl panda penguin pig pizza rocket sailboat snail sunflower taxi tomato "
+    "tractor turtle umbrella watermelon whale"
+).split()
+PLURALS = {
+    "bus": "buses",
+    "butterfly": "butterflies",
+    "cactus": "cactuses",
+    "octopus": "octopuses",
+    "tomato": "tomatoes",
+}
+PLACES = ("top left", "top right", "bottom left", "bottom right")  # of cells 0 to 3
+SCENE_SIZES = (0.1, 0.2, 0.3, 0.4)  # share of scenes drawn with one to four sprites
+REPEAT = 0.45  # chance that a sprite is one already there: counting should be worth learning
+NUMBERS = ("zero", "one", "two", "three", "four")
+ANSWERS = (*NOUNS, *PLACES, "1", "2", "3", "4", "yes", "no")
+ANSWER_TYPES = {"count": "number", "total": "number", "exists": "yes/no", "where": "other", "relation": "other"}
+SIDES = {"left of": -1, "right of": 1, "above": -2, "below": 2}  # step to the neighbour's cell
+
+SPLIT_SIZES = {"train": 12_000, "val": 1_000, "test": 1_000, "held_out": 1_000}
+HELD_OUT_SHARE = 0.15  # of all pairs of nouns
+CELL, SPRITE = 32, 30  # pixels
+
+SCHEMA = pa.schema(
+    {
+        "image": pa.binary(),
+        "caption": pa.list_(pa.string()),
+        "questions": pa.list_(pa.string()),
+        "question_id": pa.list_(pa.int64()),
+        "question_types": pa.list_(pa.string()),
+        "answer_types": pa.list_(pa.string()),
+        "answers": pa.list_(pa.list_(pa.string())),
+        "answer_labels": pa.list_(pa.list_(pa.int64())),
+        "answer_scores": pa.list_(pa.list_(pa.float64())),
+        "objects": pa.list_(pa.string()),
+        "cells": pa.list_(pa.int64()),
+        "image_id": pa.int64(),
+        "split": pa.string(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Which noun stands in which cell (0 top left, 1 top right, 2 bottom left, 3 bottom right)."""
+
+    cells: dict[int, str]
+
+    @property
+    def counts(self) -> Counter:
+        return Counter(self.cells.values())
+
+    @property
+    def pairs(self) -> set[frozenset[str]]:
+        """Pairs of different nouns shown together."""
+        return {frozenset(pair) for pair in itertools.combinations(set(self.cells.values()), 2)}
+
+    def neighbour(self, cell: int, side: str) -> str | None:
+        """The noun on that side of a cell, if any."""
+        other = cell + SIDES[side]
+        same_row = cell // 2 == other // 2
+        wanted_row = abs(SIDES[side]) == 1
+        return self.cells.get(other) if same_row == wanted_row else None
+
+    def relations(self) -> list[tuple[str, str, str]]:
+        """All (noun, side, other) with "noun is side other", in the order of the cells."""
+        return [
+            (noun, side, other)
+            for cell, noun in sorted(self.cells.items())
+            for side in SIDES
+            if (other := self.neighbour(cell, _OPPOSITE[side])) and other != noun
+        ]
+
+
+_OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    for split, size in SPLIT_SIZES.items():
+        name = split.replace("_", "-")
+        parser.add_argument(f"--num-{name}", type=int, default=size, help=f"scenes in {split} (default: {size})")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all splits (default: 0)")
+
+
+def tables(arguments: Namespace) -> list[Table]:
+    held_out = _held_out_pairs(arguments.seed)
+    made = []
+    for number, split in enumerate(SPLIT_SIZES):
+        size = getattr(arguments, f"num_{split}")
+        rng = np.random.default_rng((arguments.seed, 1 + number))
+        made.append(Table(f"emoji_scenes_{split}", SCHEMA, _rows(rng, split, size, held_out), size))
+    return made
+
+
+def _held_out_pairs(seed: int) -> set[frozenset[str]]:
+    pairs = list(itertools.combinations(NOUNS, 2))
+    chosen = np.random.default_rng((seed, 0)).permutation(len(pairs))[: round(HELD_OUT_SHARE * len(pairs))]
+    return {frozenset(pairs[number]) for number in chosen}
+
+
+def _rows(rng: np.random.Generator, split: str, size: int, held_out: set[frozenset[str]]) -> Iterator[dict[str, Any]]:
+    sprites = _sprites()
+    offset = list(SPLIT_SIZES).index(split) * 10_000_000  # ids of the splits never meet
+    for number in range(size):
+        scene = draw_scene(rng, held_out, wanted=split == "held_out")
+        asked = questions(scene, rng)
+        image_id = offset + number
+        yield {
+            "image": png(_draw(scene, sprites, rng)),
+            "caption": captions(scene, rng),
+            "questions": [question for _, question, _ in asked],
+            "question_id": [image_id * 10 + place for place in range(len(asked))],
+            "question_types": [kind for kind, _, _ in asked],
+            "answer_types": [ANSWER_TYPES[kind] for kind, _, _ in asked],
+            "answers": [[answer] for _, _, answer in asked],
+            "answer_labels": [[ANSWERS.index(answer)] for _, _, answer in asked],
+            "answer_scores": [[1.0] for _ in asked],
+            "objects": list(scene.cells.values()),
+            "cells": list(scene.cells),
+            "image_id": image_id,
+            "split": split,
+        }
+
+
+def draw_scene(rng: np.random.Generator, held_out: set[frozenset[str]], wanted: bool) -> Scene:
+    """A random scene that shows a held-out pair if `wanted`, and none otherwise."""
+    while True:
+        cells: dict[int, str] = {}
+        size = 1 + rng.choice(4, p=SCENE_SIZES)
+        for cell in sorted(rng.permutation(4)[:size].tolist()):
+            repeat = cells and rng.random() < REPEAT
+            pool = list(cells.values()) if repeat else NOUNS
+            cells[cell] = pool[rng.integers(len(pool))]
+        scene = Scene(cells)
+        if bool(scene.pairs & held_out) == wanted:
+            return scene
+
+
+def captions(scene: Scene, rng: np.random.Generator) -> list[str]:
+    """The list of sprites; and where two are neighbours, the list with a relation and another relation alone."""
+    counts = scene.counts
+    listed = [_article(noun) if count == 1 else f"{NUMBERS[count]} {_plural(noun)}" for noun, count in counts.items()]
+    whole = f"{', '.join(listed[:-1])} and {listed[-1]}" if len(listed) > 1 else listed[0]
+    relations = scene.relations()
+    told = [
+        f"{_named(first, counts)} is {side} {_named(second, counts)}"
+        for first, side, second in (relations[number] for number in rng.permutation(len(relations))[:2])
+    ]
+    return [whole, f"{whole}; {told[0]}", told[1]] if told else [whole]
+
+
+def questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
+    """One question of each type that the scene can answer: (type, question, answer)."""
+    counts = scene.counts
+    present = list(counts)
+    asked = []
+    noun = max(present, key=lambda noun: counts[noun] + rng.random())  # favours the noun there are more of
+    asked.append(("count", f"how many {_plural(noun)} are there?", str(counts[noun])))
+    if rng.random() < 0.5:
+        asked.append(("exists", f"is there {_article(present[rng.integers(len(present))])}?", "yes"))
+    else:
+        absent = [noun for noun in NOUNS if noun not in counts]
+        asked.append(("exists", f"is there {_article(absent[rng.integers(len(absent))])}?", "no"))
+    single = [(cell, noun) for cell, noun in scene.cells.items() if counts[noun] == 1]
+    if single:
+        cell, noun = single[rng.integers(len(single))]
+        asked.append(("where", f"where is the {noun}?", PLACES[cell]))
+    related = [(noun, side, other) for cell, noun in single for side in SIDES if (other := scene.neighbour(cell, side))]
+    if related:
+        noun, side, other = related[rng.integers(len(related))]
+        asked.append(("relation", f"what is {side} the {noun}?", other))
+    asked.append(("total", "how many things are there?", str(len(scene.cells))))
+    return asked
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _plural(noun: str) -> str:
+    return PLURALS.get(noun, f"{noun}s")
+
+
+def _named(noun: str, counts: Counter) -> str:
+    return f"the {noun}" if counts[noun] == 1 else _article(noun)
+
+
+def _sprites() -> dict[str, Image.Image]:
+    table = packaged()
+    names = {caption[0]: number for number, caption in enumerate(table["caption_en"].to_pylist())}
+    return {
+        noun: open_sprite(table["image"][names[noun]].as_py()).resize((SPRITE, SPRITE), Image.Resampling.LANCZOS)
+        for noun in NOUNS
+    }
+
+
+def _draw(scene: Scene, sprites: dict[str, Image.Image], rng: np.random.Generator) -> Image.Image:
+    image = Image.new("RGB", (2 * CELL, 2 * CELL), tuple(rng.integers(170, 256, 3).tolist()))
+    for cell, noun in scene.cells.items():
+        shift_x, shift_y = rng.integers(CELL - SPRITE + 1, size=2).tolist()
+        image.paste(sprites[noun], (cell % 2 * CELL + shift_x, cell // 2 * CELL + shift_y), sprites[noun])
+    return image
