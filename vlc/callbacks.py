@@ -62,6 +62,14 @@ def last_checkpoint(trainer: Trainer) -> Path:
     return Path(folder or Path(trainer.log_dir) / "checkpoints") / "last.ckpt"
 
 
+class FinalValidation(Callback):
+    """Validates, and so saves, after the last step of max_steps too: it seldom falls on a regular validation."""
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_idx: int) -> None:
+        if trainer.global_step == trainer.max_steps:
+            trainer.should_stop = True
+
+
 class NonFiniteLossGuard(Callback):
     """Stops a run whose loss became NaN or infinite, before another checkpoint is written, and tells the step.
 

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 
 from vlc import checkpoint
-from vlc.callbacks import CorruptImages, Interruption, NonFiniteLossGuard, Throughput
+from vlc.callbacks import CorruptImages, FinalValidation, Interruption, NonFiniteLossGuard, Throughput
 from vlc.datamodule import DataModule
 from vlc.errors import MissingFile, UserError
 from vlc.module import VLCModule, objective_needs
@@ -123,6 +123,7 @@ def _callbacks(settings: Settings, has_validation: bool) -> list:
     terminal = Console().is_terminal
     callbacks = [
         NonFiniteLossGuard(LOG_EVERY),
+        FinalValidation(),
         CorruptImages(settings.data.max_corrupt_ratio),
         Throughput(LOG_EVERY),
         LearningRateMonitor(logging_interval="step"),

@@ -25,14 +25,15 @@ SOURCES = {
 }
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
+    """words: the command line, by default that of the process."""
     parser = argparse.ArgumentParser(prog="python -m write_arrow", description=__doc__)
     commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, source in SOURCES.items():
         command = commands.add_parser(name, help=source.summary, description=source.module.__doc__)
         command.add_argument("--out", type=Path, required=True, help="folder for the arrow files")
         source.module.add_arguments(command)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     ) as progress:

@@ -32,7 +32,7 @@ PLURALS = {
     "tomato": "tomatoes",
 }
 PLACES = ("top left", "top right", "bottom left", "bottom right")  # of cells 0 to 3
-SCENE_SIZES = (0.1, 0.2, 0.3, 0.4)  # share of scenes drawn with one to four sprites
+SCENE_SIZES = (0.25, 0.25, 0.25, 0.25)  # share of scenes drawn with one to four sprites
 REPEAT = 0.45  # chance that a sprite is one already there: counting should be worth learning
 NUMBERS = ("zero", "one", "two", "three", "four")
 ANSWERS = (*NOUNS, *PLACES, "1", "2", "3", "4", "yes", "no")
@@ -177,21 +177,21 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, st
     present = list(counts)
     asked = []
     noun = max(present, key=lambda noun: counts[noun] + rng.random())  # favours the noun there are more of
-    asked.append(("count", f"how many {_plural(noun)} are there?", str(counts[noun])))
+    asked.append(("count", f"how many {_plural(noun)} are there", str(counts[noun])))
     if rng.random() < 0.5:
-        asked.append(("exists", f"is there {_article(present[rng.integers(len(present))])}?", "yes"))
+        asked.append(("exists", f"is there {_article(present[rng.integers(len(present))])}", "yes"))
     else:
         absent = [noun for noun in NOUNS if noun not in counts]
-        asked.append(("exists", f"is there {_article(absent[rng.integers(len(absent))])}?", "no"))
+        asked.append(("exists", f"is there {_article(absent[rng.integers(len(absent))])}", "no"))
     single = [(cell, noun) for cell, noun in scene.cells.items() if counts[noun] == 1]
     if single:
         cell, noun = single[rng.integers(len(single))]
-        asked.append(("where", f"where is the {noun}?", PLACES[cell]))
+        asked.append(("where", f"where is the {noun}", PLACES[cell]))
     related = [(noun, side, other) for cell, noun in single for side in SIDES if (other := scene.neighbour(cell, side))]
     if related:
         noun, side, other = related[rng.integers(len(related))]
-        asked.append(("relation", f"what is {side} the {noun}?", other))
-    asked.append(("total", "how many things are there?", str(len(scene.cells))))
+        asked.append(("relation", f"what is {side} the {noun}", other))
+    asked.append(("total", "how many things are there", str(len(scene.cells))))
     return asked
 
 
@@ -217,7 +217,7 @@ def _sprites() -> dict[str, Image.Image]:
 
 
 def _draw(scene: Scene, sprites: dict[str, Image.Image], rng: np.random.Generator) -> Image.Image:
-    image = Image.new("RGB", (2 * CELL, 2 * CELL), tuple(rng.integers(170, 256, 3).tolist()))
+    image = Image.new("RGB", (2 * CELL, 2 * CELL), tuple(rng.integers(90, 160, 3).tolist()))
     for cell, noun in scene.cells.items():
         shift_x, shift_y = rng.integers(CELL - SPRITE + 1, size=2).tolist()
         image.paste(sprites[noun], (cell % 2 * CELL + shift_x, cell // 2 * CELL + shift_y), sprites[noun])

@@ -131,3 +131,10 @@ def normalize(images: Tensor) -> Tensor:
     mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
     std = torch.tensor(STD, device=images.device).view(3, 1, 1)
     return images.float().div_(255).sub_(mean).div_(std)
+
+
+def denormalize(images: Tensor) -> Tensor:
+    """The inverse of `normalize`, for pictures of what a model sees: float images -> uint8, cut off at black and white."""
+    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    return images.mul(std).add_(mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)

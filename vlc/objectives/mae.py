@@ -1,6 +1,7 @@
 """Masked autoencoding: the dropped patches are reconstructed from the kept ones and the text (He et al. 2022)."""
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from vlc.data.batch import Batch, Needs
@@ -12,17 +13,17 @@ from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, View, m
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
     """Images (B, 3, H, W) -> patches (B, P, patch_size ** 2 * 3), row by row; inside a patch row, column, channel."""
-    batch, channels, height, width = images.shape
-    grid = images.reshape(batch, channels, height // patch_size, patch_size, width // patch_size, patch_size)
-    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch_size**2 * channels)
+    return rearrange(
+        images, "b c (rows p1) (columns p2) -> b (rows columns) (p1 p2 c)", p1=patch_size, p2=patch_size
+    )
 
 
 def unpatchify(patches: Tensor, patch_size: int) -> Tensor:
     """The inverse of `patchify` for square images."""
-    batch, count, _ = patches.shape
-    side = round(count**0.5)
-    grid = patches.reshape(batch, side, side, patch_size, patch_size, 3)
-    return grid.permute(0, 5, 1, 3, 2, 4).reshape(batch, 3, side * patch_size, side * patch_size)
+    side = round(patches.shape[1] ** 0.5)
+    return rearrange(
+        patches, "b (rows columns) (p1 p2 c) -> b c (rows p1) (columns p2)", rows=side, p1=patch_size, p2=patch_size
+    )
 
 
 def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:

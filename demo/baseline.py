@@ -1,0 +1,26 @@
+"""What can be had without looking at the image: the most frequent training answer to each type of question."""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pyarrow as pa
+
+
+def majority_scores(folder: Path, split: str) -> dict[str, float]:
+    """Share of right answers on a split of emoji_scenes, by question type and under "all"."""
+    by_type: dict[str, Counter] = defaultdict(Counter)
+    for kind, answer in _answers(folder / "emoji_scenes_train.arrow"):
+        by_type[kind][answer] += 1
+    right: dict[str, list[bool]] = defaultdict(list)
+    for kind, answer in _answers(folder / f"emoji_scenes_{split}.arrow"):
+        hit = by_type[kind].most_common(1)[0][0] == answer
+        right[kind].append(hit)
+        right["all"].append(hit)
+    return {kind: sum(hits) / len(hits) for kind, hits in right.items()}
+
+
+def _answers(path: Path) -> list[tuple[str, str]]:
+    """(question type, answer) of every question in a file."""
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    kinds, answers = table["question_types"].to_pylist(), table["answers"].to_pylist()
+    return [(kind, answer[0]) for row in zip(kinds, answers, strict=True) for kind, answer in zip(*row, strict=True)]

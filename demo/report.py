@@ -1,0 +1,149 @@
+"""The report of a demonstration: one HTML file with its pictures and curves inside."""
+
+import base64
+import io
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from vlc.data.dataset import BatchDataset, Key
+from vlc.data.transforms import denormalize
+from vlc.module import VLCModule
+from vlc.objectives.base import Passes
+from vlc.objectives.mae import patch_statistics, patchify, unpatchify
+from vlc.run import build_data, build_module
+from vlc.settings import Settings
+
+QUESTIONS_OF_TYPE, RECONSTRUCTIONS = 3, 8
+CURVES = {  # title -> TensorBoard tags
+    "Pre-training: loss": ("mlm/train/loss", "itm/train/loss", "mae/train/loss"),
+    "Pre-training: accuracy": ("mlm/train/accuracy", "itm/train/accuracy"),
+    "VQA: loss": ("vqa/train/loss",),
+    "VQA: accuracy": ("vqa/train/score", "vqa/val/score"),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished run."""
+
+    settings: Settings
+    metrics: dict[str, float]
+    log_dir: Path
+
+    @property
+    def checkpoint(self) -> str:
+        return str(self.log_dir / "checkpoints" / "last.ckpt")
+
+
+def write_report(path: Path, rows: list[dict[str, Any]], pretrained: Stage, finetuned: Stage) -> Path:
+    """Write the report of a pre-trained and a fine-tuned model; rows: the result table. Returns the path."""
+    template = Environment(loader=PackageLoader("demo", "."), autoescape=True).get_template("report.html.jinja")
+    page = template.render(
+        rows=rows,
+        questions=_questions(*_load(finetuned)),
+        reconstructions=_reconstructions(*_load(pretrained)),
+        curves=_curves(pretrained.log_dir, finetuned.log_dir),
+        mask_ratio=pretrained.settings.model.mask_ratio,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _load(stage: Stage) -> tuple[VLCModule, BatchDataset]:
+    """The trained module, and its test split."""
+    settings = Settings.from_config(
+        stage.settings.as_config() | {"load_path": stage.checkpoint, "test_only": True, "num_workers": 0}
+    )
+    data = build_data(settings)
+    return build_module(settings, data).eval(), data.evaluation["test"]
+
+
+@torch.no_grad()
+def _questions(module: VLCModule, test: BatchDataset) -> list[dict[str, Any]]:
+    """The first questions of each type, with the five most probable answers."""
+    batch = test[[Key(0, sample) for sample in range(100)]]
+    outcome = module.outcomes(module.on_after_batch_transfer(batch, 0))["vqa"]
+    probabilities, labels = outcome.logits.sigmoid().topk(5)
+    answers = module.objectives["vqa"].options.answers
+    kinds = batch.fields["question_type"]
+    order = sorted(range(len(batch)), key=lambda row: kinds[row])
+    chosen = [row for _, rows in groupby(order, key=lambda row: kinds[row]) for row in list(rows)[:QUESTIONS_OF_TYPE]]
+    shown = []
+    for row in chosen:
+        source, where = test.locate(row)
+        truth = answers[batch.fields["answer_labels"][row, 0]]
+        best = [answers[label] for label in labels[row].tolist()]
+        shown.append(
+            {
+                "image": _picture(batch.images[row, 0]),
+                "kind": kinds[row],
+                "question": source.text(where),
+                "truth": truth,
+                "right": best[0] == truth,
+                "top": list(zip(best, probabilities[row].tolist(), strict=True)),
+            }
+        )
+    return shown
+
+
+@torch.no_grad()
+def _reconstructions(module: VLCModule, test: BatchDataset) -> list[dict[str, Any]]:
+    """Input, what the encoder saw of it, and the reconstruction, for images spread over the split."""
+    step = len(test) // RECONSTRUCTIONS
+    batch = module.on_after_batch_transfer(test[[Key(0, step * number) for number in range(RECONSTRUCTIONS)]], 0)
+    outcome = module.outcomes(batch)["mae"]
+    masked, restored = reconstruct(outcome.logits, batch, module)
+    pictures = zip(batch.images[:, 0], masked, restored, strict=True)
+    return [[_picture(denormalize(image)) for image in triple] for triple in pictures]
+
+
+def reconstruct(predicted: Tensor, batch, module: VLCModule) -> tuple[Tensor, Tensor]:
+    """Normalised images (B, 3, H, W) with the dropped patches grey, and with them filled in.
+
+    The decoder predicts standardised patches; they are shown with the true patch's mean and deviation, as MAE does.
+    """
+    size = module.encoder.size.patch_size
+    passes = Passes(module.encoder, batch, module.settings.dropped_ratio)
+    dropped = passes.fresh(batch.masked_text.text, batch.images[:, 0]).patches.dropped[..., None].bool()
+    patches = patchify(batch.images[:, 0], size)
+    mean, deviation = patch_statistics(patches)
+    masked = torch.where(dropped, torch.zeros_like(patches), patches)
+    restored = torch.where(dropped, predicted * deviation + mean, patches)
+    return unpatchify(masked, size), unpatchify(restored, size)
+
+
+def _picture(image: Tensor) -> str:
+    """uint8 image (3, H, W) as a data URL."""
+    buffer = io.BytesIO()
+    to_pil_image(image).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _curves(*log_dirs: Path) -> list[dict[str, Any]]:
+    """A chart for each of CURVES: its lines as points on a field of 100 x 100, y upwards from the lowest value."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for folder in log_dirs:
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+        for tag in events.Tags()["scalars"]:
+            series[tag] = [(event.step, event.value) for event in events.Scalars(tag)]
+    charts = []
+    for title, tags in CURVES.items():
+        lines = {tag: series[tag] for tag in tags if series.get(tag)}
+        points = [point for line in lines.values() for point in line]
+        last, top = max(step for step, _ in points), max(value for _, value in points)
+        bottom = min(0, *(value for _, value in points))
+        scaled = {
+            tag: " ".join(f"{100 * x / last:.2f},{100 * (top - y) / (top - bottom):.2f}" for x, y in line)
+            for tag, line in lines.items()
+        }
+        charts.append({"title": title, "lines": scaled, "last": last, "top": top, "bottom": bottom})
+    return charts
