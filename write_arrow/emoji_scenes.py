@@ -1,11 +1,14 @@
 """Scenes of embedded emoji with captions and questions, made from a seed.
 
-A scene is 64x64 pixels on a light background: one to four sprites of NOUNS, each in a cell of a 2x2 grid. Captions list
-the sprites and tell one relation; questions ask for a count, a presence, a place, a neighbour or the total. Pairs of
-nouns are divided beforehand: the scenes of `held_out` each show a pair that no other split ever shows together.
+A scene is 64x64 pixels on a plain background: one to four sprites of NOUNS, each in a cell of a 2x2 grid. Captions list
+the sprites and tell one relation; questions ask for a count, a presence, a place, a neighbour or the total.
+
+No two splits share an arrangement (what stands where): each belongs to one of them by its hash. Pairs of nouns are
+divided beforehand: the scenes of `held_out` each show a pair that no other split ever shows together.
 """
 
 import itertools
+import zlib
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterator
@@ -32,7 +35,6 @@ PLURALS = {
     "tomato": "tomatoes",
 }
 PLACES = ("top left", "top right", "bottom left", "bottom right")  # of cells 0 to 3
-SCENE_SIZES = (0.25, 0.25, 0.25, 0.25)  # share of scenes drawn with one to four sprites
 REPEAT = 0.45  # chance that a sprite is one already there: counting should be worth learning
 NUMBERS = ("zero", "one", "two", "three", "four")
 ANSWERS = (*NOUNS, *PLACES, "1", "2", "3", "4", "yes", "no")
@@ -41,6 +43,7 @@ SIDES = {"left of": -1, "right of": 1, "above": -2, "below": 2}  # step to the n
 
 SPLIT_SIZES = {"train": 12_000, "val": 1_000, "test": 1_000, "held_out": 1_000}
 HELD_OUT_SHARE = 0.15  # of all pairs of nouns
+ARRANGEMENTS = {"train": 0.8, "val": 0.1, "test": 0.1}  # share of all arrangements
 CELL, SPRITE = 32, 30  # pixels
 
 SCHEMA = pa.schema(
@@ -110,7 +113,7 @@ def tables(arguments: Namespace) -> list[Table]:
     for number, split in enumerate(SPLIT_SIZES):
         size = getattr(arguments, f"num_{split}")
         rng = np.random.default_rng((arguments.seed, 1 + number))
-        made.append(Table(f"emoji_scenes_{split}", SCHEMA, _rows(rng, split, size, held_out), size))
+        made.append(Table(f"emoji_scenes_{split}", SCHEMA, _rows(rng, split, size, held_out, arguments.seed), size))
     return made
 
 
@@ -120,11 +123,13 @@ def _held_out_pairs(seed: int) -> set[frozenset[str]]:
     return {frozenset(pairs[number]) for number in chosen}
 
 
-def _rows(rng: np.random.Generator, split: str, size: int, held_out: set[frozenset[str]]) -> Iterator[dict[str, Any]]:
+def _rows(
+    rng: np.random.Generator, split: str, size: int, held_out: set[frozenset[str]], seed: int
+) -> Iterator[dict[str, Any]]:
     sprites = _sprites()
     offset = list(SPLIT_SIZES).index(split) * 10_000_000  # ids of the splits never meet
     for number in range(size):
-        scene = draw_scene(rng, held_out, wanted=split == "held_out")
+        scene = draw_scene(rng, split, held_out, seed)
         asked = questions(scene, rng)
         image_id = offset + number
         yield {
@@ -144,35 +149,50 @@ def _rows(rng: np.random.Generator, split: str, size: int, held_out: set[frozens
         }
 
 
-def draw_scene(rng: np.random.Generator, held_out: set[frozenset[str]], wanted: bool) -> Scene:
-    """A random scene that shows a held-out pair if `wanted`, and none otherwise."""
+def draw_scene(rng: np.random.Generator, split: str, held_out: set[frozenset[str]], seed: int) -> Scene:
+    """A random scene of a split: those of held_out show a held-out pair, the others none and are divided by hash."""
     while True:
         cells: dict[int, str] = {}
-        size = 1 + rng.choice(4, p=SCENE_SIZES)
+        size = int(rng.integers(1, 5))
         for cell in sorted(rng.permutation(4)[:size].tolist()):
             repeat = cells and rng.random() < REPEAT
             pool = list(cells.values()) if repeat else NOUNS
             cells[cell] = pool[rng.integers(len(pool))]
         scene = Scene(cells)
-        if bool(scene.pairs & held_out) == wanted:
+        if split == ("held_out" if scene.pairs & held_out else _owner(scene, seed)):
             return scene
 
 
+def _owner(scene: Scene, seed: int) -> str:
+    """The split that an arrangement without held-out pairs belongs to."""
+    hashed = zlib.crc32(f"{seed} {sorted(scene.cells.items())}".encode()) / 2**32
+    for split, share in ARRANGEMENTS.items():
+        hashed -= share
+        if hashed < 0:
+            return split
+    return split
+
+
 def captions(scene: Scene, rng: np.random.Generator) -> list[str]:
-    """The list of sprites; and where two are neighbours, the list with a relation and another relation alone."""
+    """The list of sprites with a relation where two are neighbours; the place of one; another relation alone."""
     counts = scene.counts
     listed = [_article(noun) if count == 1 else f"{NUMBERS[count]} {_plural(noun)}" for noun, count in counts.items()]
     whole = f"{', '.join(listed[:-1])} and {listed[-1]}" if len(listed) > 1 else listed[0]
+    cell, noun = list(scene.cells.items())[rng.integers(len(scene.cells))]
+    place = f"there is {_article(noun)} {PLACES[cell]}"
     relations = scene.relations()
     told = [
         f"{_named(first, counts)} is {side} {_named(second, counts)}"
         for first, side, second in (relations[number] for number in rng.permutation(len(relations))[:2])
     ]
-    return [whole, f"{whole}; {told[0]}", told[1]] if told else [whole]
+    return [f"{whole}; {told[0]}", place, told[1]] if told else [whole, place]
 
 
 def questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, str]]:
-    """One question of each type that the scene can answer: (type, question, answer)."""
+    """One question of each type that the scene can answer: (type, question, answer).
+
+    Without question marks: they would carry nothing, and lengthen the sequence.
+    """
     counts = scene.counts
     present = list(counts)
     asked = []
