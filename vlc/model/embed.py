@@ -24,13 +24,13 @@ def patch_embedding(width: int, patch_size: int, image_size: int) -> PatchEmbed:
     return PatchEmbed(img_size=image_size, patch_size=patch_size, in_chans=3, embed_dim=width)
 
 
-def sincos_positions(width: int, grid_size: int) -> Tensor:
+def sincos_positions(width: int, grid_size: int, temperature: float = 10_000) -> Tensor:
     """Fixed position table (1, 1 + grid_size ** 2, width) float32; the class token's row is zero.
 
     The first half of the channels encodes the column, the second half the row, each as all sines, then all cosines
-    (MAE's layout; timm's builder puts the row first).
+    (MAE's layout; timm's builder puts the row first). Wave lengths run from 2 pi to 2 pi * temperature patches.
     """
-    table = build_sincos2d_pos_embed([grid_size, grid_size], width, interleave_sin_cos=True)
+    table = build_sincos2d_pos_embed([grid_size, grid_size], width, temperature, interleave_sin_cos=True)
     table = table.roll(width // 2, dims=1)
     return torch.cat([table.new_zeros(1, width), table]).unsqueeze(0)
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 class EncoderSize:
     """width, depth, heads of the ViT; patch_size in pixels; mlp_ratio is hidden width over width.
 
+    temperature: of the sin-cos positions. MAE's 10,000 leaves most channels constant on a grid of a few patches, where
+    a small model then hardly finds places; see `vlc.model.embed.sincos_positions`.
+
     The decoder fields describe the masked-autoencoder decoder that goes with the encoder (He et al. 2022, section 4.1).
     """
 
@@ -15,6 +18,7 @@ class EncoderSize:
     heads: int
     patch_size: int
     mlp_ratio: float = 4
+    temperature: float = 10_000
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
@@ -24,7 +28,9 @@ class EncoderSize:
 
 
 ENCODERS: dict[str, EncoderSize] = {
-    "mae_vit_tiny_patch16": EncoderSize(128, 4, 4, 16, decoder_width=64, decoder_depth=2, decoder_heads=4),
+    "mae_vit_tiny_patch16": EncoderSize(
+        128, 4, 4, 16, temperature=10, decoder_width=64, decoder_depth=2, decoder_heads=4
+    ),
     "mae_vit_base_patch16": EncoderSize(768, 12, 12, 16),
     "mae_vit_large_patch16": EncoderSize(1024, 24, 16, 16),
     "mae_vit_huge_patch14": EncoderSize(1280, 32, 16, 14),

@@ -13,9 +13,7 @@ from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, View, m
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
     """Images (B, 3, H, W) -> patches (B, P, patch_size ** 2 * 3), row by row; inside a patch row, column, channel."""
-    return rearrange(
-        images, "b c (rows p1) (columns p2) -> b (rows columns) (p1 p2 c)", p1=patch_size, p2=patch_size
-    )
+    return rearrange(images, "b c (rows p1) (columns p2) -> b (rows columns) (p1 p2 c)", p1=patch_size, p2=patch_size)
 
 
 def unpatchify(patches: Tensor, patch_size: int) -> Tensor:
@@ -54,7 +52,8 @@ class MAE(Objective):
         size, width = options.size, options.size.decoder_width
         self.embed = nn.Linear(options.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.register_buffer("pos_embed", sincos_positions(width, round(options.num_patches**0.5)))
+        positions = sincos_positions(width, round(options.num_patches**0.5), size.temperature)
+        self.register_buffer("pos_embed", positions)
         self.blocks = blocks(width, size.decoder_depth, size.decoder_heads, size.mlp_ratio)
         self.norm = layer_norm(width)
         self.pred = nn.Linear(width, size.patch_size**2 * 3)
