@@ -3,7 +3,7 @@
 Each key of the configuration is a field of exactly one of these classes, and has one reader below.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
@@ -173,6 +173,9 @@ def _check(settings: Settings) -> None:
     _check_types(settings)
     _check_data(data)
     _check_model(model)
+    patch = model.size.patch_size
+    if data.image_size <= 0 or data.image_size % patch:
+        raise UserError(f"image_size={data.image_size} is not valid: expected a multiple of the patch size {patch}")
     objectives = model.objectives
     _require(bool(objectives), "loss_names", dict(model.loss_names), "at least one objective with a weight above 0")
     if model.use_mae != (model.loss_names["mae"] > 0):
@@ -194,8 +197,45 @@ def _check(settings: Settings) -> None:
     if data.image_only and set(objectives) != {"mae"}:
         raise UserError(f"image_only=True leaves no text for {', '.join(sorted(set(objectives) - {'mae'}))}")
     _require(data.per_gpu_batchsize > 0, "per_gpu_batchsize", data.per_gpu_batchsize, "the batch size of one device")
+    _check_numbers(settings)
     _require(optim.optim_type in ("adamw", "adam", "sgd"), "optim_type", optim.optim_type, "adamw, adam or sgd")
     _require(run.precision in PRECISIONS, "precision", run.precision, f"one of {', '.join(map(str, PRECISIONS))}")
+
+
+def _check_numbers(settings: Settings) -> None:
+    """Ranges of plain numbers."""
+    data, optim, run = settings.data, settings.optim, settings.run
+    at_least: dict[str, tuple[Any, float]] = {
+        "batch_size": (optim.batch_size, 1),
+        "max_epoch": (optim.max_epoch, 1),
+        "warmup_steps": (optim.warmup_steps, 0),
+        "end_lr": (optim.end_lr, 0),
+        "weight_decay": (optim.weight_decay, 0),
+        "gradient_clip": (optim.gradient_clip, 0),
+        "lr_mult": (optim.lr_mult, 0),
+        "num_workers": (data.num_workers, 0),
+        "draw_false_image": (data.draw_false_image, 0),
+        "draw_false_text": (data.draw_false_text, 0),
+        "num_nodes": (run.num_nodes, 1),
+    }
+    for key, (value, lowest) in at_least.items():
+        _require(value >= lowest, key, value, f"{lowest} or more")
+    _require(optim.learning_rate > 0, "learning_rate", optim.learning_rate, "a rate above 0")
+    _require(0 < optim.layer_decay <= 1, "layer_decay", optim.layer_decay, "a factor above 0, at most 1")
+    steps = optim.max_steps
+    _require(steps is None or steps > 0, "max_steps", steps, "a number above 0, or None")
+    power = optim.decay_power
+    _require(power == "cosine" or _is_number(power), "decay_power", power, "a number, or cosine")
+    interval = run.val_check_interval
+    valid = interval > 0 and (isinstance(interval, int) or interval <= 1)
+    _require(valid, "val_check_interval", interval, "a share of an epoch (0.0 to 1.0), or a whole number of batches")
+    gpus = run.num_gpus if isinstance(run.num_gpus, tuple) else (run.num_gpus,)
+    valid = all(isinstance(gpu, int) and gpu >= 0 for gpu in gpus)
+    _require(valid, "num_gpus", run.num_gpus, "a number of devices, or a list of device numbers")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_data(data: DataSettings) -> None:
@@ -227,9 +267,36 @@ def _check_model(model: ModelSettings) -> None:
             raise UserError(
                 f"{key}={getattr(model, key)} contradicts vit={model.vit}, which has {value}: leave {key} out, it follows"
             )
+    vocabulary = model.vocab_size
+    _require(vocabulary is None or vocabulary > 0, "vocab_size", vocabulary, "a number of tokens, or None")
+    _require(model.vqav2_label_size > 0, "vqav2_label_size", model.vqav2_label_size, "a number of answers")
+    _require(0 <= model.drop_rate < 1, "drop_rate", model.drop_rate, "a share from 0 to below 1")
+    for key in ("mae_weight", "wpa_weight"):
+        _require(getattr(model, key) >= 0, key, getattr(model, key), "a weight of 0 or more")
     for name, weight in model.loss_names.items():
         _require(weight >= 0, f"loss_names.{name}", weight, "a weight of 0 or more")
     _require(0 <= model.mask_ratio < 1, "mask_ratio", model.mask_ratio, "a share from 0 to below 1")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+
+
+# Type of a field -> (what its values must fulfil, how to say it). Fields of other types are checked by value alone.
+_TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
+    int: (_is_whole, "a whole number"),
+    float: (_is_number, "a number"),
+    int | float: (_is_number, "a number"),
+    int | None: (lambda value: value is None or _is_whole(value), "a whole number, or None"),
+    bool: (lambda value: isinstance(value, bool), "True or False"),
+    str: (lambda value: isinstance(value, str), "a text"),
+    str | None: (lambda value: value is None or isinstance(value, str), "a text, or None"),
+    tuple[str, ...]: (_are_texts, "a list of names, as in ['mae']"),
+}
 
 
 def _check_types(settings: Settings) -> None:
@@ -237,18 +304,9 @@ def _check_types(settings: Settings) -> None:
     for name, group in _GROUPS.items():
         values = getattr(settings, name)
         for field in fields(group):
-            value, wanted = getattr(values, field.name), field.type
-            if wanted is int:
-                valid = isinstance(value, int) and not isinstance(value, bool)
-            elif wanted is float:
-                valid = isinstance(value, int | float) and not isinstance(value, bool)
-            elif wanted in (bool, str):
-                valid = isinstance(value, wanted)
-            else:
-                continue
-            _require(
-                valid,
-                field.name,
-                value,
-                {int: "a whole number", float: "a number", bool: "True or False"}.get(wanted, "a text"),
-            )
+            if field.type in _TYPES:
+                valid, expected = _TYPES[field.type]
+                value = getattr(values, field.name)
+                _require(valid(value), field.name, value, expected)
+    for name, weight in settings.model.loss_names.items():
+        _require(_is_number(weight), f"loss_names.{name}", weight, "a number")

@@ -1,0 +1,192 @@
+"""The configuration: named configs, derived values, and what is refused."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests import tiny
+from vlc.config import resolve
+from vlc.data.transforms import TRANSFORMS
+from vlc.errors import UserError
+from vlc.objectives import OBJECTIVES
+from vlc.recipes import OBJECTIVE_NAMES, RECIPES, loss_weights
+from vlc.settings import TRANSFORM_NAMES, Settings, config_keys
+
+PUBLISHED_DEFAULTS = {
+    "exp_name": "vlc",
+    "seed": 0,
+    "datasets": ["coco", "vg", "sbu", "gcc"],
+    "batch_size": 4096,
+    "train_transform_keys": ["mae"],
+    "val_transform_keys": ["mae"],
+    "image_size": 384,
+    "max_image_len": -1,
+    "draw_false_image": 1,
+    "draw_false_text": 0,
+    "image_only": False,
+    "vqav2_label_size": 3129,
+    "max_text_len": 40,
+    "tokenizer": "bert-base-uncased",
+    "vocab_size": 30522,
+    "whole_word_masking": False,
+    "mlm_prob": 0.15,
+    "vit": "mae_vit_base_patch16",
+    "hidden_size": 768,
+    "num_heads": 12,
+    "num_layers": 12,
+    "mlp_ratio": 4,
+    "drop_rate": 0.1,
+    "optim_type": "adamw",
+    "learning_rate": 1e-4,
+    "weight_decay": 0.01,
+    "decay_power": 1,
+    "max_epoch": 100,
+    "max_steps": 25000,
+    "warmup_steps": 2500,
+    "end_lr": 0,
+    "lr_mult": 1,
+    "get_recall_metric": False,
+    "resume_from": None,
+    "fast_dev_run": False,
+    "val_check_interval": 1.0,
+    "test_only": False,
+    "pretrain_path": "",
+    "load_path": "",
+    "mask_ratio": 0.75,
+    "use_mae": False,
+    "mae_weight": 1.0,
+    "data_root": "",
+    "log_dir": "result",
+    "per_gpu_batchsize": 0,
+    "num_gpus": 1,
+    "num_nodes": 1,
+    "num_workers": 1,
+    "precision": 16,
+    "is_pretrain": True,
+}
+
+
+def test_defaults_are_the_published_ones():
+    config = resolve()
+    assert {key: config[key] for key in PUBLISHED_DEFAULTS} == PUBLISHED_DEFAULTS
+    assert config["loss_names"] == loss_weights(itm=1, mlm=1)
+
+
+def test_every_key_is_a_setting_and_every_setting_a_key():
+    assert set(resolve()) == set(config_keys())
+    assert len(config_keys()) == len(set(config_keys())), "a key belongs to one group"
+
+
+def test_names_agree_with_what_they_name():
+    assert set(OBJECTIVE_NAMES) == set(OBJECTIVES)
+    assert set(TRANSFORM_NAMES) == set(TRANSFORMS)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_named_config_resolves(name):
+    settings = Settings.from_config(resolve(name, per_gpu_batchsize=2))
+    assert settings.as_config() == resolve(name, per_gpu_batchsize=2)
+
+
+def test_published_pretraining_command():
+    settings = Settings.from_config(
+        resolve(
+            *("task_mlm_itm_mae", "step25k"),
+            **{"data_root": "arrows", "num_gpus": 8, "num_nodes": 4, "per_gpu_batchsize": 32, "mae_weight": 1.0},
+            **{"whole_word_masking": True, "image_size": 384, "pretrain_path": "mae.pth", "log_dir": "logs"},
+        )
+    )
+    assert settings.model.objectives == {"itm": 1, "mlm": 1, "mae": 1}
+    assert settings.model.use_mae
+    assert settings.model.dropped_ratio == 0.6
+    assert (settings.optim.max_steps, settings.optim.batch_size, settings.optim.layer_decay) == (25_000, 4096, 1.0)
+    assert settings.data.image_size == 384, "key=value wins over the named config"
+
+
+def test_published_vqa_command():
+    values = {"image_size": 576, "learning_rate": 5e-4, "load_path": "vlc.ckpt", "per_gpu_batchsize": 16}
+    settings = Settings.from_config(resolve("task_finetune_vqa_mae_randaug", **values))
+    assert settings.model.objectives == {"vqa": 1}
+    assert settings.model.dropped_ratio == 0
+    assert (settings.optim.max_steps, settings.optim.max_epoch, settings.optim.warmup_steps) == (None, 10, 0.1)
+    assert settings.optim.layer_decay == 0.5
+    assert settings.data.train_transform_keys == ("mae_randaug",)
+
+
+def test_sizes_follow_from_the_name_of_the_vit():
+    model = tiny.settings(vit="mae_vit_large_patch16").model
+    assert (model.hidden_size, model.num_layers, model.num_heads, model.mlp_ratio) == (1024, 24, 16, 4)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"vit": "mae_vit_small"}, "vit='mae_vit_small' is not valid.*mae_vit_tiny_patch16"),
+        ({"hidden_size": 32}, "hidden_size=32 contradicts vit=mae_vit_base_patch16"),
+        ({"use_mae": True}, "use_mae=True contradicts loss_names.mae=0"),
+        ({"datasets": "coco"}, "datasets='coco' is not valid: expected a list of names"),
+        ({"loss_names": loss_weights(mlm="much")}, "loss_names.mlm='much' is not valid: expected a number"),
+        ({"datasets": ["cocoa"]}, "datasets='cocoa' is not valid.*coco, f30k"),
+        ({"train_transform_keys": ["pixelbert"]}, "train_transform_keys=.*mae_randaug"),
+        ({"per_gpu_batchsize": 0}, "per_gpu_batchsize=0 is not valid: expected the batch size of one device"),
+        ({"precision": 8}, "precision=8 .*16, 32"),
+        ({"image_size": "large"}, "image_size='large' is not valid: expected a whole number"),
+        ({"learning_rate": "fast"}, "learning_rate='fast' is not valid: expected a number"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0 is not valid"),
+        ({"image_size": 100}, "image_size=100 .*multiple of the patch size 16"),
+        ({"test_only": 1}, "test_only=1 is not valid: expected True or False"),
+        ({"optim_type": "lion"}, "optim_type='lion' .*adamw, adam or sgd"),
+        ({"mask_ratio": 1.5}, "mask_ratio=1.5"),
+        ({"mlm_prob": 0}, "mlm_prob=0"),
+        ({"loss_names": loss_weights()}, "loss_names=.*at least one objective"),
+        ({"loss_names": loss_weights(mlm=-1)}, "loss_names.mlm=-1"),
+        ({"loss_names": {"mlm": 1, "mpp": 1}}, "Unknown objective in loss_names 'mpp'.*itm, mae, mlm, vqa"),
+        ({"loss_names": loss_weights(mae=1), "mask_ratio": 0.0}, "loss_names.mae=1 needs dropped patches"),
+        ({"draw_false_image": 0}, "loss_names.itm needs wrong images, but draw_false_image=0"),
+        ({"false_image_source": "web"}, "false_image_source='web' is not valid: expected batch or dataset"),
+        ({"num_workers": -1}, "num_workers=-1"),
+        ({"val_check_interval": 0}, "val_check_interval=0"),
+        ({"max_steps": 0}, "max_steps=0"),
+        ({"warmup_steps": -1}, "warmup_steps=-1"),
+        ({"decay_power": "exp"}, "decay_power='exp'"),
+        ({"max_image_len": "a"}, "max_image_len='a'"),
+        ({"num_gpus": -2}, "num_gpus=-2"),
+        ({"vocab_size": 0}, "vocab_size=0"),
+    ],
+)
+def test_wrong_values_name_the_key_and_what_is_valid(values, message):
+    config = resolve() | {"per_gpu_batchsize": 4} | values
+    with pytest.raises(UserError, match=message):
+        Settings.from_config(config)
+
+
+def _command(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "run.py", *words], capture_output=True, text=True, timeout=100)
+
+
+def test_an_unknown_key_is_told_with_the_nearest_ones_and_without_traceback():
+    done = _command("with", "task_mlm_itm_mae", "learningrate=1")
+    assert done.returncode != 0
+    assert "Unknown config key 'learningrate'. Did you mean learning_rate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_value_is_told_without_traceback():
+    done = _command("with", "task_finetune_vqa_mae_randaug")
+    assert done.returncode != 0
+    assert "per_gpu_batchsize=0 is not valid" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_print_config_shows_derived_values_with_comments():
+    done = _command("print_config", "with", "task_mlm_itm_mae", "vit=mae_vit_huge_patch14")
+    assert done.returncode == 0
+    assert "hidden_size = 1280" in done.stdout
+    assert "pixels, square" in done.stdout
+
+
+def test_the_configuration_does_not_import_torch():
+    """What makes print_config answer at once."""
+    done = subprocess.run([sys.executable, "-c", "import vlc.config, sys; sys.exit('torch' in sys.modules)"])
+    assert done.returncode == 0
