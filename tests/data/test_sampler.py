@@ -1,0 +1,66 @@
+"""Who gets which sample."""
+
+import pytest
+
+from vlc.data.sampler import EvalSampler, TrainSampler
+
+
+def _samples(sampler) -> list[int]:
+    return [key.sample for batch in sampler for key in batch]
+
+
+def _all_samples(samplers: list) -> list[int]:
+    return [sample for sampler in samplers for sample in _samples(sampler)]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("num_samples", [1, 7, 12, 24])
+def test_evaluation_deals_every_sample_once(num_samples, world_size):
+    samplers = [EvalSampler(num_samples, 4, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert sorted(_all_samples(samplers)) == list(range(num_samples))
+    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
+
+
+def test_evaluation_batches_do_not_depend_on_the_number_of_processes():
+    alone = list(EvalSampler(10, 4))
+    shared = [list(EvalSampler(10, 4, rank=rank, world_size=2)) for rank in range(2)]
+    assert alone == [shared[0][0], shared[1][0], shared[0][1]]
+
+
+@pytest.mark.parametrize("num_samples", [7, 9, 12])
+def test_training_processes_see_disjoint_samples_and_equally_many_batches(num_samples):
+    samplers = [TrainSampler(num_samples, 2, seed=1, rank=rank, world_size=2) for rank in range(2)]
+    seen = _all_samples(samplers)
+    assert len(seen) == len(set(seen))
+    assert len(seen) >= num_samples - 1
+    assert len(list(samplers[0])) == len(list(samplers[1])) == len(samplers[0])
+
+
+def test_global_batches_are_those_of_one_process():
+    alone = [{key.sample for key in batch} for batch in TrainSampler(12, 4, seed=3)]
+    halves = zip(*(TrainSampler(12, 2, seed=3, rank=rank, world_size=2) for rank in range(2)), strict=True)
+    assert alone == [{key.sample for half in batch for key in half} for batch in halves]
+
+
+def test_epochs_are_shuffled_anew_and_repeatably():
+    first, again = TrainSampler(20, 4, seed=0), TrainSampler(20, 4, seed=0)
+    assert _samples(first) == _samples(again)
+    again.set_epoch(1)
+    assert _samples(first) != _samples(again)
+    assert {key.epoch for batch in again for key in batch} == {1}
+
+
+def test_a_position_is_continued_in_its_epoch_only():
+    sampler, whole = TrainSampler(20, 4, seed=0), TrainSampler(20, 4, seed=0)
+    sampler.resume(2, 3)
+    sampler.set_epoch(2)
+    whole.set_epoch(2)
+    assert list(sampler) == list(whole)[3:]
+    sampler.set_epoch(3)
+    assert len(list(sampler)) == 5
+
+
+def test_a_position_at_the_end_of_an_epoch_is_the_start_of_the_next():
+    sampler = TrainSampler(20, 4, seed=0)
+    sampler.resume(2, 5)
+    assert (sampler.epoch, sampler.start) == (3, 0)

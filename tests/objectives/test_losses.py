@@ -1,0 +1,156 @@
+"""Losses and metrics of the objectives, on numbers worked out by hand."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests import tiny
+from vlc.data.batch import Batch, MaskedText, Text
+from vlc.errors import UserError
+from vlc.model.encoder import Encoder
+from vlc.objectives import ITM, MLM, VQA
+from vlc.objectives.base import HeadOptions, Outcome, Passes, View
+from vlc.objectives.itm import match_labels
+from vlc.objectives.vqa import soft_targets, vqa_score
+
+
+def _options(**values) -> HeadOptions:
+    defaults = {"width": 32, "vocab_size": 20, "num_patches": 4, "size": tiny.SMALL, "num_answers": 3}
+    return HeadOptions(**(defaults | values))
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(tiny.SMALL, 32, vocab_size=20, max_text_len=8).eval()
+
+
+@pytest.fixture
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 20, (4, 6), generator=generator)
+    text = Text(ids, torch.ones_like(ids))
+    return Batch(
+        images=torch.rand(4, 1, 3, 32, 32, generator=generator),
+        index=torch.arange(4),
+        split="val",
+        text=text,
+        masked_text=MaskedText(text, torch.tensor([1, 8, 22]), torch.tensor([3, 4, 5])),
+        negative=torch.tensor([1, 2, 3, 0]),
+        match_draw=torch.tensor([0.9, 0.1, 0.8, 0.2]),
+        fields={
+            "answer_labels": torch.tensor([[0, 2], [1, 0], [2, 0], [1, 2]]),
+            "answer_scores": torch.tensor([[1.0, 0.3], [0.6, 0.0], [1.0, 0.0], [0.3, 0.9]]),
+            "question_id": torch.tensor([10, 11, 12, 13]),
+            "question_type": ["count", "where", "count", "where"],
+        },
+    )
+
+
+def test_equal_views_share_a_pass(encoder, batch):
+    passes = Passes(encoder, batch)
+    assert passes(View()) is passes(View())
+    assert passes(View()) is not passes(View(masked_text=True))
+
+
+def test_mlm_loss_is_the_mean_over_hidden_tokens(encoder, batch):
+    objective = MLM(_options()).eval()
+    outcome = objective(Passes(encoder, batch), batch)
+    assert outcome.logits.shape == (3, 20)
+    expected = F.cross_entropy(outcome.logits, batch.masked_text.labels)
+    torch.testing.assert_close(outcome.loss, expected)
+    total, count = outcome.metrics["accuracy"]
+    assert (int(total), count) == (int((outcome.logits.argmax(1) == batch.masked_text.labels).sum()), 3)
+
+
+def test_mlm_without_a_hidden_token_costs_nothing_and_has_a_gradient(encoder, batch):
+    none = torch.empty(0, dtype=torch.int64)
+    batch = replace(batch, masked_text=MaskedText(batch.text, none, none))
+    objective = MLM(_options())
+    outcome = objective(Passes(encoder, batch), batch)
+    assert outcome.loss == 0
+    outcome.loss.backward()
+    assert outcome.metrics["accuracy"][1] == 0
+
+
+def test_half_of_the_examples_keep_their_image():
+    assert match_labels(torch.tensor([0.9, 0.1, 0.8, 0.2])).tolist() == [0, 1, 0, 1]
+    assert match_labels(torch.rand(7)).sum() == 3
+
+
+def test_itm_pairs(encoder, batch):
+    objective = ITM(_options(wpa_weight=0))
+    labels, images = objective._pairs(batch)
+    assert labels.tolist() == [0, 1, 0, 1]
+    shown = [next(row for row in range(4) if torch.equal(image, batch.images[row, 0])) for image in images]
+    assert shown == [1, 1, 3, 3]
+
+
+def test_itm_counts_an_example_without_a_wrong_image_as_a_match(batch):
+    batch = replace(batch, negative=torch.tensor([0, 2, 3, 0]))
+    labels, images = ITM(_options())._pairs(batch)
+    assert labels.tolist() == [1, 1, 0, 1]
+    assert torch.equal(images[0], batch.images[0, 0])
+
+
+def test_itm_takes_images_of_the_data_set_where_the_batch_brings_them(batch):
+    others = torch.rand(4, 1, 3, 32, 32)
+    _, images = ITM(_options())._pairs(replace(batch, negative=None, negative_images=others))
+    torch.testing.assert_close(images[0], others[0, 0])
+    torch.testing.assert_close(images[1], batch.images[1, 0])
+
+
+def test_itm_adds_alignment_with_its_weight(encoder, batch):
+    objectives = {weight: ITM(_options(wpa_weight=weight)).eval() for weight in (0, 0.1, 0.5)}
+    for objective in objectives.values():
+        objective.load_state_dict(objectives[0].state_dict())
+    outcomes = {weight: objective(Passes(encoder, batch), batch) for weight, objective in objectives.items()}
+    assert "wpa_loss" not in outcomes[0].metrics
+    small, large = (outcomes[weight].loss - outcomes[0].loss for weight in (0.1, 0.5))
+    torch.testing.assert_close(large, 5 * small, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(outcomes[0.1].metrics["wpa_loss"][0], 4 * small, rtol=1e-3, atol=1e-6)
+
+
+def test_soft_targets():
+    targets = soft_targets(torch.tensor([[1, 2], [0, 0]]), torch.tensor([[1.0, 0.3], [0.6, 0.0]]), 4)
+    torch.testing.assert_close(targets, torch.tensor([[0, 1.0, 0.3, 0], [0.6, 0, 0, 0]]))
+
+
+def test_vqa_score_of_the_published_metric(golden):
+    stored = torch.load(golden / "eval/metrics.pt", weights_only=True)
+    sums, counts = [], []
+    for number in (1, 2):
+        total, count = vqa_score(stored[f"vqa_logits_{number}"], stored[f"vqa_targets_{number}"])
+        assert float(total) / count == pytest.approx(float(stored[f"vqa_score_batch_{number}"]), rel=1e-6)
+        sums.append(float(total))
+        counts.append(count)
+    assert sum(sums) / sum(counts) == pytest.approx(float(stored["vqa_score_total"]), rel=1e-6)
+    loss = F.binary_cross_entropy_with_logits(stored["vqa_logits_1"], stored["vqa_targets_1"])
+    assert float(loss) * stored["vqa_logits_1"].shape[1] == pytest.approx(float(stored["vqa_loss_1"]), rel=1e-5)
+
+
+def test_vqa_predictions(batch):
+    objective = VQA(_options(answers=("no", "yes", "")))
+    logits = torch.tensor([[2.0, 0, 1], [0, 2, 1], [0, 1, 2], [2, 1, 0]])
+    records = objective.predict(Outcome(torch.zeros(()), {}, logits), batch)
+    assert records[0] == {"question_id": 10, "answer": "no", "score": 1.0, "question_type": "count"}
+    assert [record["answer"] for record in records] == ["no", "yes", "unknown", "no"]
+    assert [record["score"] for record in records] == pytest.approx([1.0, 0.6, 1.0, 0.0])
+    assert objective.summary(records) == pytest.approx({"score/count": 1.0, "score/where": 0.3})
+    assert objective.submission(records)[1] == {"question_id": 11, "answer": "yes"}
+
+
+def test_vqa_without_labels_predicts_and_scores_nothing(encoder, batch):
+    batch = replace(batch, fields={"question_id": batch.fields["question_id"]})
+    objective = VQA(_options())
+    outcome = objective(Passes(encoder, batch), batch)
+    assert outcome.loss is None
+    assert not outcome.metrics
+    assert set(objective.predict(outcome, batch)[0]) == {"question_id", "answer"}
+
+
+def test_vqa_refuses_more_answers_than_it_has_labels():
+    with pytest.raises(UserError, match="The data have 4 answers, vqav2_label_size=3 is too small"):
+        VQA(_options(answers=("a", "b", "c", "d")))

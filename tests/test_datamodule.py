@@ -1,0 +1,65 @@
+"""Opening the data of a run."""
+
+import pytest
+
+from tests import tiny
+from vlc.errors import MissingFile, UserError
+from vlc.recipes import loss_weights
+from vlc.run import build_data
+
+
+def _data(arrows, small_vit, *named, **values):
+    return build_data(tiny.settings(*named, data_root=str(arrows), vit=small_vit, **values))
+
+
+def test_training_joins_data_sets_and_their_shards(arrows, small_vit):
+    data = _data(arrows, small_vit, datasets=["coco", "sbu"])
+    assert len(data.train) == 4 * tiny.ROWS * tiny.TEXTS, "two tables of coco, two shards of sbu"
+    assert list(data.evaluation) == ["val"]
+
+
+def test_testing_opens_the_test_splits_alone(arrows, small_vit):
+    data = _data(arrows, small_vit, "task_finetune_vqa_emoji", test_only=True, load_path="x")
+    assert data.train is None
+    assert list(data.evaluation) == ["test", "held_out"]
+
+
+def test_published_splits(arrows, small_vit):
+    usual, published = (
+        _data(arrows, small_vit, *named, datasets=["f30k"]) for named in ((), ("data_published_splits",))
+    )
+    (table,) = {path.stem for source in usual.evaluation["val"].sources for path in source.paths}
+    assert table == "f30k_caption_karpathy_val"
+    (table,) = {path.stem for source in published.evaluation["val"].sources for path in source.paths}
+    assert table == "f30k_caption_karpathy_test"
+    assert len(published.train) == 2 * len(usual.train)
+
+
+def test_answers_are_collected_by_label(arrows, small_vit):
+    data = _data(arrows, small_vit, "task_finetune_vqa_mae_randaug")
+    assert data.answer_vocabulary() == ["yes", "yes", "no"]
+
+
+def test_a_field_that_a_data_set_lacks_is_told_before_training(arrows, small_vit):
+    with pytest.raises(
+        UserError, match=r"need batch field 'answer_labels', which data set 'coco' does not provide.*vqa"
+    ):
+        _data(arrows, small_vit, datasets=["coco"], loss_names=loss_weights(vqa=1))
+
+
+def test_data_without_test_split_cannot_be_tested(arrows, small_vit):
+    with pytest.raises(UserError, match="have no test split"):
+        _data(arrows, small_vit, datasets=["vg"], test_only=True, load_path="x")
+
+
+def test_a_missing_folder_names_itself_and_the_command(small_vit, tmp_path):
+    with pytest.raises(MissingFile, match=r"data_root='' is not a folder.*python -m write_arrow coco"):
+        _data("", small_vit)
+    with pytest.raises(MissingFile, match=r"needs .*vg\.arrow, which does not exist.*python -m write_arrow vg"):
+        _data(tiny.write_dataset(tmp_path, "coco"), small_vit, datasets=["coco", "vg"])
+
+
+def test_an_empty_split_is_refused(small_vit, tmp_path):
+    tiny.write_table(tmp_path / "vg.arrow", {"image": [b"x"], "caption": [[]]})
+    with pytest.raises(UserError, match="has no samples"):
+        _data(tmp_path, small_vit, datasets=["vg"])

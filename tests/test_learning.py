@@ -1,0 +1,75 @@
+"""A model learns from image and text together, not only a loop runs. What it reaches unseen is asserted by `make demo`."""
+
+from argparse import ArgumentParser
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vlc.config import resolve
+from vlc.data.batch import Batch
+from vlc.data.dataset import Key
+from vlc.module import VLCModule
+from vlc.optim import build_optimizer, plain_groups
+from vlc.recipes import loss_weights
+from vlc.run import build_data, build_module
+from vlc.settings import Settings
+from write_arrow import emoji_scenes
+from write_arrow.writer import write_table
+
+SIZES = ["--num-train", "24", "--num-val", "4", "--num-test", "4", "--num-held-out", "4"]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("scenes")
+    parser = ArgumentParser()
+    emoji_scenes.add_arguments(parser)
+    for table in emoji_scenes.tables(parser.parse_args(SIZES)):
+        write_table(table, folder)
+    return str(folder)
+
+
+def _train(named: str, scenes: str, steps: int, **updates) -> tuple[VLCModule, Batch]:
+    """The recipe's model, trained on one batch that is returned with it."""
+    small = {"data_root": scenes, "batch_size": 32, "per_gpu_batchsize": 32, "num_workers": 0}
+    settings = Settings.from_config(resolve(named, **small, **updates))
+    data = build_data(settings)
+    torch.manual_seed(0)
+    module = build_module(settings, data).train()
+    batch = module.on_after_batch_transfer(data.train[[Key(0, sample) for sample in range(32)]], 0)
+    optimizer = build_optimizer(plain_groups(module, settings.optim, set()), settings.optim)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        module.total_loss(module.outcomes(batch)).backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+    return module.eval(), batch
+
+
+@torch.no_grad()
+def _ratio(module: VLCModule, batch: Batch, objective: str, metric: str) -> float:
+    total, count = module.outcomes(batch)[objective].metrics[metric]
+    return float(total) / count
+
+
+def _other_images(batch: Batch) -> Batch:
+    return replace(batch, images=batch.images.roll(7, dims=0))
+
+
+def test_vqa_learns_answers_from_the_image(scenes):
+    module, batch = _train("task_finetune_vqa_emoji", scenes, steps=100, learning_rate=1e-3)
+    right = _ratio(module, batch, "vqa", "score")
+    assert right > 0.95
+    assert _ratio(module, _other_images(batch), "vqa", "score") < right - 0.3, "the answers do not depend on the image"
+
+
+def test_pretraining_learns_all_objectives_together(scenes):
+    losses = loss_weights(mlm=1, itm=1, mae=1)
+    updates = {"datasets": ["emoji_scenes"], "loss_names": losses, "mlm_prob": 0.3, "learning_rate": 1e-3}
+    before, batch = _train("task_pretrain_emoji", scenes, 0, **updates)
+    after, _ = _train("task_pretrain_emoji", scenes, 150, **updates)
+    assert _ratio(after, batch, "mlm", "accuracy") > 0.9
+    assert _ratio(after, batch, "itm", "accuracy") > 0.9
+    assert _ratio(after, batch, "mae", "loss") < 0.6 * _ratio(before, batch, "mae", "loss")
+    assert _ratio(after, _other_images(batch), "mlm", "accuracy") < 0.95

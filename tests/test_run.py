@@ -1,0 +1,276 @@
+"""Whole runs on generated data: every recipe, resuming, interrupts, bad losses and images, several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from tests import tiny
+from vlc.callbacks import last_checkpoint
+from vlc.config import resolve
+from vlc.errors import MissingFile, NonFiniteLoss, UserError
+from vlc.module import VLCModule
+from vlc.recipes import RECIPES, loss_weights
+from vlc.run import build_data, build_module, build_trainer, run
+
+PRETRAIN = {
+    "datasets": ["coco", "vg"],
+    "loss_names": loss_weights(mlm=1, itm=1, mae=1),
+    "mlm_prob": 0.5,  # short texts: no batch without a hidden token
+}
+
+
+@pytest.fixture
+def options(arrows, tmp_path, small_vit) -> dict:
+    return {"data_root": str(arrows), "log_dir": str(tmp_path), "vit": small_vit}
+
+
+def _parameters(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def _last(metrics: dict) -> Path:
+    return Path(metrics["log_dir"]) / "checkpoints" / "last.ckpt"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_trains_a_step(options, recipe):
+    metrics = run(tiny.settings(recipe, **options))
+    assert all(torch.tensor(value).isfinite() for key, value in metrics.items() if key != "log_dir")
+    objectives = tiny.settings(recipe, **options).model.objectives
+    assert {f"{name}/train/loss" for name in objectives} <= set(metrics)
+    assert torch.load(_last(metrics), weights_only=True)["global_step"] == 1
+
+
+def test_pretraining_reports_every_metric_and_keeps_best_and_last(options):
+    metrics = run(tiny.settings(**PRETRAIN, **options, max_steps=3))
+    names = {"mlm/val/loss", "mlm/val/accuracy", "itm/val/loss", "itm/val/accuracy", "itm/val/wpa_loss", "mae/val/loss"}
+    assert names <= set(metrics)
+    expected = metrics["mlm/val/accuracy"] + metrics["itm/val/accuracy"]
+    assert metrics["val/the_metric"] == pytest.approx(expected)
+    folder = Path(metrics["log_dir"])
+    assert folder.parent.name == "vlc_seed0_from_"
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.ckpt", "epoch=0-step=3.ckpt"}
+    assert list(folder.glob("events.out.tfevents.*"))
+
+
+def test_the_last_step_is_validated_and_saved_wherever_it_falls(options):
+    metrics = run(tiny.settings(**PRETRAIN, **options, max_steps=2))  # the epoch has 9 batches
+    assert "val/the_metric" in metrics
+    assert torch.load(_last(metrics), weights_only=True)["global_step"] == 2
+
+
+def test_a_run_without_validation_data_saves_its_last_step(options):
+    metrics = run(tiny.settings(**(PRETRAIN | {"datasets": ["vg", "sbu"]}), **options, max_steps=2))
+    assert "val/the_metric" not in metrics
+    assert torch.load(_last(metrics), weights_only=True)["global_step"] == 2
+
+
+def test_accumulation_follows_from_the_batch_size(options):
+    metrics = run(tiny.settings(**PRETRAIN, **options, batch_size=8, max_steps=2))
+    state = torch.load(_last(metrics), weights_only=True)
+    assert state["global_step"] == 2
+    assert state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"] == 4
+
+
+def test_a_batch_size_below_one_step_is_refused(options):
+    with pytest.raises(UserError, match="batch_size=2 is less than one step's 4 samples"):
+        run(tiny.settings(**PRETRAIN, **options, batch_size=2))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_interrupted_run_resumes_exactly(options, monkeypatch, num_workers):
+    """Ctrl-C in the middle of the second epoch; afterwards every weight is that of a run without interruption."""
+
+    def settings(**more):
+        length = {"max_steps": 11, "val_check_interval": 1.0, "num_workers": num_workers}
+        return tiny.settings("task_finetune_vqa_mae_randaug", **options, **length, drop_rate=0.2, **more)
+
+    whole = run(settings())
+    step = VLCModule.training_step
+
+    def interrupted_step(self, batch, batch_idx):
+        if self.global_step == 7:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(VLCModule, "training_step", interrupted_step)
+    stopped = settings(exp_name="stopped")
+    with pytest.raises(SystemExit):
+        run(stopped)
+    monkeypatch.setattr(VLCModule, "training_step", step)
+    (saved,) = Path(options["log_dir"]).glob("stopped*/version_0/checkpoints/last.ckpt")
+    assert torch.load(saved, weights_only=True)["global_step"] == 8, "the step was finished first"
+    resumed = run(settings(resume_from=str(saved)))
+    for name, value in _parameters(_last(whole)).items():
+        torch.testing.assert_close(_parameters(_last(resumed))[name], value, rtol=0, atol=0, msg=name)
+    assert resumed["vqa/val/score"] == whole["vqa/val/score"]
+
+
+def test_resuming_with_another_batch_is_refused(options):
+    saved = _last(run(tiny.settings(**PRETRAIN, **options)))
+    with pytest.raises(UserError, match="resume_from was saved with 4 samples a step"):
+        run(tiny.settings(**PRETRAIN, **options, per_gpu_batchsize=2, max_steps=3, resume_from=str(saved)))
+
+
+def test_resuming_from_nowhere_is_refused(options):
+    with pytest.raises(MissingFile, match="resume_from=nowhere.ckpt does not exist"):
+        run(tiny.settings(**PRETRAIN, **options, resume_from="nowhere.ckpt"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_tells_the_step(options, monkeypatch):
+    step = VLCModule.training_step
+
+    def broken_step(self, batch, batch_idx):
+        return step(self, batch, batch_idx) * (float("nan") if self.global_step == 4 else 1)
+
+    monkeypatch.setattr(VLCModule, "training_step", broken_step)
+    with pytest.raises(NonFiniteLoss, match=r"at optimiser step 5\. The last good checkpoint is .*step=3\.ckpt"):
+        run(tiny.settings(**PRETRAIN, **options, max_steps=20, val_check_interval=3))
+    (saved,) = Path(options["log_dir"]).glob("*/version_0/checkpoints/epoch=0-step=3.ckpt")
+    assert all(value.isfinite().all() for value in _parameters(saved).values())
+
+
+def _damage(folder: Path, stem: str, row: int) -> None:
+    path = folder / f"{stem}.arrow"
+    columns = pa.ipc.open_file(str(path)).read_all().to_pydict()
+    columns["image"][row] = b"no image"
+    tiny.write_table(path, columns)
+
+
+def test_a_corrupt_training_image_is_told_and_replaced(options, tmp_path):
+    folder = tiny.write_dataset(tmp_path / "data", "vg")
+    _damage(folder, "vg", 3)
+    with pytest.warns(UserWarning, match="row 3 of vg: UnidentifiedImageError"):
+        run(tiny.settings(**(PRETRAIN | {"datasets": ["vg"]}), **(options | {"data_root": str(folder)}), max_steps=3))
+
+
+def test_too_many_corrupt_images_fail_the_run(options, tmp_path):
+    folder = tiny.write_dataset(tmp_path / "data", "vg")
+    for row in (1, 3, 4):
+        _damage(folder, "vg", row)
+    with pytest.raises(UserError, match=r"training images cannot be decoded.*max_corrupt_ratio=0.01"):
+        run(tiny.settings(**(PRETRAIN | {"datasets": ["vg"]}), **(options | {"data_root": str(folder)}), max_steps=9))
+
+
+def test_a_corrupt_image_in_evaluation_fails_the_run(options, tmp_path):
+    folder = tiny.write_dataset(tmp_path / "data", "coco")
+    _damage(folder, "coco_caption_karpathy_val", 2)
+    with pytest.raises(UserError, match=r"row 2 of coco_caption_karpathy_val.arrow cannot be decoded"):
+        run(tiny.settings(**(PRETRAIN | {"datasets": ["coco"]}), **(options | {"data_root": str(folder)})))
+
+
+def test_testing_writes_predictions_for_every_question_once(options):
+    named, more = "task_finetune_vqa_mae_randaug", {"max_steps": 2}
+    trained = run(tiny.settings(named, **options, **more))
+    tested = run(tiny.settings(named, **options, test_only=True, load_path=str(_last(trained))))
+    written = json.loads((Path(tested["log_dir"]) / "vqa_test.json").read_text())
+    assert sorted(answer["question_id"] for answer in written) == sorted(_question_ids(options, "vqav2_test"))
+    assert {answer["answer"] for answer in written} <= {"yes", "no", "unknown"}
+    assert Path(tested["log_dir"]).parent.name == "finetune_vqa_randaug_seed0_from_last"
+
+
+def _question_ids(options: dict, stem: str) -> list[int]:
+    table = pa.ipc.open_file(f"{options['data_root']}/{stem}.arrow").read_all()
+    return table["question_id"].combine_chunks().flatten().to_pylist()
+
+
+def test_labelled_test_splits_are_scored_by_question_type(options):
+    trained = run(tiny.settings("task_finetune_vqa_emoji", **options, max_steps=1))
+    tested = run(tiny.settings("task_finetune_vqa_emoji", **options, test_only=True, load_path=str(_last(trained))))
+    for split in ("test", "held_out"):
+        names = {f"vqa/{split}/{metric}" for metric in ("score", "loss", "score/count", "score/where")}
+        assert names <= set(tested)
+
+
+def test_testing_needs_a_complete_checkpoint(options, golden):
+    with pytest.raises(UserError, match="test_only=True needs load_path"):
+        run(tiny.settings(**PRETRAIN, **options, test_only=True))
+    saved = _last(run(tiny.settings(**PRETRAIN, **options)))
+    with pytest.raises(UserError, match=r"lacks .*objectives.vqa.*test_only needs every weight"):
+        run(tiny.settings("task_finetune_vqa_emoji", **options, test_only=True, load_path=str(saved)))
+
+
+def test_fast_dev_run_writes_nothing(options, tmp_path):
+    run(tiny.settings(**PRETRAIN, **options, fast_dev_run=True))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_one_process_does_not_start_torch_distributed(options):
+    run(tiny.settings(**PRETRAIN, **options))
+    assert not torch.distributed.is_initialized()
+
+
+def test_image_only_pretraining_needs_no_texts(options):
+    changes = {"loss_names": loss_weights(mae=1), "image_only": True}
+    metrics = run(tiny.settings(**(PRETRAIN | changes), **options, max_steps=2))
+    assert metrics["val/the_metric"] == pytest.approx(-metrics["mae/val/loss"])
+
+
+def test_wrong_images_from_the_data_set(options):
+    metrics = run(tiny.settings(**PRETRAIN, **options, false_image_source="dataset", draw_false_image=1))
+    assert "itm/train/loss" in metrics
+
+
+def test_two_processes_measure_what_one_does(arrows, tmp_path):
+    """The same checkpoint evaluated by one process and by two (gloo); unequal shares, as there are 3 batches."""
+    words = [
+        *("with", "task_pretrain_emoji", f"data_root={arrows}", f"log_dir={tmp_path}", "num_gpus=0", "num_workers=0"),
+        *("per_gpu_batchsize=4", "batch_size=8", "warmup_steps=0", "max_steps=1"),
+    ]
+    _launch(1, words)
+    saved = next(tmp_path.glob("*/version_0/checkpoints/last.ckpt"))
+    tested = {}
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        _launch(count, [*words, "test_only=True", f"load_path={saved}", f"log_dir={out}"])
+        tested[count] = _test_metrics(out)
+    assert "mlm/test/accuracy" in tested[1]
+    assert tested[1] == pytest.approx(tested[2], rel=1e-6)
+
+
+def _launch(count: int, words: list[str]) -> None:
+    """run.py in `count` processes."""
+    launcher = ["-m", "launch", f"--nproc_per_node={count}", "--standalone"] if count > 1 else []
+    done = subprocess.run(
+        [sys.executable, *launcher, "run.py", *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def _test_metrics(folder: Path) -> dict[str, float]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (log,) = {path.parent for path in folder.rglob("events.out.tfevents.*")}
+    events = EventAccumulator(str(log)).Reload()
+    return {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"] if tag != "epoch"}
+
+
+def test_settings_are_kept_in_the_checkpoint(options):
+    settings = tiny.settings(**PRETRAIN, **options)
+    stored = torch.load(_last(run(settings)), weights_only=True)["vlc"]
+    assert stored["config"] == settings.as_config()
+    assert set(stored["config"]) == set(resolve())
+
+
+def test_missing_data_name_the_command_that_writes_them(options, tmp_path):
+    with pytest.raises(MissingFile, match=r"Write it with: python -m write_arrow coco --out"):
+        run(tiny.settings(**PRETRAIN, **(options | {"data_root": str(tmp_path)})))
+
+
+def test_last_checkpoint_lies_in_the_log_folder(options):
+    settings = tiny.settings(**PRETRAIN, **options)
+    data = build_data(settings)
+    trainer = build_trainer(settings, has_validation=True)
+    trainer.fit(build_module(settings, data), datamodule=data)
+    assert last_checkpoint(trainer).is_file()
