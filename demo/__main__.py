@@ -6,7 +6,7 @@ Each step is a command that can be typed, and is printed as such. Ends with an e
 import argparse
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from pathlib import Path
 
 from rich.console import Console
@@ -45,7 +45,9 @@ def main() -> None:
 
     score = 100 * vqa_test.metrics["vqa/test/score"]
     if score < arguments.min_vqa:
-        sys.exit(f"VQA reached {score:.1f} % on test, below the {arguments.min_vqa:g} % that a sound model reaches here")
+        sys.exit(
+            f"VQA reached {score:.1f} % on test, below the {arguments.min_vqa:g} % that a sound model reaches here"
+        )
 
 
 def _parser() -> ArgumentParser:
@@ -98,7 +100,9 @@ def _table(vqa: dict[str, float], pretraining: dict[str, float], majority: dict[
 
 
 def _print_table(rows: list[dict]) -> None:
-    grid = Grid(title="Embedded data: scenes not seen in training (test), pairs of things never seen together (held_out)")
+    grid = Grid(
+        title="Embedded data: scenes not seen in training (test), pairs of things never seen together (held_out)"
+    )
     grid.add_column("")
     for column in ("test", "majority", "held_out", "majority"):
         grid.add_column(column, justify="right")

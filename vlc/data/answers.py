@@ -7,7 +7,7 @@ answer vocabularies and published scores depend on them.
 import re
 from functools import lru_cache
 
-_PUNCTUATION = ";/[]\"{}()=+\\_-><@`,?!"
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 _MAX_PERIODS = 32  # the scorer passes a flag where the number of replacements stands
