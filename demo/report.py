@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +21,8 @@ from vlc.objectives.base import Passes
 from vlc.objectives.mae import patch_statistics, patchify, unpatchify
 from vlc.run import build_data, build_module
 from vlc.settings import Settings
+
+logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it reports every file it has read to its end
 
 QUESTIONS_OF_TYPE, RECONSTRUCTIONS = 3, 8
 CURVES = {  # title -> TensorBoard tags

@@ -8,8 +8,9 @@ import torch
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 from rich.console import Console
+from rich.table import Table
 
 from vlc import checkpoint
 from vlc.callbacks import CorruptImages, FinalValidation, Interruption, NonFiniteLossGuard, Throughput
@@ -29,7 +30,8 @@ def run(settings: Settings) -> dict[str, float]:
     module = build_module(settings, data)
     trainer = build_trainer(settings, has_validation=bool(data.evaluation))
     if settings.run.test_only:
-        trainer.test(module, datamodule=data)
+        trainer.test(module, datamodule=data, verbose=False)
+        _print_metrics(trainer)
     else:
         resume_from = settings.run.resume_from
         if resume_from is not None and not Path(resume_from).is_file():
@@ -142,6 +144,15 @@ def _callbacks(settings: Settings, has_validation: bool) -> list:
             )
         )
     return callbacks
+
+
+@rank_zero_only
+def _print_metrics(trainer: Trainer) -> None:
+    """Every metric of a test on a line; Lightning's own table cuts their names short."""
+    grid = Table("test", "value", box=None)
+    for name, value in sorted(trainer.callback_metrics.items()):
+        grid.add_row(name, f"{float(value):.4f}")
+    Console().print(grid, f"logs: {trainer.log_dir}", sep="\n", soft_wrap=True)
 
 
 def _log_name(run: RunSettings) -> str:

@@ -1,0 +1,82 @@
+"""The demonstration's baseline and report, on a handful of scenes and two steps of training."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+import torch
+
+from demo.__main__ import QUESTION_TYPES, _table
+from demo.baseline import majority_scores
+from demo.report import CURVES, QUESTIONS_OF_TYPE, RECONSTRUCTIONS, Stage, write_report
+from vlc.config import resolve
+from vlc.objectives.mae import patchify, unpatchify
+from vlc.run import run
+from vlc.settings import Settings
+from write_arrow import emoji_scenes
+from write_arrow.writer import write_table
+
+SIZES = ["--num-train", "40", "--num-val", "8", "--num-test", "40", "--num-held-out", "8"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    parser = ArgumentParser()
+    emoji_scenes.add_arguments(parser)
+    for table in emoji_scenes.tables(parser.parse_args(SIZES)):
+        write_table(table, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stages(data, tmp_path_factory) -> list[Stage]:
+    """Pre-training and fine-tuning, logged often enough for curves."""
+    made = []
+    common = {"data_root": str(data), "log_dir": str(tmp_path_factory.mktemp("log")), "max_steps": 20, "batch_size": 8}
+    for named, updates in (
+        ("task_pretrain_emoji", {"datasets": ["emoji_scenes"]}),
+        ("task_finetune_vqa_emoji", {}),
+    ):
+        settings = Settings.from_config(resolve(named, **common, per_gpu_batchsize=8, **updates))
+        metrics = run(settings)
+        made.append(Stage(settings, metrics, Path(metrics.pop("log_dir"))))
+    return made
+
+
+def test_majority_scores_are_those_of_the_training_answers(data):
+    scores = majority_scores(data, "test")
+    assert set(scores) == {"all", *QUESTION_TYPES}
+    assert all(0 <= score < 1 for score in scores.values())
+    assert scores["exists"] >= 0.3
+    assert scores["relation"] < 0.3
+
+
+def test_the_report_has_its_questions_pictures_and_curves(stages, tmp_path):
+    rows = [
+        {"label": "VQA", "unit": "%", "test": 1.0, "test_majority": 2.0, "held_out": 3.0, "held_out_majority": None}
+    ]
+    page = write_report(tmp_path / "new" / "report.html", rows, *stages).read_text()
+    pictures = len(QUESTION_TYPES) * QUESTIONS_OF_TYPE + 3 * RECONSTRUCTIONS
+    assert page.count('src="data:image/png;base64,') == pictures
+    assert page.count("<svg") == len(CURVES)
+    assert page.count('class="bar"') == 5 * len(QUESTION_TYPES) * QUESTIONS_OF_TYPE
+    assert "how many things are there" in page
+    assert "{{" not in page
+
+
+def test_the_table_states_every_type_beside_its_baseline():
+    names = [f"score/{kind}" for kind in QUESTION_TYPES]
+    vqa = {f"vqa/{split}/{name}": 0.5 for split in ("test", "held_out") for name in ("score", *names)}
+    metrics = ("mlm/{}/accuracy", "itm/{}/accuracy", "mae/{}/loss")
+    pretraining = {name.format(split): 0.25 for split in ("test", "held_out") for name in metrics}
+    majority = dict.fromkeys(("test", "held_out"), dict.fromkeys(("all", *QUESTION_TYPES), 0.3))
+    rows = {row["label"]: row for row in _table(vqa, pretraining, majority)}
+    assert len(rows) == 9
+    assert (rows["VQA accuracy, where"]["test"], rows["VQA accuracy, where"]["held_out_majority"]) == (50.0, 30.0)
+    assert rows["MAE loss"]["test"] == 0.25
+
+
+def test_patches_and_back():
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(unpatchify(patchify(images, 16), 16), images)
