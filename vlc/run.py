@@ -1,6 +1,7 @@
 """From settings to a finished run: data, module, checkpoint, trainer, in this order."""
 
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,11 @@ from vlc.settings import OptimSettings, RunSettings, Settings
 
 LOG_EVERY = 10  # batches
 
+# Advice of Lightning's that does not apply: metrics are summed over the processes before they are logged, a data module
+# leaves batches to the module, and few workers may be right.
+for _advice in ("It is recommended to use `self.log", "You have overridden `on_after_batch_transfer`", ".*LeafSpec"):
+    warnings.filterwarnings("ignore", message=_advice)
+
 
 def run(settings: Settings) -> dict[str, float]:
     """Train, or with test_only test; returns the last metrics by name, with the key "log_dir" for where they lie."""
@@ -31,13 +37,16 @@ def run(settings: Settings) -> dict[str, float]:
     trainer = build_trainer(settings, has_validation=bool(data.evaluation))
     if settings.run.test_only:
         trainer.test(module, datamodule=data, verbose=False)
-        _print_metrics(trainer)
     else:
         resume_from = settings.run.resume_from
         if resume_from is not None and not Path(resume_from).is_file():
             raise MissingFile(f"resume_from={resume_from} does not exist")
         trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
-    return {name: float(value) for name, value in trainer.callback_metrics.items()} | {"log_dir": trainer.log_dir}
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    log_dir = trainer.log_dir  # asks the other processes
+    if settings.run.test_only:
+        _print_metrics(metrics, log_dir)
+    return metrics | {"log_dir": log_dir}
 
 
 def build_data(settings: Settings) -> DataModule:
@@ -133,26 +142,23 @@ def _callbacks(settings: Settings, has_validation: bool) -> list:
         Interruption(),
     ]
     if not settings.run.fast_dev_run:
-        callbacks.append(
-            ModelCheckpoint(
-                monitor="val/the_metric" if has_validation else None,
-                mode="max",
-                save_top_k=1,
-                save_last=True,
-                filename="epoch={epoch}-step={step}",
-                auto_insert_metric_name=False,
+        # Two callbacks, because Lightning's save_last saves only when the best changes.
+        if has_validation:
+            best = "epoch={epoch}-step={step}"
+            callbacks.append(
+                ModelCheckpoint(monitor="val/the_metric", mode="max", filename=best, auto_insert_metric_name=False)
             )
-        )
+        callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False))
     return callbacks
 
 
 @rank_zero_only
-def _print_metrics(trainer: Trainer) -> None:
+def _print_metrics(metrics: dict[str, float], log_dir: str) -> None:
     """Every metric of a test on a line; Lightning's own table cuts their names short."""
     grid = Table("test", "value", box=None)
-    for name, value in sorted(trainer.callback_metrics.items()):
-        grid.add_row(name, f"{float(value):.4f}")
-    Console().print(grid, f"logs: {trainer.log_dir}", sep="\n", soft_wrap=True)
+    for name, value in sorted(metrics.items()):
+        grid.add_row(name, f"{value:.4f}")
+    Console().print(grid, f"logs: {log_dir}", sep="\n", soft_wrap=True)
 
 
 def _log_name(run: RunSettings) -> str:

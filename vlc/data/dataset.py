@@ -123,7 +123,9 @@ class BatchDataset(Dataset):
                 table, row = source.table_and_row(where)
                 if not self.training:
                     raise UserError(f"The image in row {row} of {table}.arrow cannot be decoded ({error})") from error
-                corrupt.append(CorruptImage(table, row, str(error)))
+                found = CorruptImage(table, row, str(error))
+                if found not in corrupt:
+                    corrupt.append(found)
                 key = Key(key.epoch, int(rng.integers(len(self))))
                 continue
             sample = _Sample(key, source, where, rng, images)

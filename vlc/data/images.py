@@ -2,6 +2,7 @@
 
 import struct
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 
@@ -18,6 +19,9 @@ class UndecodableImage(UserError):
 def decode(data: pa.Buffer) -> Image.Image:
     """Encoded bytes -> RGB image. Raises UndecodableImage with the reason."""
     try:
-        return Image.open(pa.BufferReader(data)).convert("RGB")
+        image = Image.open(pa.BufferReader(data))
+        if image.mode.startswith("I;16"):  # Pillow would cut levels above 255 off
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return image.convert("RGB")
     except _DECODE_ERRORS as error:
         raise UndecodableImage(f"{type(error).__name__}: {error}") from error
