@@ -100,9 +100,7 @@ def _table(vqa: dict[str, float], pretraining: dict[str, float], majority: dict[
 
 
 def _print_table(rows: list[dict]) -> None:
-    grid = Grid(
-        title="Embedded data: scenes not seen in training (test), pairs of things never seen together (held_out)"
-    )
+    grid = Grid(title="Embedded data, held back from training")
     grid.add_column("")
     for column in ("test", "majority", "held_out", "majority"):
         grid.add_column(column, justify="right")

@@ -1,6 +1,10 @@
 """Fixtures: generated arrow files, and a two-layer model under a name of its own."""
 
+import os
 from pathlib import Path
+
+# Small models are as fast on one thread, and two threads that share a busy core with others are very slow.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -19,6 +19,7 @@ from sacred import Experiment  # noqa: E402
 from sacred.utils import SacredError  # noqa: E402
 
 ex = Experiment("VLC", save_git_info=False)
+ex.doc = "Pre-train, fine-tune or test. `print_config` shows every key; README.md lists the named configs."
 
 
 class RunError(SacredError):
