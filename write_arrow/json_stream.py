@@ -13,6 +13,7 @@ from vlc.errors import UserError
 
 CHUNK_BYTES = 2**20
 _SPACE = " \t\n\r"
+_AFTER = {*_SPACE, *",:]}"}  # what may follow a value
 
 
 def elements(file: BinaryIO, name: str, key: str | None = None) -> Iterator[Any]:
@@ -85,7 +86,7 @@ class _Window:
         while True:
             try:
                 value, end = self.parse(self.text, self.position)
-                if end < len(self.text) or self.ended:  # a number may go on
+                if self.ended or self.text[end : end + 1] in _AFTER:  # a number may go on
                     self.position = end
                     return value
             except ValueError as error:

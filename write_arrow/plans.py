@@ -15,8 +15,8 @@ import numpy as np
 
 from write_arrow.storage import StoredFile
 
-_CACHE_KIB = 16 * 1024
-_INSERTED = 10_000  # rows handed to SQLite at a time
+_CACHE_KIB = 4 * 1024
+_INSERTED = 1_000  # rows handed to SQLite at a time
 
 
 class Scratch:

@@ -143,7 +143,9 @@ class Folder:
 
         Raises UserError if the disk or the network fails.
         """
-        with self._mended(files[0].path if files else ""):
+        if not files:
+            return []
+        with self._mended(files[0].path):
             if self.is_local and not any("://" in file.path for file in files):
                 return [self._read_local(file) for file in files]
             batches = [[file] for file in files] if _mixed(files) else [files]

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import multiprocessing
 import os
 import signal
@@ -37,10 +38,17 @@ class Rejected(NamedTuple):
     reason: str
 
 
-class Prepared(NamedTuple):
-    """Encoded images of the rows that are kept. images: a list for each image column; rows: their numbers in the task."""
+class Images(NamedTuple):
+    """A column of encoded images, one after the other, and where each ends."""
 
-    images: list[list[bytes]]
+    content: bytes
+    ends: list[int]
+
+
+class Prepared(NamedTuple):
+    """The image columns of the rows that are kept, and the numbers of these rows in the task."""
+
+    images: list[Images]
     rows: list[int]
     rejected: list[Rejected]
 
@@ -49,7 +57,8 @@ def prepare(task: Task) -> Prepared:
     """Read the images of a task and, where asked to, decode each as a check. Raises UserError if a disk fails."""
     files = [file for row in task.rows for file in row]
     contents = iter(task.root.read_many(files))
-    prepared = Prepared([[] for _ in task.rows[0]] if task.rows else [], [], [])
+    columns: list[list[bytes]] = [[] for _ in task.rows[0]]
+    rows, rejected = [], []
     for number, row in enumerate(task.rows):
         images = [next(contents) for _ in row]
         problems = [
@@ -58,12 +67,13 @@ def prepare(task: Task) -> Prepared:
             if (reason := _problem(content, task.verify))
         ]
         if problems:
-            prepared.rejected.extend(problems)
+            rejected += problems
             continue
-        prepared.rows.append(number)
-        for column, image in zip(prepared.images, images, strict=True):
+        rows.append(number)
+        for column, image in zip(columns, images, strict=True):
             column.append(image)
-    return prepared
+    joined = [Images(b"".join(column), list(itertools.accumulate(map(len, column)))) for column in columns]
+    return Prepared(joined, rows, rejected)
 
 
 def _problem(content: bytes | OSError, verify: bool) -> str | None:

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from vlc.errors import UserError
 from write_arrow.plans import Plan, Plans
 from write_arrow.storage import Folder
-from write_arrow.workers import Here, Rejected, Task, Workers
+from write_arrow.workers import Here, Images, Rejected, Task, Workers
 
 BATCH_BYTES = 16 * 2**20  # image bytes held before a record batch is written
 BATCH_ROWS = 8192  # rows of small or no images
@@ -155,10 +156,21 @@ def _planned(table: PlannedTable, root: Folder, crew: Workers, *, verify: bool) 
         kept = [plans[row] for row in prepared.rows]
         columns = dict(zip(images, prepared.images, strict=True))
         arrays = [
-            pa.array(columns[field.name], field.type) if field.name in columns else _column(table.stem, field, kept)
+            _binary(columns[field.name]) if field.name in columns else _column(table.stem, field, kept)
             for field in table.schema
         ]
-        yield _Made(pa.RecordBatch.from_arrays(arrays, schema=table.schema), len(plans), prepared.rejected)
+        made = _Made(pa.RecordBatch.from_arrays(arrays, schema=table.schema), len(plans), prepared.rejected)
+        del prepared, columns, arrays  # the next images are read without these in memory
+        yield made
+        del made
+
+
+def _binary(images: Images) -> pa.Array:
+    """The column, without a copy of its content."""
+    offsets = np.array([0, *images.ends], dtype=np.int32)
+    return pa.Array.from_buffers(
+        pa.binary(), len(images.ends), [None, pa.py_buffer(offsets), pa.py_buffer(images.content)]
+    )
 
 
 def _plan_chunks(table: PlannedTable) -> Iterator[list[Plan]]:
@@ -206,6 +218,7 @@ def _write(
                 num_rows += batch.num_rows
                 rejected += left_out
                 advance(num_planned, batch.nbytes)
+                del batch  # before the next one is made
         if rejected and not num_rows:
             raise UserError(
                 f"None of the {len(rejected)} images of {name} can be used; the first is "
