@@ -1,7 +1,6 @@
 """Write the Arrow files of a data set, check a folder of them, or look into one."""
 
 import argparse
-import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from write_arrow import (
 )
 from write_arrow.conversion import Conversion
 from write_arrow.storage import Folder
-from write_arrow.workers import workers
+from write_arrow.workers import num_cores, workers
 from write_arrow.writer import PlannedTable, Table, Written, write_tables
 
 MAX_WORKERS = 8  # by default
@@ -205,7 +204,7 @@ def _add_source(commands, name: str, source: Source) -> None:
         "--workers",
         type=_positive,
         metavar="N",
-        default=min(MAX_WORKERS, len(os.sched_getaffinity(0))),
+        default=min(MAX_WORKERS, num_cores()),
         help="processes that read and check images; the files do not depend on it (default here: %(default)s)",
     )
     command.add_argument(

@@ -29,6 +29,7 @@ from write_arrow.writer import PlannedTable
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 _NO_CAPTION = "no caption"
 _READ_TOGETHER = 512  # text files
+_CSV_BLOCK = 4 * 2**20  # bytes; no row may be longer
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -137,7 +138,7 @@ def _table_rows(conversion: Conversion) -> Iterator[tuple]:
 def _csv_batches(file, kind: str, columns: list[str], options) -> Iterable[pa.RecordBatch]:
     return pyarrow.csv.open_csv(
         file,
-        pyarrow.csv.ReadOptions(autogenerate_column_names=options.no_header),
+        pyarrow.csv.ReadOptions(autogenerate_column_names=options.no_header, block_size=_CSV_BLOCK),
         pyarrow.csv.ParseOptions(
             delimiter="\t" if kind == ".tsv" else ",",
             quote_char=False if options.no_quotes else '"',

@@ -6,7 +6,6 @@ Exits with status 1 if anything is wrong.
 import argparse
 import itertools
 import multiprocessing
-import os
 import re
 import sys
 import zlib
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +26,10 @@ from vlc.data.catalog import CATALOG
 from vlc.data.spec import DatasetSpec
 from vlc.errors import UserError
 from write_arrow.storage import Folder
-from write_arrow.workers import problem_of
+from write_arrow.workers import num_cores, problem_of
 
 IDS = ("image_id", "identifier", "question_id", "pair_id")
+_PART_ROWS = 2000  # that a worker looks into at a time
 _SHOWN = 5  # of the problems of one kind in one file
 
 
@@ -61,8 +62,9 @@ class _Reader:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="ARROWS", help="folder of arrow files, by path or URL")
     parser.add_argument("--images", type=int, metavar="N", help="decode N images of each file (default: all)")
-    workers = len(os.sched_getaffinity(0))
-    parser.add_argument("--workers", type=int, metavar="N", default=workers, help="processes (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", default=num_cores(), help="processes (default: %(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -151,16 +153,17 @@ def _check(folder: Folder, stem: str, readers: list[_Reader], num_images: int | 
     report = Report(stem, [f"{reader.dataset} {reader.split}" for reader in readers])
     report.size = folder.stat(f"{stem}.arrow").size or 0
     try:
-        with folder.open(f"{stem}.arrow") as file:
+        with folder.open_mapped(f"{stem}.arrow") as file:
             reader = pa.ipc.open_file(file)
-            schema, num_batches = reader.schema, reader.num_record_batches
+            schema = reader.schema
+            parts = [part for number in range(reader.num_record_batches) for part in _parts(reader, number, folder)]
         texts = _text_column(schema, readers)
         report.problems += _schema_problems(schema, readers)
         images = [field.name for field in schema if _is_binary(field.type)]
         check_batch = partial(_check_batch, folder, stem, images, texts, [reader.spec for reader in readers])
-        wanted = [None if num_images is None else -(-num_images // max(num_batches, 1))] * num_batches
+        wanted = [None if num_images is None else -(-num_images // len(parts)) for _ in parts]
         problems = []
-        for found in run_all(check_batch, range(num_batches), wanted):
+        for found in run_all(check_batch, parts, wanted):
             problems += [f"row {report.num_rows + row}: {problem}" for row, problem in found.problems]
             report.num_rows += found.num_rows
             report.num_texts += found.num_texts
@@ -171,6 +174,20 @@ def _check(folder: Folder, stem: str, readers: list[_Reader], num_images: int | 
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError, UserError) as error:
         report.problems.append(f"cannot be read ({error}): write it again")
     return report
+
+
+class _Part(NamedTuple):
+    """A stretch of a record batch: published files have up to 100,000 rows in one."""
+
+    batch: int
+    start: int
+    num_rows: int
+
+
+def _parts(reader: pa.RecordBatchFileReader, batch: int, folder: Folder) -> list[_Part]:
+    num_rows = reader.get_batch(batch).num_rows
+    step = _PART_ROWS if folder.is_local else num_rows  # a remote batch is fetched whole each time
+    return [_Part(batch, start, min(step, num_rows - start)) for start in range(0, num_rows, max(step, 1))]
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -221,12 +238,12 @@ def _check_batch(
     images: list[str],
     texts: str | None,
     specs: list[DatasetSpec],
-    number: int,
+    part: "_Part",
     num_images: int | None,
 ) -> _Found:
-    """Looks into one record batch, in a worker."""
-    with folder.open(f"{stem}.arrow") as file:
-        batch = pa.ipc.open_file(file).get_batch(number)
+    """Looks into a part of a record batch, in a worker."""
+    with folder.open_mapped(f"{stem}.arrow") as file:
+        batch = pa.ipc.open_file(file).get_batch(part.batch).slice(part.start, part.num_rows)
     batch.validate(full=True)
     problems: list[tuple[int, str]] = []
     for name in images:
@@ -290,7 +307,7 @@ class _Ids:
 
     def _example(self, folder: Folder, column: str, parts: list, repeated: set[int]) -> tuple[str, str]:
         for stem in dict.fromkeys(stem for stem, _ in parts):
-            with folder.open(f"{stem}.arrow") as file:
+            with folder.open_mapped(f"{stem}.arrow") as file:
                 reader = pa.ipc.open_file(file)
                 for number in range(reader.num_record_batches):
                     cells = reader.get_batch(number).column(column)

@@ -75,8 +75,8 @@ class Conversion:
         self.arrange(plans)
         return numbered(stem[:-1], schema, plans) if stem.endswith("*") else [PlannedTable(stem, schema, plans)]
 
-    def found(self, what: str, num_images: int, plans: Plans, num_annotations: int) -> None:
-        """Notes the numbers of images, of those with annotations, and of annotations."""
-        self.notes.append(
-            f"{what}: {num_images:,} images, {plans.num_planned:,} of them annotated, {num_annotations:,} annotations"
-        )
+    def found(self, what: str, num_images: int, plans: Plans, num_annotations: int, num_missing: int = 0) -> None:
+        """Notes the numbers of images, of those with annotations, of annotations, and of annotated images without file."""
+        counts = f"{num_images:,} images, {plans.num_planned:,} of them annotated, {num_annotations:,} annotations"
+        missing = f"; {num_missing:,} annotated images have no file" if num_missing else ""
+        self.notes.append(f"{what}: {counts}{missing}")

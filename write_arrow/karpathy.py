@@ -27,20 +27,21 @@ def _tables(
     entries = conversion.entries(annotations, "images")
     files = conversion.files(*folders)
     plans = {split: conversion.plans() for split in splits}
-    num_captions = dict.fromkeys(splits, 0)
+    num_captions, num_missing = dict.fromkeys(splits, 0), dict.fromkeys(splits, 0)
     for entry in entries:
         name, split, sentences = conversion.pick(entry, annotations, "filename", "split", "sentences")
         if split not in plans:
             raise UserError(f"{conversion.root.where(annotations)}: {name} is of split {split!r}, not of {splits}")
         file = files.get(os.path.join(entry.get("filepath", folders[0]), name))
         if file is None:
+            num_missing[split] += 1
             continue
         captions = [conversion.pick(sentence, annotations, "raw")[0] for sentence in sentences]
         plans[split].append([file], caption=captions, image_id=name, split=split)
         num_captions[split] += len(captions)
     short = {"coco": "coco", "flickr30k": "f30k"}[data_set]
     for split in splits:
-        conversion.found(f"{short} {split}", files.num_files, plans[split], num_captions[split])
+        conversion.found(f"{short} {split}", files.num_files, plans[split], num_captions[split], num_missing[split])
     return [
         table
         for split in splits

@@ -49,10 +49,11 @@ def _part(part: Part, conversion: Conversion) -> list[PlannedTable]:
             by_name.add(os.path.basename(path), path)
     files = conversion.files(*part.folders)
     if conversion.compat:
-        plans, schema = _published(part, conversion, texts, files)
+        plans, schema, num_missing = *_published(part, conversion, texts, files), 0
     else:
-        plans, schema = _plans(part, conversion, texts, by_name, files), CAPTIONS
-    conversion.found(part.stem, files.num_files, plans, texts.num_values)
+        plans, num_missing = _plans(part, conversion, texts, by_name, files)
+        schema = CAPTIONS
+    conversion.found(part.stem, files.num_files, plans, texts.num_values, num_missing)
     return conversion.table(part.stem, schema, plans)
 
 
@@ -66,16 +67,20 @@ def _pair(entry, part: Part, conversion: Conversion) -> tuple[str, str | list[st
     raise UserError(f"{where}: an entry is not [path, text] or [path, list of texts]: {str(entry)[:200]}")
 
 
-def _plans(part: Part, conversion: Conversion, texts: Groups, by_name: Groups, files: Files) -> Plans:
-    plans = conversion.plans()
+def _plans(part: Part, conversion: Conversion, texts: Groups, by_name: Groups, files: Files) -> tuple[Plans, int]:
+    """Plans, and how many annotated images have no file."""
+    plans, num_missing = conversion.plans(), 0
     for path, found in texts:
         file = _file(path, part, by_name, files)
         if isinstance(file, str):
             plans.reject(path, file)
-        elif file is not None:
-            caption = [text for value in found for text in ([value] if isinstance(value, str) else value)]
+        elif file is None:
+            num_missing += 1
+        elif caption := [text for value in found for text in ([value] if isinstance(value, str) else value)]:
             plans.append([file], caption=caption, image_id=file.path, split=part.split)
-    return plans
+        else:
+            plans.reject(path, "no caption")
+    return plans, num_missing
 
 
 def _file(path: str, part: Part, by_name: Groups, files: Files) -> StoredFile | str | None:

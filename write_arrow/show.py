@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
 def read(path: str, first: int, num_rows: int) -> tuple[int, pa.Schema, list[dict[str, Any]]]:
     """Number of rows in the file, its schema, and the rows [first, first + num_rows). Raises UserError."""
     folder, name = os.path.split(path)
-    with Folder(folder or ".").open(name) as file:
+    with Folder(folder or ".").open_mapped(name) as file:
         try:
             reader = pa.ipc.open_file(file)
             total = sum(reader.get_batch(number).num_rows for number in range(reader.num_record_batches))

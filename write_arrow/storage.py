@@ -76,6 +76,15 @@ class Folder:
         with self._mended(path):
             return file_system.open(location, "rb")
 
+    def open_mapped(self, path: str) -> Any:
+        """A file for Arrow's readers; a local one is mapped, so that only what is looked at is read."""
+        import pyarrow as pa  # workers that write need not load it
+
+        if not self.is_local or "://" in path:
+            return self.open(path)
+        with self._mended(path):
+            return pa.memory_map(os.path.join(self.path, path))
+
     def read_text(self, path: str) -> str | None:
         """A small UTF-8 file, None if it does not exist."""
         if not self.exists(path):
@@ -229,6 +238,8 @@ class Folder:
             raise
         except FileNotFoundError as error:
             raise MissingFile(f"{error.filename or self.where(path)} does not exist") from error
+        except NotImplementedError as error:
+            raise UserError(f"{self.where(path)} cannot be written: this kind of folder is read-only") from error
         except OSError as error:
             if error.errno is None:
                 raise  # not from the operating system

@@ -17,10 +17,11 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
     """vg: an image with all its region descriptions, and their boxes."""
     entries = conversion.entries(_ANNOTATIONS)
     files = conversion.files("images/VG_100K", "images/VG_100K_2")
-    plans, num_regions = conversion.plans(), 0
+    plans, num_regions, num_missing = conversion.plans(), 0, 0
     for entry in entries:
         image_id, regions = conversion.pick(entry, _ANNOTATIONS, "id", "regions")
         found = files.named(f"{image_id}.jpg")
+        num_missing += not found
         if not found or not regions:
             continue
         columns = zip(
@@ -30,5 +31,5 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
         names = ("caption", "width", "height", "x", "y")
         plans.append(found[:1], **dict(zip(names, map(list, columns), strict=True)), image_id=str(image_id))
         num_regions += len(regions)
-    conversion.found("vg", files.num_files, plans, num_regions)
+    conversion.found("vg", files.num_files, plans, num_regions, num_missing)
     return conversion.table("vg", SCHEMA, plans)

@@ -93,7 +93,7 @@ def _held_out(conversion: Conversion) -> set[int]:
             f"{conversion.out.where(_HELD_OUT)} does not exist, so that its images cannot be left out of training. Write "
             "it first (python -m write_arrow vqav2), or pass --keep-validation-images"
         )
-    with conversion.out.open(_HELD_OUT) as file:
+    with conversion.out.open_mapped(_HELD_OUT) as file:
         reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=[_place(file, "image_id")]))
         return {
             number for batch in range(reader.num_record_batches) for number in reader.get_batch(batch)[0].to_pylist()

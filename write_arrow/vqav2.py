@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 from vlc.data.answers import normalize_answer
 from vlc.errors import UserError
 from write_arrow.conversion import Conversion
-from write_arrow.plans import Files, Groups, Plans
+from write_arrow.plans import Groups, Plans
 from write_arrow.writer import PlannedTable
 
 _TEXTS, _NESTED = pa.list_(pa.string()), (pa.string(), pa.int64(), pa.float64())
@@ -89,8 +88,12 @@ def _plans(split: _Split, labels: dict[str, int], conversion: Conversion) -> Pla
         image_id, number, text = conversion.pick(entry, path, "image_id", "question_id", "question")
         asked.add(image_id, [number, text])
     answered = _answers(split, labels, conversion) if split.annotations else None
-    plans = conversion.plans()
-    for file, image_id, questions in _images(split, asked, files):
+    plans, num_missing = conversion.plans(), 0
+    for image_id, questions in asked:
+        file = files.get(f"{split.folder}/COCO_{split.folder}_{image_id:012d}.jpg")
+        if file is None:
+            num_missing += 1
+            continue
         if answered is None:
             values = _columns(questions, [])
         else:
@@ -101,15 +104,8 @@ def _plans(split: _Split, labels: dict[str, int], conversion: Conversion) -> Pla
             values = _columns([question for question, _ in found], [answers for _, answers in found])
         if values["questions"]:
             plans.append([file], **values, image_id=image_id, split=split.name)
-    conversion.found(f"vqav2 {split.name}", files.num_files, plans, asked.num_values)
+    conversion.found(f"vqav2 {split.name}", files.num_files, plans, asked.num_values, num_missing)
     return plans
-
-
-def _images(split: _Split, asked: Groups, files: Files) -> Iterator[tuple[Any, int, list]]:
-    for image_id, questions in asked:
-        file = files.get(f"{split.folder}/COCO_{split.folder}_{image_id:012d}.jpg")
-        if file is not None:
-            yield file, image_id, questions
 
 
 _ANSWER_COLUMNS = ("answers", "answer_labels", "answer_scores", "question_types", "answer_types")

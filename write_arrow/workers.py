@@ -145,7 +145,9 @@ class Ray:
         try:
             import ray
         except ImportError as error:
-            raise UserError("--ray needs Ray: pip install 'vlc[ray]' (or pip install ray)") from error
+            raise UserError(
+                "--ray needs Ray: pip install ray (or pip install -e '.[ray]' in this repository)"
+            ) from error
         self.ray = ray
         options = {"log_to_driver": False, "configure_logging": False}
         if address == "local":
@@ -176,6 +178,11 @@ class Ray:
 
 
 Workers = Here | Processes | Ray
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from write_arrow.workers import Here, Images, Rejected, Task, Workers
 BATCH_BYTES = 16 * 2**20  # image bytes held before a record batch is written
 BATCH_ROWS = 8192  # rows of small or no images
 SHARD_ROWS = 100_000  # rows of a numbered file, as in the published ones
-_UNKNOWN_BYTES = 2**20  # assumed of an image whose size is not known before it is read
+_UNKNOWN_BYTES = 2**18  # assumed of an image whose size is not known before it is read
 _FORMAT = 1  # of what this writes: raise it when the same plans give other bytes
 
 Advance = Callable[[int, int], None]  # hears the rows and the bytes that were written
