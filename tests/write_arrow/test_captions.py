@@ -6,6 +6,7 @@ import json
 import tarfile
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -192,3 +193,18 @@ def test_the_order_is_the_given_one_unless_a_seed_is(images, write):
     assert seeded[0] == seeded[1] != seeded[2]
     assert sorted(seeded[0]) == sorted(given)
     assert given != seeded[0]
+
+
+def test_remote_tables_and_shards(tmp_path, write):
+    """Remote files are not looked up beforehand: what does not exist is found when it is read."""
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/own/a.jpg": image_bytes(1), "/own/t.csv": b"image,caption\na.jpg,text\nnone.jpg,text\n"})
+    out = write("captions", "memory://own", "--table", "t.csv")
+    assert _captions(out) == {"a.jpg": ["text"]}
+    assert _rejected(out) == {"none.jpg": "no such file"}
+    _shards(tmp_path / "raw")
+    local = write("captions", tmp_path / "raw", out="local")
+    memory.put(str(tmp_path / "raw"), "/shards", recursive=True)
+    assert contents(write("captions", "memory://shards", out="remote")) == contents(local)
+    memory.rm("/own", recursive=True)
+    memory.rm("/shards", recursive=True)

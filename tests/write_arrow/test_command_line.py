@@ -10,6 +10,8 @@ import pytest
 
 from vlc.errors import UserError
 from write_arrow.__main__ import SOURCES, TOOLS, main
+from write_arrow.conversion import Conversion
+from write_arrow.plans import Scratch
 from write_arrow.storage import Folder
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +81,14 @@ def test_a_full_disk_is_a_message(raw, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"No space is left for .*f30k_caption_karpathy_train\.arrow"):
         main(["f30k", "--root", str(raw / "f30k"), "--out", str(tmp_path / "out"), "--workers", "1"])
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_plans_without_space_are_a_message(raw, tmp_path, monkeypatch):
+    scratch = Scratch()
+    scratch.execute("PRAGMA max_page_count=3")
+    monkeypatch.setattr("write_arrow.__main__.Conversion", lambda *arguments: Conversion(*arguments, scratch=scratch))
+    with pytest.raises(UserError, match=r"Row plans cannot be kept \(database or disk is full\): point TMPDIR"):
+        main(["coco", "--root", str(raw / "coco"), "--out", str(tmp_path), "--workers", "1"])
 
 
 def test_options_that_cannot_apply_are_refused(capsys):
