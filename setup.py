@@ -30,6 +30,7 @@ setup(
         "sacred==0.8.7",
         "setuptools<81",  # Sacred imports pkg_resources
         "pyarrow>=17",
+        "fsspec>=2024.3",
         "numpy>=1.26,<3",
         "pillow>=10.3",
         "einops>=0.8,<1",
@@ -37,4 +38,5 @@ setup(
         "rich>=13,<16",
         "jinja2>=3.1,<4",
     ],
+    extras_require={"ray": ["ray>=2.9,<3"]},
 )

@@ -1,24 +1,85 @@
-"""Streaming rows into Arrow IPC files that are either whole or absent."""
+"""Streaming rows into Arrow IPC files that are either whole or absent: record batches of bounded bytes, one at a time."""
 
-import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
+from vlc.errors import UserError
+from write_arrow.plans import Plan, Plans
+from write_arrow.storage import Folder
+from write_arrow.workers import Here, Images, Rejected, Task, Workers
+
 BATCH_BYTES = 16 * 2**20  # image bytes held before a record batch is written
+BATCH_ROWS = 8192  # rows of small or no images
+SHARD_ROWS = 100_000  # rows of a numbered file, as in the published ones
+_UNKNOWN_BYTES = 2**18  # assumed of an image whose size is not known before it is read
+_FORMAT = 1  # of what this writes: raise it when the same plans give other bytes
+
+Advance = Callable[[int, int], None]  # hears the rows and the bytes that were written
 
 
 @dataclass(frozen=True)
 class Table:
-    """One file to write: its stem, its schema, its rows and how many there will be."""
+    """One file to write: its stem, its schema, its rows and how many there will be; prefix as of a PlannedTable."""
 
     stem: str
     schema: pa.Schema
     rows: Iterable[Mapping[str, Any]]
     num_rows: int
+    prefix: str | None = None
+
+
+@dataclass(frozen=True)
+class PlannedTable:
+    """One file to write from plans [start, stop). Binary columns of the schema hold the plans' images, in order.
+
+    prefix: of a numbered file, the stem without its number.
+    """
+
+    stem: str
+    schema: pa.Schema
+    plans: Plans
+    start: int = 0
+    stop: int | None = None
+    prefix: str | None = None
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        return self.start, len(self.plans) if self.stop is None else min(self.stop, len(self.plans))
+
+    @property
+    def num_rows(self) -> int:
+        start, stop = self.bounds
+        return stop - start
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished file. inputs: hash of what it was made from; kept: it was there already, from an interrupted run."""
+
+    stem: str
+    num_rows: int
+    num_rejected: int
+    size: int
+    version: str | None
+    inputs: str | None
+    kept: bool = False
+
+
+def numbered(prefix: str, schema: pa.Schema, plans: Plans) -> list[PlannedTable]:
+    """Plans divided over files PREFIX0, PREFIX1, ... of SHARD_ROWS rows (fewer where images are rejected)."""
+    starts = range(0, max(len(plans), 1), SHARD_ROWS)
+    return [
+        PlannedTable(f"{prefix}{number}", schema, plans, start, start + SHARD_ROWS, prefix)
+        for number, start in enumerate(starts)
+    ]
 
 
 def write_table(table: Table, folder: Path, advance: Callable[[int], None] = lambda rows: None) -> Path:
@@ -26,28 +87,205 @@ def write_table(table: Table, folder: Path, advance: Callable[[int], None] = lam
 
     The file gets its name when it is complete and on disk: an interrupted run leaves nothing that reads as data.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{table.stem}.arrow"
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        with pa.ipc.new_file(file, table.schema) as writer:
-            for rows in _chunks(table.rows):
-                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=table.schema))
-                advance(len(rows))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    return path
+    _write(table, _row_batches(table), Folder(folder), lambda rows, size: advance(rows))
+    return Path(folder) / f"{table.stem}.arrow"
 
 
-def _chunks(rows: Iterable[Mapping[str, Any]]) -> Iterable[list[Mapping[str, Any]]]:
+def write_tables(
+    tables: list[Table | PlannedTable],
+    out: Folder,
+    *,
+    root: Folder | None = None,
+    crew: Workers | None = None,
+    verify: bool = True,
+    advance: Callable[[Table | PlannedTable, int, int], None] = lambda table, rows, size: None,
+) -> Iterator[Written]:
+    """Write files one after the other; images are read from root by the crew. Yields each when it is finished.
+
+    What an interrupted run finished is kept where it is certain to come from the same plans, files and options.
+    Raises UserError if the folder holds numbered files that would be read together with these, yet are not theirs.
+    """
+    _refuse_strange_shards(tables, out)
+    journal = _Journal(out, tables[0].stem)
+    for table in tables:
+        inputs = _inputs(table, verify)
+        finished = journal.finished(table.stem, inputs)
+        if finished is None:
+            made = (
+                _row_batches(table)
+                if isinstance(table, Table)
+                else _planned(table, root, crew or Here(), verify=verify)
+            )
+            finished = _write(table, made, out, lambda rows, size, table=table: advance(table, rows, size), inputs)
+            journal.add(finished)
+        yield finished
+    journal.close()
+
+
+class _Made(NamedTuple):
+    """A record batch, how many planned rows it covers, and what was left out of it."""
+
+    batch: pa.RecordBatch
+    num_planned: int
+    rejected: list[Rejected]
+
+
+def _row_batches(table: Table) -> Iterator[_Made]:
+    weighed = bytes if any(pa.types.is_binary(field.type) for field in table.schema) else str
+    for rows in _chunks(table.rows, weighed):
+        yield _Made(pa.RecordBatch.from_pylist(rows, schema=table.schema), len(rows), [])
+
+
+def _chunks(rows: Iterable[Mapping[str, Any]], weighed: type) -> Iterable[list[Mapping[str, Any]]]:
     chunk: list[Mapping[str, Any]] = []
     size = 0
     for row in rows:
         chunk.append(row)
-        size += sum(len(value) for value in row.values() if isinstance(value, bytes))
+        size += sum(len(value) for value in row.values() if isinstance(value, weighed))
         if size >= BATCH_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _planned(table: PlannedTable, root: Folder, crew: Workers, *, verify: bool) -> Iterator[_Made]:
+    tasks = ((plans, Task(root, [plan.images for plan in plans], verify)) for plans in _plan_chunks(table))
+    images = [field.name for field in table.schema if pa.types.is_binary(field.type)]
+    for plans, prepared in crew.run(tasks):
+        kept = [plans[row] for row in prepared.rows]
+        columns = dict(zip(images, prepared.images, strict=True))
+        arrays = [
+            _binary(columns[field.name]) if field.name in columns else _column(table.stem, field, kept)
+            for field in table.schema
+        ]
+        made = _Made(pa.RecordBatch.from_arrays(arrays, schema=table.schema), len(plans), prepared.rejected)
+        del prepared, columns, arrays  # the next images are read without these in memory
+        yield made
+        del made
+
+
+def _binary(images: Images) -> pa.Array:
+    """The column, without a copy of its content."""
+    offsets = np.array([0, *images.ends], dtype=np.int32)
+    return pa.Array.from_buffers(
+        pa.binary(), len(images.ends), [None, pa.py_buffer(offsets), pa.py_buffer(images.content)]
+    )
+
+
+def _plan_chunks(table: PlannedTable) -> Iterator[list[Plan]]:
+    """Plans of a record batch each. Sizes known beforehand decide, so that workers do not."""
+    chunk: list[Plan] = []
+    size = 0
+    for plan in table.plans.read(*table.bounds):
+        chunk.append(plan)
+        size += sum(_UNKNOWN_BYTES if image.size is None else image.size for image in plan.images)
+        if size >= BATCH_BYTES or len(chunk) >= BATCH_ROWS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+_UNSTORABLE = (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError)
+
+
+def _column(stem: str, field: pa.Field, plans: list[Plan]) -> pa.Array:
+    try:
+        return pa.array([plan.values[field.name] for plan in plans], field.type)
+    except _UNSTORABLE:
+        for plan in plans:
+            try:
+                pa.array([plan.values[field.name]], field.type)
+            except _UNSTORABLE as error:
+                raise UserError(
+                    f"{stem}: {field.name} of {plan.images[0].path} cannot be stored as {field.type} ({error}). "
+                    "Mend the annotation and run the same command"
+                ) from error
+        raise
+
+
+def _write(
+    table: Table | PlannedTable, made: Iterable[_Made], out: Folder, advance: Advance, inputs: str | None = None
+) -> Written:
+    name = f"{table.stem}.arrow"
+    num_rows, rejected = 0, []
+    with out.create(name) as file:
+        with pa.ipc.new_file(file, table.schema) as writer:
+            for batch, num_planned, left_out in made:
+                if batch.num_rows:
+                    writer.write_batch(batch)
+                num_rows += batch.num_rows
+                rejected += left_out
+                advance(num_planned, batch.nbytes)
+                del batch  # before the next one is made
+        if rejected and not num_rows:
+            raise UserError(
+                f"None of the {len(rejected)} images of {name} can be used; the first is "
+                f"{rejected[0].path} ({rejected[0].reason})"
+            )
+        num_rejected = _write_rejected(table, rejected, out)  # before the table gets its name
+    status = out.stat(name)
+    return Written(table.stem, num_rows, num_rejected, status.size, status.version, inputs)
+
+
+def _write_rejected(table: Table | PlannedTable, rejected: list[Rejected], out: Folder) -> int:
+    """STEM.rejected.jsonl, if anything was left out. What could not be planned stands with the first numbered file."""
+    name = f"{table.stem}.rejected.jsonl"
+    unplanned = table.plans.rejected() if isinstance(table, PlannedTable) and table.start == 0 else ()
+    found = [*unplanned, *((path, reason) for _, path, reason in rejected)]
+    if not found:
+        out.remove(name)
+        return 0
+    with out.create(name) as file:
+        for path, reason in found:
+            file.write(json.dumps({"path": path, "reason": reason}).encode() + b"\n")
+    return len(found)
+
+
+def _refuse_strange_shards(tables: list[Table | PlannedTable], out: Folder) -> None:
+    stems = {table.stem for table in tables}
+    prefixes = {table.prefix for table in tables if table.prefix}
+    shard = re.compile(rf"({'|'.join(map(re.escape, prefixes))})\d+\.arrow")
+    found = sorted(name for name in out.names() if prefixes and shard.fullmatch(name))
+    strange = [name for name in found if name.removesuffix(".arrow") not in stems]
+    if strange:
+        raise UserError(
+            f"{out} holds {', '.join(strange[:3])}{' and more' if len(strange) > 3 else ''} of another run, which would be "
+            f"read together with the {len(tables)} files of this one: remove them, or choose another --out"
+        )
+
+
+def _inputs(table: Table | PlannedTable, verify: bool) -> str | None:
+    """A hash of all that a planned file is made of; None where that is not certain."""
+    digest = table.plans.digest(*table.bounds) if isinstance(table, PlannedTable) else None
+    return digest and f"{_FORMAT} {BATCH_BYTES} {verify} {table.schema.to_string()} {digest}"
+
+
+class _Journal:
+    """What a run has finished so far, in a file beside its tables that goes when all are."""
+
+    def __init__(self, out: Folder, first_stem: str):
+        self.out, self.name = out, f".{first_stem}.unfinished.json"
+        self.written: dict[str, dict[str, Any]] = {}
+        with contextlib.suppress(ValueError):  # cut short: nothing is kept
+            self.written = json.loads(out.read_text(self.name) or "{}")
+
+    def finished(self, stem: str, inputs: str | None) -> Written | None:
+        """The file, if it is there as it was finished from the same inputs."""
+        found = self.written.get(stem)
+        if inputs is None or not found or found["inputs"] != inputs:
+            return None
+        written = Written(**(found | {"kept": True}))
+        status = self.out.stat(f"{stem}.arrow")
+        unchanged = written.version is not None and (status.size, status.version) == (written.size, written.version)
+        return written if unchanged else None
+
+    def add(self, written: Written) -> None:
+        if written.inputs is not None:
+            self.written[written.stem] = asdict(written)
+            with self.out.create(self.name) as file:
+                file.write(json.dumps(self.written).encode())
+
+    def close(self) -> None:
+        self.out.remove(self.name)

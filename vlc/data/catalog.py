@@ -50,6 +50,7 @@ CATALOG: dict[str, DatasetSpec] = {
     "pretrainGQA": _captions("pretrain_gqa", ("pretrain_gqa_*",)),
     "pretrainFlickr30k": _captions("pretrain_flickr30k", ("pretrain_flickr30k_train",)),
     "pretrainVGQA": _captions("pretrain_vg", ("pretrain_vg_*",)),
+    "captions": _captions("captions", ("captions_*",)),
     # -- questions
     "vqa": DatasetSpec(
         "vqav2",

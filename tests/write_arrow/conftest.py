@@ -1,0 +1,49 @@
+"""Raw data of every published layout, and short ways to write and to read."""
+
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.conftest import GOLDEN
+from write_arrow.__main__ import main
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature raw data sets that golden/arrow was made of. Read only."""
+    folder = tmp_path_factory.mktemp("golden")
+    with tarfile.open(GOLDEN / "raw.tar.xz") as packed:
+        packed.extractall(folder, filter="data")
+    return folder / "raw"
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Runs `write_arrow NAME --root ROOT --out tmp_path/out *words` in this process and returns the output folder."""
+
+    def run(name: str, root: Path | str, *words: str, out: str = "out") -> Path:
+        workers = [] if "--workers" in words or name == "text" else ["--workers", "1"]
+        main([name, "--root", str(root), "--out", str(tmp_path / out), *workers, *words])
+        return tmp_path / out
+
+    return run
+
+
+def table(path: Path) -> pa.Table:
+    return pa.ipc.open_file(str(path)).read_all()
+
+
+def rows(path: Path, key: str = "image_id") -> list[dict[str, Any]]:
+    """All rows, sorted by an id."""
+    return sorted(table(path).to_pylist(), key=lambda row: (row[key], str(row)))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, hidden ones included."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

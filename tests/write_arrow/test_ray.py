@@ -1,0 +1,22 @@
+"""The same bytes from a local Ray of two workers (skipped where Ray is not installed)."""
+
+import pytest
+
+from tests.write_arrow.conftest import contents
+from vlc.errors import UserError
+from write_arrow import writer
+from write_arrow.__main__ import main
+
+pytest.importorskip("ray")
+
+
+def test_a_local_ray_gives_the_bytes_of_a_local_run(raw, write, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "BATCH_BYTES", 1000)  # several tasks
+    words = ["coco", "--root", f"file://{raw}/coco", "--out", f"file://{tmp_path}/ray"]
+    main([*words, "--ray", "local", "--workers", "2"])
+    assert contents(tmp_path / "ray") == contents(write("coco", raw / "coco"))
+
+
+def test_a_cluster_that_does_not_answer_is_told(raw, tmp_path):
+    with pytest.raises(UserError, match="--ray nowhere"):
+        main(["coco", "--root", str(raw / "coco"), "--out", str(tmp_path), "--ray", "nowhere"])

@@ -1,0 +1,317 @@
+"""Checks a folder of Arrow files against the catalogue: schemas, counts, images that decode, ids that occur once.
+
+Exits with status 1 if anything is wrong.
+"""
+
+import argparse
+import itertools
+import multiprocessing
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Column, Table
+
+from vlc.data.catalog import CATALOG
+from vlc.data.spec import DatasetSpec
+from vlc.errors import UserError
+from write_arrow.storage import Folder
+from write_arrow.workers import num_cores, problem_of
+
+IDS = ("image_id", "identifier", "question_id", "pair_id")
+_PART_ROWS = 2000  # that a worker looks into at a time
+_SHOWN = 5  # of the problems of one kind in one file
+
+
+@dataclass
+class Report:
+    """What was found in a file. readers: the data sets and splits that read it."""
+
+    stem: str
+    readers: list[str]
+    num_rows: int = 0
+    num_texts: int = 0
+    size: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    dataset: str
+    split: str
+    spec: DatasetSpec
+
+    @property
+    def columns(self) -> set[str]:
+        """Columns that must be there; a split without labels needs its ids only."""
+        labelled = self.split not in self.spec.unlabelled
+        fields = {column.name for name, column in self.spec.fields.items() if labelled or name == "question_id"}
+        return {self.spec.text, *self.spec.images, *fields}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="ARROWS", help="folder of arrow files, by path or URL")
+    parser.add_argument("--images", type=int, metavar="N", help="decode N images of each file (default: all)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", default=num_cores(), help="processes (default: %(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints a table. Raises UserError for a folder without arrow files, exits with 1 if a problem is found."""
+    reports, general = check(Folder(arguments.folder).require(), arguments.images, arguments.workers)
+    console = Console(highlight=False)
+    table = Table(
+        Column("file", overflow="fold"),
+        "read by",
+        *(Column(name, justify="right") for name in ("rows", "texts", "size", "problems")),
+    )
+    for report in reports:
+        numbers = (f"{report.num_rows:,}", f"{report.num_texts:,}", decimal(report.size))
+        problems = f"[red]{len(report.problems)}[/]" if report.problems else "-"
+        table.add_row(report.stem, ", ".join(report.readers) or "(not in the catalogue)", *numbers, problems)
+    console.print(table)
+    told = [f"{report.stem}: {problem}" for report in reports for problem in report.problems] + general
+    for problem in told:
+        console.print(problem, style="red", markup=False, soft_wrap=True)
+    if told:
+        sys.exit(1)
+    console.print(f"{len(reports)} files, no problems")
+
+
+def check(folder: Folder, num_images: int | None = None, num_workers: int = 1) -> tuple[list[Report], list[str]]:
+    """A report of each arrow file, and problems of the folder as a whole. num_images: decoded of each file, None = all."""
+    names = folder.names()
+    stems = sorted((name.removesuffix(".arrow") for name in names if name.endswith(".arrow")), key=_natural)
+    stems = [stem for stem in stems if not stem.startswith(".")]
+    if not stems:
+        raise UserError(f"{folder} holds no arrow files")
+    general = [
+        f"{name}: left by an interrupted run; the same command finishes it"
+        for name in sorted(names)
+        if name.startswith(".") and name.endswith((".partial", ".unfinished.json"))
+    ]
+    readers = {stem: list(_readers(stem)) for stem in stems}
+    general += _missing(stems, readers)
+    seen = _Ids()
+    if num_workers == 1:
+        reports = [_check(folder, stem, readers[stem], num_images, seen, map) for stem in stems]
+    else:
+        with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            reports = [_check(folder, stem, readers[stem], num_images, seen, pool.map) for stem in stems]
+    for stem, column, count, example in seen.repeated(folder):
+        problem = f"{count:,} values of {column} repeat earlier ones, such as {example!r}"
+        next(report for report in reports if report.stem == stem).problems.append(problem)
+    return reports, general
+
+
+def _natural(stem: str) -> list:
+    """sbu_10 after sbu_9."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", stem)]
+
+
+def _readers(stem: str) -> Iterator[_Reader]:
+    for dataset, spec in CATALOG.items():
+        for split, patterns in spec.tables.items():
+            if any(_is_shard(stem, pattern) if pattern.endswith("*") else stem == pattern for pattern in patterns):
+                yield _Reader(dataset, split, spec)
+
+
+def _is_shard(stem: str, pattern: str) -> bool:
+    return re.fullmatch(re.escape(pattern[:-1]) + r"\d+", stem) is not None
+
+
+def _missing(stems: list[str], readers: dict[str, list[_Reader]]) -> list[str]:
+    """Files that the data sets of the folder need and do not have."""
+    problems = []
+    for dataset in dict.fromkeys(reader.dataset for found in readers.values() for reader in found):
+        for pattern in dict.fromkeys(itertools.chain(*CATALOG[dataset].tables.values())):
+            if not pattern.endswith("*"):
+                absent = [] if pattern in stems else [pattern]
+            else:
+                numbers = {int(stem[len(pattern) - 1 :]) for stem in stems if _is_shard(stem, pattern)}
+                absent = [f"{pattern[:-1]}{number}" for number in range(max(numbers, default=0) + 1)]
+                absent = [stem for stem in absent if stem not in stems]
+            writer = CATALOG[dataset].writer
+            problems += [
+                f"{stem}: missing, {dataset} reads it; python -m write_arrow {writer} writes it" for stem in absent
+            ]
+    return problems
+
+
+def _check(folder: Folder, stem: str, readers: list[_Reader], num_images: int | None, seen: "_Ids", run_all) -> Report:
+    report = Report(stem, [f"{reader.dataset} {reader.split}" for reader in readers])
+    report.size = folder.stat(f"{stem}.arrow").size or 0
+    try:
+        with folder.open_mapped(f"{stem}.arrow") as file:
+            reader = pa.ipc.open_file(file)
+            schema = reader.schema
+            parts = [part for number in range(reader.num_record_batches) for part in _parts(reader, number, folder)]
+        texts = _text_column(schema, readers)
+        report.problems += _schema_problems(schema, readers)
+        images = [field.name for field in schema if _is_binary(field.type)]
+        check_batch = partial(_check_batch, folder, stem, images, texts, [reader.spec for reader in readers])
+        wanted = [None if num_images is None else -(-num_images // len(parts)) for _ in parts]
+        problems = []
+        for found in run_all(check_batch, parts, wanted):
+            problems += [f"row {report.num_rows + row}: {problem}" for row, problem in found.problems]
+            report.num_rows += found.num_rows
+            report.num_texts += found.num_texts
+            for column, hashes in found.ids.items():
+                seen.add(stem, readers[0] if readers else None, column, hashes)
+        more = [f"and {len(problems) - _SHOWN:,} more rows"] if len(problems) > _SHOWN else []
+        report.problems += problems[:_SHOWN] + more
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError, UserError) as error:
+        report.problems.append(f"cannot be read ({error}): write it again")
+    return report
+
+
+class _Part(NamedTuple):
+    """A stretch of a record batch: published files have up to 100,000 rows in one."""
+
+    batch: int
+    start: int
+    num_rows: int
+
+
+def _parts(reader: pa.RecordBatchFileReader, batch: int, folder: Folder) -> list[_Part]:
+    num_rows = reader.get_batch(batch).num_rows
+    step = _PART_ROWS if folder.is_local else num_rows  # a remote batch is fetched whole each time
+    return [_Part(batch, start, min(step, num_rows - start)) for start in range(0, num_rows, max(step, 1))]
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _text_column(schema: pa.Schema, readers: list[_Reader]) -> str | None:
+    names = [reader.spec.text for reader in readers] or ["caption", "questions", "sentences", "text"]
+    return next((name for name in names if name in schema.names), None)
+
+
+def _schema_problems(schema: pa.Schema, readers: list[_Reader]) -> list[str]:
+    problems = []
+    for reader in readers:
+        missing = reader.columns - set(schema.names)
+        if missing:
+            problems.append(f"lacks column {', '.join(sorted(missing))}, which {reader.dataset} reads")
+        for column in reader.columns - missing:
+            kind = schema.field(column).type
+            if pa.types.is_null(kind):
+                continue  # a table without rows, as pandas writes it
+            if column in reader.spec.images and not _is_binary(kind):
+                problems.append(f"column {column} is {kind}, not binary")
+            if column == reader.spec.text and not _is_text(kind.value_type if _is_list(kind) else kind):
+                problems.append(f"column {column} is {kind}, not strings")
+    return list(dict.fromkeys(problems))
+
+
+@dataclass
+class _Found:
+    num_rows: int
+    num_texts: int
+    problems: list[tuple[int, str]]
+    ids: dict[str, np.ndarray]
+
+
+def _check_batch(
+    folder: Folder,
+    stem: str,
+    images: list[str],
+    texts: str | None,
+    specs: list[DatasetSpec],
+    part: "_Part",
+    num_images: int | None,
+) -> _Found:
+    """Looks into a part of a record batch, in a worker."""
+    with folder.open_mapped(f"{stem}.arrow") as file:
+        batch = pa.ipc.open_file(file).get_batch(part.batch).slice(part.start, part.num_rows)
+    batch.validate(full=True)
+    problems: list[tuple[int, str]] = []
+    for name in images:
+        for row, image in enumerate(batch.column(name)[:num_images]):
+            problem = "no image" if not image.is_valid else problem_of(image.as_py())
+            if problem:
+                problems.append((row, f"{name} cannot be decoded: {problem}"))
+    counts = np.ones(batch.num_rows, dtype=np.int64)
+    if texts is not None and _is_list(batch.column(texts).type):
+        counts = pc.fill_null(pc.list_value_length(batch.column(texts)), 0).to_numpy(zero_copy_only=False)
+    if texts is not None:
+        problems += [(row, f"no {texts}") for row in np.flatnonzero(counts == 0).tolist()]
+    for column in {column.name for spec in specs for column in spec.fields.values() if column.per_text}:
+        problems += _uneven(batch, column, texts, counts)
+    ids = {name: _hashes(batch.column(name)) for name in IDS if name in batch.schema.names}
+    return _Found(batch.num_rows, int(counts.sum()), sorted(problems), ids)
+
+
+def _uneven(batch: pa.RecordBatch, column: str, texts: str | None, counts: np.ndarray) -> list[tuple[int, str]]:
+    """Rows whose column does not hold one value for each text; empty ones (withheld answers) may be."""
+    if column not in batch.schema.names or not _is_list(batch.column(column).type):
+        return []
+    lengths = pc.fill_null(pc.list_value_length(batch.column(column)), 0).to_numpy(zero_copy_only=False)
+    wrong = np.flatnonzero((lengths != counts) & (lengths != 0)).tolist()
+    return [(row, f"{lengths[row]} {column} for {counts[row]} {texts}") for row in wrong]
+
+
+def _values(column: pa.Array) -> list:
+    return (column.flatten() if _is_list(column.type) else column).to_pylist()
+
+
+def _hashes(column: pa.Array) -> np.ndarray:
+    """64-bit hashes of ids: ten million take 80 MB. Numbers and texts hash alike in all processes."""
+    values = _values(column)
+    if pa.types.is_integer(column.type):
+        return np.array(values, dtype=np.int64)
+    encoded = [str(value).encode() for value in values]
+    pairs = np.array([(zlib.crc32(text), zlib.adler32(text[::-1])) for text in encoded], dtype=np.uint64).reshape(-1, 2)
+    return (pairs[:, 0] << np.uint64(32) | pairs[:, 1]).view(np.int64)
+
+
+class _Ids:
+    """Ids seen so far, by the split they belong to."""
+
+    def __init__(self):
+        self.seen: dict[tuple, list[tuple[str, np.ndarray]]] = {}
+
+    def add(self, stem: str, reader: _Reader | None, column: str, hashes: np.ndarray) -> None:
+        group = (reader.dataset, reader.split) if reader else (re.sub(r"\d+$", "", stem),)
+        self.seen.setdefault((*group, column), []).append((stem, hashes))
+
+    def repeated(self, folder: Folder) -> Iterator[tuple[str, str, int, str]]:
+        """Stem, column, number of repeated values, an example."""
+        for (*_, column), parts in self.seen.items():
+            hashes = np.concatenate([part for _, part in parts])
+            values, counts = np.unique(hashes, return_counts=True)
+            if not (counts > 1).any():
+                continue
+            stem, example = self._example(folder, column, parts, set(values[counts > 1].tolist()))
+            yield stem, column, int((counts - 1).sum()), example
+
+    def _example(self, folder: Folder, column: str, parts: list, repeated: set[int]) -> tuple[str, str]:
+        for stem in dict.fromkeys(stem for stem, _ in parts):
+            with folder.open_mapped(f"{stem}.arrow") as file:
+                reader = pa.ipc.open_file(file)
+                for number in range(reader.num_record_batches):
+                    cells = reader.get_batch(number).column(column)
+                    for value, hashed in zip(_values(cells), _hashes(cells).tolist(), strict=True):
+                        if hashed in repeated:
+                            return stem, str(value)
+        raise AssertionError("repeated ids were read from these files")

@@ -1,0 +1,82 @@
+"""One run of a converter: where it reads, its options, and what converters share."""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from vlc.errors import UserError
+from write_arrow import json_stream
+from write_arrow.plans import Files, Groups, Plans, Scratch
+from write_arrow.storage import Folder
+from write_arrow.writer import PlannedTable, numbered
+
+CAPTIONS = pa.schema(
+    {"image": pa.binary(), "caption": pa.list_(pa.string()), "image_id": pa.string(), "split": pa.string()}
+)
+
+
+@dataclass
+class Conversion:
+    """Raw data under root, to be written to out. notes: lines for the user, such as what was found."""
+
+    root: Folder
+    out: Folder
+    options: Namespace
+    scratch: Scratch = field(default_factory=Scratch)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def compat(self) -> bool:
+        """Whether to give the published converter's output, defects included."""
+        return getattr(self.options, "compat", False)
+
+    def files(self, *folders: str) -> Files:
+        """All files below sub-folders of root."""
+        return Files(self.scratch, self.root.walk(*folders))
+
+    def groups(self) -> Groups:
+        return Groups(self.scratch)
+
+    def plans(self) -> Plans:
+        return Plans(self.scratch)
+
+    def entries(self, path: str, key: str | None = None) -> Iterator[Any]:
+        """Entries of a JSON list in a file under root (see json_stream.elements)."""
+        with self.root.open(path) as file:
+            yield from json_stream.elements(file, self.root.where(path), key)
+
+    def lines(self, path: str) -> Iterator[Any]:
+        """Entries of a JSON-lines file under root."""
+        with self.root.open(path) as file:
+            yield from json_stream.lines(file, self.root.where(path))
+
+    def pick(self, entry: Any, path: str, *keys: str) -> list[Any]:
+        """Values of an annotation. Raises UserError if it lacks one."""
+        try:
+            return [entry[key] for key in keys]
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.root.where(path)}: an entry lacks {', '.join(keys)}: {str(entry)[:200]!r}"
+            ) from error
+
+    def arrange(self, plans: Plans) -> Plans:
+        """The same plans, shuffled and limited as the options say."""
+        plans.shuffle(getattr(self.options, "seed", None))
+        plans.limit(self.options.limit)
+        return plans
+
+    def table(self, stem: str, schema: pa.Schema, plans: Plans) -> list[PlannedTable]:
+        """One file, or with a stem that ends in "*" numbered ones, of arranged plans. Raises UserError without rows."""
+        if not plans.num_planned:
+            raise UserError(f"{stem}: no image with annotations was found under {self.root}")
+        self.arrange(plans)
+        return numbered(stem[:-1], schema, plans) if stem.endswith("*") else [PlannedTable(stem, schema, plans)]
+
+    def found(self, what: str, num_images: int, plans: Plans, num_annotations: int, num_missing: int = 0) -> None:
+        """Notes the numbers of images, of those with annotations, of annotations, and of annotated images without file."""
+        counts = f"{num_images:,} images, {plans.num_planned:,} of them annotated, {num_annotations:,} annotations"
+        missing = f"; {num_missing:,} annotated images have no file" if num_missing else ""
+        self.notes.append(f"{what}: {counts}{missing}")

@@ -1,0 +1,118 @@
+"""Reading the elements of a large JSON array one by one.
+
+Annotation files of data sets are single JSON documents of up to a gigabyte, which would take several times as much memory
+as Python objects. (The standard decoder does the parsing; this keeps a window of the text before it.)
+"""
+
+import codecs
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from vlc.errors import UserError
+
+CHUNK_BYTES = 2**20
+_SPACE = " \t\n\r"
+_AFTER = {*_SPACE, *",:]}"}  # what may follow a value
+
+
+def elements(file: BinaryIO, name: str, key: str | None = None) -> Iterator[Any]:
+    """Elements of the array that the document is, or, with a key, that stands under that key of its outermost object.
+
+    name: for messages. Raises UserError if the document is cut short, not JSON, or has no such array.
+    """
+    window = _Window(file, name)
+    start = window.peek()
+    if key is not None:
+        if start != "{" or not window.enter(key):
+            raise UserError(f"{name} should be a JSON object with a list under {key!r}")
+        start = window.peek()
+    if start != "[":
+        raise UserError(f"{name} should be a JSON list" if key is None else f"{name}: {key!r} should be a list")
+    window.skip()
+    if window.peek() == "]":
+        return
+    while True:
+        yield window.value()
+        if window.separator("]") == "]":
+            return
+
+
+def lines(file: BinaryIO, name: str) -> Iterator[Any]:
+    """Values of a file with a JSON document on each line (JSONL); blank lines are skipped."""
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{name}, line {number}: not JSON ({error})") from error
+
+
+class _Window:
+    """The part of a document that has been read and not yet parsed."""
+
+    def __init__(self, file: BinaryIO, name: str):
+        self.file, self.name = file, name
+        self.decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+        self.parse = json.JSONDecoder().raw_decode
+        self.text, self.position, self.ended = "", 0, False
+
+    def _grow(self) -> None:
+        """Read as much again as the window holds, so that a long element is not parsed too often."""
+        data = self.file.read(max(CHUNK_BYTES, len(self.text) - self.position))
+        self.ended = not data
+        try:
+            self.text = self.text[self.position :] + self.decode(data, final=self.ended)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.name} is not UTF-8 ({error})") from error
+        self.position = 0
+
+    def peek(self) -> str:
+        """The next character that is not space."""
+        while True:
+            while self.position < len(self.text) and self.text[self.position] in _SPACE:
+                self.position += 1
+            if self.position < len(self.text):
+                return self.text[self.position]
+            if self.ended:
+                raise UserError(f"{self.name} is cut short: fetch it again")
+            self._grow()
+
+    def skip(self) -> None:
+        self.position += 1
+
+    def value(self) -> Any:
+        self.peek()
+        while True:
+            try:
+                value, end = self.parse(self.text, self.position)
+                if self.ended or self.text[end : end + 1] in _AFTER:  # a number may go on
+                    self.position = end
+                    return value
+            except ValueError as error:
+                if self.ended:
+                    raise UserError(f"{self.name} is cut short or not JSON ({error}): fetch it again") from error
+            self._grow()
+
+    def separator(self, closing: str) -> str:
+        """Skips and returns a comma or the closing bracket."""
+        found = self.peek()
+        if found not in ("," + closing):
+            raise UserError(f"{self.name} is not JSON: {found!r} where ',' or {closing!r} should be")
+        self.skip()
+        return found
+
+    def enter(self, key: str) -> bool:
+        """Moves to the value under a key of the object that starts here; False if it has no such key."""
+        self.skip()
+        while self.peek() != "}":
+            found = self.value()
+            if self.peek() != ":":
+                raise UserError(f"{self.name} is not JSON: no ':' after {found!r}")
+            self.skip()
+            if found == key:
+                return True
+            self.value()
+            if self.separator("}") == "}":
+                return False
+        return False

@@ -1,0 +1,49 @@
+"""COCO and Flickr30k captions in Karpathy's splits.
+
+The splits, with the captions, are those of "Deep Visual-Semantic Alignments" (Karpathy and Fei-Fei, 2015).
+"""
+
+import os
+
+from vlc.errors import UserError
+from write_arrow.conversion import CAPTIONS, Conversion
+from write_arrow.writer import PlannedTable
+
+
+def coco(conversion: Conversion) -> list[PlannedTable]:
+    """coco_caption_karpathy_{train,restval,val,test}"""
+    return _tables(conversion, "coco", ("train2014", "val2014"), ("train", "restval", "val", "test"))
+
+
+def f30k(conversion: Conversion) -> list[PlannedTable]:
+    """f30k_caption_karpathy_{train,val,test}"""
+    return _tables(conversion, "flickr30k", ("flickr30k-images",), ("train", "val", "test"))
+
+
+def _tables(
+    conversion: Conversion, data_set: str, folders: tuple[str, ...], splits: tuple[str, ...]
+) -> list[PlannedTable]:
+    annotations = f"karpathy/dataset_{data_set}.json"
+    entries = conversion.entries(annotations, "images")
+    files = conversion.files(*folders)
+    plans = {split: conversion.plans() for split in splits}
+    num_captions, num_missing = dict.fromkeys(splits, 0), dict.fromkeys(splits, 0)
+    for entry in entries:
+        name, split, sentences = conversion.pick(entry, annotations, "filename", "split", "sentences")
+        if split not in plans:
+            raise UserError(f"{conversion.root.where(annotations)}: {name} is of split {split!r}, not of {splits}")
+        file = files.get(os.path.join(entry.get("filepath", folders[0]), name))
+        if file is None:
+            num_missing[split] += 1
+            continue
+        captions = [conversion.pick(sentence, annotations, "raw")[0] for sentence in sentences]
+        plans[split].append([file], caption=captions, image_id=name, split=split)
+        num_captions[split] += len(captions)
+    short = {"coco": "coco", "flickr30k": "f30k"}[data_set]
+    for split in splits:
+        conversion.found(f"{short} {split}", files.num_files, plans[split], num_captions[split], num_missing[split])
+    return [
+        table
+        for split in splits
+        for table in conversion.table(f"{short}_caption_karpathy_{split}", CAPTIONS, plans[split])
+    ]

@@ -1,0 +1,59 @@
+"""NLVR2: sentences about pairs of images. https://github.com/lil-lab/nlvr (images on request)"""
+
+import pyarrow as pa
+
+from vlc.errors import UserError
+from write_arrow.conversion import Conversion
+from write_arrow.writer import PlannedTable
+
+SCHEMA = pa.schema(
+    {
+        "image_0": pa.binary(),
+        "image_1": pa.binary(),
+        "questions": pa.list_(pa.string()),
+        "answers": pa.list_(pa.string()),
+        "identifier": pa.string(),
+    }
+)
+_TABLES = {
+    "nlvr2_train": "train.json",
+    "nlvr2_dev": "dev.json",
+    "nlvr2_test1": "test1.json",
+    "nlvr2_balanced_dev": "balanced/balanced_dev.json",
+    "nlvr2_balanced_test1": "balanced/balanced_test1.json",
+    "nlvr2_unbalanced_dev": "unbalanced/unbalanced_dev.json",
+    "nlvr2_unbalanced_test1": "unbalanced/unbalanced_test1.json",
+}
+
+
+def tables(conversion: Conversion) -> list[PlannedTable]:
+    """nlvr2_*: a pair of images (left first) with all its sentences and their labels, "True" or "False"."""
+    files = conversion.files("images/train", "dev", "test1")
+    made = []
+    for stem, annotations in _TABLES.items():
+        path = f"nlvr2/data/{annotations}"
+        pairs = conversion.groups()
+        for entry in conversion.lines(path):
+            identifier, sentence, label = conversion.pick(entry, path, "identifier", "sentence", "label")
+            pairs.add(identifier.rpartition("-")[0], [sentence, label, entry.get("directory")])
+        plans = conversion.plans()
+        for pair, sentences in pairs:
+            split = pair.partition("-")[0]
+            directory = sentences[0][2]
+            if split == "train" and directory is None:
+                raise UserError(f"{conversion.root.where(path)}: {pair} has no directory")
+            folder = f"images/train/{directory}" if split == "train" else split
+            names = [f"{folder}/{pair}-img{number}.png" for number in (0, 1)]
+            images = [files.get(name) for name in names]
+            if None in images:
+                plans.reject(names[images.index(None)], "no such file")
+                continue
+            plans.append(
+                images,
+                questions=[sentence for sentence, _, _ in sentences],
+                answers=[str(label) for _, label, _ in sentences],
+                identifier=pair,
+            )
+        conversion.notes.append(f"{stem}: {plans.num_planned:,} pairs, {pairs.num_values:,} sentences")
+        made += conversion.table(stem, SCHEMA, plans)
+    return made

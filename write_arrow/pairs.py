@@ -1,0 +1,113 @@
+"""Data sets annotated by a JSON list of [path or URL of an image, text or list of texts]."""
+
+import os
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from vlc.errors import UserError
+from write_arrow.conversion import CAPTIONS, Conversion
+from write_arrow.plans import Files, Groups, Plans
+from write_arrow.storage import StoredFile
+from write_arrow.writer import PlannedTable
+
+
+@dataclass(frozen=True)
+class Part:
+    """One annotation file: the folders of its images, the stem it becomes, its split."""
+
+    annotations: str
+    folders: tuple[str, ...]
+    stem: str
+    split: str = "train"
+
+
+SBU = (Part("annot.json", ("images_train",), "sbu_*"),)
+GCC = (
+    Part("train_annot.json", ("images_train",), "conceptual_caption_train_*"),
+    Part("val_annot.json", ("images_val",), "conceptual_caption_val_*", "val"),
+)
+OPENIMAGES = (Part("oi_annt.json", ("images",), "openimages_*"),)
+FLICKR30K = (Part("flickr30k_annt.json", ("images",), "pretrain_flickr30k_train"),)
+GQA = (Part("gqa_annt.json", ("images",), "pretrain_gqa_*"),)
+VG = (Part("vgqa_annt.json", ("images",), "pretrain_vg_*"),)
+VQAV2 = (Part("vqa_annt.json", ("train2014", "val2014"), "pretrain_vqa_*"),)
+
+
+def tables(parts: tuple[Part, ...], conversion: Conversion) -> list[PlannedTable]:
+    """Files of captions; each image has all its texts, in the order of the annotations."""
+    return [table for part in parts for table in _part(part, conversion)]
+
+
+def _part(part: Part, conversion: Conversion) -> list[PlannedTable]:
+    texts = conversion.groups()
+    by_name = conversion.groups()  # annotated paths by the name they end in
+    for entry in conversion.entries(part.annotations):
+        path, text = _pair(entry, part, conversion)
+        texts.add(os.path.basename(path) if conversion.compat else path, text)
+        if not conversion.compat:
+            by_name.add(os.path.basename(path), path)
+    files = conversion.files(*part.folders)
+    if conversion.compat:
+        plans, schema, num_missing = *_published(part, conversion, texts, files), 0
+    else:
+        plans, num_missing = _plans(part, conversion, texts, by_name, files)
+        schema = CAPTIONS
+    conversion.found(part.stem, files.num_files, plans, texts.num_values, num_missing)
+    return conversion.table(part.stem, schema, plans)
+
+
+def _pair(entry, part: Part, conversion: Conversion) -> tuple[str, str | list[str]]:
+    match entry:
+        case [str(path), str(text)]:
+            return path, text
+        case [str(path), [*texts]] if all(isinstance(text, str) for text in texts):
+            return path, texts
+    where = conversion.root.where(part.annotations)
+    raise UserError(f"{where}: an entry is not [path, text] or [path, list of texts]: {str(entry)[:200]}")
+
+
+def _plans(part: Part, conversion: Conversion, texts: Groups, by_name: Groups, files: Files) -> tuple[Plans, int]:
+    """Plans, and how many annotated images have no file."""
+    plans, num_missing = conversion.plans(), 0
+    for path, found in texts:
+        file = _file(path, part, by_name, files)
+        if isinstance(file, str):
+            plans.reject(path, file)
+        elif file is None:
+            num_missing += 1
+        elif caption := [text for value in found for text in ([value] if isinstance(value, str) else value)]:
+            plans.append([file], caption=caption, image_id=file.path, split=part.split)
+        else:
+            plans.reject(path, "no caption")
+    return plans, num_missing
+
+
+def _file(path: str, part: Part, by_name: Groups, files: Files) -> StoredFile | str | None:
+    """The file of an annotated path, None if there is none, or the reason why it cannot be told."""
+    for folder in ("", *part.folders):
+        if file := files.get(os.path.join(folder, path)):
+            return file
+    name = os.path.basename(path)  # of a URL, or of a path in another layout
+    same_name = files.named(name)
+    if len(same_name) > 1:
+        return f"{len(same_name)} files have this name, and none this path"
+    if same_name and len(set(by_name[name])) > 1:
+        return "several annotated paths end in this name, and the file has none of them"
+    return same_name[0] if same_name else None
+
+
+def _published(part: Part, conversion: Conversion, texts: Groups, files: Files) -> tuple[Plans, pa.Schema]:
+    """As the published converters: files found by name alone, and the text listed last for the name."""
+    plans = conversion.plans()
+    bare = part in VQAV2  # its texts were stored as they came: strings became a column of strings
+    schema = CAPTIONS
+    for file in files:
+        name = os.path.basename(file.path)
+        if found := texts[name]:
+            text = found[-1]
+            if bare and isinstance(text, str):
+                schema = CAPTIONS.set(1, pa.field("caption", pa.string()))
+            caption = text if bare or not isinstance(text, str) else [text]
+            plans.append([file], caption=caption, image_id=name, split=part.split)
+    return plans, schema

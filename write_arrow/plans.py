@@ -1,0 +1,191 @@
+"""Row plans: what a table will hold, before any image is read. They lie on disk, so that memory does not grow with them.
+
+A converter joins annotations with the files that exist (`Files`, `Groups`) and appends a `Plan` for each row to `Plans`.
+All of it is kept in one temporary SQLite database, which vanishes with the process, even a killed one.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from write_arrow.storage import StoredFile
+
+_CACHE_KIB = 4 * 1024
+_INSERTED = 1_000  # rows handed to SQLite at a time
+
+
+class Scratch:
+    """A temporary database, by default in /tmp (TMPDIR or SQLITE_TMPDIR says otherwise)."""
+
+    def __init__(self):
+        self.connection = sqlite3.connect("", isolation_level=None)
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", f"cache_size=-{_CACHE_KIB}"):
+            self.connection.execute(f"PRAGMA {pragma}")
+        self._tables = 0
+
+    def table(self, columns: str) -> str:
+        """Creates a table and returns its name."""
+        self._tables += 1
+        name = f"t{self._tables}"
+        self.execute(f"CREATE TABLE {name} ({columns})")
+        return name
+
+    def execute(self, statement: str, values: tuple = ()) -> sqlite3.Cursor:
+        return self.connection.execute(statement, values)
+
+    def insert(self, table: str, rows: list[tuple]) -> None:
+        if rows:
+            self.execute("BEGIN")
+            self.connection.executemany(f"INSERT INTO {table} VALUES ({','.join('?' * len(rows[0]))})", rows)
+            self.execute("COMMIT")
+
+
+class _Appended:
+    """Rows of a scratch table, collected before they are inserted."""
+
+    def __init__(self, scratch: Scratch, columns: str):
+        self.scratch, self.table, self.waiting = scratch, scratch.table(columns), []
+
+    def append(self, *row: Any) -> None:
+        self.waiting.append(row)
+        if len(self.waiting) >= _INSERTED:
+            self.flush()
+
+    def flush(self) -> None:
+        self.scratch.insert(self.table, self.waiting)
+        self.waiting = []
+
+
+class Groups:
+    """Values by key (a string or a number), kept in the order of their adding."""
+
+    def __init__(self, scratch: Scratch):
+        self._rows = _Appended(scratch, "key, value")
+        self._indexed = False
+        self.num_values = 0
+
+    def add(self, key: str | int, value: Any) -> None:
+        assert not self._indexed, "all values are added before the first is asked for"
+        self._rows.append(key, json.dumps(value))
+        self.num_values += 1
+
+    def __getitem__(self, key: str | int) -> list[Any]:
+        """The values of a key, [] if there are none."""
+        table = self._ready()
+        found = self._rows.scratch.execute(f"SELECT value FROM {table} WHERE key = ? ORDER BY rowid", (key,))
+        return [json.loads(value) for (value,) in found]
+
+    def __iter__(self) -> Iterator[tuple[str | int, list[Any]]]:
+        """Keys with their values, in the order of the keys' first appearance."""
+        table = self._ready()
+        first = f"SELECT key, MIN(rowid) AS number FROM {table} GROUP BY key ORDER BY number"
+        for key, _ in self._rows.scratch.execute(first):
+            yield key, self[key]
+
+    def _ready(self) -> str:
+        if not self._indexed:
+            self._rows.flush()
+            self._rows.scratch.execute(f"CREATE INDEX i{self._rows.table} ON {self._rows.table} (key)")
+            self._indexed = True
+        return self._rows.table
+
+
+class Files:
+    """Files that exist, found by path or by name."""
+
+    def __init__(self, scratch: Scratch, files: Iterable[StoredFile]):
+        rows = _Appended(scratch, "path, name, size, version")
+        self._scratch, self._table, self.num_files = scratch, rows.table, 0
+        for file in files:
+            rows.append(file.path, os.path.basename(file.path), file.size, file.version)
+            self.num_files += 1
+        rows.flush()
+        for column in ("path", "name"):
+            scratch.execute(f"CREATE INDEX i{rows.table}_{column} ON {rows.table} ({column})")
+
+    def get(self, path: str) -> StoredFile | None:
+        """The file of exactly this path."""
+        return next(self._select("path = ?", path), None)
+
+    def named(self, name: str) -> list[StoredFile]:
+        """All files of this name, sorted by path."""
+        return list(self._select("name = ?", name))
+
+    def __iter__(self) -> Iterator[StoredFile]:
+        """All files, sorted by path."""
+        return self._select("1")
+
+    def _select(self, condition: str, *values: str) -> Iterator[StoredFile]:
+        query = f"SELECT path, size, version FROM {self._table} WHERE {condition} ORDER BY path"
+        return (StoredFile(*row) for row in self._scratch.execute(query, values))
+
+
+class Plan(NamedTuple):
+    """A row: the files of its image columns, in the schema's order, and the values of its other columns."""
+
+    images: tuple[StoredFile, ...]
+    values: dict[str, Any]
+
+
+class Plans:
+    """The rows of a table, or of a run of numbered tables, in order."""
+
+    def __init__(self, scratch: Scratch):
+        self._rows = _Appended(scratch, "number INTEGER PRIMARY KEY, plan")
+        self._rejected = _Appended(scratch, "path, reason")
+        self._order: np.ndarray | None = None
+        self._stop: int | None = None
+        self.num_planned = 0
+
+    def append(self, images: Iterable[StoredFile], **values: Any) -> None:
+        self._rows.append(self.num_planned, json.dumps([[tuple(image) for image in images], values]))
+        self.num_planned += 1
+
+    def reject(self, path: str, reason: str) -> None:
+        """Leave a row out, and say so in the list of rejected images."""
+        self._rejected.append(path, reason)
+
+    def rejected(self) -> Iterator[tuple[str, str]]:
+        """Path and reason of what was left out."""
+        self._rejected.flush()
+        return self._rejected.scratch.execute(f"SELECT path, reason FROM {self._rejected.table} ORDER BY rowid")
+
+    def shuffle(self, seed: int | None) -> None:
+        """Put the rows into an order that the seed fixes; None leaves them as they are."""
+        if seed is not None:
+            self._order = np.random.default_rng(seed).permutation(self.num_planned)
+
+    def limit(self, num_rows: int | None) -> None:
+        """Keep the first rows only; None keeps all."""
+        self._stop = num_rows
+
+    def __len__(self) -> int:
+        return self.num_planned if self._stop is None else min(self.num_planned, self._stop)
+
+    def texts(self, start: int, stop: int) -> Iterator[str]:
+        """Plans of the positions [start, stop) as they are stored."""
+        self._rows.flush()
+        query = f"SELECT plan FROM {self._rows.table} WHERE number = ?"
+        for position in range(start, min(stop, len(self))):
+            number = position if self._order is None else int(self._order[position])
+            yield self._rows.scratch.execute(query, (number,)).fetchone()[0]
+
+    def read(self, start: int, stop: int) -> Iterator[Plan]:
+        """Plans of the positions [start, stop)."""
+        for text in self.texts(start, stop):
+            images, values = json.loads(text)
+            yield Plan(tuple(StoredFile(*image) for image in images), values)
+
+    def digest(self, start: int, stop: int) -> str | None:
+        """A hash of the plans and of the versions of their files; None where a version is unknown."""
+        total = hashlib.sha256()
+        for text in self.texts(start, stop):
+            if any(image[2] is None for image in json.loads(text)[0]):
+                return None
+            total.update(text.encode() + b"\n")
+        return total.hexdigest()

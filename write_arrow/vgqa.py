@@ -1,0 +1,117 @@
+"""Visual Genome questions whose answers VQA v2 knows, as further training data for it.
+
+Usable are the questions about images that are also in COCO, with an answer that, normalised, is in VQA's vocabulary.
+"""
+
+import json
+import pickle
+from argparse import ArgumentParser
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from vlc.data.answers import normalize_answer
+from vlc.errors import UserError
+from write_arrow import vqav2
+from write_arrow.conversion import Conversion
+from write_arrow.writer import PlannedTable
+
+_HELD_OUT = "vqav2_rest_val.arrow"
+_LABEL_FILES = ("coco_vqa_label_info.json", "coco_vqa_label_info.pkl", "vqa_labels_info.pkl")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--keep-validation-images",
+        action="store_true",
+        help=f"also use images that {_HELD_OUT} validates on (it is looked for in --out)",
+    )
+
+
+def tables(conversion: Conversion) -> list[PlannedTable]:
+    """vgqa_train: an image with all its usable questions."""
+    labels = _labels(conversion)
+    held_out = _held_out(conversion)
+    in_coco = conversion.groups()
+    for entry in conversion.entries("image_data.json"):
+        image_id, coco_id = conversion.pick(entry, "image_data.json", "image_id", "coco_id")
+        if coco_id is not None and coco_id not in held_out:
+            in_coco.add(image_id, coco_id)
+    usable, num_questions = conversion.groups(), 0
+    for entry in conversion.entries("question_answers.json"):
+        for question in conversion.pick(entry, "question_answers.json", "qas")[0]:
+            image_id, number, text, answer = conversion.pick(
+                question, "question_answers.json", "image_id", "qa_id", "question", "answer"
+            )
+            num_questions += 1
+            answer = normalize_answer(answer)
+            if answer in labels and in_coco[image_id]:
+                usable.add(image_id, [number, text, answer])
+    files = conversion.files("images")
+    plans = conversion.plans()
+    for image_id, questions in usable:
+        found = files.named(f"{image_id}.jpg")
+        if not found:
+            plans.reject(f"images/{image_id}.jpg", "no such file")
+            continue
+        plans.append(
+            found[:1],
+            questions=[text for _, text, _ in questions],
+            answers=[[answer] for _, _, answer in questions],
+            answer_labels=[[labels[answer]] for _, _, answer in questions],
+            answer_scores=[[1.0] for _ in questions],
+            image_id=image_id,
+            question_id=[number for number, _, _ in questions],
+            split="train",
+        )
+    conversion.notes.append(
+        f"vgqa: {usable.num_values:,} of {num_questions:,} questions are usable, about {plans.num_planned:,} images"
+    )
+    return conversion.table("vgqa_train", vqav2.PUBLISHED, plans)
+
+
+def _labels(conversion: Conversion) -> dict[str, int]:
+    """VQA's vocabulary: as vqav2 wrote it, as a file of the published code has it, or from VQA's annotations."""
+    if not conversion.compat and (written := conversion.out.read_text(vqav2.ANSWERS_FILE)):
+        return {answer: label for label, answer in enumerate(json.loads(written))}
+    for name in _LABEL_FILES:
+        if conversion.root.exists(name):
+            with conversion.root.open(name) as file:
+                content = (
+                    json.load(file) if name.endswith(".json") else _plain_pickle(file, conversion.root.where(name))
+                )
+            return conversion.pick(content, name, "ans2label")[0]
+    return vqav2.vocabulary(conversion)
+
+
+def _held_out(conversion: Conversion) -> set[int]:
+    """COCO numbers of the images that VQA is validated on."""
+    if conversion.compat or conversion.options.keep_validation_images:
+        return set()
+    if not conversion.out.exists(_HELD_OUT):
+        raise UserError(
+            f"{conversion.out.where(_HELD_OUT)} does not exist, so that its images cannot be left out of training. Write "
+            "it first (python -m write_arrow vqav2), or pass --keep-validation-images"
+        )
+    with conversion.out.open_mapped(_HELD_OUT) as file:
+        reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=[_place(file, "image_id")]))
+        return {
+            number for batch in range(reader.num_record_batches) for number in reader.get_batch(batch)[0].to_pylist()
+        }
+
+
+def _place(file: BinaryIO, column: str) -> int:
+    return pa.ipc.open_file(file).schema.get_field_index(column)
+
+
+def _plain_pickle(file: BinaryIO, name: str) -> Any:
+    """A pickle of plain containers, strings and numbers. Raises UserError if it holds more: that could run code."""
+    try:
+        return _PlainUnpickler(file).load()
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{name} cannot be read safely ({error}): save it as JSON") from error
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}")

@@ -1,0 +1,164 @@
+"""VQA v2: questions about COCO images with ten answers each. https://visualqa.org/download.html"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from vlc.data.answers import normalize_answer
+from vlc.errors import UserError
+from write_arrow.conversion import Conversion
+from write_arrow.plans import Groups, Plans
+from write_arrow.writer import PlannedTable
+
+_TEXTS, _NESTED = pa.list_(pa.string()), (pa.string(), pa.int64(), pa.float64())
+PUBLISHED = pa.schema(
+    {"image": pa.binary(), "questions": _TEXTS}
+    | {
+        name: pa.list_(pa.list_(value))
+        for name, value in zip(("answers", "answer_labels", "answer_scores"), _NESTED, strict=True)
+    }
+    | {"image_id": pa.int64(), "question_id": pa.list_(pa.int64()), "split": pa.string()}
+)
+SCHEMA = pa.schema([*PUBLISHED, ("question_types", _TEXTS), ("answer_types", _TEXTS)])
+ANSWERS_FILE = "vqav2_answers.json"  # the vocabulary, beside the tables
+
+MIN_COUNT = 9  # majority answers that occur less often are left out of the vocabulary
+REST_VAL = 1000  # validation images that are not trained on
+SCORES = {1: 0.3, 2: 0.6, 3: 0.9}  # by the number of annotators who agree; 1 for more
+
+
+@dataclass(frozen=True)
+class _Split:
+    name: str
+    folder: str
+    questions: str
+    annotations: str | None = None
+
+
+_SPLITS = {
+    split.name: split
+    for split in (
+        _Split("train", "train2014", "train2014", "v2_mscoco_train2014_annotations.json"),
+        _Split("val", "val2014", "val2014", "v2_mscoco_val2014_annotations.json"),
+        _Split("test", "test2015", "test2015"),
+        _Split("test-dev", "test2015", "test-dev2015"),
+    )
+}
+
+
+def tables(conversion: Conversion) -> list[PlannedTable]:
+    """vqav2_{train,trainable_val,rest_val,test,test-dev}: an image with all its questions. Writes the vocabulary too."""
+    labels = vocabulary(conversion)
+    if not conversion.compat:
+        with conversion.out.create(ANSWERS_FILE) as file:
+            file.write(json.dumps(list(labels), ensure_ascii=False).encode())
+    train, val, test, test_dev = (_plans(split, labels, conversion) for split in _SPLITS.values())
+    trainable, rest = _divide(val, conversion)
+    made = {"train": train, "rest_val": rest, "test": test, "test-dev": test_dev}
+    for name, plans in made.items():
+        if not plans.num_planned:
+            raise UserError(f"vqav2_{name}: no image with questions was found under {conversion.root}")
+    made["trainable_val"] = trainable
+    if conversion.compat:
+        made["val"] = val
+    return [
+        PlannedTable(f"vqav2_{name}", _schema(name, plans, conversion.compat), conversion.arrange(plans))
+        for name, plans in made.items()
+    ]
+
+
+def vocabulary(conversion: Conversion) -> dict[str, int]:
+    """Answer -> label: the normalised majority answers that occur MIN_COUNT times, in the order of first appearance."""
+    counts = Counter()
+    for split in ("train", "val"):
+        path = _SPLITS[split].annotations
+        for entry in conversion.entries(path, "annotations"):
+            counts[normalize_answer(conversion.pick(entry, path, "multiple_choice_answer")[0])] += 1
+    frequent = (answer for answer, count in counts.items() if count >= MIN_COUNT)
+    return {answer: label for label, answer in enumerate(frequent)}
+
+
+def _plans(split: _Split, labels: dict[str, int], conversion: Conversion) -> Plans:
+    files = conversion.files(split.folder)
+    asked, path = conversion.groups(), f"v2_OpenEnded_mscoco_{split.questions}_questions.json"
+    for entry in conversion.entries(path, "questions"):
+        image_id, number, text = conversion.pick(entry, path, "image_id", "question_id", "question")
+        asked.add(image_id, [number, text])
+    answered = _answers(split, labels, conversion) if split.annotations else None
+    plans, num_missing = conversion.plans(), 0
+    for image_id, questions in asked:
+        file = files.get(f"{split.folder}/COCO_{split.folder}_{image_id:012d}.jpg")
+        if file is None:
+            num_missing += 1
+            continue
+        if answered is None:
+            values = _columns(questions, [])
+        else:
+            found = [(question, known[0]) for question in questions if (known := answered[question[0]])]
+            # Validation keeps the questions that no known answer fits: a model must get them wrong.
+            keep_all = split.name == "val" and not conversion.compat
+            found = [pair for pair in found if keep_all or pair[1][0]]
+            values = _columns([question for question, _ in found], [answers for _, answers in found])
+        if values["questions"]:
+            plans.append([file], **values, image_id=image_id, split=split.name)
+    conversion.found(f"vqav2 {split.name}", files.num_files, plans, asked.num_values, num_missing)
+    return plans
+
+
+_ANSWER_COLUMNS = ("answers", "answer_labels", "answer_scores", "question_types", "answer_types")
+
+
+def _columns(questions: list[list], answers: list[list]) -> dict[str, list]:
+    numbers, texts = ([question[place] for question in questions] for place in (0, 1))
+    columns = {name: [row[place] for row in answers] for place, name in enumerate(_ANSWER_COLUMNS)}
+    return {"questions": texts, "question_id": numbers} | columns
+
+
+def _answers(split: _Split, labels: dict[str, int], conversion: Conversion) -> Groups:
+    """Question -> known answers, their labels and scores, question type, answer type."""
+    answered, path = conversion.groups(), split.annotations
+    for entry in conversion.entries(path, "annotations"):
+        number, answers = conversion.pick(entry, path, "question_id", "answers")
+        texts = [conversion.pick(answer, path, "answer")[0] for answer in answers]
+        # The published converter looked the annotators' words up as they are, in a vocabulary of normalised ones.
+        votes = Counter(texts if conversion.compat else map(normalize_answer, texts))
+        known = [answer for answer in votes if answer in labels]
+        scores = [SCORES.get(votes[answer], 1.0) for answer in known]
+        types = [entry.get("question_type"), entry.get("answer_type")]
+        answered.add(number, [known, [labels[answer] for answer in known], scores, *types])
+    return answered
+
+
+def _divide(val: Plans, conversion: Conversion) -> tuple[Plans, Plans]:
+    """Validation images to train on, and the last REST_VAL of them in shuffled order to validate on."""
+    val.shuffle(conversion.options.seed)
+    trainable, rest = conversion.plans(), conversion.plans()
+    for position, plan in enumerate(val.read(0, len(val))):
+        if position >= len(val) - REST_VAL:
+            rest.append(plan.images, **plan.values)
+        elif any(plan.values["answers"]):
+            trainable.append(plan.images, **_answerable(plan.values))
+    return trainable, rest
+
+
+def _answerable(values: dict[str, Any]) -> dict[str, Any]:
+    kept = [number for number, answers in enumerate(values["answers"]) if answers]
+    names = ("questions", "question_id", *_ANSWER_COLUMNS)
+    return values | {name: [values[name][number] for number in kept] for name in names}
+
+
+def _schema(name: str, plans: Plans, compat: bool) -> pa.Schema:
+    """The schema; the published one where asked for, with the types that pandas made of lists without content."""
+    if not compat:
+        return SCHEMA
+    if not plans.num_planned:
+        return pa.schema([(field.name, field.type if field.name == "image_id" else pa.null()) for field in PUBLISHED])
+    if name.startswith("test"):
+        empty = pa.list_(pa.null())
+        return pa.schema(
+            [(field.name, empty if field.name.startswith("answer") else field.type) for field in PUBLISHED]
+        )
+    return PUBLISHED

@@ -1,0 +1,224 @@
+"""Reading and checking images: here, in processes of this machine, or on a Ray cluster; the results come in order."""
+
+import contextlib
+import io
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from vlc.errors import UserError
+from write_arrow.storage import Folder, StoredFile
+
+_AHEAD = 2  # batches prepared beyond those that workers are at
+
+
+class Task(NamedTuple):
+    """Rows of images to read, all of them to go into one record batch."""
+
+    root: Folder
+    rows: list[tuple[StoredFile, ...]]
+    verify: bool
+
+
+class Rejected(NamedTuple):
+    """An image that was left out, with its row in the task."""
+
+    row: int
+    path: str
+    reason: str
+
+
+class Images(NamedTuple):
+    """A column of encoded images, one after the other, and where each ends."""
+
+    content: bytes
+    ends: list[int]
+
+
+class Prepared(NamedTuple):
+    """The image columns of the rows that are kept, and the numbers of these rows in the task."""
+
+    images: list[Images]
+    rows: list[int]
+    rejected: list[Rejected]
+
+
+def prepare(task: Task) -> Prepared:
+    """Read the images of a task and, where asked to, decode each as a check. Raises UserError if a disk fails."""
+    files = [file for row in task.rows for file in row]
+    contents = iter(task.root.read_many(files))
+    columns: list[list[bytes]] = [[] for _ in task.rows[0]]
+    rows, rejected = [], []
+    for number, row in enumerate(task.rows):
+        images = [next(contents) for _ in row]
+        problems = [
+            Rejected(number, file.path, reason)
+            for file, content in zip(row, images, strict=True)
+            if (reason := _problem(content, task.verify))
+        ]
+        if problems:
+            rejected += problems
+            continue
+        rows.append(number)
+        for column, image in zip(columns, images, strict=True):
+            column.append(image)
+    joined = [Images(b"".join(column), list(itertools.accumulate(map(len, column)))) for column in columns]
+    return Prepared(joined, rows, rejected)
+
+
+def _problem(content: bytes | OSError, verify: bool) -> str | None:
+    if isinstance(content, FileNotFoundError):
+        return "no such file"
+    if isinstance(content, OSError):
+        return content.strerror or str(content)
+    return problem_of(content) if verify else None
+
+
+def problem_of(image: bytes) -> str | None:
+    """Why encoded bytes cannot be decoded, None if they can."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # large images and odd metadata are no reason to leave an image out
+            opened = Image.open(io.BytesIO(image))
+            if opened.format == "EPS":
+                return "EPS is a program that draws, not an image"
+            opened.draft("RGB", (1, 1))  # JPEG: all of the file is read, fewer pixels are made
+            opened.convert("RGB")
+    except Exception as error:  # decoders raise whatever damaged bytes lead them to
+        if isinstance(error, Image.UnidentifiedImageError):
+            return "not an image of a known format" if image else "an empty file"
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+class Here:
+    """Runs tasks one by one in this process."""
+
+    def run(self, tasks: Iterable[tuple[Any, Task]]) -> Iterator[tuple[Any, Prepared]]:
+        """(key, task) -> (key, prepared), in the same order."""
+        for key, task in tasks:
+            yield key, prepare(task)
+
+
+class Processes:
+    """Runs tasks in processes of this machine. At most num_workers + 2 results are held at a time."""
+
+    def __init__(self, num_workers: int):
+        # Not forked: the progress bar and Arrow have threads, and some remote file systems cannot be forked.
+        context = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_follow_parent)
+        self.ahead = num_workers + _AHEAD
+
+    def run(self, tasks: Iterable[tuple[Any, Task]]) -> Iterator[tuple[Any, Prepared]]:
+        """(key, task) -> (key, prepared), in the same order. Raises UserError if a process dies."""
+        try:
+            yield from _in_order(
+                tasks, lambda task: self.pool.submit(prepare, task), lambda future: future.result(), self.ahead
+            )
+        except BrokenProcessPool as error:
+            raise UserError(
+                "A worker process died, most likely for lack of memory: run the same command with fewer --workers"
+            ) from error
+
+    def close(self) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+
+class Ray:
+    """Runs tasks on a Ray cluster: address, or "local" for num_workers processes of this machine.
+
+    Images are read by the cluster's nodes; record batches are written by this process. Raises UserError if Ray is not
+    installed or the address does not answer.
+    """
+
+    def __init__(self, address: str, num_workers: int):
+        try:
+            import ray
+        except ImportError as error:
+            raise UserError(
+                "--ray needs Ray: pip install ray (or pip install -e '.[ray]' in this repository)"
+            ) from error
+        self.ray = ray
+        options = {"log_to_driver": False, "configure_logging": False}
+        if address == "local":
+            options |= {"num_cpus": num_workers, "include_dashboard": False}
+        else:
+            import vlc
+            import write_arrow
+
+            options |= {"runtime_env": {"py_modules": [vlc, write_arrow]}}  # nodes may not have this suite installed
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, ValueError) as error:
+            raise UserError(f"--ray {address}: {error}") from error
+        self.prepare = ray.remote(prepare)
+        self.ahead = int(ray.cluster_resources().get("CPU", 1)) + _AHEAD
+
+    def run(self, tasks: Iterable[tuple[Any, Task]]) -> Iterator[tuple[Any, Prepared]]:
+        """(key, task) -> (key, prepared), in the same order."""
+        try:
+            yield from _in_order(tasks, self.prepare.remote, self.ray.get, self.ahead)
+        except self.ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from error
+            raise
+
+    def close(self) -> None:
+        self.ray.shutdown()
+
+
+Workers = Here | Processes | Ray
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def workers(num_workers: int, ray_address: str | None = None) -> Iterator[Workers]:
+    """Who reads images during the block."""
+    if ray_address is None and num_workers == 1:
+        yield Here()
+        return
+    crew = Processes(num_workers) if ray_address is None else Ray(ray_address, num_workers)
+    try:
+        yield crew
+    finally:
+        crew.close()
+
+
+def _in_order(
+    tasks: Iterable[tuple[Any, Task]], submit: Callable, result: Callable, ahead: int
+) -> Iterator[tuple[Any, Prepared]]:
+    waiting: deque = deque()
+    for key, task in tasks:
+        waiting.append((key, submit(task)))
+        if len(waiting) >= ahead:
+            key, promise = waiting.popleft()
+            yield key, result(promise)
+    while waiting:
+        key, promise = waiting.popleft()
+        yield key, result(promise)
+
+
+def _follow_parent() -> None:
+    """A worker leaves interruption to its parent, and ends when the parent does, however that happens."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
