@@ -1,6 +1,5 @@
 """The demonstration's baseline and report, on a handful of scenes and two steps of training."""
 
-from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
@@ -9,24 +8,16 @@ import torch
 from demo.__main__ import QUESTION_TYPES, _table
 from demo.baseline import majority_scores
 from demo.report import CURVES, QUESTIONS_OF_TYPE, RECONSTRUCTIONS, Stage, write_report
+from tests import tiny
 from vlc.config import resolve
 from vlc.objectives.mae import patchify, unpatchify
 from vlc.run import run
 from vlc.settings import Settings
-from write_arrow import emoji_scenes
-from write_arrow.writer import write_table
-
-SIZES = ["--num-train", "40", "--num-val", "8", "--num-test", "40", "--num-held-out", "8"]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("scenes")
-    parser = ArgumentParser()
-    emoji_scenes.add_arguments(parser)
-    for table in emoji_scenes.tables(parser.parse_args(SIZES)):
-        write_table(table, folder)
-    return folder
+    return tiny.write_scenes(tmp_path_factory.mktemp("scenes"), train=40, val=8, test=40, held_out=8)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """A model learns from image and text together, not only a loop runs. What it reaches unseen is asserted by `make demo`."""
 
-from argparse import ArgumentParser
 from dataclasses import replace
 
 import pytest
 import torch
 
+from tests import tiny
 from vlc.config import resolve
 from vlc.data.batch import Batch
 from vlc.data.dataset import Key
@@ -14,20 +14,11 @@ from vlc.optim import build_optimizer, plain_groups
 from vlc.recipes import loss_weights
 from vlc.run import build_data, build_module
 from vlc.settings import Settings
-from write_arrow import emoji_scenes
-from write_arrow.writer import write_table
-
-SIZES = ["--num-train", "24", "--num-val", "4", "--num-test", "4", "--num-held-out", "4"]
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("scenes")
-    parser = ArgumentParser()
-    emoji_scenes.add_arguments(parser)
-    for table in emoji_scenes.tables(parser.parse_args(SIZES)):
-        write_table(table, folder)
-    return str(folder)
+    return str(tiny.write_scenes(tmp_path_factory.mktemp("scenes"), train=24, val=4, test=4, held_out=4))
 
 
 def _train(named: str, scenes: str, steps: int, **updates) -> tuple[VLCModule, Batch]:

@@ -1,6 +1,7 @@
 """Small things made on the spot: images, arrow files of every data set, a two-layer model, settings for a short run."""
 
 import io
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from vlc.data.catalog import CATALOG
 from vlc.data.spec import DatasetSpec
 from vlc.model.sizes import EncoderSize
 from vlc.settings import Settings
+from write_arrow import emoji_scenes, writer
 
 SMALL = EncoderSize(32, 2, 2, 16, decoder_width=16, decoder_depth=1, decoder_heads=2)
 ROWS, TEXTS = 6, 2  # of every table, and of every row
@@ -108,3 +110,13 @@ def settings(*named: str, **updates: Any) -> Settings:
         "val_check_interval": 1.0,
     }
     return Settings.from_config(resolve(*named, **(small | updates)))
+
+
+def write_scenes(folder: Path, **sizes: int) -> Path:
+    """The embedded scenes in small: number of scenes by split."""
+    parser = ArgumentParser()
+    emoji_scenes.add_arguments(parser)
+    words = [word for split, size in sizes.items() for word in (f"--num-{split.replace('_', '-')}", str(size))]
+    for table in emoji_scenes.tables(parser.parse_args(words)):
+        writer.write_table(table, folder)
+    return folder
