@@ -15,7 +15,8 @@ from rich.table import Table as Grid
 from demo.baseline import majority_scores
 from demo.report import Stage, write_report
 from vlc.config import resolve
-from vlc.predictions import write_json
+from vlc.objectives.base import to_json
+from vlc.predictions import write_text
 from vlc.run import run
 from vlc.settings import Settings
 from write_arrow.__main__ import main as write_arrow
@@ -40,7 +41,7 @@ def main() -> None:
     rows = _table(vqa_test.metrics, pretraining_test.metrics, majority)
     _print_table(rows)
     report = write_report(arguments.out / "report.html", rows, pretrained, finetuned)
-    write_json(arguments.out / "table.json", rows)
+    write_text(arguments.out / "table.json", to_json(rows))
     console.print(f"Report: {report}   ({time.perf_counter() - started:.0f} s in all)")
 
     score = 100 * vqa_test.metrics["vqa/test/score"]

@@ -16,7 +16,7 @@ from vlc.recipes import OBJECTIVE_NAMES
 from vlc.settings import ModelSettings
 
 SIZE = EncoderSize(64, 3, 4, 16, decoder_width=32, decoder_depth=2, decoder_heads=4)
-NAMES = ("pretrain", "mlm", "itm", "mlm_full", "itm_full", "vqa")
+NAMES = ("pretrain", "mlm", "itm", "mlm_full", "itm_full", "vqa", "nlvr2")
 
 
 @dataclass
@@ -65,6 +65,7 @@ def load(golden: Path, name: str) -> Golden:
     module = build_module(
         model_settings(loss_names=losses, mask_ratio=config["mask_ratio"], is_pretrain=config["is_pretrain"]),
         splits=("val",),
+        num_images=2 if name == "nlvr2" else 1,
     )
     report = checkpoint.load(module, checkpoint.read(source), complete=True)
     inputs = torch.load(golden / "tiny" / f"{name}_batch.pt", weights_only=True)
@@ -82,14 +83,17 @@ def build_batch(inputs: dict[str, Any], expected: dict[str, Any]) -> Batch:
             "answer_scores": torch.from_numpy(padded_floats(inputs["vqa_scores"])),
             "question_id": torch.tensor(inputs["qid"]),
         }
+    if "answers" in inputs:
+        fields = {"truth": torch.tensor(inputs["answers"]).long(), "identifier": [f"dev-0-{n}-0" for n in range(4)]}
+    pair = [inputs[name] for name in ("image", "image_0", "image_1") if name in inputs]
     return Batch(
-        images=inputs["image"][:, None],
+        images=torch.stack(pair, dim=1),
         index=torch.arange(4),
         split="val",
         text=Text(inputs["text_ids"], inputs["text_masks"]),
         masked_text=MaskedText(Text(inputs["text_ids_mlm"], inputs["text_masks"]), positions, labels[positions]),
         noise=_noise(inputs, expected),
-        negative_images=inputs["false_image_0"][:, None],
+        negative_images=inputs["false_image_0"][:, None] if "false_image_0" in inputs else None,
         match_draw=expected["itm_perm"] / 4 if "itm_perm" in expected else None,
         fields=fields,
     )

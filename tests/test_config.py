@@ -141,7 +141,7 @@ def test_sizes_follow_from_the_name_of_the_vit():
         ({"mlm_prob": 0}, "mlm_prob=0"),
         ({"loss_names": loss_weights()}, "loss_names=.*at least one objective"),
         ({"loss_names": loss_weights(mlm=-1)}, "loss_names.mlm=-1"),
-        ({"loss_names": {"mlm": 1, "mpp": 1}}, "Unknown objective in loss_names 'mpp'.*itm, mae, mlm, vqa"),
+        ({"loss_names": {"mlm": 1, "mpp": 1}}, "Unknown objective in loss_names 'mpp'.*itm, mae, mlm, nlvr2, vqa"),
         (
             {"loss_names": loss_weights(mae=1), "use_mae": True, "mask_ratio": 0.0},
             "loss_names.mae=1 needs dropped patches",

@@ -7,7 +7,7 @@ import torch
 
 from tests import golden_models
 from vlc.formats import VLC_RELEASE
-from vlc.objectives.base import Passes, View
+from vlc.objectives.base import Passes, View, accuracy
 from vlc.objectives.itm import ITM
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
@@ -30,6 +30,7 @@ def test_features(case):
     name, golden = case
     passes = Passes(golden.module.encoder, golden.batch, golden.module.settings.dropped_ratio)
     views = {"mlm.": lambda: passes(View(masked_text=True)), "vqa.": passes, "itm.": lambda: _matching(golden, passes)}
+    views |= {f"infer{place + 1}.": lambda place=place: passes(View(image=place)) for place in (0, 1)}
     seen = 0
     for prefix, encode in views.items():
         if f"{prefix}text_feats" not in golden.expected:
@@ -43,7 +44,7 @@ def test_features(case):
             assert torch.equal(encoded.patches.dropped, expected[f"{prefix}mae_mask"])
             assert torch.equal(encoded.patches.restore, expected[f"{prefix}mae_ids_restore"])
         seen += 1
-    assert seen == {"pretrain": 2}.get(name, 1)
+    assert seen == {"pretrain": 2, "nlvr2": 2}.get(name, 1)
 
 
 def _matching(golden, passes):
@@ -68,6 +69,9 @@ def test_logits_and_losses(case):
     if "mae" in outcomes:
         torch.testing.assert_close(outcomes["mae"].logits, expected["mlm.mae_pred"], **CLOSE)
         torch.testing.assert_close(outcomes["mae"].loss, expected["mae_loss"], **CLOSE)
+    if "nlvr2" in outcomes:
+        torch.testing.assert_close(outcomes["nlvr2"].logits, expected["nlvr2_logits"], **CLOSE)
+        torch.testing.assert_close(outcomes["nlvr2"].loss, expected["nlvr2_loss"], **CLOSE)
     if "vqa" in outcomes:
         torch.testing.assert_close(outcomes["vqa"].logits, expected["vqa_logits"], **CLOSE)
         torch.testing.assert_close(outcomes["vqa"].loss, expected["vqa_loss"], **CLOSE)
@@ -86,7 +90,7 @@ def test_gradients(case):
         if f"grad.{theirs}" in golden.expected:
             torch.testing.assert_close(parameter.grad, golden.expected[f"grad.{theirs}"], rtol=1e-4, atol=1e-6)
             compared += 1
-    assert compared >= 7
+    assert compared >= 6
     assert compared == sum(key.startswith("grad.") for key in golden.expected)
     words = golden.module.encoder.text_embeddings.word_embeddings.weight
     assert not words.grad[0].any(), "the padding row learns nothing"
@@ -95,6 +99,8 @@ def test_gradients(case):
 def test_validation_metrics(case, golden):
     name, model = case
     expected = json.loads((golden / "tiny/val_metrics.json").read_text())[name]["epoch"]
+    if name == "nlvr2":
+        pytest.skip("its batch mixes two splits, which here never meet: see test_nlvr2_metrics")
     model.module._evaluate(model.batch)
     values = model.module._computed_ratios()
     named = {key.removesuffix("_epoch"): value for key, value in expected.items()}
@@ -103,3 +109,12 @@ def test_validation_metrics(case, golden):
         key: float(value) for key, value in values.items()
     }
     assert float(model.module.the_metric(values)) == pytest.approx(the_metric, rel=1e-4)
+
+
+def test_nlvr2_metrics(golden):
+    expected = json.loads((golden / "tiny/val_metrics.json").read_text())["nlvr2"]["epoch"]
+    model = golden_models.load(golden, "nlvr2")
+    logits, truth = model.module.outcomes(model.batch)["nlvr2"].logits, model.batch.fields["truth"]
+    for split, rows in (("dev", slice(0, 2)), ("test", slice(2, 4))):  # the published code calls test1 "test"
+        total, count = accuracy(logits[rows], truth[rows])
+        assert float(total) / count == pytest.approx(expected[f"nlvr2/{split}/accuracy_epoch"])

@@ -28,6 +28,10 @@ _VALUES = {
     "answer_scores": lambda number: [1.0, 0.3],
     "question_types": lambda number: ("count", "where")[number % 2],
 }
+_VALUES_OF_PAIRS = {
+    "answers": lambda number: str(number % 3 == 0),
+    "identifiers": lambda number: f"dev-{number // 8}-{number // 2 % 4}-{number % 2}",
+}
 
 
 def image_bytes(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "JPEG") -> bytes:
@@ -52,8 +56,11 @@ def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) ->
     wanted = {column.name for column in spec.fields.values()} | (
         {"answers"} if "answer_labels" in spec.fields else set()
     )
+    values = _VALUES_OF_PAIRS if len(spec.images) == 2 else _VALUES
+    if len(spec.images) == 2:
+        columns["identifier"] = [f"dev-{number // 4}-{number % 4}" for number in numbers]
     for column in sorted(wanted):
-        value = _VALUES[column]
+        value = values[column]
         columns[column] = [[value(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
     if split in spec.unlabelled:
         columns |= {name: [[] for _ in numbers] for name in ("answers", "answer_labels", "answer_scores")}
@@ -81,7 +88,10 @@ def write_dataset(folder: Path, name: str, num_rows: int = ROWS) -> Path:
 
 def write_catalog(folder: Path) -> Path:
     for name in CATALOG:
-        if name == "emoji_scenes_vqa" or not (folder / f"{CATALOG[name].tables['train'][0]}.arrow").exists():
+        if (
+            name == "emoji_scenes_vqa"
+            or not (folder / f"{next(iter(CATALOG[name].tables.values()))[0]}.arrow").exists()
+        ):
             write_dataset(folder, name)
     for stem in ("train", "val", "test", "held_out"):  # one file serves both readings of the scenes
         _add_captions(folder / f"emoji_scenes_{stem}.arrow")

@@ -52,10 +52,19 @@ class DataModule(LightningDataModule):
         self.tokenizer = None if settings.image_only else load_tokenizer(settings.tokenizer)
         specs = {name: CATALOG[name] for name in settings.datasets}
         _check_fields(specs, needs)
+        if not test_only and not any("train" in spec.tables for spec in specs.values()):
+            raise UserError(f"datasets={list(specs)} have no training split: pass test_only=True")
         self.train = None if test_only else self._dataset("train", training=True)
-        wanted = [spec.test if test_only else spec.validation for spec in specs.values()]
+        wanted = [spec.test if test_only else spec.validated(settings.published_splits) for spec in specs.values()]
         names = list(dict.fromkeys(name for splits in wanted for name in splits))
         self.evaluation = {name: self._dataset(name) for name in names}
+        # The splits that select the checkpoint: all that are validated, or the one that the published code selected by.
+        published = settings.published_splits
+        self.selecting = {
+            name
+            for spec in specs.values()
+            for name in spec.validated(published)[-1 if published and spec.published_validation else 0 :]
+        }
         if test_only and not names:
             raise UserError(f"test_only=True, but datasets={list(specs)} have no test split")
 
@@ -151,6 +160,11 @@ def _leave_interrupts_to_the_main_process(worker: int) -> None:
 
 
 def _check_fields(specs: dict, needs: Needs) -> None:
+    for name, spec in specs.items():
+        if len(spec.images) != needs.images:
+            raise UserError(
+                f"The objectives need {needs.images} image(s) for each text, data set {name!r} has {len(spec.images)}"
+            )
     for field in sorted(needs.fields | needs.ids):
         for name, spec in specs.items():
             if field not in spec.fields:

@@ -1,6 +1,6 @@
 """The one place that weighs, sums and logs; nothing here knows a task."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,8 +31,9 @@ def objective_needs(settings: ModelSettings) -> Needs:
 class VLCModule(LightningModule):
     """Encoder and active objectives. loss = sum of weight * objective loss.
 
-    optim may be None for a module that is only evaluated. answers: the answer vocabulary by label. splits: names of the
-    splits that are evaluated, for which metrics are kept. config: written into checkpoints.
+    optim may be None for a module that is only evaluated. num_images: of an example. answers: the answer vocabulary by
+    label. splits: names of the splits that are evaluated, for which metrics are kept; selecting: those of them that
+    select the checkpoint, by default all. config: written into checkpoints.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class VLCModule(LightningModule):
         answers: tuple[str, ...] = (),
         optim: OptimSettings | None = None,
         splits: tuple[str, ...] = (),
+        selecting: Collection[str] = (),
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.settings, self.optim_settings, self.seed = settings, optim, seed
+        self.selecting = frozenset(selecting or splits)
         self.extras = {"config": dict(config or {}), "answers": list(answers)}
         self.encoder = Encoder(
             settings.size,
@@ -155,13 +158,15 @@ class VLCModule(LightningModule):
         return values
 
     def the_metric(self, values: Mapping[str, Tensor]) -> Tensor:
-        """What selects checkpoints: the sum of the objectives' headlines over the splits, higher is better.
+        """What selects checkpoints: the sum of the objectives' headlines over the selecting splits, higher is better.
 
         Where no objective has one (reconstruction alone), the negative sum of the losses.
         """
         headlines, losses = [], []
         for key, value in values.items():
-            name, _, metric = key.split("/", 2)
+            name, split, metric = key.split("/", 2)
+            if split not in self.selecting:
+                continue
             if metric == self.objectives[name].headline:
                 headlines.append(value)
             elif metric == "loss":

@@ -1,6 +1,5 @@
 """Gathering the records of an evaluated split from all processes, and writing them."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,19 @@ from vlc.objectives.base import Objective
 def write_predictions(
     objective: Objective, name: str, records: list[dict[str, Any]], folder: str | Path | None
 ) -> dict[str, float]:
-    """Gather records, let the first process write the submission FOLDER/NAME.json; returns the split's summary.
+    """Gather records, let the first process write the submission FOLDER/NAME.KIND; returns the split's summary.
 
     The file appears whole or not at all. Without a folder nothing is written.
     """
     records = gather_lists(records)
     if records and folder and is_first_process():
-        write_json(Path(folder) / f"{name}.json", objective.submission(records))
+        kind, content = objective.submission(records)
+        write_text(Path(folder) / f"{name}.{kind}", content)
     return objective.summary(records)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_text(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+    partial.write_text(content, encoding="utf-8")
     os.replace(partial, path)

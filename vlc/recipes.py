@@ -5,7 +5,7 @@ The names and values of `task_mlm_itm_mae`, `task_finetune_*_mae_randaug` and `s
 
 from typing import Any
 
-OBJECTIVE_NAMES = ("itm", "mlm", "mae", "vqa")
+OBJECTIVE_NAMES = ("itm", "mlm", "mae", "vqa", "nlvr2")
 
 
 def loss_weights(**weights: float) -> dict[str, float]:
@@ -67,6 +67,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_epoch": 10,
         "val_check_interval": 0.1,
         "lr_mult": 10,
+    },
+    "task_finetune_nlvr2_mae_randaug": {
+        **_FINETUNE,
+        "exp_name": "finetune_nlvr2_randaug",
+        "datasets": ["nlvr2"],
+        "loss_names": loss_weights(nlvr2=1),
+        "batch_size": 128,
+        "max_epoch": 20,
     },
     "task_pretrain_emoji": {
         **_EMOJI,

@@ -77,9 +77,11 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         max_text_len=settings.data.max_text_len,
         vocab_size=vocab_size,
         pad_token_id=pad_token_id,
+        num_images=data.needs.images,
         answers=tuple(answers),
         optim=settings.optim,
         splits=tuple(data.evaluation),
+        selecting=data.selecting,
         seed=settings.run.seed,
         config=settings.as_config(),
     )

@@ -15,6 +15,7 @@ SCHEMA = pa.schema(
         "identifier": pa.string(),
     }
 )
+_OURS = SCHEMA.append(pa.field("identifiers", pa.list_(pa.string())))  # the whole name of each sentence, for the scorer
 _TABLES = {
     "nlvr2_train": "train.json",
     "nlvr2_dev": "dev.json",
@@ -35,7 +36,7 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
         pairs = conversion.groups()
         for entry in conversion.lines(path):
             identifier, sentence, label = conversion.pick(entry, path, "identifier", "sentence", "label")
-            pairs.add(identifier.rpartition("-")[0], [sentence, label, entry.get("directory")])
+            pairs.add(identifier.rpartition("-")[0], [sentence, label, entry.get("directory"), identifier])
         plans = conversion.plans()
         for pair, sentences in pairs:
             split = pair.partition("-")[0]
@@ -50,10 +51,11 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
                 continue
             plans.append(
                 images,
-                questions=[sentence for sentence, _, _ in sentences],
-                answers=[str(label) for _, label, _ in sentences],
+                questions=[sentence for sentence, *_ in sentences],
+                answers=[str(label) for _, label, *_ in sentences],
                 identifier=pair,
+                **({} if conversion.compat else {"identifiers": [identifier for *_, identifier in sentences]}),
             )
         conversion.notes.append(f"{stem}: {plans.num_planned:,} pairs, {pairs.num_values:,} sentences")
-        made += conversion.table(stem, SCHEMA, plans)
+        made += conversion.table(stem, SCHEMA if conversion.compat else _OURS, plans)
     return made

@@ -1,5 +1,6 @@
 """Losses and metrics of the objectives, on numbers worked out by hand."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -139,7 +140,8 @@ def test_vqa_predictions(batch):
     assert [record["answer"] for record in records] == ["no", "yes", "unknown", "no"]
     assert [record["score"] for record in records] == pytest.approx([1.0, 0.6, 1.0, 0.0])
     assert objective.summary(records) == pytest.approx({"score/count": 1.0, "score/where": 0.3})
-    assert objective.submission(records)[1] == {"question_id": 11, "answer": "yes"}
+    kind, text = objective.submission(records)
+    assert (kind, json.loads(text)[1]) == ("json", {"question_id": 11, "answer": "yes"})
 
 
 def test_vqa_without_labels_predicts_and_scores_nothing(encoder, batch):

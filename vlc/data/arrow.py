@@ -160,8 +160,11 @@ class ArrowSplit:
     def field(self, where: Location, name: str):
         """Value of a catalogue field for this sample, as a Python object."""
         column = self.spec.fields[name]
+        if column.fallback and column.name not in self._batches[where.batch].schema.names:
+            column = column.fallback
         cell = self._cell(where, column.name)
-        return cell.values[where.text].as_py() if column.per_text else cell.as_py()
+        value = cell.values[where.text].as_py() if column.per_text else cell.as_py()
+        return f"{value}-{where.text}" if column.numbered else value
 
     def _cell(self, where: Location, column: str) -> pa.Scalar:
         return self._batches[where.batch].column(column)[where.row]

@@ -94,6 +94,7 @@ class Needs:
 
     fields: supervision, absent on unlabelled splits. ids: present on every split. optional: read where provided.
     noise: number of masked passes with patch noise of their own. matching: wrong images for image-text matching.
+    images: how many images belong to an example.
     """
 
     fields: frozenset[str] = frozenset()
@@ -102,6 +103,7 @@ class Needs:
     masked_text: bool = False
     noise: int = 0
     matching: bool = False
+    images: int = 1
 
     def __or__(self, other: "Needs") -> "Needs":
         return Needs(
@@ -111,4 +113,5 @@ class Needs:
             self.masked_text or other.masked_text,
             max(self.noise, other.noise),
             self.matching or other.matching,
+            max(self.images, other.images),
         )

@@ -1,12 +1,24 @@
 """CATALOG: every data set the suite reads, a row each. Adding one is adding a row."""
 
-from vlc.data.spec import Column, DatasetSpec, integers, padded_floats, padded_integers
+from vlc.data.spec import Column, DatasetSpec, integers, padded_floats, padded_integers, truths
 
 _VQA_FIELDS = {
     "question_id": Column("question_id", collate=integers),
     "answer_labels": Column("answer_labels", collate=padded_integers),
     "answer_scores": Column("answer_scores", collate=padded_floats),
 }
+
+
+_NLVR2_FIELDS = {
+    "truth": Column("answers", collate=truths),
+    # Published files name the pair of images alone; its sentences are numbered as they stand.
+    "identifier": Column("identifiers", fallback=Column("identifier", per_text=False, numbered=True)),
+}
+
+
+def _nlvr2(tables: dict[str, tuple[str, ...]], **options) -> DatasetSpec:
+    images = ("image_0", "image_1")
+    return DatasetSpec("nlvr2", tables, "questions", images, fields=_NLVR2_FIELDS, unique_texts=False, **options)
 
 
 def _captions(writer: str, train: tuple[str, ...], **options) -> DatasetSpec:
@@ -64,6 +76,27 @@ CATALOG: dict[str, DatasetSpec] = {
         fields=_VQA_FIELDS,
         unique_texts=False,
         unlabelled=frozenset({"test", "test-dev"}),
+    ),
+    "vgqa": DatasetSpec(
+        "vgqa",
+        {"train": ("vgqa_train",)},
+        text="questions",
+        fields=_VQA_FIELDS,
+        unique_texts=False,
+        validation=(),
+        test=(),
+    ),
+    # -- pairs of images
+    "nlvr2": _nlvr2(
+        {"train": ("nlvr2_train",), "dev": ("nlvr2_dev",), "test1": ("nlvr2_test1",)},
+        validation=("dev",),
+        test=("dev", "test1"),
+        published_validation=("dev", "test1"),
+    ),
+    "nlvr2_subsets": _nlvr2(
+        {name: (f"nlvr2_{name}",) for name in ("balanced_dev", "unbalanced_dev", "balanced_test1", "unbalanced_test1")},
+        validation=(),
+        test=("balanced_dev", "unbalanced_dev", "balanced_test1", "unbalanced_test1"),
     ),
     # -- embedded data
     "emoji": DatasetSpec(

@@ -12,6 +12,11 @@ def integers(cells: list[int]) -> np.ndarray:
     return np.array(cells, dtype=np.int64)
 
 
+def truths(cells: list[str]) -> np.ndarray:
+    """Cells of "True" or "False" -> (B,) int64, 1 = true."""
+    return np.array([cell == "True" for cell in cells], dtype=np.int64)
+
+
 def padded_integers(cells: list[list[int]]) -> np.ndarray:
     """Cells of several numbers -> (B, longest) int64, padded with 0. Pair it with padded scores of 0."""
     return _pad(cells, np.int64)
@@ -34,12 +39,15 @@ class Column:
     """One annotation column.
 
     per_text: the cell holds one value for each text of the row. collate: cells of a batch -> the batch's field, a list
-    or an array that becomes a tensor (a module-level function: worker processes pickle it).
+    or an array that becomes a tensor (a module-level function: worker processes pickle it). numbered: the value is
+    followed by a dash and the number of the text in its row. fallback: read where a file lacks the column.
     """
 
     name: str
     per_text: bool = True
     collate: Callable[[list], Any] = list
+    numbered: bool = False
+    fallback: "Column | None" = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,8 @@ class DatasetSpec:
     unique_texts: repeated texts of a row count once.
     unlabelled: splits whose answers are withheld (server-scored test sets); they carry ids only.
     validation, test: splits that are evaluated during training, and with test_only.
-    published: the splits as the published code used them, where it validated on test data.
+    published: the splits as the published code used them, where it validated on test data; published_validation: which
+    ones it validated on, the last of them selecting the checkpoint, where that differs.
     writer: the name `python -m write_arrow` knows it by.
     """
 
@@ -67,11 +76,17 @@ class DatasetSpec:
     validation: tuple[str, ...] = ("val",)
     test: tuple[str, ...] = ("test",)
     published: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    published_validation: tuple[str, ...] = ()
 
     def splits(self, published: bool = False) -> dict[str, tuple[str, ...]]:
         """Split -> stems; with `published`, as the published code read them."""
         return {**self.tables, **(self.published if published else {})}
 
+    def validated(self, published: bool = False) -> tuple[str, ...]:
+        """The splits that are evaluated during training; with `published`, those of the published code."""
+        return (published and self.published_validation) or self.validation
+
     def columns(self, fields: frozenset[str]) -> set[str]:
         """Arrow columns that reading the given fields needs, texts and images included."""
-        return {self.text, *self.images, *(self.fields[name].name for name in fields if name in self.fields)}
+        read = [self.fields[name] for name in fields if name in self.fields]
+        return {self.text, *self.images, *((column.fallback or column).name for column in read)}

@@ -4,6 +4,7 @@ from vlc.objectives.base import Objective
 from vlc.objectives.itm import ITM
 from vlc.objectives.mae import MAE
 from vlc.objectives.mlm import MLM
+from vlc.objectives.nlvr2 import NLVR2
 from vlc.objectives.vqa import VQA
 
-OBJECTIVES: dict[str, type[Objective]] = {"mlm": MLM, "mae": MAE, "itm": ITM, "vqa": VQA}
+OBJECTIVES: dict[str, type[Objective]] = {"mlm": MLM, "mae": MAE, "itm": ITM, "vqa": VQA, "nlvr2": NLVR2}

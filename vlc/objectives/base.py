@@ -1,5 +1,6 @@
 """The plug between the encoder and what is learnt: views, shared passes, outcomes and the Objective itself."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -113,9 +114,13 @@ class Objective(nn.Module):
         """Further metrics of a whole split, from its records."""
         return {}
 
-    def submission(self, records: list[dict[str, Any]]) -> Any:
-        """The records in the format of the task's evaluation server."""
-        return records
+    def submission(self, records: list[dict[str, Any]]) -> tuple[str, str]:
+        """The records as the task's evaluation server or scorer takes them: kind of file, and its content."""
+        return "json", to_json(records)
+
+
+def to_json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, indent=1)
 
 
 def mean_ratio(mean: Tensor, count: int) -> Ratio:

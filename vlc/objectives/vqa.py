@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vlc.data.batch import Batch, Needs
 from vlc.errors import UserError
-from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Ratio, classifier, mean_ratio
+from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Ratio, classifier, mean_ratio, to_json
 
 
 def soft_targets(labels: Tensor, scores: Tensor, num_answers: int) -> Tensor:
@@ -79,6 +79,7 @@ class VQA(Objective):
                 by_type.setdefault(record["question_type"], []).append(record["score"])
         return {f"score/{kind}": sum(scores) / len(scores) for kind, scores in sorted(by_type.items())}
 
-    def submission(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The list that the VQA evaluation server takes."""
-        return [{"question_id": record["question_id"], "answer": record["answer"]} for record in records]
+    def submission(self, records: list[dict[str, Any]]) -> tuple[str, str]:
+        """The JSON list that the VQA evaluation server takes."""
+        kept = ("question_id", "answer")
+        return "json", to_json([{key: record[key] for key in kept} for record in records])

@@ -1,0 +1,113 @@
+"""NLVR2: pairs of images, consistency, the scorer's file."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+
+from tests import tiny
+from vlc.checkpoint import load, read
+from vlc.data.arrow import ArrowSplit
+from vlc.data.batch import Batch
+from vlc.data.catalog import CATALOG
+from vlc.objectives import NLVR2
+from vlc.objectives.base import HeadOptions, Outcome
+from vlc.recipes import loss_weights
+from vlc.run import build_data, build_module, run
+
+
+def _objective() -> NLVR2:
+    return NLVR2(HeadOptions(width=32, vocab_size=20, num_patches=4, size=tiny.SMALL))
+
+
+RECORDS = [
+    {"identifier": "dev-850-0-0", "answer": True, "right": True},
+    {"identifier": "dev-850-1-0", "answer": False, "right": True},
+    {"identifier": "dev-850-0-1", "answer": True, "right": True},
+    {"identifier": "dev-850-1-1", "answer": True, "right": False},
+    {"identifier": "dev-851-1-1", "answer": True, "right": True},
+]
+
+
+def test_consistency_counts_sentences_that_are_always_judged_rightly():
+    assert _objective().summary(RECORDS) == {"consistency": 2 / 3}
+
+
+def test_without_labels_there_is_no_consistency():
+    assert _objective().summary([{"identifier": "test1-0-0-0", "answer": True, "right": None}]) == {}
+
+
+def test_the_scorers_file():
+    assert _objective().submission(RECORDS[:2]) == ("csv", "dev-850-0-0,True\ndev-850-1-0,False\n")
+
+
+def test_predictions():
+    batch = Batch(
+        images=torch.zeros(2, 2, 3, 32, 32),
+        index=torch.arange(2),
+        split="dev",
+        fields={"truth": torch.tensor([1, 1]), "identifier": ["a-0-0-0", "a-0-1-0"]},
+    )
+    records = _objective().predict(Outcome(torch.zeros(()), {}, torch.tensor([[0.0, 1.0], [1.0, 0.0]])), batch)
+    assert records == [
+        {"identifier": "a-0-0-0", "answer": True, "right": True},
+        {"identifier": "a-0-1-0", "answer": False, "right": False},
+    ]
+
+
+def test_files_without_whole_names_number_their_sentences(arrows, tmp_path):
+    columns = pa.ipc.open_file(str(arrows / "nlvr2_dev.arrow")).read_all().to_pydict()
+    ours = _identifiers(arrows / "nlvr2_dev.arrow")
+    del columns["identifiers"]
+    assert _identifiers(tiny.write_table(tmp_path / "old.arrow", columns)) == ours
+
+
+def _identifiers(path) -> list[str]:
+    spec = CATALOG["nlvr2"]
+    split = ArrowSplit([path], spec, "nlvr2", spec.columns(frozenset(spec.fields)))
+    return [split.field(split.locate(sample), "identifier") for sample in range(len(split))]
+
+
+def test_images_are_told_apart_and_their_order_matters(arrows, small_vit):
+    settings = tiny.settings("task_finetune_nlvr2_mae_randaug", data_root=str(arrows), vit=small_vit)
+    data = build_data(settings)
+    module = build_module(settings, data).eval()
+    assert module.encoder.token_types.weight.shape[0] == 3
+    batch = module.on_after_batch_transfer(data.evaluation["dev"][[(0, 0), (0, 1)]], 0)
+    with torch.no_grad():
+        torch.nn.init.normal_(module.encoder.token_types.weight)
+        torch.nn.init.normal_(module.objectives["nlvr2"].classifier[3].weight)
+        logits = module.outcomes(batch)["nlvr2"].logits
+        swapped = module.outcomes(Batch(batch.images.flip(1), batch.index, "dev", batch.text, fields=batch.fields))
+    assert not torch.allclose(swapped["nlvr2"].logits, logits, atol=1e-4)
+
+
+def test_a_model_of_one_image_starts_the_second_like_the_first(arrows, small_vit, tmp_path):
+    options = {"data_root": str(arrows), "vit": small_vit, "log_dir": str(tmp_path)}
+    one = run(tiny.settings(datasets=["coco"], loss_names=loss_weights(mlm=1), mlm_prob=0.5, **options))
+    settings = tiny.settings("task_finetune_nlvr2_mae_randaug", **options)
+    module = build_module(settings, build_data(settings))
+    report = load(module, read(f"{one['log_dir']}/checkpoints/last.ckpt"))
+    assert report.resized == ["encoder.token_types.weight"]
+    types = module.encoder.token_types.weight
+    assert torch.equal(types[1], types[2])
+
+
+def test_splits_report_under_their_own_names_and_dev_selects(arrows, small_vit, tmp_path):
+    options = {"data_root": str(arrows), "vit": small_vit, "log_dir": str(tmp_path)}
+    usual = run(tiny.settings("task_finetune_nlvr2_mae_randaug", **options, max_steps=2))
+    assert usual["val/the_metric"] == usual["nlvr2/dev/accuracy"]
+    assert "nlvr2/test1/accuracy" not in usual
+    published = run(tiny.settings("task_finetune_nlvr2_mae_randaug", "data_published_splits", **options, max_steps=2))
+    assert published["val/the_metric"] == published["nlvr2/test1/accuracy"]
+    saved = f"{usual['log_dir']}/checkpoints/last.ckpt"
+    tested = run(tiny.settings("task_finetune_nlvr2_mae_randaug", **options, test_only=True, load_path=saved))
+    assert {"nlvr2/dev/consistency", "nlvr2/test1/accuracy"} <= set(tested)
+    lines = Path(tested["log_dir"], "nlvr2_test1.csv").read_text().splitlines()
+    assert len(lines) == tiny.ROWS * tiny.TEXTS
+    subsets = run(
+        tiny.settings(
+            "task_finetune_nlvr2_mae_randaug", **options, datasets=["nlvr2_subsets"], test_only=True, load_path=saved
+        )
+    )
+    assert "nlvr2/balanced_test1/accuracy" in subsets

@@ -1,0 +1,58 @@
+"""NLVR2: is a sentence true of two images? (Suhr et al. 2019)"""
+
+import csv
+import io
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from vlc.data.batch import Batch, Needs
+from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, View, accuracy, classifier, mean_ratio
+
+
+class NLVR2(Objective):
+    """The sentence with the left and with the right image, both pooled features together classified; logits (B, 2).
+
+    Class 1 = true. The images carry token types 1 and 2.
+    """
+
+    needs = Needs(fields=frozenset({"truth"}), ids=frozenset({"identifier"}), images=2)
+    metrics = ("loss", "accuracy")
+    headline = "accuracy"
+    task_head = True
+
+    def __init__(self, options: HeadOptions):
+        super().__init__(options)
+        self.classifier = classifier(2 * options.width, 2 * options.width, 2)
+
+    def forward(self, passes: Passes, batch: Batch) -> Outcome:
+        pooled = [passes(View(image=place)).pooled for place in (0, 1)]
+        logits = self.classifier(torch.cat(pooled, dim=-1))
+        labels = batch.fields.get("truth")
+        if labels is None:
+            return Outcome(None, {}, logits)
+        loss = F.cross_entropy(logits.float(), labels)
+        return Outcome(loss, {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}, logits)
+
+    def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
+        """identifier of the sentence, answer, and on labelled splits whether it is right."""
+        said = outcome.logits.argmax(1)
+        right = [None] * len(said) if outcome.loss is None else (said == batch.fields["truth"]).tolist()
+        rows = zip(batch.fields["identifier"], said.tolist(), right, strict=True)
+        return [{"identifier": name, "answer": bool(answer), "right": hit} for name, answer, hit in rows]
+
+    def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
+        """Consistency: the share of sentences that are judged rightly of every pair of images they come with."""
+        judged: dict[str, list[bool]] = {}
+        for record in records:
+            if record["right"] is not None:
+                split, group, _, sentence = record["identifier"].rsplit("-", 3)
+                judged.setdefault(f"{split}-{group}-{sentence}", []).append(record["right"])
+        return {"consistency": sum(map(all, judged.values())) / len(judged)} if judged else {}
+
+    def submission(self, records: list[dict[str, Any]]) -> tuple[str, str]:
+        """The public scorer's CSV: identifier,True or False."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows((record["identifier"], record["answer"]) for record in records)
+        return "csv", text.getvalue()
