@@ -16,7 +16,7 @@ from vlc.recipes import OBJECTIVE_NAMES
 from vlc.settings import ModelSettings
 
 SIZE = EncoderSize(64, 3, 4, 16, decoder_width=32, decoder_depth=2, decoder_heads=4)
-NAMES = ("pretrain", "mlm", "itm", "mlm_full", "itm_full", "vqa", "nlvr2")
+NAMES = ("pretrain", "mlm", "itm", "mlm_full", "itm_full", "vqa", "nlvr2", "irtr")
 
 
 @dataclass
@@ -85,6 +85,10 @@ def build_batch(inputs: dict[str, Any], expected: dict[str, Any]) -> Batch:
         }
     if "answers" in inputs:
         fields = {"truth": torch.tensor(inputs["answers"]).long(), "identifier": [f"dev-0-{n}-0" for n in range(4)]}
+    false_text = None
+    if "false_text_0" in inputs:
+        parts = [torch.stack([inputs[f"false_text_{n}_{part}"] for n in range(3)], 1) for part in ("ids", "masks")]
+        false_text = Text(*(part.flatten(0, 1) for part in parts))
     pair = [inputs[name] for name in ("image", "image_0", "image_1") if name in inputs]
     return Batch(
         images=torch.stack(pair, dim=1),
@@ -95,6 +99,7 @@ def build_batch(inputs: dict[str, Any], expected: dict[str, Any]) -> Batch:
         noise=_noise(inputs, expected),
         negative_images=inputs["false_image_0"][:, None] if "false_image_0" in inputs else None,
         match_draw=expected["itm_perm"] / 4 if "itm_perm" in expected else None,
+        false_text=false_text,
         fields=fields,
     )
 

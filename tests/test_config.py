@@ -141,11 +141,16 @@ def test_sizes_follow_from_the_name_of_the_vit():
         ({"mlm_prob": 0}, "mlm_prob=0"),
         ({"loss_names": loss_weights()}, "loss_names=.*at least one objective"),
         ({"loss_names": loss_weights(mlm=-1)}, "loss_names.mlm=-1"),
-        ({"loss_names": {"mlm": 1, "mpp": 1}}, "Unknown objective in loss_names 'mpp'.*itm, mae, mlm, nlvr2, vqa"),
+        (
+            {"loss_names": {"mlm": 1, "mpp": 1}},
+            "Unknown objective in loss_names 'mpp'.*irtr, itm, mae, mlm, nlvr2, vqa",
+        ),
         (
             {"loss_names": loss_weights(mae=1), "use_mae": True, "mask_ratio": 0.0},
             "loss_names.mae=1 needs dropped patches",
         ),
+        ({"loss_names": loss_weights(irtr=1)}, "loss_names.irtr needs texts of other images, but draw_false_text=0"),
+        ({"loss_names": loss_weights(mlm=1), "get_recall_metric": True}, "get_recall_metric=True ranks with the head"),
         ({"draw_false_image": 0}, "loss_names.itm needs wrong images, but draw_false_image=0"),
         ({"false_image_source": "web"}, "false_image_source='web' is not valid: expected batch or dataset"),
         ({"num_workers": -1}, "num_workers=-1"),

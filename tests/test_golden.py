@@ -44,7 +44,7 @@ def test_features(case):
             assert torch.equal(encoded.patches.dropped, expected[f"{prefix}mae_mask"])
             assert torch.equal(encoded.patches.restore, expected[f"{prefix}mae_ids_restore"])
         seen += 1
-    assert seen == {"pretrain": 2, "nlvr2": 2}.get(name, 1)
+    assert seen == {"pretrain": 2, "nlvr2": 2, "irtr": 0}.get(name, 1)
 
 
 def _matching(golden, passes):
@@ -72,6 +72,9 @@ def test_logits_and_losses(case):
     if "nlvr2" in outcomes:
         torch.testing.assert_close(outcomes["nlvr2"].logits, expected["nlvr2_logits"], **CLOSE)
         torch.testing.assert_close(outcomes["nlvr2"].loss, expected["nlvr2_loss"], **CLOSE)
+    if "irtr" in outcomes:
+        torch.testing.assert_close(outcomes["irtr"].logits, expected["irtr_scores"], **CLOSE)
+        torch.testing.assert_close(outcomes["irtr"].loss, expected["irtr_loss"], **CLOSE)
     if "vqa" in outcomes:
         torch.testing.assert_close(outcomes["vqa"].logits, expected["vqa_logits"], **CLOSE)
         torch.testing.assert_close(outcomes["vqa"].loss, expected["vqa_loss"], **CLOSE)
@@ -99,8 +102,8 @@ def test_gradients(case):
 def test_validation_metrics(case, golden):
     name, model = case
     expected = json.loads((golden / "tiny/val_metrics.json").read_text())[name]["epoch"]
-    if name == "nlvr2":
-        pytest.skip("its batch mixes two splits, which here never meet: see test_nlvr2_metrics")
+    if name in ("nlvr2", "irtr"):
+        pytest.skip("its batch mixes two splits, or its metric has another name: see the tests below, and the losses")
     model.module._evaluate(model.batch)
     values = model.module._computed_ratios()
     named = {key.removesuffix("_epoch"): value for key, value in expected.items()}

@@ -33,7 +33,13 @@ def _settings(**values) -> OptimSettings:
 
 @pytest.mark.parametrize(
     ("name", "weights"),
-    [("pretrain", {"mlm": 1, "itm": 1, "mae": 1}), ("vqa", {"vqa": 1}), ("vqa_vanilla_lrmult10", {"vqa": 1}), ("nlvr2", {"nlvr2": 1})],
+    [
+        ("pretrain", {"mlm": 1, "itm": 1, "mae": 1}),
+        ("vqa", {"vqa": 1}),
+        ("vqa_vanilla_lrmult10", {"vqa": 1}),
+        ("nlvr2", {"nlvr2": 1}),
+        ("irtr", {"irtr": 1}),
+    ],
 )
 def test_parameter_groups_are_the_published_ones(golden, name, weights):
     published = json.loads((golden / f"optim/param_groups_{name}.json").read_text())

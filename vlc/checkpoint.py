@@ -48,6 +48,7 @@ class LoadReport:
     layout: str
     loaded: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
+    derived: list[str] = field(default_factory=list)  # of the loaded ones, those that start from another parameter
     new: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     misfits: list[str] = field(default_factory=list)  # of the new ones, those that the file has in another shape
@@ -56,9 +57,11 @@ class LoadReport:
         rows = (
             ("loaded", self.loaded, _by_part(self.loaded)),
             ("resized", self.resized, ", ".join(self.resized)),
+            ("started from others", self.derived, ", ".join(self.derived)),
             ("new", self.new, "; ".join([_by_part(self.new), *self.misfits])),
             ("dropped on purpose", self.dropped, _by_part(self.dropped)),
         )
+        rows = [row for row in rows if row[1] or row[0] != "started from others"]
         lines = [f"  {title:<20}{len(names):>4}  {text}".rstrip() for title, names, text in rows]
         return "\n".join([f"Checkpoint {self.path} (layout {self.layout})", *lines])
 
@@ -145,7 +148,12 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False) -
     own = module.state_dict()
     for name, tensor in own.items():
         if name not in checkpoint.state:
-            missing.append(name)
+            source = _STARTS_FROM_MATCH.get(name)
+            if source in checkpoint.state:
+                taken[name] = checkpoint.state[source][1:]
+                report.derived.append(name)
+            else:
+                missing.append(name)
             continue
         value = _fit(name, checkpoint.state[name], tensor)
         if value is None:
@@ -159,6 +167,13 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False) -
     report.dropped += [name for name in checkpoint.state if name not in own]
     module.load_state_dict(taken, strict=False)
     return report
+
+
+# The ranking head of retrieval starts as row 1, "match", of the matching head.
+_STARTS_FROM_MATCH = {
+    "objectives.irtr.rank_output.weight": "objectives.itm.fc.weight",
+    "objectives.irtr.rank_output.bias": "objectives.itm.fc.bias",
+}
 
 
 def _fit(name: str, value: Tensor, tensor: Tensor) -> Tensor | None:

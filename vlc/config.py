@@ -59,7 +59,8 @@ def config():
     false_image_source = "batch"  # where they come from: batch (nothing more to decode), dataset
     draw_false_text = 0  # wrong texts, each sample
     vqav2_label_size = 3129  # number of answers
-    get_recall_metric = False  # rank all images against all texts at each validation
+    get_recall_metric = False  # rank all images against all texts at each validation (of irtr always when it is tested)
+    save_scores = False  # keep the scores of a tested ranking as float16
 
     # data
     data_root = ""  # folder of the arrow files

@@ -97,6 +97,7 @@ class DataModule(LightningDataModule):
             text_encoder=encoder,
             token_hider=encoder and TokenHider(encoder, settings.mlm_prob, settings.whole_word_masking),
             draw_false_image=settings.draw_false_image if settings.false_image_source == "dataset" else 0,
+            draw_false_text=settings.draw_false_text,
         )
 
     def answer_vocabulary(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from vlc.data.batch import Batch, Needs
+from vlc.data.corpus import Corpus
 from vlc.data.transforms import normalize
 from vlc.metrics import Ratio
 from vlc.model.encoder import Encoder
@@ -17,6 +19,7 @@ from vlc.objectives import OBJECTIVES
 from vlc.objectives.base import HeadOptions, Outcome, Passes
 from vlc.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, plain_groups
 from vlc.predictions import write_predictions
+from vlc.retrieval import evaluate
 from vlc.settings import ModelSettings, OptimSettings
 
 
@@ -49,11 +52,15 @@ class VLCModule(LightningModule):
         optim: OptimSettings | None = None,
         splits: tuple[str, ...] = (),
         selecting: Collection[str] = (),
+        get_recall_metric: bool = False,
+        save_scores: bool = False,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.settings, self.optim_settings, self.seed = settings, optim, seed
+        self.ranks_at_validation, self.save_scores = get_recall_metric, save_scores
+        self.ranks_at_test = get_recall_metric or "irtr" in settings.objectives
         self.selecting = frozenset(selecting or splits)
         self.extras = {"config": dict(config or {}), "answers": list(answers)}
         self.encoder = Encoder(
@@ -72,6 +79,7 @@ class VLCModule(LightningModule):
             size=settings.size,
             mae_weight=settings.mae_weight,
             wpa_weight=settings.wpa_weight,
+            pad_token_id=pad_token_id,
             num_answers=settings.vqav2_label_size,
             answers=answers,
         )
@@ -135,6 +143,8 @@ class VLCModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         values = self._computed_ratios()
+        if self.ranks_at_validation and not self.trainer.sanity_checking:
+            values |= self._recalls(None)
         self.log_dict(values)
         self.log("val/the_metric", self.the_metric(values), prog_bar=True)
 
@@ -145,7 +155,27 @@ class VLCModule(LightningModule):
             summary = write_predictions(self.objectives[name], f"{name}_{split}", records, folder)
             values |= {f"{name}/{split}/{metric}": value for metric, value in summary.items()}
         self.records.clear()
+        if self.ranks_at_test:
+            values |= self._recalls(self.trainer.log_dir)
         self.log_dict({name: float(value) for name, value in values.items()})
+
+    def _recalls(self, folder: str | None) -> dict[str, Tensor]:
+        """Recalls of every split that selects or is tested, by the ranking head, or the matching head without one."""
+        name = next(name for name in ("irtr", "itm") if name in self.objectives)
+        values = {}
+        for split, dataset in self.trainer.datamodule.evaluation.items():
+            out = folder and Path(folder) / f"{name}_{split}_ranking"
+            with self.trainer.precision_plugin.forward_context():
+                found = evaluate(
+                    self.encoder,
+                    self.objectives[name].score,
+                    Corpus(dataset),
+                    self.device,
+                    out,
+                    save_scores=self.save_scores,
+                )
+            values |= {f"{name}/{split}/{metric}": torch.tensor(value) for metric, value in found.items()}
+        return values
 
     def _computed_ratios(self) -> dict[str, Tensor]:
         """Every ratio that counted something, and the ratios reset."""
@@ -167,7 +197,8 @@ class VLCModule(LightningModule):
             name, split, metric = key.split("/", 2)
             if split not in self.selecting:
                 continue
-            if metric == self.objectives[name].headline:
+            headline = ("ir_r1", "tr_r1") if self.ranks_at_validation else (self.objectives[name].headline,)
+            if metric in headline:
                 headlines.append(value)
             elif metric == "loss":
                 losses.append(-value)

@@ -82,6 +82,8 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         optim=settings.optim,
         splits=tuple(data.evaluation),
         selecting=data.selecting,
+        get_recall_metric=settings.run.get_recall_metric,
+        save_scores=settings.run.save_scores,
         seed=settings.run.seed,
         config=settings.as_config(),
     )

@@ -106,6 +106,7 @@ class RunSettings:
     fast_dev_run: bool | int
     val_check_interval: int | float
     get_recall_metric: bool
+    save_scores: bool
     num_gpus: int | tuple[int, ...]
     num_nodes: int
     precision: int | str
@@ -194,6 +195,10 @@ def _check(settings: Settings) -> None:
             "loss_names.itm takes wrong images from the batch, but per_gpu_batchsize=1: raise it, or pass "
             "false_image_source=dataset"
         )
+    if "irtr" in objectives and data.draw_false_text == 0:
+        raise UserError("loss_names.irtr needs texts of other images, but draw_false_text=0: pass draw_false_text=15")
+    if run.get_recall_metric and not {"irtr", "itm"} & set(objectives):
+        raise UserError("get_recall_metric=True ranks with the head of irtr or itm: give one of them a weight")
     if data.image_only and set(objectives) != {"mae"}:
         raise UserError(f"image_only=True leaves no text for {', '.join(sorted(set(objectives) - {'mae'}))}")
     _require(data.per_gpu_batchsize > 0, "per_gpu_batchsize", data.per_gpu_batchsize, "the batch size of one device")

@@ -68,6 +68,7 @@ class Batch(_Tensors):
     noise (B, V, P) float32 in [0, 1): one row of patch noise for each of V masked passes.
     negative (B,) int64: for each example the batch row of another image, its own row where there is none.
     negative_images (B, N, 3, H, W): images of other rows of the data set, like `images`.
+    false_text (B * N, L): N texts of other images for each example, grouped by example.
     match_draw (B,) float32 in [0, 1): decides which examples keep their image in image-text matching.
     fields: supervision and ids by name, as the catalogue's columns collate them.
     """
@@ -81,6 +82,7 @@ class Batch(_Tensors):
     negative: Tensor | None = None
     negative_images: Tensor | None = None
     match_draw: Tensor | None = None
+    false_text: Text | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     corrupt: tuple[CorruptImage, ...] = ()  # replaced by other samples; in training only
 
@@ -94,7 +96,7 @@ class Needs:
 
     fields: supervision, absent on unlabelled splits. ids: present on every split. optional: read where provided.
     noise: number of masked passes with patch noise of their own. matching: wrong images for image-text matching.
-    images: how many images belong to an example.
+    images: how many images belong to an example. false_texts: texts of other images, for retrieval.
     """
 
     fields: frozenset[str] = frozenset()
@@ -104,6 +106,7 @@ class Needs:
     noise: int = 0
     matching: bool = False
     images: int = 1
+    false_texts: bool = False
 
     def __or__(self, other: "Needs") -> "Needs":
         return Needs(
@@ -114,4 +117,5 @@ class Needs:
             max(self.noise, other.noise),
             self.matching or other.matching,
             max(self.images, other.images),
+            self.false_texts or other.false_texts,
         )

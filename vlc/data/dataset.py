@@ -35,7 +35,8 @@ class Recipe:
     """How samples are prepared.
 
     transform: image pipeline. num_patches: length of a row of patch noise. text_encoder None: images alone.
-    draw_false_image: wrong images read from the data set for each sample, 0 = taken from the batch.
+    draw_false_image: wrong images read from the data set for each sample, 0 = taken from the batch. draw_false_text:
+    texts of other images for each sample.
     """
 
     transform: Callable[[Any, np.random.Generator], Tensor]
@@ -43,6 +44,7 @@ class Recipe:
     text_encoder: TextEncoder | None
     token_hider: TokenHider | None
     draw_false_image: int = 0
+    draw_false_text: int = 0
 
 
 @dataclass
@@ -104,6 +106,9 @@ class BatchDataset(Dataset):
                 parts["negative_images"] = torch.stack([self._false_images(sample) for sample in samples])
             else:
                 parts["negative"] = torch.tensor([_false_row(number, samples) for number in range(len(samples))])
+        if needs.false_texts:
+            texts = [tokens.ids for sample in samples for tokens in self._false_texts(sample)]
+            parts["false_text"] = recipe.text_encoder.pad(texts)
         return Batch(
             images=torch.stack([sample.images for sample in samples]),
             index=torch.tensor([sample.key.sample for sample in samples]),
@@ -113,7 +118,7 @@ class BatchDataset(Dataset):
             **parts,
         )
 
-    def _sample(self, key: Key, corrupt: list[CorruptImage]) -> _Sample:
+    def _sample(self, key: Key, corrupt: list[CorruptImage], *, texts: bool = True) -> _Sample:
         rng = np.random.default_rng((self.seed, key.epoch, key.sample))
         for _ in range(_ATTEMPTS):
             source, where = self.locate(key.sample)
@@ -129,6 +134,8 @@ class BatchDataset(Dataset):
                 key = Key(key.epoch, int(rng.integers(len(self))))
                 continue
             sample = _Sample(key, source, where, rng, images)
+            if not texts:
+                return sample
             if self.recipe.text_encoder is not None:
                 sample.text = source.text(where)
                 sample.tokens = self.recipe.text_encoder(sample.text)
@@ -157,6 +164,25 @@ class BatchDataset(Dataset):
             f"No wrong image found for the caption {sample.text!r} in {_ATTEMPTS} draws: split {self.name!r} has too few "
             "images, or too many with this caption"
         )
+
+    def _false_texts(self, sample: _Sample) -> list[Tokens]:
+        """draw_false_text texts that do not belong to the sample's image; drawn without regard to each other."""
+        own = set(sample.split.texts(sample.where))
+        texts: list[Tokens] = []
+        for _ in range(_ATTEMPTS * self.recipe.draw_false_text):
+            source, where = self.locate(int(sample.rng.integers(len(self))))
+            text = source.text(where)
+            if text not in own:
+                texts.append(self.recipe.text_encoder(text))
+                if len(texts) == self.recipe.draw_false_text:
+                    return texts
+        raise UserError(
+            f"No texts of other images found for {sample.text!r}: split {self.name!r} has too few that its own image lacks"
+        )
+
+    def image(self, key: Key) -> Tensor:
+        """The first image (3, H, W) uint8 of a sample, without its text."""
+        return self._sample(key, [], texts=False).images[0]
 
     def _collate_fields(self, samples: list[_Sample]) -> dict[str, Any]:
         collated = {}

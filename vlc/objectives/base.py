@@ -80,6 +80,7 @@ class HeadOptions:
     size: EncoderSize
     mae_weight: float = 1.0
     wpa_weight: float = 0.1
+    pad_token_id: int = 0
     num_answers: int = 0
     answers: tuple[str, ...] = ()
 

@@ -35,6 +35,11 @@ class ITM(Objective):
         self.fc = nn.Linear(options.width, 2)
         self.apply(init_bert_weights)
 
+    def score(self, pooled: Tensor) -> Tensor:
+        """Pooled features (N, D) of text-image pairs -> log odds (N,) of a match, for ranking without fine-tuning."""
+        logits = self.fc(pooled)
+        return logits[:, 1] - logits[:, 0]
+
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         labels, images = self._pairs(batch)
         encoded = passes.fresh(batch.text, images, _DRAW)

@@ -1,0 +1,146 @@
+"""Ranking whole splits, against the published recalls."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import golden_models, tiny
+from vlc.checkpoint import load, read
+from vlc.data.batch import Text
+from vlc.data.corpus import Corpus
+from vlc.recipes import loss_weights
+from vlc.retrieval import fold_recalls, rank, recalls, score_matrix
+from vlc.run import build_data, run
+
+NAMES = ("ir_r1", "ir_r5", "ir_r10", "tr_r1", "tr_r5", "tr_r10")
+RECIPE = "task_finetune_irtr_coco_mae_randaug"
+
+
+def test_published_recalls(golden):
+    stored = np.load(golden / "eval/irtr_recall.npz")
+    image_number = {image: number for number, image in enumerate(stored["image_ids"].tolist())}
+    text_image = np.array([image_number[image] for image in stored["text_image_ids"].tolist()])
+    values = recalls(stored["scores"], text_image)
+    for name in NAMES:
+        assert values[name] == pytest.approx(float(stored[name]), abs=1e-6), name
+
+
+class _StoredCorpus:
+    """The images and texts of the published ranking."""
+
+    def __init__(self, stored: dict):
+        self.stored, self.text_image = stored, stored["text_image_ids"].numpy()
+        self.num_images, self.num_texts = len(stored["images"]), len(self.text_image)
+
+    def image(self, number: int) -> torch.Tensor:
+        return self.stored["images"][number]
+
+    def texts_by_length(self, size: int):
+        lengths = self.stored["text_masks"].sum(1).numpy()
+        order = np.argsort(lengths, kind="stable")
+        for start in range(0, len(order), size):
+            numbers = order[start : start + size]
+            length = lengths[numbers].max()
+            yield numbers, Text(self.stored["text_ids"][numbers, :length], self.stored["text_masks"][numbers, :length])
+
+
+@pytest.mark.parametrize("pairs_at_once", [7, 64])
+def test_published_ranking_end_to_end(golden, pairs_at_once):
+    stored = torch.load(golden / "eval/irtr_tiny_end_to_end.pt", weights_only=True)
+    module = golden_models.load(golden, "irtr").module
+    corpus = _StoredCorpus(stored)
+    scores = score_matrix(
+        module.encoder, module.objectives["irtr"].score, corpus, torch.device("cpu"), pairs_at_once=pairs_at_once
+    )
+    np.testing.assert_allclose(scores, stored["scores"].numpy(), atol=1e-5, rtol=1e-4)
+    values = recalls(scores, corpus.text_image)
+    for name in NAMES:
+        if name in values:
+            assert values[name] == pytest.approx(float(stored[name]), abs=1e-6), name
+
+
+def test_ties_count_against_us():
+    scores = np.zeros((3, 4), dtype=np.float32)
+    ranks = rank(scores, np.array([0, 1, 2, 2]))
+    assert ranks.image_of_text.tolist() == [3, 3, 3, 3]
+    assert ranks.text_of_image.tolist() == [4, 4, 3], "an image's own texts are no rivals"
+
+
+def test_a_cutoff_not_below_the_number_of_candidates_is_left_out():
+    values = recalls(np.eye(4, dtype=np.float32), np.arange(4))
+    assert values == {
+        **{"ir_r1": 1.0, "ir_median_rank": 1.0, "ir_mean_rank": 1.0},
+        **{"tr_r1": 1.0, "tr_median_rank": 1.0, "tr_mean_rank": 1.0},
+    }
+
+
+def test_folds_of_a_thousand():
+    rng = np.random.default_rng(0)
+    text_image = np.arange(5000)
+    scores = rng.random((5000, 5000), dtype=np.float32)
+    scores[text_image, text_image] = np.where(rng.random(5000) < 0.5, 2, -1)  # half of the right pairs win
+    values = fold_recalls(scores, text_image)
+    assert values["ir_r1_1k"] == pytest.approx(0.5, abs=0.03)
+    assert fold_recalls(scores[:4000, :4000], text_image[:4000]) == {}
+
+
+@pytest.fixture
+def options(arrows, tmp_path, small_vit) -> dict:
+    return {"data_root": str(arrows), "log_dir": str(tmp_path), "vit": small_vit, "draw_false_text": 3}
+
+
+def test_a_corpus_numbers_images_and_texts(options):
+    data = build_data(tiny.settings(RECIPE, **options))
+    corpus = Corpus(data.evaluation["val"])
+    assert (corpus.num_images, corpus.num_texts) == (tiny.ROWS, tiny.ROWS * tiny.TEXTS)
+    assert corpus.text_image.tolist() == [number // tiny.TEXTS for number in range(corpus.num_texts)]
+    seen = np.concatenate([numbers for numbers, _ in corpus.texts_by_length(5)])
+    assert sorted(seen.tolist()) == list(range(corpus.num_texts))
+    assert corpus.image(3).shape == (3, 32, 32)
+
+
+def test_false_texts_are_never_the_images_own(options):
+    data = build_data(tiny.settings(RECIPE, **options))
+    encoder = data.train.recipe.text_encoder
+    for epoch in range(5):
+        batch = data.train[[(epoch, sample) for sample in range(8)]]
+        for number, sample in enumerate(batch.index.tolist()):
+            source, where = data.train.locate(sample)
+            own = {tuple(encoder(text).ids) for text in source.texts(where)}
+            for row in range(3 * number, 3 * number + 3):
+                ids = batch.false_text.ids[row][batch.false_text.mask[row].bool()]
+                assert tuple(ids.tolist()) not in own
+
+
+def test_recalls_select_where_asked_and_are_written_when_tested(options):
+    trained = run(tiny.settings(RECIPE, **options, get_recall_metric=True, max_steps=2))
+    expected = trained["irtr/val/ir_r1"] + trained["irtr/val/tr_r1"]
+    assert trained["val/the_metric"] == pytest.approx(expected)
+    saved = f"{trained['log_dir']}/checkpoints/last.ckpt"
+    tested = run(tiny.settings(RECIPE, **options, test_only=True, load_path=saved, save_scores=True))
+    written = json.loads(Path(tested["log_dir"], "irtr_test_ranking.json").read_text())
+    assert written["images"] == tiny.ROWS
+    assert written["ir_r1"] == pytest.approx(tested["irtr/test/ir_r1"])
+    assert np.load(Path(tested["log_dir"], "irtr_test_ranking.npz"))["scores"].shape == (tiny.ROWS, 2 * tiny.ROWS)
+
+
+def test_the_matching_head_ranks_without_fine_tuning(options):
+    losses = {"datasets": ["coco"], "loss_names": loss_weights(itm=1)}
+    trained = run(tiny.settings(**options, **losses))
+    saved = f"{trained['log_dir']}/checkpoints/last.ckpt"
+    tested = run(tiny.settings(**options, **losses, test_only=True, load_path=saved, get_recall_metric=True))
+    assert "itm/test/tr_r5" in tested
+
+
+def test_the_ranking_head_starts_as_the_match_row(golden):
+    expected = torch.load(golden / "posembed/result_irtr_rank_head.pt", weights_only=True)
+    module = golden_models.build_module(golden_models.model_settings(loss_names=loss_weights(irtr=1)))
+    report = load(module, read(golden / "posembed/vlc_pretrain_64.ckpt"))
+    assert report.derived == ["objectives.irtr.rank_output.weight", "objectives.irtr.rank_output.bias"]
+    head = module.objectives["irtr"].rank_output
+    torch.testing.assert_close(head.weight.data, expected["rank_output.weight"])
+    torch.testing.assert_close(head.bias.data, expected["rank_output.bias"])
+    torch.testing.assert_close(head.weight.data, expected["itm_score.fc.weight"][1:])

@@ -1,0 +1,55 @@
+"""A split as two sets, for retrieval: its images, and its texts without decoding an image for each."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor
+
+from vlc.data.batch import Text
+from vlc.data.dataset import BatchDataset, Key
+from vlc.errors import UserError
+
+
+class Corpus:
+    """Images and texts of an evaluation split, numbered in the order of its samples.
+
+    text_image (texts,) int64: the image that each text belongs to. Rows without a text are no candidates.
+    """
+
+    def __init__(self, dataset: BatchDataset):
+        if dataset.recipe.text_encoder is None:
+            raise UserError("image_only=True leaves no texts to rank")
+        self._dataset = dataset
+        images: dict[tuple[int, int, int], int] = {}
+        self._first_sample: list[int] = []
+        self.text_image = np.empty(len(dataset), dtype=np.int64)
+        for sample in range(len(dataset)):
+            source, where = dataset.locate(sample)
+            number = images.setdefault((id(source), where.batch, where.row), len(images))
+            if number == len(self._first_sample):
+                self._first_sample.append(sample)
+            self.text_image[sample] = number
+
+    @property
+    def num_images(self) -> int:
+        return len(self._first_sample)
+
+    @property
+    def num_texts(self) -> int:
+        return len(self.text_image)
+
+    def image(self, number: int) -> Tensor:
+        """An image (3, H, W) uint8."""
+        return self._dataset.image(Key(0, self._first_sample[number]))
+
+    def texts_by_length(self, size: int) -> Iterator[tuple[np.ndarray, Text]]:
+        """Chunks of up to `size` texts of similar length: their numbers, and the texts padded to the longest of them."""
+        encoder = self._dataset.recipe.text_encoder
+        ids = []
+        for sample in range(self.num_texts):
+            source, where = self._dataset.locate(sample)
+            ids.append(encoder(source.text(where)).ids)
+        order = np.argsort([len(row) for row in ids], kind="stable")
+        for start in range(0, len(order), size):
+            numbers = order[start : start + size]
+            yield numbers, encoder.pad([ids[number] for number in numbers])

@@ -1,0 +1,58 @@
+"""Image/text retrieval: an image ranks its own text above others (Kim et al. 2021, ViLT)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlc.data.batch import Batch, Needs, Text
+from vlc.model.embed import init_bert_weights
+from vlc.model.encoder import Encoder, ImageTokens
+from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, accuracy, mean_ratio
+
+
+def interleave(true: Text, false: Text, pad_token_id: int) -> Text:
+    """B texts and N others for each (B * N, grouped by example) -> (B * (1 + N), L), each example's own text first."""
+    length = max(true.ids.shape[1], false.ids.shape[1])
+
+    def joined(own: Tensor, others: Tensor, fill: int) -> Tensor:
+        own, others = (F.pad(part, (0, length - part.shape[1]), value=fill) for part in (own, others))
+        return torch.cat([own[:, None], others.unflatten(0, (len(own), -1))], dim=1).flatten(0, 1)
+
+    return Text(joined(true.ids, false.ids, pad_token_id), joined(true.mask, false.mask, 0))
+
+
+class IRTR(Objective):
+    """Cross entropy of the own text's score among those of draw_false_text others; logits (B, 1 + N), the own first.
+
+    The image is embedded once for all its texts. The head starts as the match row of image-text matching, where a
+    checkpoint has it and no ranking head. Whole splits are ranked by `vlc.retrieval`.
+    """
+
+    needs = Needs(false_texts=True)
+    metrics = ("loss", "accuracy")
+    headline = "accuracy"
+    task_head = True
+
+    def __init__(self, options: HeadOptions):
+        super().__init__(options)
+        self.rank_output = nn.Linear(options.width, 1)
+        self.apply(init_bert_weights)
+
+    def score(self, pooled: Tensor) -> Tensor:
+        """Pooled features (N, D) of text-image pairs -> scores (N,), higher = better match."""
+        return self.rank_output(pooled)[:, 0]
+
+    def forward(self, passes: Passes, batch: Batch) -> Outcome:
+        text = interleave(batch.text, batch.false_text, self.options.pad_token_id)
+        image = passes.encoder.embed_images(batch.images[:, 0])
+        pooled = encode_pairs(passes.encoder, text, image, len(text.ids) // len(batch))
+        scores = self.score(pooled).unflatten(0, (len(batch), -1))
+        own = torch.zeros(len(batch), dtype=torch.int64, device=scores.device)
+        loss = F.cross_entropy(scores.float(), own)
+        return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": accuracy(scores, own)}, scores)
+
+
+def encode_pairs(encoder: Encoder, text: Text, image: ImageTokens, texts_per_image: int) -> Tensor:
+    """Pooled features (B * n, D) of B embedded images with n texts each; text (B * n, L), grouped by image."""
+    rows = torch.arange(len(image.tokens), device=image.tokens.device).repeat_interleave(texts_per_image)
+    return encoder.fuse(encoder.embed_text(text.ids), text.mask, image[rows]).pooled
