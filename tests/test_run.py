@@ -185,7 +185,9 @@ def test_labelled_test_splits_are_scored_by_question_type(options):
     trained = run(tiny.settings("task_finetune_vqa_emoji", **options, max_steps=1))
     tested = run(tiny.settings("task_finetune_vqa_emoji", **options, test_only=True, load_path=str(_last(trained))))
     for split in ("test", "held_out"):
-        names = {f"vqa/{split}/{metric}" for metric in ("score", "loss", "score/count", "score/where")}
+        names = {
+            f"vqa/{split}/{metric}" for metric in ("score", "loss", "score/count", "score/where", "score/answers/other")
+        }
         assert names <= set(tested)
 
 

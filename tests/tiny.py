@@ -26,6 +26,7 @@ _VALUES = {
     "answers": lambda number: ["yes", "no"],
     "answer_labels": lambda number: [number % 2, 2],
     "answer_scores": lambda number: [1.0, 0.3],
+    "answer_types": lambda number: ("number", "other")[number % 2],
     "question_types": lambda number: ("count", "where")[number % 2],
 }
 _VALUES_OF_PAIRS = {
@@ -63,7 +64,7 @@ def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) ->
         value = values[column]
         columns[column] = [[value(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
     if split in spec.unlabelled:
-        columns |= {name: [[] for _ in numbers] for name in ("answers", "answer_labels", "answer_scores")}
+        columns |= {name: [[] for _ in numbers] for name in columns if name.startswith(("answer", "question_types"))}
     return columns
 
 

@@ -157,6 +157,11 @@ class ArrowSplit:
         cell = self._cell(where, self.spec.text)
         return cell.values[where.text].as_py() if hasattr(cell, "values") else cell.as_py()
 
+    def provides(self, name: str) -> bool:
+        """Whether every file has the column of a catalogue field."""
+        column = self.spec.fields.get(name)
+        return column is not None and all(column.name in batch.schema.names for batch in self._batches)
+
     def field(self, where: Location, name: str):
         """Value of a catalogue field for this sample, as a Python object."""
         column = self.spec.fields[name]

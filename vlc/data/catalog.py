@@ -6,6 +6,8 @@ _VQA_FIELDS = {
     "question_id": Column("question_id", collate=integers),
     "answer_labels": Column("answer_labels", collate=padded_integers),
     "answer_scores": Column("answer_scores", collate=padded_floats),
+    "question_type": Column("question_types"),
+    "answer_type": Column("answer_types"),
 }
 
 
@@ -119,7 +121,7 @@ CATALOG: dict[str, DatasetSpec] = {
         "emoji_scenes",
         {split: (f"emoji_scenes_{split}",) for split in ("train", "val", "test", "held_out")},
         text="questions",
-        fields=_VQA_FIELDS | {"question_type": Column("question_types")},
+        fields=_VQA_FIELDS,
         unique_texts=False,
         test=("test", "held_out"),
     ),

@@ -72,9 +72,9 @@ class BatchDataset(Dataset):
         self.name, self.sources, self.needs, self.recipe = name, sources, needs, recipe
         self.training, self.seed = training, seed
         self._starts = np.cumsum([0] + [len(source) for source in sources])
-        provided = frozenset.intersection(*(frozenset(source.spec.fields) for source in sources))
         labelled = not any(name in source.spec.unlabelled for source in sources)
-        self.fields = (needs.fields if labelled else frozenset()) | needs.ids | (needs.optional & provided)
+        provided = {name for name in needs.optional if all(source.provides(name) for source in sources)}
+        self.fields = needs.ids | (needs.fields | provided if labelled else set())
 
     def __len__(self) -> int:
         """Number of samples."""

@@ -28,7 +28,7 @@ class VQA(Objective):
     needs = Needs(
         fields=frozenset({"answer_labels", "answer_scores"}),
         ids=frozenset({"question_id"}),
-        optional=frozenset({"question_type"}),
+        optional=frozenset({"question_type", "answer_type"}),
     )
     metrics = ("loss", "score")
     headline = "score"
@@ -52,7 +52,7 @@ class VQA(Objective):
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "score": vqa_score(logits, targets)}, logits)
 
     def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
-        """question_id and answer; on labelled splits the score and, where the data have it, the question type too."""
+        """question_id and answer; on labelled splits the score and, where the data have them, question and answer type."""
         best = outcome.logits.argmax(1)
         columns = {
             "question_id": batch.fields["question_id"].tolist(),
@@ -63,8 +63,7 @@ class VQA(Objective):
                 batch.fields["answer_labels"], batch.fields["answer_scores"], outcome.logits.shape[1]
             )
             columns["score"] = targets.gather(1, best[:, None])[:, 0].tolist()
-        if "question_type" in batch.fields:
-            columns["question_type"] = batch.fields["question_type"]
+        columns |= {name: batch.fields[name] for name in ("question_type", "answer_type") if name in batch.fields}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def _answer(self, label: int) -> str:
@@ -72,12 +71,13 @@ class VQA(Objective):
         return known or "unknown"
 
     def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
-        """Mean score of each question type."""
-        by_type: dict[str, list[float]] = {}
+        """Mean score of each question type, and of each answer type under score/answers/."""
+        scores: dict[str, list[float]] = {}
         for record in records:
-            if "score" in record and "question_type" in record:
-                by_type.setdefault(record["question_type"], []).append(record["score"])
-        return {f"score/{kind}": sum(scores) / len(scores) for kind, scores in sorted(by_type.items())}
+            for name, prefix in (("question_type", ""), ("answer_type", "answers/")):
+                if "score" in record and name in record:
+                    scores.setdefault(f"score/{prefix}{record[name]}", []).append(record["score"])
+        return {name: sum(values) / len(values) for name, values in sorted(scores.items())}
 
     def submission(self, records: list[dict[str, Any]]) -> tuple[str, str]:
         """The JSON list that the VQA evaluation server takes."""
