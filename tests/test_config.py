@@ -143,7 +143,7 @@ def test_sizes_follow_from_the_name_of_the_vit():
         ({"loss_names": loss_weights(mlm=-1)}, "loss_names.mlm=-1"),
         (
             {"loss_names": {"mlm": 1, "mpp": 1}},
-            "Unknown objective in loss_names 'mpp'.*irtr, itm, mae, mlm, nlvr2, vqa",
+            "Unknown objective in loss_names 'mpp'.*irtr, itc, itm, mae, mlm, nlvr2, vqa",
         ),
         (
             {"loss_names": loss_weights(mae=1), "use_mae": True, "mask_ratio": 0.0},

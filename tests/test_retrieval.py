@@ -12,8 +12,8 @@ from vlc.checkpoint import load, read
 from vlc.data.batch import Text
 from vlc.data.corpus import Corpus
 from vlc.recipes import loss_weights
-from vlc.retrieval import fold_recalls, rank, recalls, score_matrix
-from vlc.run import build_data, run
+from vlc.retrieval import Scorer, fold_recalls, rank, recalls
+from vlc.run import build_data, build_module, run
 
 NAMES = ("ir_r1", "ir_r5", "ir_r10", "tr_r1", "tr_r5", "tr_r10")
 RECIPE = "task_finetune_irtr_coco_mae_randaug"
@@ -52,9 +52,8 @@ def test_published_ranking_end_to_end(golden, pairs_at_once):
     stored = torch.load(golden / "eval/irtr_tiny_end_to_end.pt", weights_only=True)
     module = golden_models.load(golden, "irtr").module
     corpus = _StoredCorpus(stored)
-    scores = score_matrix(
-        module.encoder, module.objectives["irtr"].score, corpus, torch.device("cpu"), pairs_at_once=pairs_at_once
-    )
+    scorer = Scorer(module.encoder, corpus, torch.device("cpu"), score=module.objectives["irtr"].score)
+    scores = scorer.exact(pairs_at_once)
     np.testing.assert_allclose(scores, stored["scores"].numpy(), atol=1e-5, rtol=1e-4)
     values = recalls(scores, corpus.text_image)
     for name in NAMES:
@@ -144,3 +143,56 @@ def test_the_ranking_head_starts_as_the_match_row(golden):
     torch.testing.assert_close(head.weight.data, expected["rank_output.weight"])
     torch.testing.assert_close(head.bias.data, expected["rank_output.bias"])
     torch.testing.assert_close(head.weight.data, expected["itm_score.fc.weight"][1:])
+
+
+def test_two_stages_agree_with_the_exact_ranking_where_everything_is_ranked_again(options):
+    losses = {"loss_names": loss_weights(irtr=1, itc=1)}
+    settings = tiny.settings(RECIPE, **options, **losses)
+    data = build_data(settings)
+    module = build_module(settings, data).eval()
+    heads = {"score": module.objectives["irtr"].score, "itc": module.objectives["itc"]}
+    scorer = Scorer(module.encoder, Corpus(data.evaluation["val"]), torch.device("cpu"), **heads)
+    exact, corpus = scorer.exact(), scorer.corpus
+    for scores in scorer.reranked(k=corpus.num_texts):
+        np.testing.assert_allclose(scores, exact, atol=1e-6)
+    near, (by_text, by_image) = scorer.similarities(), scorer.reranked(k=2)
+    for image in range(corpus.num_images):
+        best = np.argsort(-near[image], kind="stable")[:2]
+        np.testing.assert_allclose(by_image[image, best], exact[image, best], atol=1e-6)
+        others = np.setdiff1d(np.arange(corpus.num_texts), best)
+        assert by_image[image, others].max() < by_image[image, best].min(), "the others stand behind"
+    assert by_text.shape == exact.shape
+
+
+def test_embeddings_alone_rank_too(options):
+    metrics = run(tiny.settings(RECIPE, **options, loss_names=loss_weights(itc=1), get_recall_metric=True, max_steps=1))
+    assert "itc/val/ir_r1" in metrics
+    assert metrics["val/the_metric"] == pytest.approx(metrics["itc/val/ir_r1"] + metrics["itc/val/tr_r1"])
+
+
+def test_contrast_learns_to_tell_a_batch_apart(tmp_path):
+    folder = tiny.write_scenes(tmp_path, train=16, val=4, test=4, held_out=4)
+    settings = tiny.settings(
+        "task_pretrain_emoji",
+        data_root=str(folder),
+        datasets=["emoji_scenes"],
+        loss_names=loss_weights(itc=1),
+        vit="mae_vit_tiny_patch16",
+        image_size=64,
+    )
+    data = build_data(settings)
+    torch.manual_seed(0)
+    module = build_module(settings, data)
+    first = {}
+    for sample in range(len(data.train)):  # one caption of each image: two of one image would be right for each other
+        _, where = data.train.locate(sample)
+        first.setdefault((where.batch, where.row), sample)
+    batch = module.on_after_batch_transfer(data.train[[(0, sample) for sample in first.values()]], 0)
+    optimizer = torch.optim.Adam(module.parameters(), 1e-3)
+    for _ in range(80):
+        optimizer.zero_grad()
+        module.total_loss(module.outcomes(batch)).backward()
+        optimizer.step()
+    right, count = module.outcomes(batch)["itc"].metrics["accuracy"]
+    assert count == 2 * len(batch)
+    assert right / count > 0.9

@@ -60,6 +60,7 @@ def config():
     draw_false_text = 0  # wrong texts, each sample
     vqav2_label_size = 3129  # number of answers
     get_recall_metric = False  # rank all images against all texts at each validation (of irtr always when it is tested)
+    rerank_k = 128  # beside itc: how many of the nearest the full model ranks again, None = all
     save_scores = False  # keep the scores of a tested ranking as float16
 
     # data

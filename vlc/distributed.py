@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
 
 
 def is_distributed() -> bool:
@@ -16,6 +19,16 @@ def is_first_process() -> bool:
 def process_number() -> tuple[int, int]:
     """Number of this process, and how many there are."""
     return (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
+
+
+def gather_features(features: Tensor) -> Tensor:
+    """Features (B, D) of all processes (P * B, D), by rank; gradients flow back to where each comes from.
+
+    In training only, where all processes have equally many; elsewhere the processes stay apart.
+    """
+    if not is_distributed() or not torch.is_grad_enabled():
+        return features
+    return torch.cat(all_gather(features))
 
 
 def gather_lists(items: list[Any]) -> list[Any]:

@@ -19,7 +19,7 @@ from vlc.objectives import OBJECTIVES
 from vlc.objectives.base import HeadOptions, Outcome, Passes
 from vlc.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, plain_groups
 from vlc.predictions import write_predictions
-from vlc.retrieval import evaluate
+from vlc.retrieval import Scorer, evaluate
 from vlc.settings import ModelSettings, OptimSettings
 
 
@@ -54,13 +54,15 @@ class VLCModule(LightningModule):
         selecting: Collection[str] = (),
         get_recall_metric: bool = False,
         save_scores: bool = False,
+        rerank_k: int | None = None,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.settings, self.optim_settings, self.seed = settings, optim, seed
         self.ranks_at_validation, self.save_scores = get_recall_metric, save_scores
-        self.ranks_at_test = get_recall_metric or "irtr" in settings.objectives
+        self.rerank_k = rerank_k
+        self.ranks_at_test = get_recall_metric or bool({"irtr", "itc"} & set(settings.objectives))
         self.selecting = frozenset(selecting or splits)
         self.extras = {"config": dict(config or {}), "answers": list(answers)}
         self.encoder = Encoder(
@@ -160,20 +162,16 @@ class VLCModule(LightningModule):
         self.log_dict({name: float(value) for name, value in values.items()})
 
     def _recalls(self, folder: str | None) -> dict[str, Tensor]:
-        """Recalls of every split that selects or is tested, by the ranking head, or the matching head without one."""
-        name = next(name for name in ("irtr", "itm") if name in self.objectives)
+        """Recalls of every evaluated split, by the ranking head, or else the matching head, or else embeddings."""
+        heads = dict(self.objectives.items())
+        name = next(name for name in ("irtr", "itm", "itc") if name in heads)
+        itc, score = heads.get("itc"), None if name == "itc" else heads[name].score
         values = {}
         for split, dataset in self.trainer.datamodule.evaluation.items():
+            scorer = Scorer(self.encoder, Corpus(dataset), self.device, score=score, itc=itc)
             out = folder and Path(folder) / f"{name}_{split}_ranking"
             with self.trainer.precision_plugin.forward_context():
-                found = evaluate(
-                    self.encoder,
-                    self.objectives[name].score,
-                    Corpus(dataset),
-                    self.device,
-                    out,
-                    save_scores=self.save_scores,
-                )
+                found = evaluate(scorer, out, rerank_k=self.rerank_k, save_scores=self.save_scores)
             values |= {f"{name}/{split}/{metric}": torch.tensor(value) for metric, value in found.items()}
         return values
 

@@ -5,7 +5,7 @@ The names and values of `task_mlm_itm_mae`, `task_finetune_*_mae_randaug` and `s
 
 from typing import Any
 
-OBJECTIVE_NAMES = ("itm", "mlm", "mae", "vqa", "nlvr2", "irtr")
+OBJECTIVE_NAMES = ("itm", "mlm", "mae", "vqa", "nlvr2", "irtr", "itc")
 
 
 def loss_weights(**weights: float) -> dict[str, float]:

@@ -1,10 +1,10 @@
-"""Exact ranking of every image of a split against every text, and the recalls that follow.
+"""Ranking of every image of a split against every text, exact or in two stages, and the recalls that follow.
 
 Images are divided over the processes and embedded once; texts are grouped by length, so that little is computed on
 padding; captions are read without decoding images.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from vlc.data.batch import Text
 from vlc.data.corpus import Corpus
 from vlc.data.transforms import normalize
 from vlc.distributed import gather_lists, is_first_process, process_number
-from vlc.model.encoder import Encoder
+from vlc.model.encoder import Encoder, ImageTokens
 from vlc.objectives.base import to_json
 from vlc.objectives.irtr import encode_pairs
+from vlc.objectives.itc import ITC
 from vlc.predictions import write_text
 
 CUTOFFS = (1, 5, 10)
@@ -49,81 +50,151 @@ def rank(scores: np.ndarray, text_image: np.ndarray) -> Ranks:
     return Ranks(image_of_text, text_of_image)
 
 
-def recalls(scores: np.ndarray, text_image: np.ndarray) -> dict[str, float]:
+def recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray | None = None) -> dict[str, float]:
     """ir_* (text -> image) and tr_* (image -> text): recalls at 1, 5, 10, median and mean rank.
 
-    A cutoff that is not below the number of candidates says nothing and is left out.
+    text_scores: by which texts are found, where not by `scores`. A cutoff that is not below the number of candidates
+    says nothing and is left out.
     """
-    ranks = rank(scores, text_image)
+    ranks = (rank(scores, text_image), rank(scores if text_scores is None else text_scores, text_image))
     values = {}
     for name, found, candidates in (
-        ("ir", ranks.image_of_text, scores.shape[0]),
-        ("tr", ranks.text_of_image, scores.shape[1]),
+        ("ir", ranks[0].image_of_text, scores.shape[0]),
+        ("tr", ranks[1].text_of_image, scores.shape[1]),
     ):
         values |= {f"{name}_r{k}": float((found <= k).mean()) for k in CUTOFFS if k < candidates}
         values |= {f"{name}_median_rank": float(np.median(found)), f"{name}_mean_rank": float(found.mean())}
     return values
 
 
-def fold_recalls(scores: np.ndarray, text_image: np.ndarray) -> dict[str, float]:
+def fold_recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray | None = None) -> dict[str, float]:
     """Mean recalls of five folds of 1,000 images, for splits of 5,000; names end in _1k."""
     if len(scores) != 5 * FOLD:
         return {}
     folds = []
     for start in range(0, len(scores), FOLD):
         texts = np.flatnonzero((text_image >= start) & (text_image < start + FOLD))
-        folds.append(recalls(scores[start : start + FOLD, texts], text_image[texts] - start))
+        parts = (part if part is None else part[start : start + FOLD, texts] for part in (scores, text_scores))
+        own, other = parts
+        folds.append(recalls(own, text_image[texts] - start, other))
     return {f"{name}_1k": float(np.mean([fold[name] for fold in folds])) for name in folds[0]}
 
 
-@torch.inference_mode()
-def score_matrix(
-    encoder: Encoder,
-    score: Callable[[Tensor], Tensor],
-    corpus: Corpus,
-    device: torch.device,
-    pairs_at_once: int = PAIRS_AT_ONCE,
-) -> np.ndarray:
-    """Scores (images, texts) float32 of every pair, on every process. score: pooled features (N, D) -> (N,)."""
-    chunks = [
-        (numbers, Text(*(part.to(device) for part in (text.ids, text.mask))))
-        for numbers, text in corpus.texts_by_length(pairs_at_once)
-    ]
-    rank, world_size = process_number()
-    mine = range(rank, corpus.num_images, world_size)
-    rows = np.empty((len(mine), corpus.num_texts), dtype=np.float32)
-    columns = TextColumn("ranking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, disable=not is_first_process()) as progress:
-        for place, image in enumerate(progress.track(mine)):
-            pixels = normalize(corpus.image(image)[None].to(device))
-            tokens = encoder.embed_images(pixels)
-            row = [score(encode_pairs(encoder, text, tokens, len(numbers))).float() for numbers, text in chunks]
-            rows[place, np.concatenate([numbers for numbers, _ in chunks])] = torch.cat(row).cpu().numpy()
-    scores = np.empty((corpus.num_images, corpus.num_texts), dtype=np.float32)
-    for numbers, part in gather_lists([(list(mine), rows)]):
-        scores[numbers] = part
-    return scores
+class Scorer:
+    """How a model scores pairs of images and texts of a corpus.
+
+    score: pooled features (N, D) of fused pairs -> (N,), None where the model has no such head. itc: embeds images and
+    texts apart, None where the model cannot.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        corpus: Corpus,
+        device: torch.device,
+        *,
+        score: Callable[[Tensor], Tensor] | None = None,
+        itc: ITC | None = None,
+    ):
+        self.encoder, self.corpus, self.device, self.score, self.itc = encoder, corpus, device, score, itc
+        rank, world_size = process_number()
+        self._mine = range(rank, corpus.num_images, world_size)
+
+    @torch.inference_mode()
+    def exact(self, pairs_at_once: int = PAIRS_AT_ONCE) -> np.ndarray:
+        """Scores (images, texts) float32 of every pair by the full model, on every process."""
+        chunks = [(numbers, self._moved(text)) for numbers, text in self.corpus.texts_by_length(pairs_at_once)]
+        order = np.concatenate([numbers for numbers, _ in chunks])
+
+        def row(tokens: ImageTokens) -> np.ndarray:
+            scores = [self.score(encode_pairs(self.encoder, text, tokens, len(text.ids))) for _, text in chunks]
+            return torch.cat(scores).float().cpu().numpy()[np.argsort(order)]
+
+        return self._gathered([row(tokens) for tokens in self._images()])
+
+    @torch.inference_mode()
+    def similarities(self, at_once: int = PAIRS_AT_ONCE) -> np.ndarray:
+        """Cosine similarities (images, texts) float32 of the embeddings, on every process."""
+        texts = np.empty((self.corpus.num_texts, self.encoder.size.width), dtype=np.float32)
+        for numbers, text in self.corpus.texts_by_length(at_once):
+            texts[numbers] = self.itc.embed_texts(self.encoder, self._moved(text)).float().cpu().numpy()
+        images = [self.itc.embed_images(self.encoder, tokens)[0].float().cpu().numpy() for tokens in self._images()]
+        return self._gathered(images) @ texts.T
+
+    @torch.inference_mode()
+    def reranked(self, k: int, pairs_at_once: int = PAIRS_AT_ONCE) -> tuple[np.ndarray, np.ndarray]:
+        """Two-stage scores (images, texts): for finding images by text, and for finding texts by image.
+
+        The k nearest candidates of each query by embedding are scored by the full model, and stand before all others,
+        which keep the order of their similarities. The full model sees O((images + texts) * k) pairs.
+        """
+        near = self.similarities(pairs_at_once)
+        of_text, of_image = _nearest(near.T, k).T, _nearest(near, k)
+        wanted = of_text | of_image
+        texts = dict(enumerate(self.corpus.token_ids()))
+        full: list[np.ndarray] = []
+        for image, tokens in zip(self._mine, self._images(), strict=True):
+            row = np.full(self.corpus.num_texts, -np.inf, dtype=np.float32)
+            numbers = np.flatnonzero(wanted[image])
+            numbers = numbers[np.argsort([len(texts[number]) for number in numbers], kind="stable")]
+            for start in range(0, len(numbers), pairs_at_once):
+                chunk = numbers[start : start + pairs_at_once]
+                text = self._moved(self.corpus.padded([texts[number] for number in chunk]))
+                pooled = encode_pairs(self.encoder, text, tokens, len(chunk))
+                row[chunk] = self.score(pooled).float().cpu().numpy()
+            full.append(row)
+        scores = self._gathered(full)
+        behind = near - 2 - max(0.0, -float(scores[wanted].min()))  # below every score of the full model
+        return np.where(of_text, scores, behind), np.where(of_image, scores, behind)
+
+    def _moved(self, text: Text) -> Text:
+        return text.to(self.device)
+
+    def _images(self) -> Iterator[ImageTokens]:
+        """This process's images, embedded one after the other."""
+        columns = TextColumn("ranking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, disable=not is_first_process()) as progress:
+            for image in progress.track(self._mine):
+                yield self.encoder.embed_images(normalize(self.corpus.image(image)[None].to(self.device)))
+
+    def _gathered(self, rows: list[np.ndarray]) -> np.ndarray:
+        """The rows of all images from those of each process's images."""
+        parts = gather_lists([(list(self._mine), rows)])
+        numbered = dict(pair for numbers, values in parts for pair in zip(numbers, values, strict=True))
+        return np.stack([numbered[image] for image in range(self.corpus.num_images)])
+
+
+def _nearest(similarities: np.ndarray, k: int) -> np.ndarray:
+    """(queries, candidates) bool: which candidates are among the k most similar of their query."""
+    k = min(k, similarities.shape[1])
+    best = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
+    chosen = np.zeros(similarities.shape, dtype=bool)
+    np.put_along_axis(chosen, best, True, axis=1)
+    return chosen
 
 
 def evaluate(
-    encoder: Encoder,
-    score: Callable[[Tensor], Tensor],
-    corpus: Corpus,
-    device: torch.device,
-    out: Path | None,
-    *,
-    save_scores: bool = False,
+    scorer: Scorer, out: Path | None, *, rerank_k: int | None = None, save_scores: bool = False
 ) -> dict[str, float]:
-    """Recalls of a split, on every process. With `out`, the first one writes OUT.json and, if asked, OUT.npz.
+    """Recalls of a corpus, on every process.
 
-    The latter holds scores (images, texts) float16 and text_image (texts,) int64.
+    Exact where the model has no embeddings or rerank_k is None; by embeddings alone where it has no other head; else in
+    two stages. With `out`, the first process writes OUT.json and, if asked, OUT.npz: scores (images, texts) float16, by
+    which images are found (and texts, where `text_scores` is not there too), and text_image (texts,) int64.
     """
-    scores = score_matrix(encoder, score, corpus, device)
-    values = recalls(scores, corpus.text_image) | fold_recalls(scores, corpus.text_image)
+    corpus = scorer.corpus
+    if scorer.score is None:
+        scores = text_scores = scorer.similarities()
+    elif scorer.itc is None or rerank_k is None:
+        scores = text_scores = scorer.exact()
+    else:
+        scores, text_scores = scorer.reranked(rerank_k)
+    values = recalls(scores, corpus.text_image, text_scores) | fold_recalls(scores, corpus.text_image, text_scores)
     if out is not None and is_first_process():
         sizes = {"images": corpus.num_images, "texts": corpus.num_texts}
         write_text(out.with_suffix(".json"), to_json(sizes | values))
         if save_scores:
-            kept = scores.astype(np.float16)
-            np.savez_compressed(out.with_suffix(".npz"), scores=kept, text_image=corpus.text_image)
+            kept = {"scores": scores, "text_scores": text_scores} if text_scores is not scores else {"scores": scores}
+            arrays = {name: array.astype(np.float16) for name, array in kept.items()}
+            np.savez_compressed(out.with_suffix(".npz"), text_image=corpus.text_image, **arrays)
     return values

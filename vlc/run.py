@@ -84,6 +84,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         selecting=data.selecting,
         get_recall_metric=settings.run.get_recall_metric,
         save_scores=settings.run.save_scores,
+        rerank_k=settings.run.rerank_k,
         seed=settings.run.seed,
         config=settings.as_config(),
     )

@@ -107,6 +107,7 @@ class RunSettings:
     val_check_interval: int | float
     get_recall_metric: bool
     save_scores: bool
+    rerank_k: int | None
     num_gpus: int | tuple[int, ...]
     num_nodes: int
     precision: int | str
@@ -197,8 +198,8 @@ def _check(settings: Settings) -> None:
         )
     if "irtr" in objectives and data.draw_false_text == 0:
         raise UserError("loss_names.irtr needs texts of other images, but draw_false_text=0: pass draw_false_text=15")
-    if run.get_recall_metric and not {"irtr", "itm"} & set(objectives):
-        raise UserError("get_recall_metric=True ranks with the head of irtr or itm: give one of them a weight")
+    if run.get_recall_metric and not {"irtr", "itm", "itc"} & set(objectives):
+        raise UserError("get_recall_metric=True ranks with the head of irtr, itm or itc: give one of them a weight")
     if data.image_only and set(objectives) != {"mae"}:
         raise UserError(f"image_only=True leaves no text for {', '.join(sorted(set(objectives) - {'mae'}))}")
     _require(data.per_gpu_batchsize > 0, "per_gpu_batchsize", data.per_gpu_batchsize, "the batch size of one device")
@@ -225,6 +226,7 @@ def _check_numbers(settings: Settings) -> None:
     }
     for key, (value, lowest) in at_least.items():
         _require(value >= lowest, key, value, f"{lowest} or more")
+    _require(run.rerank_k is None or run.rerank_k > 0, "rerank_k", run.rerank_k, "a number above 0, or None")
     _require(optim.learning_rate > 0, "learning_rate", optim.learning_rate, "a rate above 0")
     _require(0 < optim.layer_decay <= 1, "layer_decay", optim.layer_decay, "a factor above 0, at most 1")
     steps = optim.max_steps

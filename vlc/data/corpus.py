@@ -42,14 +42,21 @@ class Corpus:
         """An image (3, H, W) uint8."""
         return self._dataset.image(Key(0, self._first_sample[number]))
 
-    def texts_by_length(self, size: int) -> Iterator[tuple[np.ndarray, Text]]:
-        """Chunks of up to `size` texts of similar length: their numbers, and the texts padded to the longest of them."""
-        encoder = self._dataset.recipe.text_encoder
+    def token_ids(self) -> list[list[int]]:
+        """Token ids of all texts."""
         ids = []
         for sample in range(self.num_texts):
             source, where = self._dataset.locate(sample)
-            ids.append(encoder(source.text(where)).ids)
+            ids.append(self._dataset.recipe.text_encoder(source.text(where)).ids)
+        return ids
+
+    def padded(self, ids: list[list[int]]) -> Text:
+        return self._dataset.recipe.text_encoder.pad(ids)
+
+    def texts_by_length(self, size: int) -> Iterator[tuple[np.ndarray, Text]]:
+        """Chunks of up to `size` texts of similar length: their numbers, and the texts padded to the longest of them."""
+        ids = self.token_ids()
         order = np.argsort([len(row) for row in ids], kind="stable")
         for start in range(0, len(order), size):
             numbers = order[start : start + size]
-            yield numbers, encoder.pad([ids[number] for number in numbers])
+            yield numbers, self.padded([ids[number] for number in numbers])

@@ -126,12 +126,14 @@ class Encoder(nn.Module):
             tokens = tokens + self.token_types.weight[image_type]
         return ImageTokens(tokens, patches)
 
-    def fuse(self, text: Tensor | None, text_mask: Tensor | None, image: ImageTokens) -> Encoded:
+    def fuse(self, text: Tensor | None, text_mask: Tensor | None, image: ImageTokens | None) -> Encoded:
         """Embedded text (B, L, D) with its mask (B, L), and an embedded image, through the ViT.
 
-        text=None runs the image alone; `pooled` then reads the class token.
+        text=None runs the image alone, and `pooled` then reads the class token; image=None runs the text alone.
         """
-        if text is None:
+        if image is None:
+            sequence, attention_mask, num_text = text, key_mask(text_mask), text.shape[1]
+        elif text is None:
             sequence, attention_mask, num_text = image.tokens, None, 0
         else:
             num_text = text.shape[1]
@@ -141,7 +143,8 @@ class Encoder(nn.Module):
         for block in self.blocks:
             sequence = block(sequence, attn_mask=attention_mask)
         sequence = self.norm(sequence)
-        return Encoded(sequence[:, :num_text], sequence[:, num_text:], self.pooler(sequence), image.patches)
+        patches = image.patches if image is not None else None
+        return Encoded(sequence[:, :num_text], sequence[:, num_text:], self.pooler(sequence), patches)
 
     def forward(self, ids: Tensor, text_mask: Tensor, images: Tensor, **image_options) -> Encoded:
         """One pass over token ids (B, L), their mask (B, L) and images; image_options as in `embed_images`."""
