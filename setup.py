@@ -32,7 +32,7 @@ setup(
         "pyarrow>=17",
         "numpy>=1.26,<3",
         "pillow>=10.3",
-        "simplejpeg>=1.7",
+        "simplejpeg>=1.8,<2",
         "fsspec>=2024.2",
         "filelock>=3.12",
         "einops>=0.8,<1",
