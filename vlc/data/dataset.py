@@ -78,6 +78,11 @@ class BatchDataset(Dataset):
         """Number of samples."""
         return int(self._starts[-1])
 
+    @property
+    def sizes(self) -> list[int]:
+        """Number of samples of each source."""
+        return np.diff(self._starts).tolist()
+
     def locate(self, sample: int) -> tuple[ArrowSplit, Location]:
         """The source of a sample and its place there."""
         number = int(np.searchsorted(self._starts, sample, side="right")) - 1
