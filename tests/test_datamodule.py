@@ -1,6 +1,9 @@
 """Opening the data of a run."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from tests import tiny
 from vlc.errors import MissingFile, UserError
@@ -63,3 +66,20 @@ def test_an_empty_split_is_refused(small_vit, tmp_path):
     tiny.write_table(tmp_path / "vg.arrow", {"image": [b"x"], "caption": [[]]})
     with pytest.raises(UserError, match="has no samples"):
         _data(tmp_path, small_vit, datasets=["vg"])
+
+
+def test_weights_are_those_of_the_data_sets_named_beside_them(arrows, small_vit):
+    data = _data(arrows, small_vit, datasets=["coco", "sbu"], dataset_weights=[1, 3])
+    assert data.train.sizes == [2 * tiny.ROWS * tiny.TEXTS] * 2
+    data.trainer = SimpleNamespace(
+        global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+    )
+    drawn = [key.sample for batch in data.train_dataloader().sampler for key in batch]
+    split = 2 * tiny.ROWS * tiny.TEXTS
+    assert (sum(sample < split for sample in drawn), sum(sample >= split for sample in drawn)) == (split // 3, split)
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 0], [1, -2], [1, "x"], 3, []])
+def test_weights_that_fit_no_data_sets_are_refused(weights):
+    with pytest.raises(UserError, match="dataset_weights"):
+        tiny.settings(datasets=["coco", "sbu"], dataset_weights=weights)

@@ -64,8 +64,10 @@ def config():
     save_scores = False  # keep the scores of a tested ranking as float16
 
     # data
-    data_root = ""  # folder of the arrow files
+    data_root = ""  # folder of the arrow files, or its URL (s3://..., gs://..., file://...) beside data_cache
+    data_cache = None  # folder that the files of a URL are copied to before they are read
     datasets = ["coco", "vg", "sbu", "gcc"]  # their training sets are joined
+    dataset_weights = None  # shares of the data sets in training, a number for each; None = all samples of all
     published_splits = False  # validate on the files the published code validated on (test data among them)
     train_transform_keys = ["mae"]  # image pipeline: mae, mae_randaug, mae_test, shift
     val_transform_keys = ["mae"]

@@ -118,9 +118,10 @@ class DataModule(LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         trainer = self.trainer
         sampler = TrainSampler(
-            len(self.train),
+            self.train.sizes,
             self.settings.per_gpu_batchsize,
             seed=self.seed,
+            weights=self.settings.dataset_weights,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )

@@ -22,7 +22,9 @@ class DataSettings:
     """Which samples there are and how they are prepared."""
 
     data_root: str
+    data_cache: str | None
     datasets: tuple[str, ...]
+    dataset_weights: tuple[float, ...] | None
     published_splits: bool
     train_transform_keys: tuple[str, ...]
     val_transform_keys: tuple[str, ...]
@@ -249,6 +251,9 @@ def _check_data(data: DataSettings) -> None:
     _require(bool(data.datasets), "datasets", data.datasets, "at least one data set")
     for name in data.datasets:
         _require(name in CATALOG, "datasets", name, f"names out of {', '.join(CATALOG)}")
+    weights = data.dataset_weights
+    valid = weights is None or (len(weights) == len(data.datasets) and all(weight > 0 for weight in weights))
+    _require(valid, "dataset_weights", weights, f"a number above 0 for each of datasets={list(data.datasets)}, or None")
     for key in ("train_transform_keys", "val_transform_keys"):
         names = getattr(data, key)
         _require(
@@ -302,6 +307,10 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
     bool: (lambda value: isinstance(value, bool), "True or False"),
     str: (lambda value: isinstance(value, str), "a text"),
     str | None: (lambda value: value is None or isinstance(value, str), "a text, or None"),
+    tuple[float, ...] | None: (
+        lambda value: value is None or (isinstance(value, tuple) and all(map(_is_number, value))),
+        "a list of numbers, or None",
+    ),
     tuple[str, ...]: (_are_texts, "a list of names, as in ['mae']"),
 }
 

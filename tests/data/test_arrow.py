@@ -76,6 +76,15 @@ def test_empty_table_of_null_columns(golden, tmp_path):
     assert len(_split([tiny.write_table(tmp_path / "a.arrow", columns)])) == 0
 
 
+def test_opening_looks_at_record_batches_not_at_captions(tmp_path, monkeypatch):
+    """Once the repeated texts of a file are known, however many it has."""
+    path = _table(tmp_path / "a.arrow", [["x", "x"]])
+    monkeypatch.setattr("vlc.data.arrow.repeated_texts", lambda path, column, num_texts: np.array([1]))
+    monkeypatch.setattr("vlc.data.repeated.find_repeated", lambda *_: pytest.fail("looks at captions"))
+    split = _split([path, path])
+    assert [text for *_, text in _samples(split)] == ["x", "x"]
+
+
 def test_image_bytes_are_not_copied(tmp_path):
     split = _split([_table(tmp_path / "a.arrow", [["x"]])])
     first, second = (split.image(split.locate(0), "image") for _ in range(2))
@@ -142,6 +151,16 @@ class TestDamage:
         path = tiny.write_table(tmp_path / "a.arrow", {"image": [b""], "text": ["x"]})
         with pytest.raises(UserError, match=r"a\.arrow lacks column caption.*has image, text.*write_arrow captions"):
             _split([path])
+
+    def test_a_column_of_the_wrong_type(self, tmp_path):
+        path = tiny.write_table(tmp_path / "a.arrow", {"image": ["x"], "caption": ["x"]})
+        with pytest.raises(UserError, match=r"Column image of .*a\.arrow has type string.*write_arrow captions"):
+            _split([path])
+
+    def test_a_row_whose_text_is_missing(self, tmp_path):
+        split = _split([tiny.write_table(tmp_path / "a.arrow", {"image": [b""] * 2, "caption": ["x", None]})])
+        with pytest.raises(UserError, match=r"Row 1 of a\.arrow has no text in column caption"):
+            split.text(split.locate(1))
 
     def test_truncated_or_foreign_files(self, tmp_path):
         whole = _table(tmp_path / "whole.arrow", [["x" * 100]] * 50).read_bytes()

@@ -1,5 +1,6 @@
 """Who gets which sample."""
 
+import numpy as np
 import pytest
 
 from vlc.data.sampler import EvalSampler, TrainSampler
@@ -29,7 +30,7 @@ def test_evaluation_batches_do_not_depend_on_the_number_of_processes():
 
 @pytest.mark.parametrize("num_samples", [7, 9, 12])
 def test_training_processes_see_disjoint_samples_and_equally_many_batches(num_samples):
-    samplers = [TrainSampler(num_samples, 2, seed=1, rank=rank, world_size=2) for rank in range(2)]
+    samplers = [TrainSampler([num_samples], 2, seed=1, rank=rank, world_size=2) for rank in range(2)]
     seen = _all_samples(samplers)
     assert len(seen) == len(set(seen))
     assert len(seen) >= num_samples - 1
@@ -37,13 +38,13 @@ def test_training_processes_see_disjoint_samples_and_equally_many_batches(num_sa
 
 
 def test_global_batches_are_those_of_one_process():
-    alone = [{key.sample for key in batch} for batch in TrainSampler(12, 4, seed=3)]
-    halves = zip(*(TrainSampler(12, 2, seed=3, rank=rank, world_size=2) for rank in range(2)), strict=True)
+    alone = [{key.sample for key in batch} for batch in TrainSampler([12], 4, seed=3)]
+    halves = zip(*(TrainSampler([12], 2, seed=3, rank=rank, world_size=2) for rank in range(2)), strict=True)
     assert alone == [{key.sample for half in batch for key in half} for batch in halves]
 
 
 def test_epochs_are_shuffled_anew_and_repeatably():
-    first, again = TrainSampler(20, 4, seed=0), TrainSampler(20, 4, seed=0)
+    first, again = TrainSampler([20], 4, seed=0), TrainSampler([20], 4, seed=0)
     assert _samples(first) == _samples(again)
     again.set_epoch(1)
     assert _samples(first) != _samples(again)
@@ -51,7 +52,7 @@ def test_epochs_are_shuffled_anew_and_repeatably():
 
 
 def test_a_position_is_continued_in_its_epoch_only():
-    sampler, whole = TrainSampler(20, 4, seed=0), TrainSampler(20, 4, seed=0)
+    sampler, whole = TrainSampler([20], 4, seed=0), TrainSampler([20], 4, seed=0)
     sampler.resume(2, 3)
     sampler.set_epoch(2)
     whole.set_epoch(2)
@@ -61,6 +62,52 @@ def test_a_position_is_continued_in_its_epoch_only():
 
 
 def test_a_position_at_the_end_of_an_epoch_is_the_start_of_the_next():
-    sampler = TrainSampler(20, 4, seed=0)
+    sampler = TrainSampler([20], 4, seed=0)
     sampler.resume(2, 5)
     assert (sampler.epoch, sampler.start) == (3, 0)
+
+
+class TestWeights:
+    SIZES = (40, 6, 30)
+
+    def _epoch(self, epoch: int = 0, weights=(2, 1, 1), **options) -> list[int]:
+        sampler = TrainSampler(self.SIZES, 4, seed=3, weights=weights, **options)
+        sampler.set_epoch(epoch)
+        return _samples(sampler)
+
+    def test_an_epoch_has_the_shares_asked_for_and_uses_up_one_data_set(self):
+        counts = np.histogram(self._epoch(), bins=[0, 40, 46, 76])[0]
+        assert counts.tolist() == [12, 6, 6]
+
+    def test_no_sample_comes_twice_in_an_epoch_and_all_come_in_time(self):
+        seen = set()
+        for epoch in range(40):
+            samples = self._epoch(epoch)
+            assert len(samples) == len(set(samples))
+            seen.update(samples)
+        assert seen == set(range(76))
+
+    def test_data_sets_are_mixed_within_the_epoch(self):
+        first = self._epoch()[:12]
+        assert len({int(np.searchsorted([40, 46], sample, side="right")) for sample in first}) == 3
+
+    def test_drawing_repeats_itself_by_seed_and_epoch(self):
+        assert self._epoch(5) == self._epoch(5)
+        assert self._epoch(5) != self._epoch(6)
+
+    def test_processes_share_what_one_would_see(self):
+        shared = [self._epoch(2, rank=rank, world_size=2) for rank in range(2)]
+        alone = TrainSampler(self.SIZES, 8, seed=3, weights=(2, 1, 1))
+        alone.set_epoch(2)
+        assert sorted(shared[0] + shared[1]) == sorted(_samples(alone))
+
+    def test_weights_like_the_sizes_change_nothing(self):
+        assert self._epoch(weights=self.SIZES) == self._epoch(weights=None)
+
+    def test_a_position_is_continued(self):
+        options = {"seed": 3, "weights": (1, 1, 1)}
+        resumed, whole = (TrainSampler(self.SIZES, 4, **options) for _ in range(2))
+        resumed.resume(1, 2)
+        resumed.set_epoch(1)
+        whole.set_epoch(1)
+        assert list(resumed) == list(whole)[2:]

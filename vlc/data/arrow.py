@@ -1,17 +1,20 @@
 """Reading Arrow files: memory-mapped tables, and an index from sample number to (row, text).
 
 A sample is one text of one row (or one row, where texts are not read). Nothing is copied out of the files until a
-sample is used; what is kept in memory is a few numbers for each record batch.
+sample is used; what is kept in memory is a few numbers for each record batch and one for each repeated text.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from vlc.data.ipc import is_binary, is_list, is_text, record_batches
+from vlc.data.repeated import repeated_texts
 from vlc.data.spec import DatasetSpec
 from vlc.errors import MissingFile, UserError
 
@@ -57,7 +60,9 @@ class ArrowSplit:
     """The rows of one split of one data set, from one or more Arrow IPC files, addressed by sample number.
 
     columns: what must be there; read_texts=False makes every row one sample without text.
-    Raises MissingFile or UserError if a file is missing, damaged or lacks a column.
+    Raises UserError if a file is damaged or lacks a column: where its metadata show it, at once; where its offsets or
+    texts do, when a record batch is first used. What flips a letter or moves a caption to the next row without breaking
+    the format cannot be noticed.
     """
 
     def __init__(
@@ -76,49 +81,95 @@ class ArrowSplit:
 
     def _open(self) -> None:
         self._batches: list[pa.RecordBatch] = []
-        self._tables: list[str] = []  # the file of each record batch
+        self._files: list[Path] = []  # the file of each record batch
         self._first_rows: list[int] = []  # the number of its first row in that file
+        self._sound: set[int] = set()  # record batches that were checked
+        counts, repeated = [], [np.empty(0, dtype=np.int64)]
         for path in self.paths:
-            row = 0
-            for batch in _record_batches(path, self.columns, self.dataset, self.spec.writer):
+            rows, texts = 0, sum(counts)
+            for batch in self._read(path):
                 self._batches.append(batch)
-                self._tables.append(path.stem)
-                self._first_rows.append(row)
-                row += batch.num_rows
-        self._offsets = [self._text_offsets(batch) for batch in self._batches]
-        counts = [offsets[-1] - offsets[0] for offsets in self._offsets]
+                self._files.append(path)
+                self._first_rows.append(rows)
+                counts.append(self._count_texts(batch))
+                rows += batch.num_rows
+            if self.read_texts and self.spec.unique_texts:
+                with self._blaming(path):
+                    repeated.append(texts + repeated_texts(path, self.spec.text, sum(counts) - texts))
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        self._repeated = self._find_repeated() if self.read_texts and self.spec.unique_texts else np.empty(0, np.int64)
+        # For each repeated text the number of samples before it, so that a search tells how many to skip.
+        skipped = np.concatenate(repeated)
+        self._skipped = skipped - np.arange(len(skipped))
 
-    def _text_offsets(self, batch: pa.RecordBatch) -> np.ndarray:
-        """Number of texts before each row of a record batch, and in all (rows + 1,)."""
+    def _read(self, path: Path) -> list[pa.RecordBatch]:
+        """The record batches of a file, their columns checked."""
+        with self._blaming(path):
+            schema, batches = record_batches(path)
+        missing = self.columns - set(schema.names)
+        if missing:
+            raise UserError(
+                f"{path} lacks column {', '.join(sorted(missing))}, which data set {self.dataset!r} reads; it has "
+                f"{', '.join(schema.names)}. {self._advice(path)}"
+            )
+        expected = dict.fromkeys(self.columns & set(self.spec.images), is_binary)
+        expected |= {self.spec.text: is_text} if self.read_texts else {}
+        for column, fits in expected.items():
+            kind = schema.field(column).type
+            if not fits(kind):
+                raise UserError(
+                    f"Column {column} of {path} has type {kind}, which data set {self.dataset!r} cannot read. "
+                    f"{self._advice(path)}"
+                )
+        return batches
+
+    def _advice(self, path: Path) -> str:
+        return f"Write it again with: python -m write_arrow {self.spec.writer} --out {path.parent}"
+
+    @contextmanager
+    def _blaming(self, path: Path) -> Iterator[None]:
+        """Turns pyarrow's errors into one that names the file."""
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:  # what pyarrow raises on damaged files
+            raise UserError(f"{path} is damaged or not an Arrow IPC file ({error}). {self._advice(path)}") from error
+
+    def _count_texts(self, batch: pa.RecordBatch) -> int:
+        offsets = self._text_offsets(batch)
+        return batch.num_rows if offsets is None else int(offsets[-1]) - int(offsets[0])
+
+    def _text_offsets(self, batch: pa.RecordBatch) -> np.ndarray | None:
+        """Row i has the texts [offsets[i], offsets[i + 1]) of the column's values; None: each row has one."""
         if not self.read_texts:
-            return np.arange(batch.num_rows + 1)
+            return None
         texts = batch.column(self.spec.text)
         if pa.types.is_null(texts.type):
             return np.zeros(batch.num_rows + 1, dtype=np.int64)
-        if not pa.types.is_list(texts.type) and not pa.types.is_large_list(texts.type):
-            return np.arange(batch.num_rows + 1)  # one plain string a row
-        return texts.offsets.to_numpy()
+        return texts.offsets.to_numpy() if is_list(texts.type) else None
 
-    def _find_repeated(self) -> np.ndarray:
-        """Sorted numbers of the samples whose text stands earlier in the same row."""
-        found = [np.empty(0, dtype=np.int64)]
-        for batch, offsets, start in zip(self._batches, self._offsets, self._starts, strict=False):
-            texts = batch.column(self.spec.text)
-            if not pa.types.is_list(texts.type) and not pa.types.is_large_list(texts.type):
+    def _checked(self, number: int) -> pa.RecordBatch:
+        """A record batch; when it is first used, its offsets and texts are checked, but not what images contain."""
+        batch = self._batches[number]
+        if number not in self._sound:
+            with self._blaming(self._files[number]):
+                for column in self.columns:
+                    batch.column(column).validate(full=True)
+                self._check_lengths(batch)
+            self._sound.add(number)
+        return batch
+
+    def _check_lengths(self, batch: pa.RecordBatch) -> None:
+        """Annotations are as many as texts in each row, or withheld for all."""
+        offsets = self._text_offsets(batch)
+        for column in self.spec.fields.values() if offsets is not None else ():
+            if not column.per_text or column.name not in self.columns:
                 continue
-            codes = pc.dictionary_encode(texts.flatten()).indices.to_numpy().astype(np.int64)
-            rows = np.repeat(np.arange(len(texts)), np.diff(offsets))
-            _, first = np.unique(rows * (codes.max(initial=0) + 1) + codes, return_index=True)
-            repeated = np.ones(len(codes), dtype=bool)
-            repeated[first] = False
-            found.append(start + np.flatnonzero(repeated))
-        return np.concatenate(found)
+            theirs = batch.column(column.name).offsets.to_numpy()
+            if theirs[-1] > theirs[0] and not np.array_equal(theirs - theirs[0], offsets - offsets[0]):
+                raise ValueError(f"rows have more or fewer {column.name} than {self.spec.text}")
 
     def __len__(self) -> int:
         """Number of samples."""
-        return int(self._starts[-1]) - len(self._repeated)
+        return int(self._starts[-1]) - len(self._skipped)
 
     @property
     def num_rows(self) -> int:
@@ -128,24 +179,27 @@ class ArrowSplit:
         """Where a sample lies. Raises IndexError outside [0, len)."""
         if not 0 <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
-        if len(self._repeated):  # count the repeated texts that lie before it
-            sample += int(np.searchsorted(self._repeated - np.arange(len(self._repeated)), sample, side="right"))
-        batch = int(np.searchsorted(self._starts, sample, side="right")) - 1
-        offsets = self._offsets[batch]
-        position = sample - int(self._starts[batch]) + int(offsets[0])
-        row = int(np.searchsorted(offsets, position, side="right")) - 1
-        return Location(batch, row, position - int(offsets[row]))
+        text = int(sample) + int(np.searchsorted(self._skipped, sample, side="right"))
+        number = int(np.searchsorted(self._starts, text, side="right")) - 1
+        text -= int(self._starts[number])
+        offsets = self._text_offsets(self._checked(number))
+        if offsets is None:
+            return Location(number, text, 0)
+        text += int(offsets[0])
+        row = int(np.searchsorted(offsets, text, side="right")) - 1
+        return Location(number, row, text - int(offsets[row]))
 
     def table_and_row(self, where: Location) -> tuple[str, int]:
         """File stem and row number in that file, for messages."""
-        return self._tables[where.batch], self._first_rows[where.batch] + where.row
+        return self._files[where.batch].stem, self._first_rows[where.batch] + where.row
 
     def image(self, where: Location, column: str) -> pa.Buffer:
         """Encoded bytes of an image, a view into the file. (A scalar's buffer would be a copy.)"""
-        cells = self._batches[where.batch].column(column)
+        cells = self._checked(where.batch).column(column)
         _, offsets, content = cells.buffers()
         width = np.int64 if pa.types.is_large_binary(cells.type) else np.int32
-        start, end = np.frombuffer(offsets, width)[cells.offset + where.row :][:2].tolist()
+        first = (cells.offset + where.row) * np.dtype(width).itemsize
+        start, end = np.frombuffer(offsets, width, count=2, offset=first).tolist()
         return content.slice(start, end - start)
 
     def texts(self, where: Location) -> list[str]:
@@ -154,8 +208,13 @@ class ArrowSplit:
         return [cell] if isinstance(cell, str) else cell or []
 
     def text(self, where: Location) -> str:
+        """Raises UserError where there is none."""
         cell = self._cell(where, self.spec.text)
-        return cell.values[where.text].as_py() if hasattr(cell, "values") else cell.as_py()
+        text = cell.values[where.text].as_py() if hasattr(cell, "values") else cell.as_py()
+        if text is None:
+            table, row = self.table_and_row(where)
+            raise UserError(f"Row {row} of {table}.arrow has no text in column {self.spec.text}")
+        return text
 
     def provides(self, name: str) -> bool:
         """Whether every file has the column of a catalogue field."""
@@ -172,23 +231,10 @@ class ArrowSplit:
         return f"{value}-{where.text}" if column.numbered else value
 
     def _cell(self, where: Location, column: str) -> pa.Scalar:
-        return self._batches[where.batch].column(column)[where.row]
+        return self._checked(where.batch).column(column)[where.row]
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A whole column, for work on all rows at once."""
-        return pa.chunked_array([batch.column(name) for batch in self._batches if batch.num_rows])
-
-
-def _record_batches(path: Path, columns: set[str], dataset: str, writer: str) -> list[pa.RecordBatch]:
-    advice = f"Write it again with: python -m write_arrow {writer} --out {path.parent}"
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        missing = columns - set(reader.schema.names)
-        if missing:
-            raise UserError(
-                f"{path} lacks column {', '.join(sorted(missing))}, which data set {dataset!r} reads; it has "
-                f"{', '.join(reader.schema.names)}. {advice}"
-            )
-        return [reader.get_batch(number) for number in range(reader.num_record_batches)]
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} is damaged or not an Arrow IPC file ({error}). {advice}") from error
+        return pa.chunked_array(
+            [self._checked(n).column(name) for n, batch in enumerate(self._batches) if batch.num_rows]
+        )

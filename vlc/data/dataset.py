@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from vlc.data.arrow import ArrowSplit, Location
 from vlc.data.batch import Batch, CorruptImage, Needs
-from vlc.data.images import UndecodableImage, decode
+from vlc.data.images import Picture, UndecodableImage, open_image
 from vlc.data.tokens import HiddenTokens, TextEncoder, TokenHider, Tokens, masked_text
 from vlc.errors import UserError
 
@@ -39,7 +39,7 @@ class Recipe:
     texts of other images for each sample.
     """
 
-    transform: Callable[[Any, np.random.Generator], Tensor]
+    transform: Callable[[Picture, np.random.Generator], Tensor]
     num_patches: int
     text_encoder: TextEncoder | None
     token_hider: TokenHider | None
@@ -79,6 +79,11 @@ class BatchDataset(Dataset):
     def __len__(self) -> int:
         """Number of samples."""
         return int(self._starts[-1])
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of samples of each source."""
+        return np.diff(self._starts).tolist()
 
     def locate(self, sample: int) -> tuple[ArrowSplit, Location]:
         """The source of a sample and its place there."""
@@ -145,7 +150,7 @@ class BatchDataset(Dataset):
         raise UserError(f"{_ATTEMPTS} images in a row cannot be decoded, the last one in {corrupt[-1]}")
 
     def _image(self, source: ArrowSplit, where: Location, column: str, rng: np.random.Generator) -> Tensor:
-        return self.recipe.transform(decode(source.image(where, column)), rng)
+        return self.recipe.transform(open_image(source.image(where, column)), rng)
 
     def _false_images(self, sample: _Sample) -> Tensor:
         """draw_false_image images (N, 3, H, W) of other rows that do not have the sample's caption."""

@@ -4,7 +4,7 @@ Both samplers yield whole batches (lists of keys) and work on the global order o
 changes who handles a sample, never whether or how often it is handled.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -15,16 +15,34 @@ from vlc.data.dataset import Key
 class TrainSampler(Sampler):
     """Batches of a seeded permutation, a new one each epoch; every sample at most once an epoch.
 
+    sizes: numbers of samples of the data sets that are joined. Without weights an epoch has all of them. With weights, one
+    for each data set, it has as many of each as its share of the weights, and is as long as can be without repeating one:
+    it ends with the data set that is used up first, and draws anew from the others each time.
     batch_size is that of one process. All processes get the same number of batches; the last global batch may be
     smaller, and is dropped where it has fewer samples than there are processes. `start` batches of the current epoch
     are skipped: that is how a run resumes.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1):
-        self.num_samples, self.seed = num_samples, seed
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        batch_size: int,
+        *,
+        seed: int,
+        weights: Sequence[float] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.sizes, self.seed = tuple(sizes), seed
+        self.drawn = self.sizes if weights is None else _shares(self.sizes, weights)  # of each data set, an epoch
         self.rank, self.world_size = rank, world_size
         self.global_batch = batch_size * world_size
         self.epoch = self.start = 0
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of an epoch, over all processes."""
+        return sum(self.drawn)
 
     def __len__(self) -> int:
         full, rest = divmod(self.num_samples, self.global_batch)
@@ -42,10 +60,25 @@ class TrainSampler(Sampler):
         self.epoch, self.start = epoch, num_batches
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_samples)
+        order = self._order()
         for number in range(self.start, len(self)):
             batch = order[number * self.global_batch : (number + 1) * self.global_batch]
             yield [Key(self.epoch, int(sample)) for sample in batch[self.rank :: self.world_size]]
+
+    def _order(self) -> np.ndarray:
+        """The samples of the current epoch, those of all processes, shuffled."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self.drawn == self.sizes:
+            return rng.permutation(self.num_samples)
+        starts = np.cumsum([0, *self.sizes[:-1]])
+        drawn = zip(starts, self.sizes, self.drawn, strict=True)
+        return rng.permutation(np.concatenate([start + rng.permutation(size)[:count] for start, size, count in drawn]))
+
+
+def _shares(sizes: tuple[int, ...], weights: Sequence[float]) -> tuple[int, ...]:
+    """Samples of each data set in proportion to its weight, as many as there are of the one that is used up first."""
+    scale = min(size / weight for size, weight in zip(sizes, weights, strict=True))
+    return tuple(min(size, round(weight * scale)) for size, weight in zip(sizes, weights, strict=True))
 
 
 class EvalSampler(Sampler):
