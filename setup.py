@@ -34,7 +34,6 @@ setup(
         "numpy>=1.26,<3",
         "pillow>=10.3",
         "simplejpeg>=1.8,<2",
-        "fsspec>=2024.2",
         "filelock>=3.12",
         "einops>=0.8,<1",
         "tensorboard>=2.17,<3",

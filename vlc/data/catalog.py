@@ -6,8 +6,8 @@ _VQA_FIELDS = {
     "question_id": Column("question_id", collate=integers),
     "answer_labels": Column("answer_labels", collate=padded_integers),
     "answer_scores": Column("answer_scores", collate=padded_floats),
-    "question_type": Column("question_types"),
-    "answer_type": Column("answer_types"),
+    "question_type": Column("question_types", optional=True),
+    "answer_type": Column("answer_types", optional=True),
 }
 
 

@@ -40,7 +40,8 @@ class Column:
 
     per_text: the cell holds one value for each text of the row. collate: cells of a batch -> the batch's field, a list
     or an array that becomes a tensor (a module-level function: worker processes pickle it). numbered: the value is
-    followed by a dash and the number of the text in its row. fallback: read where a file lacks the column.
+    followed by a dash and the number of the text in its row. fallback: read where a file lacks the column. optional: a
+    file may lack it without a fallback.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Column:
     collate: Callable[[list], Any] = list
     numbered: bool = False
     fallback: "Column | None" = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,5 +90,5 @@ class DatasetSpec:
 
     def columns(self, fields: frozenset[str]) -> set[str]:
         """Arrow columns that reading the given fields needs, texts and images included."""
-        read = [self.fields[name] for name in fields if name in self.fields]
+        read = [self.fields[name] for name in fields if name in self.fields and not self.fields[name].optional]
         return {self.text, *self.images, *((column.fallback or column).name for column in read)}
