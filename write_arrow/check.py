@@ -55,8 +55,7 @@ class _Reader:
     def columns(self) -> set[str]:
         """Columns that must be there; a split without labels needs its ids only."""
         labelled = self.split not in self.spec.unlabelled
-        fields = {column.name for name, column in self.spec.fields.items() if labelled or name == "question_id"}
-        return {self.spec.text, *self.spec.images, *fields}
+        return self.spec.columns(frozenset(name for name in self.spec.fields if labelled or name == "question_id"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
