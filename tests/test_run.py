@@ -237,6 +237,29 @@ def test_two_processes_measure_what_one_does(arrows, tmp_path):
     assert tested[1] == pytest.approx(tested[2], rel=1e-6)
 
 
+def test_two_processes_resume_exactly(arrows, tmp_path):
+    """Stopped in the middle of the second epoch, with loader processes; afterwards the weights of an unbroken run."""
+    words = [
+        *("with", "task_pretrain_emoji", f"data_root={arrows}", f"log_dir={tmp_path}", "num_gpus=0", "num_workers=1"),
+        *("per_gpu_batchsize=2", "batch_size=4", "warmup_steps=0", "decay_power=0", "val_check_interval=1.0"),
+    ]
+    _launch(2, [*words, "exp_name=whole", "max_steps=9"])
+    _launch(2, [*words, "exp_name=stopped", "max_steps=7"])  # at a constant rate as good as an interrupt
+    saved = next(tmp_path.glob("stopped*/version_0/checkpoints/last.ckpt"))
+    (position,) = _positions(saved)
+    assert position["epoch"] == 1
+    assert position["num_batches"] == 7 - 6 * position["epoch"]
+    _launch(2, [*words, "exp_name=resumed", "max_steps=9", f"resume_from={saved}"])
+    whole, resumed = (next(tmp_path.glob(f"{name}*/version_0/checkpoints/last.ckpt")) for name in ("whole", "resumed"))
+    for name, value in _parameters(whole).items():
+        torch.testing.assert_close(_parameters(resumed)[name], value, rtol=0, atol=0, msg=name)
+
+
+def _positions(path: Path) -> list[dict[str, int]]:
+    """Where the training loader stood."""
+    return torch.load(path, weights_only=True)["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+
+
 def _launch(count: int, words: list[str]) -> None:
     """run.py in `count` processes."""
     launcher = ["-m", "launch", f"--nproc_per_node={count}", "--standalone"] if count > 1 else []

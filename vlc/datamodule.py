@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow.compute as pc
 from pytorch_lightning import LightningDataModule
@@ -84,8 +85,12 @@ class DataModule(LightningDataModule):
         columns = spec.columns(self.needs.fields | self.needs.ids)
         if settings.image_only:
             columns = columns - {spec.text}
-        paths = find_tables(settings.data_root, stems, name, spec.writer)
+        paths = self._find(stems, name)
         return ArrowSplit(paths, spec, name, columns, read_texts=not settings.image_only)
+
+    def _find(self, stems: tuple[str, ...], name: str) -> list[Path]:
+        settings = self.settings
+        return find_tables(settings.data_root, stems, name, CATALOG[name].writer, settings.data_cache)
 
     def _recipe(self, training: bool) -> Recipe:
         settings = self.settings
@@ -108,7 +113,7 @@ class DataModule(LightningDataModule):
             for split, stems in spec.tables.items():
                 if split in spec.unlabelled or "answer_labels" not in spec.fields:
                     continue
-                paths = find_tables(self.settings.data_root, stems, name, spec.writer)
+                paths = self._find(stems, name)
                 table = ArrowSplit(paths, spec, name, {"answers", "answer_labels"}, read_texts=False)
                 labels, texts = (table.column(c) for c in ("answer_labels", "answers"))
                 labels, texts = (pc.list_flatten(pc.list_flatten(column)) for column in (labels, texts))

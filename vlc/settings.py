@@ -164,6 +164,9 @@ def _check_known(names: Iterable[str], known: tuple[str, ...], kind: str) -> Non
 
 
 def _frozen(value: Any) -> Any:
+    """Plain containers instead of Sacred's, which a checkpoint would need code to load."""
+    if isinstance(value, Mapping):
+        return dict(value)
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlc.data.ipc import is_binary, is_list, is_text, record_batches
+from vlc.data.remote import RemoteFolder, is_url
 from vlc.data.repeated import repeated_texts
 from vlc.data.spec import DatasetSpec
 from vlc.errors import MissingFile, UserError
@@ -27,33 +28,42 @@ class Location(NamedTuple):
     text: int
 
 
-def find_tables(data_root: str | Path, stems: tuple[str, ...], dataset: str, writer: str) -> list[Path]:
-    """Arrow files of the given stems, shards in numerical order.
+def find_tables(
+    data_root: str | Path, stems: tuple[str, ...], dataset: str, writer: str, cache: str | None = None
+) -> list[Path]:
+    """Arrow files of the given stems, shards in numerical order; those of a URL are copied to the folder `cache` first.
 
-    Raises MissingFile, naming the path, the data set and the command that writes it, if a stem has no file.
+    Raises MissingFile, naming the path, the data set and the command that writes it, if a stem has no file; UserError if
+    a URL cannot be read.
     """
+    remote = RemoteFolder(str(data_root), cache) if is_url(data_root) else None
     root = Path(data_root)
-    if not str(data_root) or not root.is_dir():
+    if remote is None and (not str(data_root) or not root.is_dir()):
         raise MissingFile(
             f"data_root={str(data_root)!r} is not a folder. Pass data_root=FOLDER with the arrow files of data set "
             f"{dataset!r}; write them with: python -m write_arrow {writer} --out FOLDER"
         )
+    present = remote.names if remote else {path.name for path in root.iterdir()}
     found = []
     for stem in stems:
-        paths = _shards(root, stem) if stem.endswith("*") else [root / f"{stem}.arrow"]
-        if not paths or not paths[0].is_file():
+        names = [name for name in _names(stem, present) if name in present]
+        if not names:
+            folder = remote.url if remote else root
             raise MissingFile(
-                f"Data set {dataset!r} needs {root / stem}.arrow, which does not exist. "
-                f"Write it with: python -m write_arrow {writer} --out {root}"
+                f"Data set {dataset!r} needs {folder}/{stem}.arrow, which does not exist. "
+                f"Write it with: python -m write_arrow {writer} --out {folder}"
             )
-        found += paths
+        found += [remote.fetch(name) if remote else root / name for name in names]
     return found
 
 
-def _shards(root: Path, stem: str) -> list[Path]:
+def _names(stem: str, present: set[str]) -> list[str]:
+    """File names of a stem; of one that ends in "*" all its numbered shards, in order."""
+    if not stem.endswith("*"):
+        return [f"{stem}.arrow"]
     pattern = re.compile(re.escape(stem[:-1]) + r"(\d+)\.arrow")
-    numbered = [(int(match[1]), path) for path in root.iterdir() if (match := pattern.fullmatch(path.name))]
-    return [path for _, path in sorted(numbered)]
+    numbered = [(int(match[1]), name) for name in present if (match := pattern.fullmatch(name))]
+    return [name for _, name in sorted(numbered)]
 
 
 class ArrowSplit:
