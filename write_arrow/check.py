@@ -252,22 +252,31 @@ def _check_batch(
                 problems.append((row, f"{name} cannot be decoded: {problem}"))
     counts = np.ones(batch.num_rows, dtype=np.int64)
     if texts is not None and _is_list(batch.column(texts).type):
-        counts = pc.fill_null(pc.list_value_length(batch.column(texts)), 0).to_numpy(zero_copy_only=False)
+        counts = _list_lengths(batch.column(texts))
     if texts is not None:
         problems += [(row, f"no {texts}") for row in np.flatnonzero(counts == 0).tolist()]
-    for column in {column.name for spec in specs for column in spec.fields.values() if column.per_text}:
-        problems += _uneven(batch, column, texts, counts)
+    for spec in specs:  # each counts its own texts: one file may hold captions and questions
+        columns = {column.name for column in spec.fields.values() if column.per_text}
+        problems += _uneven(batch, sorted(columns), spec.text)
     ids = {name: _hashes(batch.column(name)) for name in IDS if name in batch.schema.names}
     return _Found(batch.num_rows, int(counts.sum()), sorted(problems), ids)
 
 
-def _uneven(batch: pa.RecordBatch, column: str, texts: str | None, counts: np.ndarray) -> list[tuple[int, str]]:
-    """Rows whose column does not hold one value for each text; empty ones (withheld answers) may be."""
-    if column not in batch.schema.names or not _is_list(batch.column(column).type):
+def _uneven(batch: pa.RecordBatch, columns: list[str], texts: str) -> list[tuple[int, str]]:
+    """Rows whose columns do not hold one value for each text; empty ones (withheld answers) may be."""
+    if texts not in batch.schema.names or not _is_list(batch.column(texts).type):
         return []
-    lengths = pc.fill_null(pc.list_value_length(batch.column(column)), 0).to_numpy(zero_copy_only=False)
-    wrong = np.flatnonzero((lengths != counts) & (lengths != 0)).tolist()
-    return [(row, f"{lengths[row]} {column} for {counts[row]} {texts}") for row in wrong]
+    expected, wrong = _list_lengths(batch.column(texts)), []
+    for column in columns:
+        if column in batch.schema.names and _is_list(batch.column(column).type):
+            lengths = _list_lengths(batch.column(column))
+            rows = np.flatnonzero((lengths != expected) & (lengths != 0)).tolist()
+            wrong += [(row, f"{lengths[row]} {column} for {expected[row]} {texts}") for row in rows]
+    return wrong
+
+
+def _list_lengths(lists: pa.Array) -> np.ndarray:
+    return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
 
 
 def _values(column: pa.Array) -> list:

@@ -34,6 +34,10 @@ def test_the_published_files_pass_but_for_their_repeated_names(golden):
     assert _problems(golden / "arrow/sbu") == ["sbu_0: 1 values of image_id repeat earlier ones, such as 'dup.jpg'"]
 
 
+def test_a_file_of_captions_and_questions_counts_each_with_its_own(tmp_path):
+    assert _problems(tiny.write_scenes(tmp_path, train=4, val=4, test=4, held_out=4)) == []
+
+
 def _vg(folder, name="vg", **columns) -> None:
     rows = {"image": [image_bytes(), image_bytes(1)], "caption": [["a"], ["b"]], "image_id": ["1", "2"]} | columns
     tiny.write_table(folder / f"{name}.arrow", rows)
