@@ -1,0 +1,308 @@
+"""Reading: images a second on one core beside the published pipeline, and what opening a data set costs.
+
+`python -m benchmarks.data [images] [opening]`; prints tables and, with --json, writes them. The sides of a table take turns
+in one process, so that a busy machine slows all of them down. Decoders that are not installed are left out.
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+import vlc
+from benchmarks.pictures import photograph
+from vlc.data import images
+from vlc.data.arrow import ArrowSplit
+from vlc.data.catalog import CATALOG
+from vlc.data.transforms import MEAN, STD, randaugment, transform
+
+SIZES = (224, 384)
+PIPELINES = ("mae", "mae_randaug", "mae_test")
+NUM_CAPTIONS = (100_000, 1_000_000, 10_000_000)
+TEXTS_PER_ROW, ROWS_PER_BATCH = 5, 10_000
+
+
+def main() -> None:
+    arguments = _parse()
+    tables: dict[str, list[dict[str, Any]]] = {}
+    if "images" in arguments.parts:
+        tables |= _image_tables(arguments)
+    if "opening" in arguments.parts:
+        tables["opening a data set"] = [row for count in arguments.captions for row in _opening(count)]
+    for title, rows in tables.items():
+        _print(title, rows)
+    if arguments.json:
+        versions = {"vlc": vlc.__version__, "torch": torch.__version__, "python": platform.python_version()}
+        settings = {key: str(value) for key, value in vars(arguments).items()}
+        arguments.json.write_text(
+            json.dumps({"machine": _machine(), "versions": versions, "settings": settings, "tables": tables}, indent=1)
+        )
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["images", "opening"], help="images, opening (default: both)")
+    parser.add_argument("--folder", type=Path, help="JPEGs to decode (default: generated ones, 640x480)")
+    parser.add_argument("--num-images", type=int, default=12)
+    parser.add_argument("--quality", type=int, default=75, help="JPEG quality of generated images (default: 75)")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--captions", type=int, nargs="+", default=list(NUM_CAPTIONS))
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    return parser.parse_args()
+
+
+def _machine() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _print(title: str, rows: list[dict[str, Any]]) -> None:
+    grid = Table(*rows[0], title=f"{title} ({_machine()})")
+    for row in rows:
+        grid.add_row(*map(str, row.values()))
+    Console(width=140).print(grid)
+
+
+# -- images
+
+
+def _image_tables(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    torch.set_num_threads(1)
+    encoded = _encoded(arguments)
+    kilobytes = round(statistics.mean(map(len, encoded)) / 1000)
+    decoders = {name: decode for name, decode in _decoders().items() if _works(decode, encoded[0])}
+    sides: dict[tuple[str, int | str], Callable[[bytes], Any]] = {}
+    sides |= {(f"decoding alone, {name}", "full"): decode for name, decode in decoders.items()}
+    for size in SIZES:
+        for name in PIPELINES:
+            sides[f"published: {name}", size] = _published(name, size)
+            sides[f"ours: {name}", size] = _ours(name, size)
+        sides |= {
+            (f"{name}, torch's resize", size): _decode_and_resize(decode, size) for name, decode in decoders.items()
+        }
+        if images.simplejpeg:
+            sides["ours without simplejpeg: mae", size] = _without_simplejpeg(_ours("mae", size))
+    seconds = _take_turns(sides, encoded, arguments.repeats)
+    bare = seconds.get(("decoding alone, simplejpeg", "full"))
+    rows = [
+        {
+            "size": size,
+            "side": name,
+            "ms": round(1e3 * taken, 2),
+            "images/s": round(1 / taken),
+            "x published": _faster(seconds, name, size),
+            "x bare decoding": round(bare / taken, 2) if bare else "",
+        }
+        for (name, size), taken in seconds.items()
+    ]
+    return {f"images a second on one core, JPEGs of {kilobytes} kB": rows}
+
+
+def _faster(seconds: dict[Any, float], name: str, size: int | str) -> float | str:
+    """How many times as fast as the published pipeline of the same name."""
+    published = seconds.get((f"published: {name.rsplit(': ', 1)[-1]}", size))
+    return round(published / seconds[name, size], 2) if published else ""
+
+
+def _encoded(arguments: argparse.Namespace) -> list[bytes]:
+    if arguments.folder:
+        paths = sorted(path for path in arguments.folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+        return [path.read_bytes() for path in paths[: arguments.num_images]]
+    files = [io.BytesIO() for _ in range(arguments.num_images)]
+    for number, file in enumerate(files):
+        photograph(640, 480, seed=number).save(file, "JPEG", quality=arguments.quality)
+    return [file.getvalue() for file in files]
+
+
+def _decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
+    """Encoded bytes -> (H, W, 3) uint8, in full size unless the name says otherwise."""
+
+    def pillow(data: bytes, half: bool = False) -> np.ndarray:
+        image = Image.open(io.BytesIO(data))
+        if half:
+            image.draft("RGB", (image.width // 2, image.height // 2))
+        return np.array(image.convert("RGB"))
+
+    def simplejpeg(data: bytes, half: bool = False) -> np.ndarray:
+        import simplejpeg
+
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        smallest = {"min_height": -(-height // 2), "min_width": -(-width // 2)} if half else {}
+        return simplejpeg.decode_jpeg(data, **smallest)
+
+    def torchvision(data: bytes) -> np.ndarray:
+        from torchvision.io import decode_jpeg
+
+        return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8)).permute(1, 2, 0).numpy()
+
+    def turbojpeg(data: bytes) -> np.ndarray:
+        from turbojpeg import TJPF_RGB, TurboJPEG
+
+        return TurboJPEG().decode(data, TJPF_RGB)
+
+    def pyvips(data: bytes) -> np.ndarray:
+        from pyvips import Image as VipsImage
+
+        return VipsImage.jpegload_buffer(data).numpy()
+
+    def scaled(decode: Callable) -> Callable[[bytes], np.ndarray]:
+        return lambda data: decode(data, half=True)
+
+    return {
+        "Pillow": pillow,
+        "Pillow, draft 1/2": scaled(pillow),
+        "simplejpeg": simplejpeg,
+        "simplejpeg, 1/2": scaled(simplejpeg),
+        "torchvision": torchvision,
+        "PyTurboJPEG": turbojpeg,
+        "pyvips": pyvips,
+    }
+
+
+def _works(decode: Callable[[bytes], np.ndarray], data: bytes) -> bool:
+    try:
+        return decode(data).shape[2] == 3
+    except (ImportError, RuntimeError, OSError):  # not installed, or without its library
+        return False
+
+
+def _published(name: str, size: int) -> Callable[[bytes], torch.Tensor]:
+    """Pillow decodes; torchvision crops, resizes, mirrors and makes normalised floats."""
+    from torchvision import transforms
+
+    rng, bicubic = np.random.default_rng(0), transforms.InterpolationMode.BICUBIC
+    draws = {
+        "mae": [
+            transforms.RandomResizedCrop(size, scale=(0.8, 1.0), interpolation=bicubic),
+            transforms.RandomHorizontalFlip(),
+        ],
+        "mae_randaug": [
+            transforms.Lambda(lambda image: randaugment(image, rng)),  # operations of Pillow's, the published ones
+            transforms.RandomResizedCrop(size, scale=(0.9, 1.0), interpolation=bicubic),
+        ],
+        "mae_test": [transforms.Resize((size, size), interpolation=bicubic)],
+    }
+    pipeline = transforms.Compose([*draws[name], transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    return lambda data: pipeline(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def _ours(name: str, size: int) -> Callable[[bytes], torch.Tensor]:
+    pipeline, rng = transform(name, size), np.random.default_rng(0)
+    return lambda data: pipeline(images.open_image(pa.py_buffer(data)), rng)
+
+
+def _without_simplejpeg(side: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def run(data: bytes) -> Any:
+        kept, images.simplejpeg = images.simplejpeg, None
+        try:
+            return side(data)
+        finally:
+            images.simplejpeg = kept
+
+    return run
+
+
+def _decode_and_resize(decode: Callable[[bytes], np.ndarray], size: int) -> Callable[[bytes], torch.Tensor]:
+    def run(data: bytes) -> torch.Tensor:
+        pixels = torch.from_numpy(decode(data)).permute(2, 0, 1)[None]
+        return torch.nn.functional.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)
+
+    return run
+
+
+def _take_turns(sides: dict[Any, Callable[[bytes], Any]], encoded: list[bytes], repeats: int) -> dict[Any, float]:
+    """Seconds an image, the mean over images of the median over repeats."""
+    times = {name: np.zeros((len(encoded), repeats)) for name in sides}
+    for repeat in range(-1, repeats):  # the first one warms up
+        for number, data in enumerate(encoded):
+            for name, side in sides.items():
+                started = time.perf_counter()
+                side(data)
+                times[name][number, max(repeat, 0)] = time.perf_counter() - started
+    return {name: float(np.median(taken, axis=1).mean()) for name, taken in times.items()}
+
+
+# -- opening
+
+
+def _opening(num_captions: int) -> list[dict[str, Any]]:
+    """Two rows of the table, the first opening and a later one, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "captions.arrow"
+        _write(path, num_captions)
+        os.environ["XDG_CACHE_HOME"] = folder  # where the first opening leaves what the next ones need
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            measured = {name: pool.apply(_open, (path,)) for name in ("first", "later")}
+        size = round(path.stat().st_size / 1e6)
+    return [
+        {"captions": f"{num_captions:,}", "file MB": size, "opening": name, **row} for name, row in measured.items()
+    ]
+
+
+def _open(path: Path) -> dict[str, Any]:
+    """Seconds of opening; the memory it adds; the time to reach 1,000 random samples."""
+    before = _memory()
+    started = time.perf_counter()
+    split = ArrowSplit([path], CATALOG["coco"], "coco", {"image", "caption"})
+    seconds = time.perf_counter() - started
+    after = _memory()
+    samples = np.random.default_rng(0).integers(len(split), size=1000).tolist()
+    started = time.perf_counter()
+    for sample in samples:
+        split.text(split.locate(sample))
+    reached = (time.perf_counter() - started) / len(samples)
+    return {
+        "seconds": round(seconds, 3),
+        "RSS MB": round(after["Rss"] - before["Rss"], 1),
+        "own MB": round(after["Anonymous"] - before["Anonymous"], 1),
+        "us a sample": round(1e6 * reached),
+    }
+
+
+def _memory() -> dict[str, float]:
+    """MB by Linux's names: Rss is everything mapped (pages of files too, which processes share), Anonymous our own."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+    return {name: int(value.split()[0]) / 1000 for name, value in (line.split(":") for line in lines)}
+
+
+def _write(path: Path, num_captions: int) -> None:
+    """Rows with five captions of 35 to 75 letters, some of them repeated, and an image of 20 bytes."""
+    schema = pa.schema({"image": pa.binary(), "caption": pa.list_(pa.string())})
+    with pa.ipc.new_file(str(path), schema) as writer:
+        for batch in _batches(num_captions // TEXTS_PER_ROW, schema):
+            writer.write_batch(batch)
+
+
+def _batches(num_rows: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    rng = np.random.default_rng(0)
+    for first in range(0, num_rows, ROWS_PER_BATCH):
+        rows = min(ROWS_PER_BATCH, num_rows - first)
+        lengths = rng.integers(35, 75, (rows, TEXTS_PER_ROW))
+        lengths[::100, 1] = lengths[::100, 0]
+        ends = np.concatenate([[0], lengths.ravel().cumsum()]).astype(np.int32)
+        letters = rng.integers(97, 123, ends[-1], dtype=np.uint8)
+        for row in range(0, rows, 100):  # the first two captions of each hundredth row are the same
+            start, middle, end = ends[row * TEXTS_PER_ROW :][:3]
+            letters[middle:end] = letters[start:middle]
+        texts = pa.Array.from_buffers(pa.string(), rows * TEXTS_PER_ROW, [None, *map(pa.py_buffer, (ends, letters))])
+        starts = pa.array(np.arange(0, len(texts) + 1, TEXTS_PER_ROW, dtype=np.int32))
+        cells = [pa.array([bytes(20)] * rows, pa.binary()), pa.ListArray.from_arrays(starts, texts)]
+        yield pa.record_batch(cells, schema=schema)
+
+
+if __name__ == "__main__":
+    main()
