@@ -7,7 +7,7 @@ from types import ModuleType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from write_arrow import emoji, emoji_scenes
+from write_arrow import emoji, emoji_groups, emoji_scenes, imagenet
 from write_arrow.writer import write_table
 
 
@@ -21,7 +21,9 @@ class Source:
 
 SOURCES = {
     "emoji": Source(emoji, "3,781 emoji with names and keywords in ten languages (embedded)"),
+    "emoji_groups": Source(emoji_groups, "the emoji with their nine groups as classes (embedded)"),
     "emoji_scenes": Source(emoji_scenes, "scenes of emoji with captions and questions (embedded, from a seed)"),
+    "imagenet": Source(imagenet, "ImageNet-1K, or any folder of classes, as shards for main_finetune.py"),
 }
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from pytorch_lightning import LightningDataModule
 from timm.data import create_transform
+from timm.data.auto_augment import AugmentOp, AutoAugment, RandAugment, posterize
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
@@ -45,7 +47,7 @@ class LabelledImages(_Tensors):
 
 def train_transform(arguments: Namespace) -> Callable[[Any], Tensor]:
     """PIL image -> normalised float32 (3, S, S): crop, flip, RandAugment or colour jitter, random erasing."""
-    return create_transform(
+    made = create_transform(
         input_size=arguments.input_size,
         is_training=True,
         color_jitter=arguments.color_jitter,
@@ -57,6 +59,23 @@ def train_transform(arguments: Namespace) -> Callable[[Any], Tensor]:
         mean=MEAN,
         std=STD,
     )
+    for step in made.transforms:
+        for operation in _operations(step):
+            if operation.aug_fn is posterize:
+                operation.aug_fn = _posterize
+    return made
+
+
+def _operations(step: Any) -> list[AugmentOp]:
+    """The operations of a RandAugment or AutoAugment policy; none for any other step of a pipeline."""
+    if isinstance(step, AutoAugment):
+        return [operation for policy in step.policy for operation in policy]
+    return list(step.ops) if isinstance(step, RandAugment) else []
+
+
+def _posterize(image: Image.Image, bits: int, **options: Any) -> Image.Image:
+    """timm's, with at least one bit left: drawn magnitudes reach none, which Pillow refuses since release 13."""
+    return posterize(image, max(bits, 1), **options)
 
 
 def eval_transform(input_size: int) -> Callable[[Any], Tensor]:
