@@ -48,7 +48,10 @@ def _no_meeting(arguments: Namespace, error: Exception, seconds: float) -> str:
     if "EADDRINUSE" in reason or "address already in use" in reason.lower():
         return f"launch: {place} cannot be used here: the port is taken by another program. Pass another --master_port"
     if "clients joined" in reason or "waiting for clients" in reason:
-        who, hint = f"Not all of --nnodes={arguments.nnodes} hosts came to {place}", "start the same command on each host"
+        who, hint = (
+            f"Not all of --nnodes={arguments.nnodes} hosts came to {place}",
+            "start the same command on each host",
+        )
     else:
         who, hint = f"{place} did not answer", "check --master_addr, --master_port, and that node 0 is running"
     limit = "--rdzv_conf timeout=SECONDS (c10d: read_timeout and join_timeout) changes how long is waited"

@@ -1,4 +1,4 @@
-"""Fine-tune an image classifier, as MAE does on ImageNet-1K: `python main_finetune.py --finetune CHECKPOINT --data_path DATA`.
+"""Fine-tune an image classifier, as MAE does on ImageNet-1K: `main_finetune.py --finetune CHECKPOINT --data_path DATA`.
 
 Flags and defaults are those of the published program. In several processes: `python -m launch --nproc_per_node N
 main_finetune.py ...`.
@@ -48,7 +48,11 @@ def _add_training(group) -> None:
 def _add_augmentation(group) -> None:
     add = group.add_argument
     add("--color_jitter", type=float, help="strength, where --aa is none")
-    add("--aa", default="rand-m9-mstd0.5-inc1", help="timm's name of an augmentation policy, or none (rand-m9-mstd0.5-inc1)")
+    add(
+        "--aa",
+        default="rand-m9-mstd0.5-inc1",
+        help="timm's name of an augmentation policy, or none (rand-m9-mstd0.5-inc1)",
+    )
     add("--reprob", type=float, default=0.25, help="random erasing: probability (0.25)")
     add("--remode", choices=("pixel", "rand", "const"), default="pixel", help="random erasing: content (pixel)")
     add("--recount", type=int, default=1, help="random erasing: regions (1)")
@@ -63,12 +67,18 @@ def _add_augmentation(group) -> None:
 
 def _add_data_and_checkpoints(group) -> None:
     add = group.add_argument
-    add("--data_path", default="", help="folder with train/CLASS/* and val/CLASS/*, or with shards; FOLDER/NAME chooses some")
+    add(
+        "--data_path",
+        default="",
+        help="folder with train/CLASS/* and val/CLASS/*, or with shards; FOLDER/NAME chooses some",
+    )
     add("--nb_classes", type=int, default=1000, help="(1000)")
     add("--eval_split", default="val", help="split that is evaluated (val)")
     add("--finetune", default="", help="checkpoint of VLC, MAE, timm or ours to start from")
     pooling = group.add_mutually_exclusive_group()
-    pooling.add_argument("--global_pool", action="store_true", default=True, help="classify the mean patch token (default)")
+    pooling.add_argument(
+        "--global_pool", action="store_true", default=True, help="classify the mean patch token (default)"
+    )
     pooling.add_argument("--cls_token", action="store_false", dest="global_pool", help="classify the class token")
     add("--output_dir", default="./output_dir", help="last.ckpt, best.ckpt and log.txt; empty for none (./output_dir)")
     add("--log_dir", default="./output_dir", help="TensorBoard; empty for none (./output_dir)")
@@ -86,7 +96,9 @@ def _add_machine(group) -> None:
     add("--pin_mem", action="store_true", default=True, help="copy batches to the GPU from pinned memory (default)")
     add("--no_pin_mem", action="store_false", dest="pin_mem")
     for name in ("--world_size", "--local_rank"):
-        add(name, type=int, default={"--world_size": 1, "--local_rank": -1}[name], help=_UNREAD + ": the launcher tells")
+        add(
+            name, type=int, default={"--world_size": 1, "--local_rank": -1}[name], help=_UNREAD + ": the launcher tells"
+        )
     add("--local-rank", type=int, dest="local_rank", default=-1, help=argparse.SUPPRESS)  # torch.distributed.launch's
     add("--dist_on_itp", action="store_true", help="take ranks from Open MPI's variables")
     add("--dist_url", default="env://", help="env://, or tcp://HOST:PORT of the first process (env://)")

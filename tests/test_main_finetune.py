@@ -49,11 +49,18 @@ def test_defaults_are_the_published_ones():
     assert {name: parsed[name] for name in PUBLISHED} == PUBLISHED
     flags = ["--cls_token", "--no_pin_mem", "--resplit", "--local-rank=1", "--cutmix_minmax", "0.2", "0.8"]
     parsed = main_finetune.parser().parse_args(flags)
-    assert (parsed.global_pool, parsed.pin_mem, parsed.local_rank, parsed.cutmix_minmax) == (False, False, 1, [0.2, 0.8])
+    assert (parsed.global_pool, parsed.pin_mem, parsed.local_rank, parsed.cutmix_minmax) == (
+        False,
+        False,
+        1,
+        [0.2, 0.8],
+    )
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, main_finetune\ntry: main_finetune.main(['--help'])\nexcept SystemExit: assert 'torch' not in sys.modules"
+    code = (
+        "import sys, main_finetune as m\ntry: m.main(['--help'])\nexcept SystemExit: assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, capture_output=True)
 
 
@@ -113,10 +120,12 @@ def test_the_schedule_is_maes():
     assert rates[4] == pytest.approx(0.5 * 0.5e-3)  # half of the warm-up
     assert rates[8] == pytest.approx(0.5e-3)
     assert rates[24] == pytest.approx(0.5 * (1e-5 + (1e-3 - 1e-5) / 2))  # half of the cosine: epoch 6 of 2 to 10
-    assert rates[39] == pytest.approx(0.5 * (1e-5 + (1e-3 - 1e-5) * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * 31 / 32)))))
+    assert rates[39] == pytest.approx(
+        0.5 * (1e-5 + (1e-3 - 1e-5) * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * 31 / 32))))
+    )
 
 
-def test_a_run_learns_logs_and_is_evaluated_again(images, tmp_path, capfd):
+def test_a_run_learns_logs_and_is_evaluated_again(images, tmp_path, caplog):
     """With everything on: mixing, erasing, accumulation, clipping, moving average."""
     options = {"epochs": 20, "blr": 0.03, "accum_iter": 2, "clip_grad": 3.0, "mixup": 0.2, "cutmix": 0.5, "ema": 0.9}
     metrics = main_finetune.main(words(images, tmp_path, **options, aa="none", reprob=0.1, layer_decay=0.9))
@@ -130,10 +139,10 @@ def test_a_run_learns_logs_and_is_evaluated_again(images, tmp_path, capfd):
     assert metrics["test_ema_acc1"] > 60
     assert (tmp_path / "best.ckpt").is_file()
     assert list(tmp_path.glob("events.out.tfevents.*"))
-    capfd.readouterr()
+    caplog.clear()
     again = main_finetune.main(words(images, eval=True, resume=tmp_path / "last.ckpt", ema=0.9))
     assert again == pytest.approx(metrics)
-    assert f"* Acc@1 {metrics['test_acc1']:.3f}" in "".join(capfd.readouterr())
+    assert f"* Acc@1 {metrics['test_acc1']:.3f}" in caplog.text
 
 
 def test_the_learning_rate_follows_from_the_batch(images, tmp_path):
@@ -143,11 +152,13 @@ def test_the_learning_rate_follows_from_the_batch(images, tmp_path):
     _assert_same_weights(tmp_path / "a", tmp_path / "b")
 
 
-def test_finetune_loads_the_encoder_and_leaves_the_classifier_new(images, tmp_path, capfd):
+def test_finetune_loads_the_encoder_and_leaves_the_classifier_new(images, tmp_path, caplog):
     main_finetune.main(words(images, tmp_path, epochs=1))
     torch.save({"model": {"head.weight": torch.ones(9, 128), **_mae_state(tmp_path)}}, tmp_path / "mae.pth")
-    main_finetune.main(words(images, tmp_path / "next", epochs=1, finetune=tmp_path / "mae.pth", lr=1e-12, input_size=48))
-    shown = "".join(capfd.readouterr())
+    main_finetune.main(
+        words(images, tmp_path / "next", epochs=1, finetune=tmp_path / "mae.pth", lr=1e-12, input_size=48)
+    )
+    shown = caplog.text
     assert "layout mae" in shown
     assert "resized                1  encoder.pos_embed" in shown
     before, after = _weights(tmp_path), _weights(tmp_path / "next")
@@ -157,11 +168,13 @@ def test_finetune_loads_the_encoder_and_leaves_the_classifier_new(images, tmp_pa
 
 
 def _mae_state(out: Path) -> dict[str, torch.Tensor]:
-    state = {name.removeprefix("encoder."): value for name, value in _weights(out).items() if name.startswith("encoder.")}
+    state = {
+        name.removeprefix("encoder."): value for name, value in _weights(out).items() if name.startswith("encoder.")
+    }
     return {**state, "norm.weight": torch.ones(128), "norm.bias": torch.zeros(128)}
 
 
-def test_vlc_checkpoints_are_taken_directly(golden, images, monkeypatch, capfd):
+def test_vlc_checkpoints_are_taken_directly(golden, images, monkeypatch, caplog):
     from tests.golden_models import SIZE
     from vlc.model.sizes import ENCODERS
 
@@ -169,7 +182,7 @@ def test_vlc_checkpoints_are_taken_directly(golden, images, monkeypatch, capfd):
     monkeypatch.setattr(main_finetune, "MODELS", [*main_finetune.MODELS, "golden_vit"])
     options = {"model": "golden_vit", "input_size": 32, "epochs": 1, "finetune": golden / "tiny/pretrain.ckpt"}
     main_finetune.main(words(images, **options))
-    shown = "".join(capfd.readouterr())
+    shown = caplog.text
     assert "layout vlc_release" in shown
     assert "encoder.blocks 36" in shown
 
@@ -178,7 +191,7 @@ def test_a_checkpoint_of_another_size_is_refused(images, tmp_path):
     main_finetune.main(words(images, tmp_path, epochs=1))
     with pytest.raises(UserError, match=r"lacks .* Check --model, --nb_classes"):
         main_finetune.main(words(images, finetune=tmp_path / "last.ckpt", model="vit_base_patch16"))
-    with pytest.raises(UserError, match=r"lacks .*objectives.classes.*Check --model, --nb_classes"):
+    with pytest.raises(UserError, match=r"lacks .*encoder\.norm 2.*--global_pool against --cls_token"):
         main_finetune.main(words(images, resume=tmp_path / "last.ckpt", eval=True, nb_classes=3, cls_token=True))
     torch.save({"model": _mae_state(tmp_path)}, tmp_path / "mae.pth")
     with pytest.raises(UserError, match="but not the state of a run of this program"):
@@ -191,14 +204,17 @@ def test_a_checkpoint_of_another_size_is_refused(images, tmp_path):
 def test_corrupt_images_are_named(images, tmp_path):
     root = write_folder(tmp_path, {"train": 16, "val": 1})
     (root / "train/green/3.png").write_bytes(b"no image")
-    with pytest.warns(UserWarning, match=r"cannot be decoded: row 0 of .*train/green/3\.png: UnidentifiedImageError"):
+    with pytest.warns(UserWarning, match=r"cannot be decoded: row 0 of .*train/green/3\.png: "):
         main_finetune.main(words(root, epochs=1))
     (root / "train/red/4.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match="more than the share"), pytest.warns(UserWarning):
+    with pytest.raises(UserError, match="more than the share"), pytest.warns(UserWarning, match="Left out"):
         main_finetune.main(words(root, epochs=1))
     (root / "train/red/4.png").unlink()
     (root / "val/red/0.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"row 0 of .*val/red/0\.png cannot be decoded"), pytest.warns(UserWarning):
+    with (
+        pytest.raises(UserError, match=r"row 0 of .*val/red/0\.png cannot be decoded"),
+        pytest.warns(UserWarning, match="Left out"),
+    ):
         main_finetune.main(words(root, epochs=1))
 
 
@@ -233,7 +249,9 @@ def test_start_epoch_begins_there(images, tmp_path):
 
 def test_workers_change_nothing(images, tmp_path):
     for workers in (0, 1):
-        main_finetune.main(words(images, tmp_path / str(workers), epochs=1, num_workers=workers, mixup=0.8, drop_path=0.2))
+        main_finetune.main(
+            words(images, tmp_path / str(workers), epochs=1, num_workers=workers, mixup=0.8, drop_path=0.2)
+        )
     _assert_same_weights(tmp_path / "0", tmp_path / "1")
 
 

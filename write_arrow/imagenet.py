@@ -32,7 +32,9 @@ class Member(NamedTuple):
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--root", type=Path, required=True, help="folder with train/ and val/, or with the two tar files")
+    parser.add_argument(
+        "--root", type=Path, required=True, help="folder with train/ and val/, or with the two tar files"
+    )
     parser.add_argument(
         "--val-labels",
         type=Path,
@@ -108,7 +110,9 @@ def _train_tar(path: Path) -> Iterator[Member]:
 
 def _val_tar(path: Path, labels: Path | None) -> Iterator[Member]:
     if labels is None:
-        raise UserError(f"{path} does not tell classes: pass --val-labels FILE (see python -m write_arrow imagenet --help)")
+        raise UserError(
+            f"{path} does not tell classes: pass --val-labels FILE (see python -m write_arrow imagenet --help)"
+        )
     members = sorted(_tar_members(path), key=lambda found: found[0].name)
     classes = _val_classes(labels, [name for _, name in members])
     for (member, _), class_name in zip(members, classes, strict=True):

@@ -37,7 +37,9 @@ def main(words: list[str] | None = None) -> None:
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"{path} is missing or not an Arrow IPC file ({error})") from error
         if missing := {"image", "label", "class_name"} - set(reader.schema.names):
-            raise UserError(f"{path} lacks column {', '.join(sorted(missing))}: write it with python -m write_arrow imagenet")
+            raise UserError(
+                f"{path} lacks column {', '.join(sorted(missing))}: write it with python -m write_arrow imagenet"
+            )
         target = arguments.out / f"{path.stem}{suffix}"
         partial = target.with_name(f".{target.name}.partial")  # gets its name when it is complete
         write(reader, partial)
@@ -45,7 +47,9 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _parquet(reader: pa.RecordBatchFileReader, path: Path) -> None:
-    with pq.ParquetWriter(path, reader.schema, compression={"image": "NONE", "label": "ZSTD", "class_name": "ZSTD"}) as out:
+    with pq.ParquetWriter(
+        path, reader.schema, compression={"image": "NONE", "label": "ZSTD", "class_name": "ZSTD"}
+    ) as out:
         for number in range(reader.num_record_batches):
             out.write_table(pa.Table.from_batches([reader.get_batch(number)]), row_group_size=ROW_GROUP)
 

@@ -46,7 +46,9 @@ def words(data: Path, out: Path | str = "", **options: Any) -> list[str]:
     }
     made = []
     for name, value in given.items():
-        made += [f"--{name}"] if value is True else [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+        made += (
+            [f"--{name}"] if value is True else [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+        )
     return made
 
 

@@ -42,7 +42,7 @@ def test_layers_and_decay_are_timms(pair):
     for decay in (0.65, 0.75):
         groups = {}
         for model, prefixes in ((theirs, ("",)), (ours, ("encoder.", "objectives.classes."))):
-            made = param_groups_layer_decay(model, 0.05, UNDECAYED + ("pos_embed", "cls_token"), layer_decay=decay)
+            made = param_groups_layer_decay(model, 0.05, (*UNDECAYED, "pos_embed", "cls_token"), layer_decay=decay)
             names = {parameter: name for name, parameter in model.named_parameters()}
             for group in made:
                 for parameter in group["params"]:

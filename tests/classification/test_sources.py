@@ -98,7 +98,9 @@ def test_splits_with_other_classes_are_refused(tmp_path):
         check_classes(sources, 3)
 
 
-@pytest.mark.parametrize(("name", "content"), [("a_train.tar", b"x" * 600), ("a_train.parquet", b"x"), ("a_train.arrow", b"x")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a_train.tar", b"x" * 600), ("a_train.parquet", b"x"), ("a_train.arrow", b"x")]
+)
 def test_damaged_shards_are_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=rf"{name} is damaged"):

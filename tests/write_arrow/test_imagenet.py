@@ -93,5 +93,5 @@ def test_emoji_groups_have_nine_classes():
     rows = list(tables["emoji_groups_val"].rows)
     names = {row["label"]: row["class_name"] for row in rows}
     assert sorted(names) == list(range(9))
-    assert list(names[label] for label in range(9)) == sorted(names.values())
+    assert [names[label] for label in range(9)] == sorted(names.values())
     assert rows[0]["image"].startswith(b"\x89PNG")

@@ -171,9 +171,7 @@ class ImageData(LightningDataModule):
                     f"{arguments.batch_size} x --accum_iter {arguments.accum_iter} x {world_size} processes)"
                 )
         transform = eval_transform(arguments.input_size)
-        self.evaluation = ImageDataset(
-            sources[arguments.eval_split], transform, training=False, seed=arguments.seed
-        )
+        self.evaluation = ImageDataset(sources[arguments.eval_split], transform, training=False, seed=arguments.seed)
 
     def train_dataloader(self) -> ResumableLoader:
         sampler = WholeSteps(

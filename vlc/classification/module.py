@@ -105,12 +105,15 @@ class ClassificationModule(LightningModule):
         self.train_ratios["lr"].update(torch.tensor(rate, dtype=torch.float64), 1)
         self.log("lr", rate, prog_bar=True, logger=False)
         self.log("loss", outputs["loss"].detach() * self.arguments.accum_iter, prog_bar=True, logger=False)
-        if (batch_idx + 1) % self.arguments.accum_iter == 0 and self.ema is not None:
-            self.ema.update(self.classifier, step=self.global_step)
         if (batch_idx + 1) % LOG_EVERY == 0 and self.logger is not None:
             epoch_1000x = int((self.current_epoch + batch_idx / self.trainer.num_training_batches) * 1000)
             loss = float(outputs["loss"]) * self.arguments.accum_iter
             self.logger.log_metrics({"loss": loss, "lr": rate}, step=epoch_1000x)
+
+    def optimizer_step(self, *args, **kwargs) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            self.ema.update(self.classifier)
 
     def _step(self, batch_idx: int) -> int:
         """Number of the optimiser step that a batch of this epoch belongs to."""

@@ -72,9 +72,13 @@ def _environment(arguments: Namespace) -> ClusterEnvironment:
     """What the launcher told about the other processes, from the usual variables (or Open MPI's, with --dist_on_itp)."""
     if arguments.dist_on_itp:
         names = {"RANK": "RANK", "WORLD_SIZE": "SIZE", "LOCAL_RANK": "LOCAL_RANK", "LOCAL_WORLD_SIZE": "LOCAL_SIZE"}
-        missing = [f"OMPI_COMM_WORLD_{theirs}" for theirs in names.values() if f"OMPI_COMM_WORLD_{theirs}" not in os.environ]
+        missing = [
+            f"OMPI_COMM_WORLD_{theirs}" for theirs in names.values() if f"OMPI_COMM_WORLD_{theirs}" not in os.environ
+        ]
         if missing:
-            raise UserError(f"--dist_on_itp reads Open MPI's variables, but {', '.join(missing)} are not set: use mpirun")
+            raise UserError(
+                f"--dist_on_itp reads Open MPI's variables, but {', '.join(missing)} are not set: use mpirun"
+            )
         os.environ |= {ours: os.environ[f"OMPI_COMM_WORLD_{theirs}"] for ours, theirs in names.items()}
     if arguments.dist_url.startswith("tcp://"):
         host, _, port = arguments.dist_url.removeprefix("tcp://").rpartition(":")
@@ -82,7 +86,9 @@ def _environment(arguments: Namespace) -> ClusterEnvironment:
     if not {"RANK", "WORLD_SIZE"} <= set(os.environ):
         return LightningEnvironment()
     if missing := {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ):
-        raise UserError(f"RANK and WORLD_SIZE are set, but not {', '.join(sorted(missing))}: start with python -m launch")
+        raise UserError(
+            f"RANK and WORLD_SIZE are set, but not {', '.join(sorted(missing))}: start with python -m launch"
+        )
     os.environ.setdefault("LOCAL_WORLD_SIZE", "1")
     return TorchElasticEnvironment()
 
@@ -163,7 +169,9 @@ def _load(module: ClassificationModule, path: str, complete: bool = False) -> ch
     if module.ema is not None:
         averaged = torch.load(path, map_location="cpu", weights_only=True).get("ema") if complete else None
         if complete and not averaged:
-            raise UserError(f"{path} holds no moving average: leave --ema out, or pass a checkpoint of a run that had it")
+            raise UserError(
+                f"{path} holds no moving average: leave --ema out, or pass a checkpoint of a run that had it"
+            )
         module.ema.module.load_state_dict(averaged or module.classifier.state_dict())
     return report
 

@@ -75,7 +75,7 @@ def find_shards(path: Path, split: str) -> list[Path]:
     if not found:
         raise MissingFile(
             f"--data_path {path} has no images of split {split!r}: neither a folder {path / split} with a folder for each "
-            f"class, nor shards such as {path if wanted else path / 'imagenet'}_{split}_0.arrow. Write shards with: {WRITER}"
+            f"class, nor shards such as {path if wanted else path / 'imagenet'}_{split}_0.arrow. Write shards: {WRITER}"
         )
     if len(found) > 1:
         raise UserError(f"{folder} holds several data sets: choose one, as --data_path {folder / min(found)}. "
@@ -228,7 +228,7 @@ def _tar_label(path: str, key: str, parts: dict[str, tuple[int, int]]) -> tuple[
         if "json" in parts and not described:
             described = json.loads(_read_at(path, *parts["json"]))
     except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: {key} has no label: expected {key}.cls or \"label\" in {key}.json") from error
+        raise UserError(f'{path}: {key} has no label: expected {key}.cls or "label" in {key}.json') from error
     return label, described.get("class_name")
 
 
