@@ -1,21 +1,61 @@
 """Start a script in several processes, on one host or many: `python -m launch --nproc_per_node 8 SCRIPT ARGUMENTS`.
 
 Takes the flags of torch.distributed.run, to which it forwards, and those of the older torch.distributed.launch that
-published commands use: `--use_env`, which is the only way now and needs no flag, and underscores in names.
+published commands use: `--use_env`, which is the only way now and needs no flag, and underscores in names. Workers that are
+restarted (`--max_restarts`) find in VLC_LAUNCHED when this launch began, and so tell its checkpoints from older ones.
 """
 
+import os
 import sys
+import time
+from argparse import Namespace
 
+from torch.distributed import DistError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.run import get_args_parser, run
 
 
-def main(words: list[str] | None = None) -> None:
+def main(words: list[str] | None = None) -> str | int | None:
+    """Returns what sys.exit takes: a message where the hosts did not find each other, 1 where a worker failed."""
     parser = get_args_parser()
     parser.prog = "python -m launch"
     parser.add_argument(
         "--use_env", "--use-env", action="store_true", default=True, help="always so; for older commands"
     )
-    run(parser.parse_args(words))
+    arguments = parser.parse_args(words)
+    started = time.time()
+    os.environ["VLC_LAUNCHED"] = str(started)
+    try:
+        run(arguments)
+    except ChildFailedError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (DistError, RendezvousError) as error:
+        return _no_meeting(arguments, error, time.time() - started)
+    return None
+
+
+def _no_meeting(arguments: Namespace, error: Exception, seconds: float) -> str:
+    """What went wrong when hosts looked for each other: who did not answer, where, and for how long."""
+    place = arguments.rdzv_endpoint or f"{arguments.master_addr}:{arguments.master_port}"
+    causes = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__)
+        cause = cause.__cause__
+    reason = " / ".join(dict.fromkeys(causes))
+    if "EADDRINUSE" in reason or "address already in use" in reason.lower():
+        return f"launch: {place} cannot be used here: the port is taken by another program. Pass another --master_port"
+    if "clients joined" in reason or "waiting for clients" in reason:
+        who, hint = (
+            f"Not all of --nnodes={arguments.nnodes} hosts came to {place}",
+            "start the same command on each host",
+        )
+    else:
+        who, hint = f"{place} did not answer", "check --master_addr, --master_port, and that node 0 is running"
+    limit = "--rdzv_conf timeout=SECONDS (c10d: read_timeout and join_timeout) changes how long is waited"
+    return f"launch: {who} within {seconds:.0f} s ({reason}): {hint}, with its own --node_rank. {limit}"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["vlc", "vlc.*", "write_arrow", "write_arrow.*", "demo"]),
-    py_modules=["launch"],
+    py_modules=["launch", "main_finetune"],
     package_data={"vlc": ["assets/**/*"], "demo": ["*.jinja"]},
     install_requires=[
         "torch>=2.4,<3",

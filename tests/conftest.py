@@ -10,6 +10,7 @@ import pytest
 
 import vlc  # first: it lets torchvision import beside a CPU-only torch
 from tests import tiny
+from tests.classification.folders import write_folder
 from vlc.model.sizes import ENCODERS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -27,6 +28,12 @@ def golden() -> Path:
 def arrows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Arrow files of every data set in the catalogue, a few rows each. Read only."""
     return tiny.write_catalog(tmp_path_factory.mktemp("arrows"))
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images in three classes, 16 for training and 5 for validation of each. Read only."""
+    return write_folder(tmp_path_factory.mktemp("images"), {"train": 16, "val": 5})
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ def test_testing_needs_a_complete_checkpoint(options, golden):
     with pytest.raises(UserError, match="test_only=True needs load_path"):
         run(tiny.settings(**PRETRAIN, **options, test_only=True))
     saved = _last(run(tiny.settings(**PRETRAIN, **options)))
-    with pytest.raises(UserError, match=r"lacks .*objectives.vqa.*test_only needs every weight"):
+    with pytest.raises(UserError, match=r"lacks .*objectives.vqa.*Evaluation needs every weight"):
         run(tiny.settings("task_finetune_vqa_emoji", **options, test_only=True, load_path=str(saved)))
 
 

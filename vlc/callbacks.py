@@ -25,7 +25,8 @@ class Interruption(Callback):
     A second Ctrl-C does not wait.
     """
 
-    def __init__(self):
+    def __init__(self, resume: str = "resume_from="):
+        self.resume = resume  # how the command is told to continue
         self._asked = False
         self._previous: Any = None
 
@@ -48,7 +49,7 @@ class Interruption(Callback):
         if isinstance(exception, KeyboardInterrupt) and whole_step and trainer.global_step and not trainer.fast_dev_run:
             path = last_checkpoint(trainer)
             trainer.save_checkpoint(path)
-            rank_zero_info(f"Saved {path} at step {trainer.global_step}; continue with resume_from={path}")
+            rank_zero_info(f"Saved {path} at step {trainer.global_step}; continue with {self.resume}{path}")
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         if self._previous is not None:
@@ -77,8 +78,8 @@ class NonFiniteLossGuard(Callback):
     the host does not wait for the device in every step.
     """
 
-    def __init__(self, every: int = 10):
-        self.every = every
+    def __init__(self, every: int = 10, advice: str = "a lower learning_rate, gradient_clip=1.0, or precision=32"):
+        self.every, self.advice = every, advice
         self._first_bad: torch.Tensor | None = None
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_idx: int) -> None:
@@ -101,8 +102,8 @@ class NonFiniteLossGuard(Callback):
             best = trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_path
             raise NonFiniteLoss(
                 f"The loss became NaN or infinite at optimiser step {int(self._first_bad)}. The last good checkpoint is "
-                f"{best or 'the one the run started from: none was written yet'}. Try a lower learning_rate, "
-                "gradient_clip=1.0, or precision=32"
+                f"{best or 'the one the run started from: none was written yet'}. Try "
+                f"{self.advice}"
             )
 
 

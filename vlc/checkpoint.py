@@ -136,7 +136,10 @@ class _StandIn:
         return OrderedDict()
 
 
-def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False) -> LoadReport:
+_CHECK = "vit, max_text_len, vocab_size, vqav2_label_size and loss_names"
+
+
+def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, check: str = _CHECK) -> LoadReport:
     """Copy a checkpoint's parameters into a module, in place.
 
     Position tables are resized to the module's grid or text length, the token types to its number of images. Heads that
@@ -162,7 +165,7 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False) -
         else:
             (report.loaded if value is checkpoint.state[name] else report.resized).append(name)
             taken[name] = value
-    _check_missing(checkpoint, missing, misfits, complete)
+    _check_missing(checkpoint, missing, misfits, complete, check)
     report.new, report.misfits = missing, misfits
     report.dropped += [name for name in checkpoint.state if name not in own]
     module.load_state_dict(taken, strict=False)
@@ -194,15 +197,15 @@ def _fit(name: str, value: Tensor, tensor: Tensor) -> Tensor | None:
 _TEXT_HALF = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.pooler.")
 
 
-def _check_missing(checkpoint: Checkpoint, missing: list[str], misfits: list[str], complete: bool) -> None:
+def _check_missing(checkpoint: Checkpoint, missing: list[str], misfits: list[str], complete: bool, check: str) -> None:
     allowed = () if complete else ("objectives.", *(_TEXT_HALF if checkpoint.layout.image_only else ()))
     bad = [name for name in missing if not name.startswith(allowed)]
     if bad:
         shapes = f" Of another shape: {'; '.join(misfits[:5])}." if misfits else ""
-        hint = " test_only needs every weight." if complete else ""
+        hint = " Evaluation needs every weight." if complete else ""
         raise UserError(
             f"{checkpoint.path} (layout {checkpoint.layout.name}) lacks {len(bad)} parameters of this model: "
-            f"{_by_part(bad)}.{shapes}{hint} Check vit, max_text_len, vocab_size, vqav2_label_size and loss_names."
+            f"{_by_part(bad)}.{shapes}{hint} Check {check}."
         )
 
 

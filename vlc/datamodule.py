@@ -157,11 +157,11 @@ class DataModule(LightningDataModule):
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": self.trainer.strategy.root_device.type == "cuda",
-            "worker_init_fn": _leave_interrupts_to_the_main_process,
+            "worker_init_fn": leave_interrupts_to_the_main_process,
         }
 
 
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
+def leave_interrupts_to_the_main_process(worker: int) -> None:
     """Ctrl-C reaches all processes of the terminal; the main one still needs batches to finish its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -77,8 +77,12 @@ VLC_RELEASE = Format(
 MAE = Format(  # MAE's release, with or without decoder, and timm's ViT, which names its encoder alike
     "mae",
     "patch_embed.proj.weight",
-    _IMAGE_HALF + _MAE_DECODER,
-    dropped=(r"head\.", r"fc_norm\."),  # ImageNet's classifier
+    (
+        *_IMAGE_HALF,
+        *_MAE_DECODER,
+        ("head.", "objectives.classes.head."),  # an image classifier, and its norm after pooling
+        ("fc_norm.", "objectives.classes.norm."),
+    ),
     image_only=True,
     unwrap="model",
 )

@@ -19,7 +19,9 @@ from write_arrow import (
     captions,
     check,
     emoji,
+    emoji_groups,
     emoji_scenes,
+    imagenet,
     karpathy,
     nlvr2,
     pairs,
@@ -43,7 +45,7 @@ class Source:
     """A data set that can be written.
 
     tables: a Conversion -> list of tables (of the embedded sets: the command's arguments -> list of tables).
-    layout: what --root must hold; None: the set is embedded and has no --root.
+    layout: what --root must hold; None: the set is embedded, or reads --root by itself.
     add_arguments: adds options of its own. shuffles: the rows are put into an order that --seed fixes ("asked": only
     where it is given). published: --compat gives the published converter's output.
     """
@@ -126,10 +128,20 @@ SOURCES = {
         shuffles="asked",
     ),
     "text": Source("text corpora, a line or paragraph a row", text.tables, "**/*.txt", text.add_arguments),
+    "imagenet": Source(
+        "ImageNet-1K, or any folder of train/CLASS/* and val/CLASS/*, as shards with labels",
+        imagenet.tables,
+        add_arguments=imagenet.add_arguments,
+    ),
     "emoji": Source(
         "3,781 emoji with names and keywords in ten languages (embedded)",
         emoji.tables,
         add_arguments=emoji.add_arguments,
+    ),
+    "emoji_groups": Source(
+        "the emoji with their nine groups as classes (embedded)",
+        emoji_groups.tables,
+        add_arguments=emoji_groups.add_arguments,
     ),
     "emoji_scenes": Source(
         "scenes of emoji with captions and questions (embedded, from a seed)",

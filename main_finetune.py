@@ -1,0 +1,152 @@
+"""Fine-tune an image classifier, as MAE does on ImageNet-1K: `main_finetune.py --finetune CHECKPOINT --data_path DATA`.
+
+Flags and defaults are those of the published program. In several processes: `python -m launch --nproc_per_node N
+main_finetune.py ...`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from vlc.errors import UserError
+from vlc.model.sizes import ENCODERS
+
+MODELS = [*ENCODERS, *(name.removeprefix("mae_") for name in ENCODERS)]
+_UNREAD = "accepted for older commands; no effect"
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser("main_finetune.py", description=__doc__.splitlines()[0])
+    _add_training(made.add_argument_group("training"))
+    _add_augmentation(made.add_argument_group("augmentation"))
+    _add_data_and_checkpoints(made.add_argument_group("data, checkpoints, logs"))
+    _add_machine(made.add_argument_group("device and processes"))
+    return made
+
+
+def _add_training(group) -> None:
+    add = group.add_argument
+    add("--batch_size", type=int, default=64, help="samples of one process at once (64)")
+    add("--epochs", type=int, default=50, help="(50)")
+    add("--accum_iter", type=int, default=1, help="batches whose gradients make one step (1)")
+    add("--model", choices=MODELS, default="vit_large_patch16", metavar="NAME", help=f"{', '.join(MODELS)}")
+    add("--input_size", type=int, default=224, help="pixels, square; positions are resized to it (224)")
+    add("--drop_path", type=float, default=0.1, help="stochastic depth: rate of the last block (0.1)")
+    add("--clip_grad", type=float, help="largest norm of the gradients (no clipping)")
+    add("--weight_decay", type=float, default=0.05, help="(0.05)")
+    add("--lr", type=float, help="peak learning rate (from --blr)")
+    add("--blr", type=float, default=1e-3, help="learning rate for each 256 samples of a step (0.001)")
+    add("--layer_decay", type=float, default=0.75, help="rate of a layer over that of the layer above (0.75)")
+    add("--min_lr", type=float, default=1e-6, help="learning rate at the end (1e-6)")
+    add("--warmup_epochs", type=int, default=5, help="epochs of linear warm-up, before half a cosine (5)")
+    add("--smoothing", type=float, default=0.1, help="label smoothing (0.1)")
+    add("--ema", type=float, nargs="?", const=0.9999, metavar="DECAY", help="also keep a moving average (0.9999)")
+    add("--seed", type=int, default=0)
+    add("--start_epoch", type=int, default=0, help="first epoch, for the schedule; a resumed run knows its own (0)")
+
+
+def _add_augmentation(group) -> None:
+    add = group.add_argument
+    add("--color_jitter", type=float, help="strength, where --aa is none")
+    add(
+        "--aa",
+        default="rand-m9-mstd0.5-inc1",
+        help="timm's name of an augmentation policy, or none (rand-m9-mstd0.5-inc1)",
+    )
+    add("--reprob", type=float, default=0.25, help="random erasing: probability (0.25)")
+    add("--remode", choices=("pixel", "rand", "const"), default="pixel", help="random erasing: content (pixel)")
+    add("--recount", type=int, default=1, help="random erasing: regions (1)")
+    add("--resplit", action="store_true", help=_UNREAD)
+    add("--mixup", type=float, default=0, help="alpha of mixup, 0 = off (0)")
+    add("--cutmix", type=float, default=0, help="alpha of cutmix, 0 = off (0)")
+    add("--cutmix_minmax", type=float, nargs=2, help="cutmix with this range of side lengths instead of alpha")
+    add("--mixup_prob", type=float, default=1.0, help="probability of mixing a batch (1)")
+    add("--mixup_switch_prob", type=float, default=0.5, help="probability of cutmix where both are on (0.5)")
+    add("--mixup_mode", choices=("batch", "pair", "elem"), default="batch", help="what shares a mixing ratio (batch)")
+
+
+def _add_data_and_checkpoints(group) -> None:
+    add = group.add_argument
+    add(
+        "--data_path",
+        default="",
+        help="folder with train/CLASS/* and val/CLASS/*, or with shards; FOLDER/NAME chooses some",
+    )
+    add("--nb_classes", type=int, default=1000, help="(1000)")
+    add("--eval_split", default="val", help="split that is evaluated (val)")
+    add("--finetune", default="", help="checkpoint of VLC, MAE, timm or ours to start from")
+    pooling = group.add_mutually_exclusive_group()
+    pooling.add_argument(
+        "--global_pool", action="store_true", default=True, help="classify the mean patch token (default)"
+    )
+    pooling.add_argument("--cls_token", action="store_false", dest="global_pool", help="classify the class token")
+    add("--output_dir", default="./output_dir", help="last.ckpt, best.ckpt and log.txt; empty for none (./output_dir)")
+    add("--log_dir", default="./output_dir", help="TensorBoard; empty for none (./output_dir)")
+    add("--resume", default="", help="last.ckpt of a run to continue, or with --eval any classifier")
+    add("--eval", action="store_true", help="only evaluate --resume or --finetune")
+    add("--dist_eval", action="store_true", help="share the evaluation among the processes, each sample once")
+
+
+def _add_machine(group) -> None:
+    add = group.add_argument
+    add("--device", default="cuda", help="cuda, cuda:N, mps or cpu; without a GPU the CPU is used (cuda)")
+    add("--amp", choices=("auto", "bf16", "fp16", "off"), default="auto", help="auto: bfloat16 where the device has it")
+    add("--compile", action="store_true", help="torch.compile the model")
+    add("--num_workers", type=int, default=10, help="processes that read data, for each training process (10)")
+    add("--pin_mem", action="store_true", default=True, help="copy batches to the GPU from pinned memory (default)")
+    add("--no_pin_mem", action="store_false", dest="pin_mem")
+    for name in ("--world_size", "--local_rank"):
+        add(
+            name, type=int, default={"--world_size": 1, "--local_rank": -1}[name], help=_UNREAD + ": the launcher tells"
+        )
+    add("--local-rank", type=int, dest="local_rank", default=-1, help=argparse.SUPPRESS)  # torch.distributed.launch's
+    add("--dist_on_itp", action="store_true", help="take ranks from Open MPI's variables")
+    add("--dist_url", default="env://", help="env://, or tcp://HOST:PORT of the first process (env://)")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise UserError for values that cannot work, and set --aa none to None."""
+    if arguments.aa in ("", "none", "None"):
+        arguments.aa = None
+    if not arguments.data_path:
+        raise UserError("--data_path is needed: a folder with train/ and val/, or with shards")
+    ranges = {
+        "at least 1": (("batch_size", "epochs", "accum_iter", "input_size", "nb_classes", "recount"), lambda v: v >= 1),
+        "at least 0": (("weight_decay", "min_lr", "warmup_epochs", "mixup", "cutmix", "num_workers", "start_epoch", "seed"),
+                       lambda v: v >= 0),
+        "in [0, 1)": (("drop_path", "smoothing", "ema"), lambda v: 0 <= v < 1),
+        "in [0, 1]": (("reprob", "mixup_prob", "mixup_switch_prob"), lambda v: 0 <= v <= 1),
+        "in (0, 1]": (("layer_decay",), lambda v: 0 < v <= 1),
+        "above 0": (("clip_grad", "lr", "blr"), lambda v: v > 0),
+    }  # fmt: skip
+    for wanted, (names, fits) in ranges.items():
+        for name in names:
+            value = getattr(arguments, name)
+            if value is not None and not fits(value):
+                raise UserError(f"--{name} {value} must be {wanted}")
+    mixing = arguments.mixup > 0 or arguments.cutmix > 0 or arguments.cutmix_minmax is not None
+    if mixing and not arguments.eval and arguments.batch_size % 2:
+        raise UserError(f"--batch_size {arguments.batch_size}: mixup and cutmix mix pairs and need an even number")
+    if arguments.eval and not (arguments.resume or arguments.finetune):
+        raise UserError("--eval needs --resume CHECKPOINT (or --finetune CHECKPOINT) with a classifier")
+    for name in ("resume", "finetune"):
+        if (path := getattr(arguments, name)) and not Path(path).is_file():
+            raise UserError(f"--{name} {path} does not exist")
+    if not arguments.dist_url.startswith(("env://", "tcp://")):
+        raise UserError(f"--dist_url {arguments.dist_url}: expected env:// or tcp://HOST:PORT")
+
+
+def main(words: list[str] | None = None) -> dict[str, float]:
+    """words: the command line, by default that of the process. Returns the last metrics."""
+    arguments = parser().parse_args(words)
+    check(arguments)  # before the heavy imports: mistakes are told at once
+    from vlc.classification.run import run
+
+    return run(arguments)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"main_finetune.py: {error}")

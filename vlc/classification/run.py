@@ -1,0 +1,247 @@
+"""From the arguments of `main_finetune.py` to a finished run: data, classifier, checkpoint, trainer, in this order."""
+
+import os
+import warnings
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from rich.console import Console
+
+from vlc import checkpoint
+from vlc.callbacks import CorruptImages, Interruption, NonFiniteLossGuard, Throughput
+from vlc.classification.data import MAX_CORRUPT_RATIO, ImageData
+from vlc.classification.model import Classifier
+from vlc.classification.module import LOG_EVERY, ClassificationModule
+from vlc.classification.onednn import mkl_is_slow, use_onednn
+from vlc.errors import MissingFile, UserError
+from vlc.model.sizes import ENCODERS
+
+LAUNCHED = "VLC_LAUNCHED"  # set by launch.py: when it started, in seconds
+_CHECK = "--model, --nb_classes, and --global_pool against --cls_token"
+
+# Advice of Lightning's that does not apply: metrics are summed over the processes before they are logged, few workers may
+# be right, a checkpoint folder is meant to be used again.
+for _advice in (
+    "It is recommended to use `self.log",
+    ".*does not have many workers",
+    "Checkpoint directory .* exists and is not empty",
+    ".*LeafSpec",
+    "You have overridden `on_after_batch_transfer`",
+):
+    warnings.filterwarnings("ignore", message=_advice)
+
+
+def run(arguments: Namespace) -> dict[str, float]:
+    """Fine-tune, or with eval evaluate; returns the metrics of the last evaluation by name."""
+    environment = _environment(arguments)
+    seed_everything(arguments.seed, verbose=False)
+    accelerator, device = _device(arguments.device, environment)
+    data = ImageData(arguments, environment.world_size())
+    module = ClassificationModule(_classifier(arguments), arguments, _learning_rate(arguments, environment))
+    precision = _precision(arguments.amp, accelerator)
+    if accelerator == "cpu" and precision == "32-true" and mkl_is_slow():
+        use_onednn(module)
+    rank_zero_info(f"Running on {accelerator} in {precision}, {environment.world_size()} processes")
+    if arguments.compile:
+        module.classifier.compile()
+    trainer = _trainer(arguments, environment, accelerator, device, precision)
+    if arguments.eval:
+        source = arguments.resume or arguments.finetune
+        rank_zero_info(str(_load(module, source, complete=True)))
+        trainer.validate(module, datamodule=data, verbose=False)
+    else:
+        resume = _resume(arguments)
+        if arguments.finetune and not resume:
+            rank_zero_info(str(_load(module, arguments.finetune)))
+        trainer.fit_loop.epoch_progress.current.processed = arguments.start_epoch  # a resumed run knows better
+        trainer.fit_loop.epoch_progress.current.completed = arguments.start_epoch
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    return module.test_metrics
+
+
+# -- processes and devices
+
+
+def _environment(arguments: Namespace) -> ClusterEnvironment:
+    """What the launcher told about the other processes, from the usual variables (or Open MPI's, with --dist_on_itp)."""
+    if arguments.dist_on_itp:
+        names = {"RANK": "RANK", "WORLD_SIZE": "SIZE", "LOCAL_RANK": "LOCAL_RANK", "LOCAL_WORLD_SIZE": "LOCAL_SIZE"}
+        missing = [
+            f"OMPI_COMM_WORLD_{theirs}" for theirs in names.values() if f"OMPI_COMM_WORLD_{theirs}" not in os.environ
+        ]
+        if missing:
+            raise UserError(
+                f"--dist_on_itp reads Open MPI's variables, but {', '.join(missing)} are not set: use mpirun"
+            )
+        os.environ |= {ours: os.environ[f"OMPI_COMM_WORLD_{theirs}"] for ours, theirs in names.items()}
+    if arguments.dist_url.startswith("tcp://"):
+        host, _, port = arguments.dist_url.removeprefix("tcp://").rpartition(":")
+        os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": port}
+    if not {"RANK", "WORLD_SIZE"} <= set(os.environ):
+        return LightningEnvironment()
+    if missing := {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ):
+        raise UserError(
+            f"RANK and WORLD_SIZE are set, but not {', '.join(sorted(missing))}: start with python -m launch"
+        )
+    os.environ.setdefault("LOCAL_WORLD_SIZE", "1")
+    return TorchElasticEnvironment()
+
+
+def _local_size(environment: ClusterEnvironment) -> int:
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if isinstance(environment, TorchElasticEnvironment) else 1
+
+
+def _device(name: str, environment: ClusterEnvironment) -> tuple[str, int | list[int]]:
+    """Lightning's accelerator and devices; the CPU, and a line that says so, where there is no GPU."""
+    processes = _local_size(environment)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is not a device: expected cuda, cuda:N, mps or cpu") from error
+    if device.type == "cuda":
+        found = torch.cuda.device_count()
+        if not torch.cuda.is_available():
+            rank_zero_warn(f"--device {name}, but no GPU was found: running on the CPU")
+            return "cpu", processes
+        if max(processes, (device.index or 0) + 1) > found:
+            raise UserError(f"--device {name} with {processes} processes on this host, which has {found} GPUs")
+        return "gpu", processes if device.index is None else [device.index]
+    if device.type not in ("cpu", "mps"):
+        raise UserError(f"--device {name} is not supported: expected cuda, cuda:N, mps or cpu")
+    return device.type, processes
+
+
+def _precision(amp: str, accelerator: str) -> str:
+    """Lightning's name for a precision; auto is bfloat16 where the device computes in it, else float32."""
+    if amp == "fp16" and accelerator != "gpu":
+        raise UserError("--amp fp16 needs a GPU: use --amp bf16 or --amp off")
+    if amp == "auto":
+        amp = "bf16" if _has_bf16(accelerator) else "off"
+    return {"bf16": "bf16-mixed", "fp16": "16-mixed", "off": "32-true"}[amp]
+
+
+def _has_bf16(accelerator: str) -> bool:
+    if accelerator == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return accelerator == "gpu" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+# -- model and checkpoints
+
+
+def _learning_rate(arguments: Namespace, environment: ClusterEnvironment) -> float:
+    """--lr, or --blr for every 256 samples of a step."""
+    batch = arguments.batch_size * arguments.accum_iter * environment.world_size()
+    rate = arguments.blr * batch / 256 if arguments.lr is None else arguments.lr
+    if not arguments.eval:
+        rank_zero_info(f"Learning rate {rate:.3g} for a step of {batch} samples ({rate * 256 / batch:.3g} for 256)")
+    return rate
+
+
+def _classifier(arguments: Namespace) -> Classifier:
+    size = ENCODERS[arguments.model if arguments.model in ENCODERS else f"mae_{arguments.model}"]
+    try:
+        return Classifier(
+            size,
+            arguments.input_size,
+            arguments.nb_classes,
+            global_pool=arguments.global_pool,
+            drop_path=arguments.drop_path,
+        )
+    except ValueError as error:
+        raise UserError(f"--input_size: {error}") from error
+
+
+def _load(module: ClassificationModule, path: str, complete: bool = False) -> checkpoint.LoadReport:
+    """Load weights of any layout. To start training from, the classifier is left out and stays new, as published."""
+    source = checkpoint.read(path)
+    if not complete:
+        heads = [name for name in source.state if name.startswith("objectives.classes.")]
+        kept = {name: value for name, value in source.state.items() if name not in heads}
+        source = checkpoint.Checkpoint(source.path, source.layout, kept, (*source.dropped, *heads), source.extras)
+    report = checkpoint.load(module.classifier, source, complete=complete, check=_CHECK)
+    if module.ema is not None:
+        averaged = torch.load(path, map_location="cpu", weights_only=True).get("ema") if complete else None
+        if complete and not averaged:
+            raise UserError(
+                f"{path} holds no moving average: leave --ema out, or pass a checkpoint of a run that had it"
+            )
+        module.ema.module.load_state_dict(averaged or module.classifier.state_dict())
+    return report
+
+
+def _resume(arguments: Namespace) -> str | None:
+    """The checkpoint to continue from: what this launch wrote before its workers were restarted, or --resume."""
+    last = Path(arguments.output_dir or ".") / "last.ckpt"
+    launched = float(os.environ.get(LAUNCHED, "inf"))
+    if arguments.output_dir and last.is_file() and last.stat().st_mtime > launched:
+        rank_zero_info(f"Restarted: continuing from {last}")
+        return str(last)
+    if not arguments.resume:
+        return None
+    if not Path(arguments.resume).is_file():
+        raise MissingFile(f"--resume {arguments.resume} does not exist")
+    found = checkpoint.read(arguments.resume)
+    if "arguments" not in found.extras:
+        raise UserError(
+            f"--resume {arguments.resume} (layout {found.layout.name}) holds weights, but not the state of a run of this "
+            "program: start from it with --finetune, or evaluate it with --eval"
+        )
+    return arguments.resume
+
+
+# -- trainer
+
+
+def _trainer(
+    arguments: Namespace, environment: ClusterEnvironment, accelerator: str, devices: int | list[int], precision: str
+) -> Trainer:
+    world_size, local_size = environment.world_size(), _local_size(environment)
+    logger = False
+    if arguments.log_dir and not arguments.eval:
+        logger = TensorBoardLogger(arguments.log_dir, name="", version="")
+    return Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=world_size // local_size,
+        strategy="ddp" if world_size > 1 else "auto",
+        plugins=[environment],
+        precision=precision,
+        max_epochs=arguments.epochs,
+        accumulate_grad_batches=arguments.accum_iter,
+        gradient_clip_val=arguments.clip_grad,
+        logger=logger,
+        callbacks=_callbacks(arguments),
+        num_sanity_val_steps=0,
+        log_every_n_steps=LOG_EVERY,
+        use_distributed_sampler=False,  # the samplers know the processes
+        benchmark=True,
+        enable_checkpointing=bool(arguments.output_dir) and not arguments.eval,
+        enable_model_summary=False,
+    )
+
+
+def _callbacks(arguments: Namespace) -> list:
+    terminal = Console().is_terminal
+    callbacks = [RichProgressBar(refresh_rate=LOG_EVERY) if terminal else TQDMProgressBar(refresh_rate=10 * LOG_EVERY)]
+    if arguments.eval:
+        return callbacks
+    callbacks += [
+        NonFiniteLossGuard(LOG_EVERY, "a lower --blr, --clip_grad 1.0, or --amp off"),
+        CorruptImages(MAX_CORRUPT_RATIO),
+        Throughput(LOG_EVERY),
+    ]
+    if arguments.output_dir:
+        options = {"dirpath": arguments.output_dir, "save_on_train_epoch_end": True, "enable_version_counter": False}
+        callbacks += [
+            Interruption("--resume "),
+            ModelCheckpoint(filename="best", monitor="test_acc1", mode="max", **options),
+            ModelCheckpoint(filename="last", **options),
+        ]
+    return callbacks

@@ -1,0 +1,26 @@
+"""The embedded emoji images with their nine groups as classes, divided by base (as the `emoji` captions are)."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import Any
+
+from write_arrow.emoji import SPLITS, on_white, open_sprite, packaged, png
+from write_arrow.imagenet import SCHEMA
+from write_arrow.writer import Table
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """No options of its own."""
+
+
+def tables(arguments: Namespace) -> list[Table]:
+    of_row = packaged()["split"].to_pylist()
+    numbers = {split: [row for row, value in enumerate(of_row) if value == split] for split in SPLITS}
+    return [Table(f"emoji_groups_{split}", SCHEMA, _rows(numbers[split]), len(numbers[split])) for split in SPLITS]
+
+
+def _rows(numbers: list[int]) -> Iterator[dict[str, Any]]:
+    classes = sorted(set(packaged()["group"].to_pylist()))
+    for row in packaged().select(["image", "group"]).take(numbers).to_pylist():
+        image = png(on_white(open_sprite(row["image"])))
+        yield {"image": image, "label": classes.index(row["group"]), "class_name": row["group"]}
