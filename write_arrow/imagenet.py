@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from PIL import Image
 
 from vlc.errors import MissingFile, UserError
 from write_arrow.writer import Table
 
 SCHEMA = pa.schema({"image": pa.binary(), "label": pa.int64(), "class_name": pa.string()})
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+_SUFFIXES = frozenset(Image.registered_extensions())
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\D.*?\b(n\d{8})")
 
 
@@ -93,7 +94,7 @@ def _folder(folder: Path) -> Iterator[Member]:
     if not classes:
         raise UserError(f"{folder} holds no folders of classes: expected {folder}/CLASS/IMAGE.jpg")
     for path in classes:
-        images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
+        images = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
         if not images:
             raise UserError(f"Class folder {path} has no images")
         yield from (Member(image, path.name) for image in images)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.classification.folders import CLASSES, write_folder
 from vlc.classification.sources import check_classes, find_shards, open_split
-from vlc.data.images import decode
+from vlc.data.images import open_image
 from vlc.errors import MissingFile, UserError
 from write_arrow import shards
 from write_arrow.__main__ import main as write_arrow
@@ -119,4 +119,4 @@ def test_a_sample_without_label_is_named(tmp_path):
 def test_images_are_zero_copy_views_of_arrow_files(forms):
     source = open_split(forms["arrow"], "val")
     assert isinstance(source.read(3), pa.Buffer)
-    assert decode(source.read(3)).size == (32, 32)
+    assert open_image(source.read(3)).size == (32, 32)

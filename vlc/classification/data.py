@@ -23,7 +23,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILTo
 from vlc.classification.sources import Source, check_classes, open_split
 from vlc.data.batch import CorruptImage, _Tensors
 from vlc.data.dataset import Key
-from vlc.data.images import UndecodableImage, decode
+from vlc.data.images import UndecodableImage, open_image, to_pil
 from vlc.data.sampler import EvalSampler, TrainSampler
 from vlc.data.transforms import MEAN, STD
 from vlc.datamodule import ResumableLoader, leave_interrupts_to_the_main_process
@@ -109,7 +109,7 @@ class ImageDataset(Dataset):
         number = key.sample
         for _ in range(_ATTEMPTS):
             try:
-                image = decode(self.source.read(number))
+                image = to_pil(open_image(self.source.read(number)))
             except UndecodableImage as error:
                 place = self.source.place(number)
                 if not self.training:
