@@ -175,7 +175,7 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         sampler = WholeSteps(
-            len(self.train),
+            [len(self.train)],
             self.arguments.batch_size,
             seed=self.arguments.seed,
             rank=self.trainer.global_rank,

@@ -5,6 +5,7 @@ the resize reads, and scaled down while they are decoded where that does not sho
 simplejpeg Pillow decodes JPEGs too: the same pixels, more slowly.
 """
 
+import io
 import math
 import struct
 from collections.abc import Callable
@@ -69,7 +70,7 @@ class Jpeg:
             # An odd but readable file is an error to simplejpeg and none to Pillow, who therefore decides.
             stored = _turbo(self.data, width, height, factor, fast) if simplejpeg else None
             if stored is None:
-                image = Image.open(pa.BufferReader(self.data))
+                image = Image.open(io.BytesIO(self.data))
                 image.draft("RGB", (max(1, width // factor), max(1, height // factor)))
                 stored = np.array(image.convert("RGB"))
         except _DECODE_ERRORS as error:
