@@ -106,7 +106,8 @@ def open_image(data: pa.Buffer) -> Picture:
     if simplejpeg and (jpeg := _plain_jpeg(encoded)):
         return jpeg
     try:
-        image = Image.open(pa.BufferReader(data))
+        # Arrow's own reader would save a copy, but some of Pillow's plug-ins call what it cannot do.
+        image = Image.open(io.BytesIO(data))
         orientation = _orientation(image)
         if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
             size = image.size[::-1] if orientation in _SIDEWAYS else image.size
