@@ -19,6 +19,14 @@ def majority_scores(folder: Path, split: str) -> dict[str, float]:
     return {kind: sum(hits) / len(hits) for kind, hits in right.items()}
 
 
+def majority_class(folder: Path, name: str, split: str) -> float:
+    """Share of the images of a split that are of the most frequent class in training."""
+    train, other = (pa.ipc.open_file(pa.memory_map(str(folder / f"{name}_{part}.arrow"))) for part in ("train", split))
+    most_frequent = Counter(train.read_all()["label"].to_pylist()).most_common(1)[0][0]
+    labels = other.read_all()["label"].to_pylist()
+    return labels.count(most_frequent) / len(labels)
+
+
 def _answers(path: Path) -> list[tuple[str, str]]:
     """(question type, answer) of every question in a file."""
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()

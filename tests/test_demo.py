@@ -5,14 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from demo.__main__ import QUESTION_TYPES, _table
-from demo.baseline import majority_scores
+import main_finetune
+from demo.__main__ import GROUPS_RECIPE, QUESTION_TYPES, _groups_row, _table
+from demo.baseline import majority_class, majority_scores
 from demo.report import CURVES, QUESTIONS_OF_TYPE, RECONSTRUCTIONS, Stage, write_report
 from tests import tiny
 from vlc.config import resolve
 from vlc.objectives.mae import patchify, unpatchify
 from vlc.run import run
 from vlc.settings import Settings
+from write_arrow import emoji_groups
+from write_arrow.writer import write_table
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def test_majority_scores_are_those_of_the_training_answers(data):
 
 def test_the_report_has_its_questions_pictures_and_curves(stages, tmp_path):
     rows = [
-        {"label": "VQA", "unit": "%", "test": 1.0, "test_majority": 2.0, "held_out": 3.0, "held_out_majority": None}
+        {"label": "VQA", "unit": "%", "test": 1.0, "test_majority": 2.0, "held_out": None, "held_out_majority": None}
     ]
     page = write_report(tmp_path / "new" / "report.html", rows, *stages).read_text()
     pictures = len(QUESTION_TYPES) * QUESTIONS_OF_TYPE + 3 * RECONSTRUCTIONS
@@ -66,6 +69,16 @@ def test_the_table_states_every_type_beside_its_baseline():
     assert len(rows) == 9
     assert (rows["VQA accuracy, where"]["test"], rows["VQA accuracy, where"]["held_out_majority"]) == (50.0, 30.0)
     assert rows["MAE loss"]["test"] == 0.25
+
+
+def test_the_row_of_emoji_groups(tmp_path):
+    for table in emoji_groups.tables(None):
+        write_table(table, tmp_path)
+    majority = majority_class(tmp_path, "emoji_groups", "test")
+    assert majority == pytest.approx(237 / 385)  # "People & Body"
+    row = _groups_row(70.04, majority)
+    assert (row["test"], row["test_majority"], row["held_out"]) == (70.0, 61.6, None)
+    assert main_finetune.parser().parse_args(GROUPS_RECIPE).aa == "none"
 
 
 def test_patches_and_back():

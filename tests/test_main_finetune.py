@@ -15,6 +15,7 @@ from tests import tiny
 from tests.classification.folders import arguments, words, write_folder
 from vlc.checkpoint import read
 from vlc.classification.module import ClassificationModule, half_cosine
+from vlc.classification.run import _environment, _local_size
 from vlc.errors import MissingFile, UserError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -257,10 +258,58 @@ def test_workers_change_nothing(images, tmp_path):
 
 # -- several processes
 
+
+@pytest.fixture
+def variables(monkeypatch):
+    """The environment without a launcher's variables, and as it was afterwards."""
+    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if "RANK" not in name})
+    return os.environ
+
+
+@pytest.mark.parametrize(
+    ("told", "options"),
+    [
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "h"}, {}),
+        (
+            {
+                "SLURM_NTASKS": "4",
+                "SLURM_PROCID": "3",
+                "SLURM_LOCALID": "1",
+                "SLURM_NNODES": "2",
+                "SLURM_NTASKS_PER_NODE": "2",
+            },
+            {},
+        ),
+        (
+            {
+                f"OMPI_COMM_WORLD_{n}": v
+                for n, v in zip(("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"), "3412", strict=True)
+            },
+            {"dist_on_itp": True},
+        ),
+    ],
+    ids=["launch", "srun", "mpirun"],
+)
+def test_ranks_are_taken_from_the_launcher(images, variables, told, options):
+    variables.update(told)
+    environment = _environment(arguments(images, dist_url="tcp://first:1234", **options))
+    found = (environment.global_rank(), environment.world_size(), environment.local_rank(), _local_size(environment))
+    assert found == (3, 4, 1, 2)
+    assert variables["MASTER_PORT"] == "1234"
+
+
+def test_a_process_alone_needs_no_variables(images, variables):
+    assert _environment(arguments(images)).world_size() == 1
+    variables.update(RANK="0", WORLD_SIZE="2")
+    with pytest.raises(UserError, match="but not LOCAL_RANK, MASTER_ADDR, MASTER_PORT"):
+        _environment(arguments(images))
+
+
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
 import main_finetune
+from vlc.classification.run import _environment, _local_size
 from vlc.classification.module import ClassificationModule
 marker, step = Path(sys.argv.pop(1)), ClassificationModule.training_step
 def killed(self, batch, batch_idx):

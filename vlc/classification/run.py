@@ -9,7 +9,12 @@ import torch
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment
+from pytorch_lightning.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 
@@ -56,6 +61,8 @@ def run(arguments: Namespace) -> dict[str, float]:
         rank_zero_info(str(_load(module, source, complete=True)))
         trainer.validate(module, datamodule=data, verbose=False)
     else:
+        if arguments.output_dir:
+            Path(arguments.output_dir).mkdir(parents=True, exist_ok=True)
         resume = _resume(arguments)
         if arguments.finetune and not resume:
             rank_zero_info(str(_load(module, arguments.finetune)))
@@ -69,7 +76,7 @@ def run(arguments: Namespace) -> dict[str, float]:
 
 
 def _environment(arguments: Namespace) -> ClusterEnvironment:
-    """What the launcher told about the other processes, from the usual variables (or Open MPI's, with --dist_on_itp)."""
+    """What the launcher told about the other processes: in the usual variables, Open MPI's (--dist_on_itp) or srun's."""
     if arguments.dist_on_itp:
         names = {"RANK": "RANK", "WORLD_SIZE": "SIZE", "LOCAL_RANK": "LOCAL_RANK", "LOCAL_WORLD_SIZE": "LOCAL_SIZE"}
         missing = [
@@ -84,7 +91,14 @@ def _environment(arguments: Namespace) -> ClusterEnvironment:
         host, _, port = arguments.dist_url.removeprefix("tcp://").rpartition(":")
         os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": port}
     if not {"RANK", "WORLD_SIZE"} <= set(os.environ):
-        return LightningEnvironment()
+        if not SLURMEnvironment.detect():
+            return LightningEnvironment()
+        tasks, nodes = (int(os.environ.get(name, 1)) for name in ("SLURM_NTASKS", "SLURM_NNODES"))
+        os.environ.setdefault("LOCAL_WORLD_SIZE", str(tasks // nodes))
+        try:
+            return SLURMEnvironment(auto_requeue=False)
+        except RuntimeError as error:  # a SLURM option that Lightning does not take
+            raise UserError(f"{error} Or start with python -m launch, as scripts/slurm.sbatch does") from error
     if missing := {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ):
         raise UserError(
             f"RANK and WORLD_SIZE are set, but not {', '.join(sorted(missing))}: start with python -m launch"
@@ -94,7 +108,7 @@ def _environment(arguments: Namespace) -> ClusterEnvironment:
 
 
 def _local_size(environment: ClusterEnvironment) -> int:
-    return int(os.environ["LOCAL_WORLD_SIZE"]) if isinstance(environment, TorchElasticEnvironment) else 1
+    return 1 if isinstance(environment, LightningEnvironment) else int(os.environ["LOCAL_WORLD_SIZE"])
 
 
 def _device(name: str, environment: ClusterEnvironment) -> tuple[str, int | list[int]]:
