@@ -134,7 +134,7 @@ def test_damaged_exif_does_not_spoil_an_image():
 def test_jpegs_are_resized_as_pillow_does(shape, decoder):
     """Less than a grey level away at full scale, less than two where the image was decoded at a smaller one."""
     data = _bytes(photograph(*shape), "JPEG", quality=90)
-    pillow, jpeg = Image.open(pa.BufferReader(data)).convert("RGB"), open_image(data)
+    pillow, jpeg = Image.open(io.BytesIO(data)).convert("RGB"), open_image(data)
     assert isinstance(jpeg, Jpeg)
     whole = (0, 0, shape[0] // 8 * 8, shape[1] // 8 * 8)  # multiples of every scale
     for box in (whole, (16, 8, whole[2] - 16, whole[3] - 24)):
