@@ -141,8 +141,11 @@ def main(words: list[str] | None = None) -> dict[str, float]:
     arguments = parser().parse_args(words)
     check(arguments)  # before the heavy imports: mistakes are told at once
     from vlc.classification.run import run
+    from vlc.distributed import leave
 
-    return run(arguments)
+    metrics = run(arguments)
+    leave()
+    return metrics
 
 
 if __name__ == "__main__":

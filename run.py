@@ -9,6 +9,9 @@ def main(_config, _run):
         from vlc.settings import Settings
 
         settings = Settings.from_config(_config)  # before the heavy imports: mistakes are told at once
+        from vlc.distributed import leave
         from vlc.run import run
 
-        return run(settings)
+        metrics = run(settings)
+        leave()
+        return metrics

@@ -38,3 +38,10 @@ def gather_lists(items: list[Any]) -> list[Any]:
     gathered: list[list[Any] | None] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, items)
     return [item for part in gathered for item in part]
+
+
+def leave() -> None:
+    """Ends the process group, all processes together: gloo's threads may abort a process that exits beside them."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vlc.errors import UserError
 
@@ -117,6 +117,8 @@ def open_image(data: pa.Buffer) -> Picture:
             image = Image.fromarray((levels >> 8 if levels.max() > 255 else levels).astype(np.uint8))
         image = image.convert("RGB")
         return image if orientation == 1 else Image.fromarray(_upright(np.asarray(image), orientation))
+    except UnidentifiedImageError as error:  # its own text tells a memory address
+        raise UndecodableImage("UnidentifiedImageError: no image of a known kind") from error
     except _DECODE_ERRORS as error:
         raise UndecodableImage(f"{type(error).__name__}: {error}") from error
 
