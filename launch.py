@@ -3,6 +3,10 @@
 Takes the flags of torch.distributed.run, to which it forwards, and those of the older torch.distributed.launch that
 published commands use: `--use_env`, which is the only way now and needs no flag, and underscores in names. Workers that are
 restarted (`--max_restarts`) find in VLC_LAUNCHED when this launch began, and so tell its checkpoints from older ones.
+
+Restarted workers must not read what their predecessors left in a shared key-value store: their addresses, where nobody
+answers any more (seen with torch 2.13). With dynamic rendezvous each round gets a store of its own; with the static one
+`vlc.distributed.join_restarted` separates the attempts.
 """
 
 import os
@@ -26,6 +30,7 @@ def main(words: list[str] | None = None) -> str | int | None:
     arguments = parser.parse_args(words)
     started = time.time()
     os.environ["VLC_LAUNCHED"] = str(started)
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     try:
         run(arguments)
     except ChildFailedError as error:

@@ -1,11 +1,28 @@
 """Collectives that are no-ops in a single process."""
 
+import os
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
+
+LAUNCHED = "VLC_LAUNCHED"  # set by launch.py: when it started, in seconds
+
+
+def join_restarted(backend: str) -> None:
+    """Start the process group under a name of this attempt, where `launch` offers its own store to all attempts.
+
+    Otherwise workers that were restarted can find the addresses of those before them. Elsewhere this does nothing, and
+    the group starts as usual.
+    """
+    if LAUNCHED not in os.environ or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or dist.is_initialized():
+        return
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world_size, is_master=False)
+    attempt = dist.PrefixStore(f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=attempt, rank=rank, world_size=world_size)
 
 
 def is_distributed() -> bool:

@@ -24,10 +24,10 @@ from vlc.classification.data import MAX_CORRUPT_RATIO, ImageData
 from vlc.classification.model import Classifier
 from vlc.classification.module import LOG_EVERY, ClassificationModule
 from vlc.classification.onednn import mkl_is_slow, use_onednn
+from vlc.distributed import LAUNCHED, join_restarted
 from vlc.errors import MissingFile, UserError
 from vlc.model.sizes import ENCODERS
 
-LAUNCHED = "VLC_LAUNCHED"  # set by launch.py: when it started, in seconds
 _CHECK = "--model, --nb_classes, and --global_pool against --cls_token"
 
 # Advice of Lightning's that does not apply: metrics are summed over the processes before they are logged, few workers may
@@ -55,6 +55,8 @@ def run(arguments: Namespace) -> dict[str, float]:
     rank_zero_info(f"Running on {accelerator} in {precision}, {environment.world_size()} processes")
     if arguments.compile:
         module.classifier.compile()
+    if environment.world_size() > 1:
+        join_restarted("nccl" if accelerator == "gpu" else "gloo")
     trainer = _trainer(arguments, environment, accelerator, device, precision)
     if arguments.eval:
         source = arguments.resume or arguments.finetune
