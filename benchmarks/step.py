@@ -1,6 +1,9 @@
-"""Time of a training step, beside that of the bare transformer on as many tokens (what the hardware leaves to be had).
+"""Training steps and the ranking of texts: seconds, peak memory, and the share of what the processor's products reach.
 
-`python -m benchmarks.step --recipe task_pretrain_emoji --batch 32`; prints a table and, with --json, writes it.
+A row for each figure of `benchmarks.cases`, beside the published implementation where a checkout of it is given:
+    git clone https://github.com/guilk/VLC VLC
+    python -m benchmarks.step --case pretrain_224 --compare VLC
+Both sides run in processes of their own and take turns, so that a noisy machine disturbs both alike.
 """
 
 import argparse
@@ -8,149 +11,175 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 import vlc
-from vlc.data.batch import Batch, MaskedText, Text
-from vlc.module import VLCModule, objective_needs
-from vlc.optim import build_optimizer, plain_groups
-from vlc.recipes import RECIPES
-from vlc.settings import Settings
+from benchmarks.cases import CASES, Case, inputs, needed_flops
+
+ROOT = Path(__file__).parents[1]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PEAK_SIZE = 2048  # of the square matrices whose product is the measure of the processor
+
+
+class Side:
+    """A worker process: `python -m MODULE CASE BATCH PRECISION ...`, which runs a repeat for each line it reads."""
+
+    def __init__(self, module: str, words: list[str], folder: Path):
+        search = os.pathsep.join([str(folder), str(ROOT)])
+        command = [sys.executable, "-m", module, *words]
+        self._process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": search},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if "-v" in sys.argv else subprocess.DEVNULL,
+            text=True,
+        )
+        self.repeats: list[dict[str, float]] = []
+        self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{' '.join(self._process.args)} ended: run it with -v to see why")
+        return json.loads(line)
+
+    def repeat(self) -> dict[str, float]:
+        print(file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def main() -> None:
     arguments = _parse()
-    settings = _settings(arguments)
-    torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module = VLCModule(
-        settings.model,
-        image_size=settings.data.image_size,
-        max_text_len=settings.data.max_text_len,
-        vocab_size=settings.model.vocab_size or 8000,
-        optim=settings.optim,
-    ).to(device)
-    batch = _batch(settings, arguments.batch, arguments.text_len, device)
-    sides = {"training step": _step(module, batch), "bare transformer": _bare(module, batch)}
-    times = _alternate(sides, arguments.repeats, device)
-    rows = [
-        {
-            "side": name,
-            "median_ms": round(1e3 * statistics.median(seconds), 2),
-            "spread_ms": round(1e3 * (max(seconds) - min(seconds)), 2),
-            "samples_per_second": round(arguments.batch / statistics.median(seconds), 1),
-        }
-        for name, seconds in times.items()
-    ]
-    _report(rows, arguments, device)
+    peaks = {precision: _measured_peak(DTYPES[precision]) for precision in arguments.precision}
+    rows = []
+    for name in arguments.case:
+        for precision in arguments.precision:
+            rows += measure(name, precision, arguments, peaks[precision])
+    _print(rows, peaks, arguments)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(_environment(arguments) | {"peaks": peaks, "rows": rows}, indent=1))
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
-    recipes = [name for name in RECIPES if name.startswith("task_")]
-    parser.add_argument("--recipe", choices=recipes, default="task_pretrain_emoji")
-    parser.add_argument("--vit", help="size, by default the recipe's")
-    parser.add_argument("--image-size", type=int, help="by default the recipe's")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--text-len", type=int, default=16, help="tokens of every text (default: 16)")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.step", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--case", nargs="+", choices=CASES, default=["pretrain_224"])
+    parser.add_argument("--precision", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--compare", type=Path, metavar="VLC", help="checkout of guilk/VLC")
+    parser.add_argument("--batch", type=int, help="by default the case's")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="config keys of our side")
+    parser.add_argument("--warmup", type=int, default=1, help="repeats that do not count (default: 1)")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("-v", action="store_true", help="show what the sides print")
     return parser.parse_args()
 
 
-def _settings(arguments: argparse.Namespace) -> Settings:
-    from vlc.config import resolve
-
-    updates = {"per_gpu_batchsize": arguments.batch, "batch_size": arguments.batch}
-    updates |= {key: value for key in ("vit", "image_size") if (value := getattr(arguments, key)) is not None}
-    return Settings.from_config(resolve(arguments.recipe, **updates))
-
-
-def _batch(settings: Settings, size: int, text_len: int, device: torch.device) -> Batch:
-    """A random batch with everything that the objectives of the recipe need."""
-    needs, image = objective_needs(settings.model), settings.data.image_size
-    ids = torch.randint(5, 1000, (size, text_len))
-    text = Text(ids, torch.ones_like(ids))
-    positions = torch.arange(0, size * text_len, max(1, round(1 / settings.data.mlm_prob)))
-    patches = settings.model.size.num_patches(image)
-    answers = torch.randint(settings.model.vqav2_label_size, (size, 1))
-    batch = Batch(
-        images=torch.randint(256, (size, 1, 3, image, image), dtype=torch.uint8),
-        index=torch.arange(size),
-        split="train",
-        text=text,
-        masked_text=MaskedText(text, positions, ids.flatten()[positions]) if needs.masked_text else None,
-        noise=torch.rand(size, needs.noise, patches) if needs.noise and settings.model.dropped_ratio else None,
-        negative=torch.arange(size).roll(1),
-        match_draw=torch.rand(size),
-        fields={"answer_labels": answers, "answer_scores": torch.ones(size, 1)},
-    )
-    return batch.to(device)
-
-
-def _step(module: VLCModule, batch: Batch) -> Callable[[], None]:
-    optimizer = build_optimizer(plain_groups(module, module.optim_settings, set()), module.optim_settings, fused=True)
-
-    def step() -> None:
-        loss = module.total_loss(module.outcomes(module.on_after_batch_transfer(batch, 0)))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return step
-
-
-def _bare(module: VLCModule, batch: Batch) -> Callable[[], None]:
-    """Forward and backward of the blocks alone, once, on the tokens of one pass."""
-    encoder = module.encoder
-    kept = (
-        encoder.num_patches if batch.noise is None else round(encoder.num_patches * (1 - module.settings.dropped_ratio))
-    )
-    tokens = torch.randn(len(batch), batch.text.ids.shape[1] + 1 + kept, encoder.size.width, device=batch.index.device)
-
-    def step() -> None:
-        sequence = tokens
-        for block in encoder.blocks:
-            sequence = block(sequence)
-        sequence.mean().backward()
-        encoder.blocks.zero_grad()
-
-    return step
-
-
-def _alternate(sides: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each repeat; the sides take turns, so that a noisy machine disturbs both alike."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(repeats + 3):
-        for name, step in sides.items():
-            started = time.perf_counter()
-            step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if repeat >= 3:  # the first ones warm up
-                times[name].append(time.perf_counter() - started)
-    return times
-
-
-def _report(rows: list[dict], arguments: argparse.Namespace, device: torch.device) -> None:
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
-    title = f"{arguments.recipe}, batch {arguments.batch}, {machine}, float32, {arguments.repeats} repeats"
-    grid = Table(*rows[0], title=title)
+def measure(name: str, precision: str, arguments: argparse.Namespace, peak: float) -> list[dict[str, Any]]:
+    """A row for each side; the ratios are the published figure over ours."""
+    case = CASES[name]
+    batch = arguments.batch or case.batch
+    words = [name, str(batch), precision]
+    sides = {"ours": Side("benchmarks.ours", [*words, *arguments.set], ROOT)}
+    if arguments.compare:
+        sides["published"] = Side("benchmarks.published", words, arguments.compare.resolve())
+    for number in range(arguments.warmup + arguments.repeats):
+        for side in sides.values():
+            answer = side.repeat()
+            if number >= arguments.warmup:
+                side.repeats.append(answer)
+    for side in sides.values():
+        side.close()
+    flops = needed_flops(case, batch, inputs(case, batch))
+    rows = [_row(name, precision, side, sides[side].repeats, case, batch, flops, peak) for side in sides]
     for row in rows:
-        grid.add_row(*map(str, row.values()))
-    Console().print(grid)
-    if arguments.json:
-        versions = {"vlc": vlc.__version__, "torch": torch.__version__, "python": platform.python_version()}
-        settings = {key: str(value) for key, value in vars(arguments).items()}
-        arguments.json.write_text(
-            json.dumps({"machine": machine, "versions": versions, "settings": settings, "rows": rows}, indent=1)
-        )
+        row["faster"] = round(rows[-1]["median_s"] / row["median_s"], 2) if len(rows) > 1 else None
+        row["memory"] = round(row["peak_mb"] / rows[-1]["peak_mb"], 2) if len(rows) > 1 else None
+    return rows
+
+
+def _row(
+    name: str, precision: str, side: str, repeats: list[dict], case: Case, batch: int, flops: float, peak: float
+) -> dict[str, Any]:
+    seconds = [repeat["seconds"] for repeat in repeats]
+    median = statistics.median(seconds)
+    samples = case.samples if case.evaluates else batch
+    return {
+        "case": name,
+        "precision": precision,
+        "side": side,
+        "median_s": round(median, 3),
+        "spread_s": round(max(seconds) - min(seconds), 3),
+        "per_s": round(samples / median, 2),
+        "peak_mb": round(max(repeat["peak_mb"] for repeat in repeats)),
+        "tflop": round(flops / 1e12, 3),
+        "of_peak": round(flops / median / peak, 3),
+    }
+
+
+def _measured_peak(dtype: torch.dtype) -> float:
+    """FLOP/s of the best of ten products of two matrices, by the faster of torch's own product and oneDNN's."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = PEAK_SIZE * (4 if device == "cuda" else 1)
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    products = [lambda: left @ right]
+    if device == "cpu" and torch.backends.mkldnn.is_available():
+        products.append(lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], ""))
+    best = float("inf")
+    for product in products:
+        for _ in range(11):
+            started = time.perf_counter()
+            product()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def _machine() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{model or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def _environment(arguments: argparse.Namespace) -> dict[str, Any]:
+    def commit(folder: Path) -> str:
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    versions = {"vlc": vlc.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {
+        "machine": _machine(),
+        "versions": versions,
+        "commit": commit(ROOT),
+        "compared_with": commit(arguments.compare) if arguments.compare else None,
+        "arguments": {key: str(value) for key, value in vars(arguments).items()},
+    }
+
+
+def _print(rows: list[dict[str, Any]], peaks: dict[str, float], arguments: argparse.Namespace) -> None:
+    speeds = ", ".join(f"{name} {peak / 1e12:.2f} TFLOP/s" for name, peak in peaks.items())
+    grid = Table(*rows[0], title=f"{_machine()}; products: {speeds}; {arguments.repeats} repeats")
+    for row in rows:
+        grid.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console(width=140).print(grid)
 
 
 if __name__ == "__main__":

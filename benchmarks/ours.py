@@ -1,0 +1,118 @@
+"""Our side of `benchmarks.step`, in a process of its own."""
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from benchmarks.cases import CASES, VOCABULARY, Case, inputs
+from benchmarks.worker import serve
+from vlc.config import resolve
+from vlc.data.batch import Batch, MaskedText, Text
+from vlc.data.transforms import normalize
+from vlc.module import VLCModule, objective_needs
+from vlc.optim import build_optimizer, layer_decay_groups, plain_groups
+from vlc.retrieval import Scorer
+from vlc.settings import Settings
+
+
+def main() -> None:
+    name, batch, precision = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    serve(lambda: build(CASES[name], batch, precision == "bfloat16", *sys.argv[4:]))
+
+
+def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[], None]:
+    """The case's repeat; assignments: further config keys, as key=value."""
+    settings = Settings.from_config(resolve(case.recipe, **case.settings | {"num_gpus": 0}))
+    needs = objective_needs(settings.model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    module = VLCModule(
+        settings.model,
+        image_size=case.image_size,
+        max_text_len=settings.data.max_text_len,
+        vocab_size=VOCABULARY,
+        num_images=needs.images,
+        optim=settings.optim,
+    ).to(device)
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+    if case.evaluates:
+        corpus = _Corpus(case)
+        scorer = Scorer(module.eval().encoder, corpus, device, score=module.objectives["irtr"].score)
+
+        def rank() -> None:
+            with autocast():
+                scorer.exact()
+
+        return rank
+    plain = settings.optim.layer_decay == 1
+    groups = plain_groups(module, settings.optim, set()) if plain else layer_decay_groups(module, settings.optim)
+    optimizer = build_optimizer(groups, settings.optim, fused=True)
+    given = _batch(case, batch, settings).to(device)
+    module.train()
+
+    def step() -> None:
+        with autocast():
+            loss = module.total_loss(module.outcomes(module.on_after_batch_transfer(given, 0)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+class _Corpus:
+    """An image, and the texts it ranks."""
+
+    def __init__(self, case: Case):
+        given = inputs(case, 1)
+        self._image, self._texts = torch.from_numpy(given.images[0, 0]), given.texts
+        self.num_images, self.num_texts = 1, len(given.texts)
+
+    def image(self, number: int) -> torch.Tensor:
+        return self._image
+
+    def texts_by_length(self, size: int):
+        order = np.argsort([len(ids) for ids in self._texts], kind="stable")
+        for start in range(0, len(order), size):
+            numbers = order[start : start + size]
+            yield numbers, _padded([self._texts[number] for number in numbers])
+
+
+def _padded(rows: list[list[int]]) -> Text:
+    """As `vlc.data.tokens.TextEncoder` pads: to a multiple of 8."""
+    length = -(-max(map(len, rows)) // 8) * 8
+    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+    return Text(ids, (ids != 0).long())
+
+
+def _batch(case: Case, batch: int, settings: Settings) -> Batch:
+    given, needs = inputs(case, batch), objective_needs(settings.model)
+    text = _padded(given.texts)
+    positions = [row * text.ids.shape[1] + place for row, places in enumerate(given.hidden) for place in places]
+    labels = text.ids.flatten()[positions].clone()
+    hidden = text.ids.clone().flatten()
+    hidden[positions] = 103
+    drops = bool(settings.model.dropped_ratio)
+    return Batch(
+        images=torch.from_numpy(given.images[:, : needs.images]),
+        index=torch.arange(batch),
+        split="train",
+        text=text,
+        masked_text=MaskedText(Text(hidden.view_as(text.ids), text.mask), torch.tensor(positions), labels)
+        if needs.masked_text
+        else None,
+        noise=torch.from_numpy(given.noise) if drops else None,
+        negative=torch.arange(batch).roll(1),
+        match_draw=torch.linspace(0, 0.99, batch),
+        false_text=_padded(given.false_texts) if given.false_texts else None,
+        fields={name: torch.from_numpy(value) for name, value in given.fields.items()},
+    )
+
+
+if __name__ == "__main__":
+    main()
