@@ -36,7 +36,7 @@ from vlc import checkpoint
 from vlc.classification import run as classification
 from vlc.classification.data import ImageData, LabelledImages
 from vlc.classification.module import ClassificationModule
-from vlc.classification.onednn import mkl_is_slow, use_onednn
+from vlc.onednn import mkl_is_slow, use_onednn
 
 MODEL, SIZE, CLASSES = "vit_base_patch16", 224, 1000
 DTYPES = {"float32": False, "bfloat16": True}

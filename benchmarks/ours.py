@@ -12,6 +12,7 @@ from vlc.config import resolve
 from vlc.data.batch import Batch, MaskedText, Text
 from vlc.data.transforms import normalize
 from vlc.module import VLCModule, objective_needs
+from vlc.onednn import mkl_is_slow, use_onednn
 from vlc.optim import build_optimizer, layer_decay_groups, plain_groups
 from vlc.retrieval import Scorer
 from vlc.settings import Settings
@@ -36,6 +37,8 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
         num_images=needs.images,
         optim=settings.optim,
     ).to(device)
+    if device.type == "cpu" and mkl_is_slow():
+        use_onednn(module)
 
     def autocast() -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=half)

@@ -8,7 +8,7 @@ from timm.optim import param_groups_layer_decay
 from tests import tiny
 from vlc import checkpoint
 from vlc.classification.model import UNDECAYED, Classifier
-from vlc.classification.onednn import OneDNNLinear, use_onednn
+from vlc.onednn import OneDNNLinear, use_onednn
 from vlc.model.sizes import ENCODERS
 
 

@@ -3,17 +3,38 @@
 from functools import partial
 
 import torch
-from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 
+from vlc.model.attention import Attention, Lengths, first_tokens
+
 layer_norm = partial(nn.LayerNorm, eps=1e-6)
+
+
+class Block(TimmBlock):
+    """timm's block, its parameters and its values, also for packed sequences and for first tokens alone."""
+
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, lengths: Lengths | None = None
+    ) -> Tensor:
+        """Tokens as in `Attention.forward`, and as many."""
+        assert not is_causal
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, lengths=lengths)))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+    def first(self, x: Tensor, attn_mask: Tensor | None = None, lengths: Lengths | None = None) -> Tensor:
+        """What `forward` gives for the first token of each sequence, (B, D): the others serve as keys and values."""
+        tokens, mixed = first_tokens(x, lengths), self.attn.first(self.norm1(x), attn_mask, lengths)
+        tokens = tokens + self.drop_path1(self.ls1(mixed))
+        return tokens + self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))))
 
 
 def blocks(width: int, depth: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> nn.ModuleList:
     """Pre-norm blocks; drop_path is the rate of the last one, the others rise to it linearly (stochastic depth)."""
     rates = torch.linspace(0, drop_path, depth).tolist()
     return nn.ModuleList(
-        Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=layer_norm, drop_path=rate) for rate in rates
+        Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=layer_norm, drop_path=rate, attn_layer=Attention)
+        for rate in rates
     )
 
 

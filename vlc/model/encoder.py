@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vlc.model.blocks import blocks, key_mask, layer_norm
 from vlc.model.embed import init_bert_weights, init_vit_weights, patch_embedding, sincos_positions, text_embedding
 from vlc.model.masking import PatchMask, random_mask, take_patches
+from vlc.model.packing import Packing
 from vlc.model.sizes import EncoderSize
 
 
@@ -81,6 +82,7 @@ class Encoder(nn.Module):
         positions = sincos_positions(width, image_size // size.patch_size, size.temperature)
         self.register_buffer("pos_embed", positions)
         self.blocks = blocks(width, size.depth, size.heads, size.mlp_ratio, drop_path)
+        self._drops_paths = drop_path > 0
         self.norm = layer_norm(width)
         self.pooler = Pooler(width)
         self._init_weights()
@@ -131,20 +133,51 @@ class Encoder(nn.Module):
 
         text=None runs the image alone, and `pooled` then reads the class token; image=None runs the text alone.
         """
-        if image is None:
-            sequence, attention_mask, num_text = text, key_mask(text_mask), text.shape[1]
-        elif text is None:
-            sequence, attention_mask, num_text = image.tokens, None, 0
-        else:
-            num_text = text.shape[1]
-            sequence = torch.cat([text.to(image.tokens.dtype), image.tokens], dim=1)
-            image_mask = text_mask.new_ones(image.tokens.shape[:2])
-            attention_mask = key_mask(torch.cat([text_mask, image_mask], dim=1))
-        for block in self.blocks:
-            sequence = block(sequence, attn_mask=attention_mask)
-        sequence = self.norm(sequence)
+        sequence, attention_mask, num_text = self._sequence(text, text_mask, image)
+        sequence = self.norm(self._run(sequence, attention_mask))
         patches = image.patches if image is not None else None
         return Encoded(sequence[:, :num_text], sequence[:, num_text:], self.pooler(sequence), patches)
+
+    def fuse_pooled(self, text: Tensor | None, text_mask: Tensor | None, image: ImageTokens | None) -> Tensor:
+        """`fuse(...).pooled` (B, D) for less: the last block computes the first tokens alone, and padding costs nothing."""
+        sequence, attention_mask, _ = self._sequence(text, text_mask, image)
+        return self.pooler(self.norm(self._run(sequence, attention_mask, pooled=True))[:, None])
+
+    @staticmethod
+    def _sequence(
+        text: Tensor | None, text_mask: Tensor | None, image: ImageTokens | None
+    ) -> tuple[Tensor, Tensor | None, int]:
+        """Tokens (B, S, D), which of them are keys (B, 1, 1, S), and how many are text."""
+        if image is None:
+            return text, key_mask(text_mask), text.shape[1]
+        if text is None:
+            return image.tokens, None, 0
+        sequence = torch.cat([text.to(image.tokens.dtype), image.tokens], dim=1)
+        image_mask = text_mask.new_ones(image.tokens.shape[:2])
+        return sequence, key_mask(torch.cat([text_mask, image_mask], dim=1)), text.shape[1]
+
+    def _run(self, sequence: Tensor, attention_mask: Tensor | None, *, pooled: bool = False) -> Tensor:
+        """Tokens (B, S, D) through all blocks; pooled: only the first ones (B, D) come out.
+
+        Packed where that is of use (on CPUs) and nobody reads the tokens at padding: in training, and if pooled.
+        """
+        packing = None
+        if attention_mask is not None and (pooled or self.training) and self._packs(sequence):
+            packing = Packing.of(attention_mask[:, 0, 0])
+        if packing is None or packing.is_full:
+            run = {"attn_mask": None if packing is not None else attention_mask}
+        else:
+            sequence, run = packing.pack(sequence), {"lengths": packing.lengths}
+        for block in self.blocks[: -1 if pooled else None]:
+            sequence = block(sequence, **run)
+        if pooled:
+            first = self.blocks[-1].first(sequence, **run)
+            return packing.in_order(first) if "lengths" in run else first
+        return packing.unpack(sequence) if "lengths" in run else sequence
+
+    def _packs(self, sequence: Tensor) -> bool:
+        """A device of its own would have to tell the host how long the texts are; stochastic depth goes by rows."""
+        return sequence.device.type == "cpu" and not (self.training and self._drops_paths)
 
     def forward(self, ids: Tensor, text_mask: Tensor, images: Tensor, **image_options) -> Encoded:
         """One pass over token ids (B, L), their mask (B, L) and images; image_options as in `embed_images`."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vlc.data.batch import Batch, Needs, Text
 from vlc.model.embed import init_bert_weights
-from vlc.model.encoder import Encoded, Encoder
+from vlc.model.encoder import Encoded, Encoder, ImageTokens
 from vlc.model.sizes import EncoderSize
 
 
@@ -37,12 +37,24 @@ class Passes:
 
     def __call__(self, view: View = View()) -> Encoded:
         if view not in self._seen:
-            text = self.batch.masked_text.text if view.masked_text else self.batch.text
-            self._seen[view] = self.fresh(text, self.batch.images[:, view.image], view)
+            self._seen[view] = self.fresh(*self._inputs(view), view)
         return self._seen[view]
+
+    def pooled(self, view: View = View()) -> Tensor:
+        """The pooled feature (B, D) of a pass of which nothing else is read; it costs less than the whole pass."""
+        if view in self._seen:
+            return self._seen[view].pooled
+        return self.encoder.fuse_pooled(*self._embedded(*self._inputs(view), view))
 
     def fresh(self, text: Text | None, images: Tensor, view: View = View()) -> Encoded:
         """A pass over inputs the objective made itself: images (B, 3, H, W), text or None."""
+        return self.encoder.fuse(*self._embedded(text, images, view))
+
+    def _inputs(self, view: View) -> tuple[Text | None, Tensor]:
+        return self.batch.masked_text.text if view.masked_text else self.batch.text, self.batch.images[:, view.image]
+
+    def _embedded(self, text: Text | None, images: Tensor, view: View) -> tuple[Tensor | None, Tensor | None, ImageTokens]:
+        """What the encoder fuses: embedded text, its mask, embedded image."""
         noise = self.batch.noise[:, view.draw] if self.batch.noise is not None else None
         image = self.encoder.embed_images(
             images,
@@ -50,9 +62,7 @@ class Passes:
             mask_ratio=self.dropped_ratio,
             noise=noise,
         )
-        if text is None:
-            return self.encoder.fuse(None, None, image)
-        return self.encoder.fuse(self.encoder.embed_text(text.ids), text.mask, image)
+        return (None, None, image) if text is None else (self.encoder.embed_text(text.ids), text.mask, image)
 
 
 Ratio = tuple[Tensor, int]  # (sum, count): adds up over steps and processes

@@ -55,4 +55,4 @@ class IRTR(Objective):
 def encode_pairs(encoder: Encoder, text: Text, image: ImageTokens, texts_per_image: int) -> Tensor:
     """Pooled features (B * n, D) of B embedded images with n texts each; text (B * n, L), grouped by image."""
     rows = torch.arange(len(image.tokens), device=image.tokens.device).repeat_interleave(texts_per_image)
-    return encoder.fuse(encoder.embed_text(text.ids), text.mask, image[rows]).pooled
+    return encoder.fuse_pooled(encoder.embed_text(text.ids), text.mask, image[rows])

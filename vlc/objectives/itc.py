@@ -37,12 +37,12 @@ class ITC(Objective):
 
     def embed_images(self, encoder: Encoder, image: ImageTokens) -> Tensor:
         """Embedded images -> unit vectors (B, D)."""
-        return F.normalize(self.image_projection(encoder.fuse(None, None, image).pooled), dim=-1)
+        return F.normalize(self.image_projection(encoder.fuse_pooled(None, None, image)), dim=-1)
 
     def embed_texts(self, encoder: Encoder, text: Text) -> Tensor:
         """Texts (B, L) -> unit vectors (B, D)."""
         return F.normalize(
-            self.text_projection(encoder.fuse(encoder.embed_text(text.ids), text.mask, None).pooled), dim=-1
+            self.text_projection(encoder.fuse_pooled(encoder.embed_text(text.ids), text.mask, None)), dim=-1
         )
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:

@@ -27,7 +27,7 @@ class NLVR2(Objective):
         self.classifier = classifier(2 * options.width, 2 * options.width, 2)
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        pooled = [passes(View(image=place)).pooled for place in (0, 1)]
+        pooled = [passes.pooled(View(image=place)) for place in (0, 1)]
         logits = self.classifier(torch.cat(pooled, dim=-1))
         labels = batch.fields.get("truth")
         if labels is None:

@@ -44,7 +44,7 @@ class VQA(Objective):
         self.classifier = classifier(options.width, 2 * options.width, options.num_answers)
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        logits = self.classifier(passes().pooled)
+        logits = self.classifier(passes.pooled())
         if "answer_labels" not in batch.fields:
             return Outcome(None, {}, logits)
         targets = soft_targets(batch.fields["answer_labels"], batch.fields["answer_scores"], logits.shape[1])
