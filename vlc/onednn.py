@@ -1,4 +1,4 @@
-"""Linear layers in float32 through oneDNN, for processors on which MKL's product is slow.
+"""What processors are good at; linear layers in float32 through oneDNN, for those on which MKL's product is slow.
 
 On x86 torch hands float32 linear layers to MKL, which on AMD's processors reaches half of what oneDNN does (measured on
 Zen 5: 100 against 210 GFLOP/s on a core). oneDNN's product is within reach as the operator that torch.compile uses.
@@ -18,6 +18,13 @@ def mkl_is_slow() -> bool:
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and _CPUINFO.is_file()):
         return False
     return "AuthenticAMD" in _CPUINFO.read_text(errors="replace")
+
+
+def computes_bfloat16(accelerator: str) -> bool:
+    """Whether a device ("gpu", "cpu", ...) multiplies bfloat16 matrices itself, rather than by way of float32."""
+    if accelerator == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return accelerator == "gpu" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def use_onednn(module: nn.Module) -> None:

@@ -17,10 +17,13 @@ from vlc import checkpoint
 from vlc.callbacks import CorruptImages, FinalValidation, Interruption, NonFiniteLossGuard, Throughput
 from vlc.datamodule import DataModule
 from vlc.errors import MissingFile, UserError
+from vlc.model.sizes import EncoderSize
 from vlc.module import VLCModule, objective_needs
+from vlc.onednn import computes_bfloat16, mkl_is_slow, use_onednn
 from vlc.settings import OptimSettings, RunSettings, Settings
 
 LOG_EVERY = 10  # batches
+WIDE = 768  # from this width on bfloat16 is faster than float32 on CPUs that have it
 
 # Advice of Lightning's that does not apply: metrics are summed over the processes before they are logged, a data module
 # leaves batches to the module, and few workers may be right.
@@ -35,6 +38,8 @@ def run(settings: Settings) -> dict[str, float]:
     data = build_data(settings)
     module = build_module(settings, data)
     trainer = build_trainer(settings, has_validation=bool(data.evaluation))
+    if trainer.strategy.root_device.type == "cpu" and trainer.precision == "32-true" and mkl_is_slow():
+        use_onednn(module)
     if settings.run.test_only:
         trainer.test(module, datamodule=data, verbose=False)
     else:
@@ -118,7 +123,7 @@ def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
         devices=devices,
         num_nodes=run.num_nodes,
         strategy="ddp" if num_devices * run.num_nodes > 1 else "auto",
-        precision=_precision(run.precision, accelerator),
+        precision=_precision(run.precision, accelerator, settings.model.size),
         max_epochs=optim.max_epoch if optim.max_steps is None else -1,
         max_steps=-1 if optim.max_steps is None else optim.max_steps,
         accumulate_grad_batches=_accumulation(optim, settings.data.per_gpu_batchsize, num_devices * run.num_nodes),
@@ -183,11 +188,14 @@ def _devices(run: RunSettings) -> tuple[str, int | list[int]]:
     return "cpu", int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def _precision(precision: int | str, accelerator: str) -> str:
-    """Lightning's name for a precision; 16 stands for what suits the device."""
+def _precision(precision: int | str, accelerator: str, size: EncoderSize) -> str:
+    """Lightning's name for a precision; 16 stands for what suits the device and the encoder."""
     if isinstance(precision, str):
         return precision
-    if precision == 32 or accelerator == "cpu":
+    if accelerator == "cpu" and precision == 16:
+        half = size.width >= WIDE and computes_bfloat16(accelerator)
+        return "bf16-mixed" if half else "32-true"
+    if precision == 32:
         return "32-true"
     return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
 

@@ -23,7 +23,7 @@ from vlc.callbacks import CorruptImages, Interruption, NonFiniteLossGuard, Throu
 from vlc.classification.data import MAX_CORRUPT_RATIO, ImageData
 from vlc.classification.model import Classifier
 from vlc.classification.module import LOG_EVERY, ClassificationModule
-from vlc.onednn import mkl_is_slow, use_onednn
+from vlc.onednn import computes_bfloat16, mkl_is_slow, use_onednn
 from vlc.distributed import LAUNCHED, join_restarted
 from vlc.errors import MissingFile, UserError
 from vlc.model.sizes import ENCODERS
@@ -138,14 +138,8 @@ def _precision(amp: str, accelerator: str) -> str:
     if amp == "fp16" and accelerator != "gpu":
         raise UserError("--amp fp16 needs a GPU: use --amp bf16 or --amp off")
     if amp == "auto":
-        amp = "bf16" if _has_bf16(accelerator) else "off"
+        amp = "bf16" if computes_bfloat16(accelerator) else "off"
     return {"bf16": "bf16-mixed", "fp16": "16-mixed", "off": "32-true"}[amp]
-
-
-def _has_bf16(accelerator: str) -> bool:
-    if accelerator == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return accelerator == "gpu" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 # -- model and checkpoints
