@@ -71,14 +71,20 @@ def inputs(case: Case, batch: int, text_tokens: tuple[int, int] = TEXT_TOKENS) -
     rng = np.random.default_rng(0)
 
     def text() -> list[int]:
-        return [101, *rng.integers(1000, VOCABULARY, rng.integers(text_tokens[0], text_tokens[1] + 1) - 2).tolist(), 102]
+        return [
+            101,
+            *rng.integers(1000, VOCABULARY, rng.integers(text_tokens[0], text_tokens[1] + 1) - 2).tolist(),
+            102,
+        ]
 
     texts = [text() for _ in range(TEXTS_TO_RANK if case.evaluates else batch)]
     num_patches = (case.image_size // PATCH) ** 2
     return Inputs(
         images=rng.integers(0, 256, (batch, 2, 3, case.image_size, case.image_size), dtype=np.uint8),
         texts=texts,
-        hidden=[sorted(rng.permutation(np.arange(1, len(ids) - 1))[: round(0.15 * len(ids))].tolist()) for ids in texts],
+        hidden=[
+            sorted(rng.permutation(np.arange(1, len(ids) - 1))[: round(0.15 * len(ids))].tolist()) for ids in texts
+        ],
         false_texts=[text() for _ in range(FALSE_TEXTS * batch)] if case.recipe == _IRTR and not case.evaluates else [],
         noise=rng.random((batch, 2, num_patches), dtype=np.float32),
         fields={

@@ -39,6 +39,8 @@ def model_settings(**values: Any) -> ModelSettings:
         "mlp_ratio": SIZE.mlp_ratio,
         "vocab_size": 211,
         "drop_rate": 0.0,
+        "compile": False,
+        "activation_checkpointing": False,
         "loss_names": dict.fromkeys(OBJECTIVE_NAMES, 0),
         "mask_ratio": 0.6,
         "is_pretrain": True,
@@ -46,6 +48,7 @@ def model_settings(**values: Any) -> ModelSettings:
         "mae_weight": 1.0,
         "wpa_weight": 0.1,
         "vqav2_label_size": 17,
+        "hard_negatives": False,
     }
     return ModelSettings(**(defaults | values))
 

@@ -58,6 +58,7 @@ def config():
     draw_false_image = 1  # wrong images for itm, each sample
     false_image_source = "batch"  # where they come from: batch (nothing more to decode), dataset
     draw_false_text = 0  # wrong texts, each sample
+    hard_negatives = False  # wrong images and texts in training: those of the batch that loss_names.itc finds alike
     vqav2_label_size = 3129  # number of answers
     get_recall_metric = False  # rank all images against all texts at each validation (of irtr always when it is tested)
     rerank_k = 128  # beside itc: how many of the nearest the full model ranks again, None = all
@@ -86,6 +87,8 @@ def config():
     num_layers = _size(vit).depth  # follows from vit
     mlp_ratio = _size(vit).mlp_ratio  # follows from vit
     drop_rate = 0.1  # dropout of the text embedding
+    compile = False  # compile the encoder's blocks: slower to start, faster where it fuses (GPUs)
+    activation_checkpointing = False  # keep no activations of the encoder's blocks: less memory, a forward pass more
     pretrain_path = ""  # checkpoint to start from, first
     load_path = ""  # checkpoint to start from, or to test
 

@@ -40,6 +40,8 @@ def run(settings: Settings) -> dict[str, float]:
     trainer = build_trainer(settings, has_validation=bool(data.evaluation))
     if trainer.strategy.root_device.type == "cpu" and trainer.precision == "32-true" and mkl_is_slow():
         use_onednn(module)
+    if settings.model.compile:
+        module.encoder.compile_blocks()
     if settings.run.test_only:
         trainer.test(module, datamodule=data, verbose=False)
     else:

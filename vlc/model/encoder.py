@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vlc.model.blocks import blocks, key_mask, layer_norm
 from vlc.model.embed import init_bert_weights, init_vit_weights, patch_embedding, sincos_positions, text_embedding
@@ -69,6 +70,7 @@ class Encoder(nn.Module):
         pad_token_id: int = 0,
         num_image_types: int = 1,
         drop_path: float = 0.0,
+        activation_checkpointing: bool = False,
     ):
         super().__init__()
         if image_size % size.patch_size:
@@ -82,10 +84,16 @@ class Encoder(nn.Module):
         positions = sincos_positions(width, image_size // size.patch_size, size.temperature)
         self.register_buffer("pos_embed", positions)
         self.blocks = blocks(width, size.depth, size.heads, size.mlp_ratio, drop_path)
-        self._drops_paths = drop_path > 0
+        self._checkpoints, self._may_pack = activation_checkpointing, drop_path == 0
         self.norm = layer_norm(width)
         self.pooler = Pooler(width)
         self._init_weights()
+
+    def compile_blocks(self, **options) -> None:
+        """Compile the blocks in place, with options of torch.compile; padded lengths are multiples of 8, so they are few."""
+        self._may_pack = False
+        for block in self.blocks:
+            block.compile(**options)
 
     def _init_weights(self) -> None:
         for part in (self.text_embeddings, self.token_types, self.pooler):
@@ -159,25 +167,26 @@ class Encoder(nn.Module):
     def _run(self, sequence: Tensor, attention_mask: Tensor | None, *, pooled: bool = False) -> Tensor:
         """Tokens (B, S, D) through all blocks; pooled: only the first ones (B, D) come out.
 
-        Packed where that is of use (on CPUs) and nobody reads the tokens at padding: in training, and if pooled.
+        Packed where nobody reads the tokens at padding (in training, and if pooled), but on CPUs alone: another device
+        would have to tell the host how long the sequences are, compiled blocks would be compiled for all their lengths,
+        and stochastic depth goes by rows.
         """
         packing = None
-        if attention_mask is not None and (pooled or self.training) and self._packs(sequence):
+        if attention_mask is not None and self._may_pack and (pooled or self.training) and sequence.is_cpu:
             packing = Packing.of(attention_mask[:, 0, 0])
         if packing is None or packing.is_full:
             run = {"attn_mask": None if packing is not None else attention_mask}
         else:
             sequence, run = packing.pack(sequence), {"lengths": packing.lengths}
         for block in self.blocks[: -1 if pooled else None]:
-            sequence = block(sequence, **run)
+            if self._checkpoints and torch.is_grad_enabled():
+                sequence = checkpoint(block, sequence, use_reentrant=False, **run)
+            else:
+                sequence = block(sequence, **run)
         if pooled:
             first = self.blocks[-1].first(sequence, **run)
             return packing.in_order(first) if "lengths" in run else first
         return packing.unpack(sequence) if "lengths" in run else sequence
-
-    def _packs(self, sequence: Tensor) -> bool:
-        """A device of its own would have to tell the host how long the texts are; stochastic depth goes by rows."""
-        return sequence.device.type == "cpu" and not (self.training and self._drops_paths)
 
     def forward(self, ids: Tensor, text_mask: Tensor, images: Tensor, **image_options) -> Encoded:
         """One pass over token ids (B, L), their mask (B, L) and images; image_options as in `embed_images`."""

@@ -39,7 +39,9 @@ class Packing:
     def unpack(self, packed: Tensor) -> Tensor:
         """(N, D) -> (B, S, D), zero at padding."""
         batch, length = self.size
-        return packed.new_zeros(batch * length, packed.shape[1]).index_copy(0, self.rows, packed).unflatten(0, self.size)
+        return (
+            packed.new_zeros(batch * length, packed.shape[1]).index_copy(0, self.rows, packed).unflatten(0, self.size)
+        )
 
     def in_order(self, first: Tensor) -> Tensor:
         """A row (B, D) for each packed sequence -> in the order of the batch."""

@@ -1,7 +1,7 @@
 """The plug between the encoder and what is learnt: views, shared passes, outcomes and the Objective itself."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -33,7 +33,7 @@ class Passes:
 
     def __init__(self, encoder: Encoder, batch: Batch, dropped_ratio: float = 0.0):
         self.encoder, self.batch, self.dropped_ratio = encoder, batch, dropped_ratio
-        self._seen: dict[View, Encoded] = {}
+        self._seen: dict[Any, Any] = {}
 
     def __call__(self, view: View = View()) -> Encoded:
         if view not in self._seen:
@@ -46,6 +46,12 @@ class Passes:
             return self._seen[view].pooled
         return self.encoder.fuse_pooled(*self._embedded(*self._inputs(view), view))
 
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """What `make` returns, made the first time that somebody asks for the key."""
+        if key not in self._seen:
+            self._seen[key] = make()
+        return self._seen[key]
+
     def fresh(self, text: Text | None, images: Tensor, view: View = View()) -> Encoded:
         """A pass over inputs the objective made itself: images (B, 3, H, W), text or None."""
         return self.encoder.fuse(*self._embedded(text, images, view))
@@ -53,7 +59,9 @@ class Passes:
     def _inputs(self, view: View) -> tuple[Text | None, Tensor]:
         return self.batch.masked_text.text if view.masked_text else self.batch.text, self.batch.images[:, view.image]
 
-    def _embedded(self, text: Text | None, images: Tensor, view: View) -> tuple[Tensor | None, Tensor | None, ImageTokens]:
+    def _embedded(
+        self, text: Text | None, images: Tensor, view: View
+    ) -> tuple[Tensor | None, Tensor | None, ImageTokens]:
         """What the encoder fuses: embedded text, its mask, embedded image."""
         noise = self.batch.noise[:, view.draw] if self.batch.noise is not None else None
         image = self.encoder.embed_images(
