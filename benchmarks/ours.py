@@ -10,7 +10,6 @@ from benchmarks.cases import CASES, VOCABULARY, Case, inputs
 from benchmarks.worker import serve
 from vlc.config import resolve
 from vlc.data.batch import Batch, MaskedText, Text
-from vlc.data.transforms import normalize
 from vlc.module import VLCModule, objective_needs
 from vlc.onednn import mkl_is_slow, use_onednn
 from vlc.optim import build_optimizer, layer_decay_groups, plain_groups

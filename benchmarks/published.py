@@ -4,6 +4,7 @@ What its imports expect of older libraries is supplied from here; nothing of it 
 """
 
 import contextlib
+import importlib
 import importlib.util
 import sys
 import types
@@ -32,7 +33,7 @@ def _adapt(half: bool) -> None:
     torchvision_ops = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(torchvision_ops)
     torchvision_ops.install()
-    np.float = float
+    np.float = float  # noqa: NPY001  (what it names is the old alias)
     import timm.layers
     import torchmetrics
     import transformers.optimization
@@ -53,13 +54,11 @@ class _AdamW(torch.optim.AdamW):
 
 def _build(case: Case, batch: int, half: bool) -> Callable[[], None]:
     _adapt(half)
-    from vlc import config as published
-    from vlc.modules import VLCTransformer
-
+    published, modules = importlib.import_module("vlc.config"), importlib.import_module("vlc.modules")
     config = dict(published.config()) | dict(getattr(published, case.recipe)()) | case.settings
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    model = VLCTransformer(config).to(device)
+    model = modules.VLCTransformer(config).to(device)
     model.log = lambda *args, **kwargs: None
     given = _batch(case, batch, device)
 

@@ -83,7 +83,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--compare", type=Path, metavar="VLC", help="checkout of guilk/VLC")
     parser.add_argument("--batch", type=int, help="by default the case's")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="config keys of our side")
-    parser.add_argument("--warmup", type=int, default=1, help="repeats that do not count (default: 1)")
+    parser.add_argument("--warmup", type=int, default=2, help="repeats that do not count (default: 2)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("-v", action="store_true", help="show what the sides print")

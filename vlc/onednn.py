@@ -44,10 +44,10 @@ class OneDNNLinear(nn.Linear):
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As torch's function of this name; float32 on the CPU, outside of autocast, goes to oneDNN."""
     plain = inputs.device.type == "cpu" and inputs.dtype == weight.dtype == torch.float32
-    if not plain or torch.is_autocast_enabled("cpu"):
+    if not plain or torch.is_autocast_enabled("cpu") or not inputs.numel():  # oneDNN refuses a product without rows
         return F.linear(inputs, weight, bias)
     product = _Linear.apply if torch.is_grad_enabled() else _product
-    return product(inputs.reshape(-1, inputs.shape[-1]), weight, bias).view(*inputs.shape[:-1], -1)
+    return product(inputs.reshape(-1, inputs.shape[-1]), weight, bias).view(*inputs.shape[:-1], len(weight))
 
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

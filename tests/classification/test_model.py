@@ -8,8 +8,8 @@ from timm.optim import param_groups_layer_decay
 from tests import tiny
 from vlc import checkpoint
 from vlc.classification.model import UNDECAYED, Classifier
-from vlc.onednn import OneDNNLinear, use_onednn
 from vlc.model.sizes import ENCODERS
+from vlc.onednn import OneDNNLinear, use_onednn
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["global_pool", "class_token"])

@@ -23,10 +23,10 @@ from vlc.callbacks import CorruptImages, Interruption, NonFiniteLossGuard, Throu
 from vlc.classification.data import MAX_CORRUPT_RATIO, ImageData
 from vlc.classification.model import Classifier
 from vlc.classification.module import LOG_EVERY, ClassificationModule
-from vlc.onednn import computes_bfloat16, mkl_is_slow, use_onednn
 from vlc.distributed import LAUNCHED, join_restarted
 from vlc.errors import MissingFile, UserError
 from vlc.model.sizes import ENCODERS
+from vlc.onednn import computes_bfloat16, mkl_is_slow, use_onednn
 
 _CHECK = "--model, --nb_classes, and --global_pool against --cls_token"
 

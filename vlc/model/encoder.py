@@ -90,7 +90,7 @@ class Encoder(nn.Module):
         self._init_weights()
 
     def compile_blocks(self, **options) -> None:
-        """Compile the blocks in place, with options of torch.compile; padded lengths are multiples of 8, so they are few."""
+        """Compile the blocks in place, with options of torch.compile. Lengths are multiples of 8, and so few."""
         self._may_pack = False
         for block in self.blocks:
             block.compile(**options)
