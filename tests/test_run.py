@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from tests import tiny
 from vlc.callbacks import last_checkpoint
 from vlc.config import resolve
 from vlc.errors import MissingFile, NonFiniteLoss, UserError
+from vlc.model.encoder import Encoder
 from vlc.module import VLCModule
 from vlc.recipes import RECIPES, loss_weights
 from vlc.run import build_data, build_module, build_trainer, run
@@ -299,3 +301,30 @@ def test_last_checkpoint_lies_in_the_log_folder(options):
     trainer = build_trainer(settings, has_validation=True)
     trainer.fit(build_module(settings, data), datamodule=data)
     assert last_checkpoint(trainer).is_file()
+
+
+@pytest.mark.parametrize(
+    ("vit", "has_bfloat16", "expected"),
+    [
+        ("mae_vit_base_patch16", True, "bf16-mixed"),
+        ("mae_vit_base_patch16", False, "32-true"),
+        ("mae_vit_tiny_patch16", True, "32-true"),
+    ],
+)
+def test_half_precision_on_a_cpu_is_bfloat16_where_that_pays(monkeypatch, vit, has_bfloat16, expected):
+    monkeypatch.setattr("vlc.run.computes_bfloat16", lambda accelerator: has_bfloat16)
+    settings = tiny.settings("task_mlm_itm_mae", vit=vit, precision=16, fast_dev_run=True)
+    assert build_trainer(settings, has_validation=False).precision == expected
+
+
+def test_compiled_blocks_and_checkpointing_train_to_the_same_weights(arrows, tmp_path, small_vit, monkeypatch):
+    monkeypatch.setattr(Encoder, "compile_blocks", partialmethod(Encoder.compile_blocks, backend="eager"))
+    trained = []
+    for fast in (False, True):
+        options = {"compile": fast, "activation_checkpointing": fast, "log_dir": str(tmp_path / str(fast))}
+        settings = tiny.settings("task_mlm_itm_mae", data_root=str(arrows), drop_rate=0.0, max_steps=2, **options)
+        log_dir = run(settings)["log_dir"]
+        trained.append(_parameters(Path(log_dir, "checkpoints", "last.ckpt")))
+    plain, fast = trained
+    for name, value in plain.items():
+        torch.testing.assert_close(fast[name], value, atol=1e-5, rtol=1e-4, msg=name)

@@ -9,7 +9,6 @@ from tests import tiny
 from vlc import checkpoint
 from vlc.classification.model import UNDECAYED, Classifier
 from vlc.model.sizes import ENCODERS
-from vlc.onednn import OneDNNLinear, use_onednn
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["global_pool", "class_token"])
@@ -95,21 +94,3 @@ def test_exported_classifier_is_read_by_timm(tmp_path):
     theirs.load_state_dict(torch.load(tmp_path / "mae.pth", weights_only=True)["model"])
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(ours(images), theirs(images), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_onednn_layers_compute_the_same(bias):
-    layer = torch.nn.Linear(12, 20, bias=bias)
-    inputs = torch.randn(3, 5, 12, requires_grad=True)
-    leaves = [inputs, *layer.parameters()]
-    outputs, grad = layer(inputs), torch.randn(3, 5, 20)
-    expected = torch.autograd.grad(outputs, leaves, grad)
-    use_onednn(layer)
-    assert type(layer) is OneDNNLinear
-    torch.testing.assert_close(layer(inputs), outputs)
-    for ours, theirs in zip(torch.autograd.grad(layer(inputs), leaves, grad), expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
-    with torch.no_grad():
-        torch.testing.assert_close(layer(inputs), outputs)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert layer(inputs).dtype == torch.bfloat16

@@ -76,3 +76,59 @@ def test_published_sizes():
     assert parameters["mae_vit_large_patch16"] == (1024, 24, 16)
     assert parameters["mae_vit_huge_patch14"] == (1280, 32, 16)
     assert ENCODERS["mae_vit_huge_patch14"].patch_size == 14
+
+
+def _whole(encoder: Encoder, inputs: tuple) -> tuple:
+    """Features at real tokens, and the gradients of all parameters."""
+    ids, mask, images = inputs
+    encoded = encoder(ids, mask, images)
+    real = encoded.text[mask.bool()]
+    loss = real.square().mean() + encoded.image.square().mean() + encoded.pooled.sum()
+    return (real, encoded.image, encoded.pooled), torch.autograd.grad(
+        loss, list(encoder.parameters()), allow_unused=True
+    )
+
+
+@pytest.mark.parametrize("fast", ["packed", "checkpointed", "compiled"])
+def test_fast_paths_agree_with_the_plain_one(encoder, fast):
+    inputs = (*_text(), torch.randn(3, 3, 32, 32))
+    expected, gradients = _whole(encoder, inputs)
+    encoder._checkpoints = fast == "checkpointed"
+    if fast == "compiled":
+        encoder.compile_blocks(backend="eager")
+    encoder.train(fast != "checkpointed")
+    found, others = _whole(encoder, inputs)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(others, gradients, atol=1e-6, rtol=1e-4)
+
+
+def test_checkpointing_keeps_no_activations(encoder):
+    def saved(checkpointing: bool) -> int:
+        encoder._checkpoints, sizes = checkpointing, []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: sizes.append(tensor.numel()) or tensor, lambda t: t
+        ):
+            _ = encoder(*_text(), torch.randn(3, 3, 32, 32)).pooled
+        return sum(sizes)
+
+    assert saved(True) < saved(False) / 2
+
+
+def test_pooled_feature_alone_is_that_of_the_whole_pass(encoder):
+    ids, mask = _text()
+    text, image = encoder.embed_text(ids), encoder.embed_images(torch.randn(3, 3, 32, 32))
+    for parts in ((text, mask, image), (text, mask, None), (None, None, image), (text, torch.ones_like(mask), image)):
+        torch.testing.assert_close(encoder.fuse_pooled(*parts), encoder.fuse(*parts).pooled, atol=1e-6, rtol=1e-5)
+
+
+def test_blocks_are_compiled_few_times(encoder):
+    from torch._dynamo.testing import CompileCounter
+
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    encoder.compile_blocks(backend=counter)
+    encoder.train()
+    for length in (2, 3, 4, 5, 6, 7, 8, 3):
+        ids, mask = _text(length)
+        encoder(ids, mask, torch.randn(3, 3, 32, 32)).pooled.sum().backward()
+    assert 0 < counter.frame_count <= 3
