@@ -30,7 +30,7 @@ format: $(INSTALLED) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## Time a training step, ours against timm's plain ViT of the same size
+bench: $(INSTALLED) ## Time the pre-training step of base size (BENCHMARKS.md has more)
 	$(BIN)/python -m benchmarks.step
 
 clean: ## Remove .venv and caches; data/ and result/ stay

@@ -60,9 +60,9 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
     def step() -> None:
         with autocast():
             loss = module.total_loss(module.outcomes(module.on_after_batch_transfer(given, 0)))
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad()
 
     return step
 

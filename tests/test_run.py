@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from pytorch_lightning import Callback
 
 from tests import tiny
 from vlc.callbacks import last_checkpoint
@@ -257,6 +258,23 @@ def test_two_processes_resume_exactly(arrows, tmp_path):
         torch.testing.assert_close(_parameters(resumed)[name], value, rtol=0, atol=0, msg=name)
 
 
+def test_sharded_training_ends_with_the_same_weights(arrows, tmp_path):
+    words = [
+        *("with", "task_pretrain_emoji", f"data_root={arrows}", f"log_dir={tmp_path}", "num_gpus=0", "num_workers=0"),
+        *("per_gpu_batchsize=2", "batch_size=8", "warmup_steps=0", "max_steps=2", "val_check_interval=2"),
+    ]
+    _launch(2, [*words, "exp_name=whole"])
+    _launch(2, [*words, "exp_name=sharded", "fsdp=True"])
+    whole, sharded = (next(tmp_path.glob(f"{name}*/version_0/checkpoints/last.ckpt")) for name in ("whole", "sharded"))
+    for name, value in _parameters(whole).items():
+        torch.testing.assert_close(_parameters(sharded)[name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_nothing_to_shard_on_one_device():
+    with pytest.raises(UserError, match="fsdp=True"):
+        build_trainer(tiny.settings("task_mlm_itm_mae", fsdp=True, fast_dev_run=True), has_validation=False)
+
+
 def _positions(path: Path) -> list[dict[str, int]]:
     """Where the training loader stood."""
     return torch.load(path, weights_only=True)["loops"]["fit_loop"]["state_dict"]["combined_loader"]
@@ -328,3 +346,22 @@ def test_compiled_blocks_and_checkpointing_train_to_the_same_weights(arrows, tmp
     plain, fast = trained
     for name, value in plain.items():
         torch.testing.assert_close(fast[name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_gradients_are_freed_after_the_step(arrows, tmp_path, small_vit):
+    kept = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, module, *args) -> None:
+            kept.append(sum(parameter.grad is not None for parameter in module.parameters()))
+
+    settings = tiny.settings(
+        "task_mlm_itm_mae", data_root=str(arrows), log_dir=str(tmp_path), max_steps=2, batch_size=8
+    )
+    data = build_data(settings)
+    trainer = build_trainer(settings, has_validation=False)
+    trainer.callbacks.append(Watch())
+    trainer.fit(build_module(settings, data), datamodule=data)
+    assert len(kept) == 4
+    assert kept[1] == kept[3] == 0
+    assert kept[0] > 0, "the first of two batches accumulates"

@@ -110,6 +110,7 @@ def config():
     per_gpu_batchsize = 0  # of one device; must be given
     num_gpus = 1  # number, or list of device numbers; 0, or no GPU there = CPU
     num_nodes = 1
+    fsdp = False  # share weights, gradients and optimiser state out over the devices, for large and huge
     num_workers = 1  # loader processes for each device
     precision = (
         16  # 16 = half where the device is good at it (bfloat16 before float16), else float32; 32; 16-mixed, ...

@@ -1,5 +1,6 @@
 """Collectives that are no-ops in a single process."""
 
+import gc
 import os
 from typing import Any
 
@@ -61,4 +62,5 @@ def leave() -> None:
     """Ends the process group, all processes together: gloo's threads may abort a process that exits beside them."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+        gc.collect()  # a sharded model in a cycle keeps groups of its own
         dist.destroy_process_group()

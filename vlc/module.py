@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from vlc.data.batch import Batch, Needs
 from vlc.data.corpus import Corpus
 from vlc.data.transforms import normalize
 from vlc.metrics import Ratio
+from vlc.model.blocks import Block
 from vlc.model.encoder import Encoder
 from vlc.objectives import OBJECTIVES
 from vlc.objectives.base import HeadOptions, Outcome, Passes
@@ -129,6 +133,10 @@ class VLCModule(LightningModule):
         self.log_dict(values, batch_size=len(batch))
         return loss
 
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer, optimizer_closure=None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()  # Lightning's comes after the next forward pass, whose activations need the room
+
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate(batch)
 
@@ -222,9 +230,24 @@ class VLCModule(LightningModule):
         """The layers, for timm's parameter groups."""
         return LAYERS
 
+    def configure_model(self) -> None:
+        """Shards the model where the trainer's strategy is to; Lightning calls it once the processes have met."""
+        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not isinstance(self, FSDPModule):
+            shard(self, self.device_mesh["data_parallel"])
+
     def _task_head_parameters(self) -> set[str]:
         heads = [name for name, objective in self.objectives.items() if objective.task_head]
         return {f"objectives.{head}.{name}" for head in heads for name, _ in self.objectives[head].named_parameters()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vlc"] = self.extras
+
+
+def shard(module: VLCModule, mesh: DeviceMesh) -> None:
+    """Share a module out over a mesh in place (FSDP2): each block gathers its weights while it runs, the rest at once."""
+    for block in [part for part in module.modules() if isinstance(part, Block)]:
+        fully_shard(block, mesh=mesh)
+        register_fsdp_forward_method(block, "first")
+    fully_shard(module, mesh=mesh)
+    for entry in ("training_step", "validation_step", "test_step", "_recalls"):
+        register_fsdp_forward_method(module, entry)

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 from rich.console import Console
 from rich.table import Table
@@ -124,7 +125,7 @@ def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
         accelerator=accelerator,
         devices=devices,
         num_nodes=run.num_nodes,
-        strategy="ddp" if num_devices * run.num_nodes > 1 else "auto",
+        strategy=_strategy(run, num_devices * run.num_nodes),
         precision=_precision(run.precision, accelerator, settings.model.size),
         max_epochs=optim.max_epoch if optim.max_steps is None else -1,
         max_steps=-1 if optim.max_steps is None else optim.max_steps,
@@ -139,6 +140,7 @@ def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
         use_distributed_sampler=False,  # the samplers know the processes
         benchmark=True,
         enable_model_summary=False,
+        inference_mode=not run.fsdp,  # whose tensors cannot take part in gathering weights
     )
 
 
@@ -188,6 +190,17 @@ def _devices(run: RunSettings) -> tuple[str, int | list[int]]:
     if wanted not in (0, 1):
         rank_zero_warn(f"num_gpus={wanted}, but no GPU was found: running on the CPU")
     return "cpu", int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def _strategy(run: RunSettings, num_devices: int) -> str | Strategy:
+    """Lightning's strategy. Both leave out the reduction of gradients while they accumulate, or do it on shards alone."""
+    if not run.fsdp:
+        return "ddp" if num_devices > 1 else "auto"
+    if num_devices == 1:
+        raise UserError("fsdp=True shares the model out over several devices, and there is one: leave fsdp out")
+    return ModelParallelStrategy(
+        data_parallel_size=num_devices, tensor_parallel_size=1, save_distributed_checkpoint=False
+    )
 
 
 def _precision(precision: int | str, accelerator: str, size: EncoderSize) -> str:

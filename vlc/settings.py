@@ -115,6 +115,7 @@ class RunSettings:
     rerank_k: int | None
     num_gpus: int | tuple[int, ...]
     num_nodes: int
+    fsdp: bool
     precision: int | str
     max_image_len: int
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from vlc.data.batch import Batch, Needs, Text
@@ -70,7 +71,17 @@ class Passes:
             mask_ratio=self.dropped_ratio,
             noise=noise,
         )
-        return (None, None, image) if text is None else (self.encoder.embed_text(text.ids), text.mask, image)
+        return (None, None, image) if text is None else (self._embedded_text(text), text.mask, image)
+
+    def _embedded_text(self, text: Text) -> Tensor:
+        """A text (B, L) embedded (B, L, D); those of the batch together, as each look-up has a gradient for all words."""
+        hidden = self.batch.masked_text
+        own = [self.batch.text] if hidden is None else [self.batch.text, hidden.text]
+        place = next((number for number, one in enumerate(own) if one is text), None)
+        if place is None or any(one.ids.shape != text.ids.shape for one in own):
+            return self.encoder.embed_text(text.ids)
+        embed = self.encoder.embed_text
+        return self.once("texts", lambda: embed(torch.cat([one.ids for one in own])).chunk(len(own)))[place]
 
 
 Ratio = tuple[Tensor, int]  # (sum, count): adds up over steps and processes
