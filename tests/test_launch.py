@@ -22,13 +22,6 @@ def script(tmp_path) -> Path:
     return path
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def _launch(*words: str | Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "launch", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
