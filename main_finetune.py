@@ -149,7 +149,7 @@ def main(words: list[str] | None = None) -> dict[str, float]:
     arguments = parser().parse_args(words)
     check(arguments)  # before the heavy imports: mistakes are told at once
     if arguments.num_workers:
-        start_worker_server()
+        start_worker_server("vlc.classification.data")
     from vlc.classification.run import run
     from vlc.distributed import leave
 
