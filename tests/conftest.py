@@ -41,3 +41,10 @@ def small_vit(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a two-layer encoder that exists during a test."""
     monkeypatch.setitem(ENCODERS, "small_vit", tiny.SMALL)
     return "small_vit"
+
+
+@pytest.fixture
+def small_vilt(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a two-layer encoder with learned positions that exists during a test."""
+    monkeypatch.setitem(ENCODERS, "small_vilt", tiny.SMALL_VILT)
+    return "small_vilt"

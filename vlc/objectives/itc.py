@@ -47,7 +47,8 @@ class ITC(Objective):
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         encoder = passes.encoder
-        images = self.embed_images(encoder, encoder.embed_images(batch.images[:, 0])).float()
+        tokens = encoder.embed_images(batch.images[:, 0], sizes=batch.sizes_of(0))
+        images = self.embed_images(encoder, tokens).float()
         texts = self.embed_texts(encoder, batch.text).float()
         scale = self.log_scale.exp().clamp(max=MAX_SCALE)
         to_texts, to_images = scale * images @ gather_features(texts).T, scale * texts @ gather_features(images).T
