@@ -1,10 +1,12 @@
 """ViLT's checkpoints: transformers' own models, saved and loaded here, compared on images of several sizes."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import transformers
@@ -12,15 +14,18 @@ from PIL import Image
 from torch import Tensor
 from transformers import ViltConfig
 
-from tests import golden_models
+from tests import golden_models, tiny
 from vlc import checkpoint
 from vlc.data.batch import Batch, MaskedText, Sizes, Text
+from vlc.data.catalog import CATALOG
 from vlc.data.dataset import stack_images
+from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import normalize, shaped_size, transform
 from vlc.errors import MissingFile, UserError
 from vlc.model.sizes import ENCODERS, EncoderSize
 from vlc.module import VLCModule
 from vlc.recipes import loss_weights
+from vlc.run import run
 
 SIZE = EncoderSize(32, 3, 4, 16, learned_grid=4, norm_eps=1e-12, pixels="centred")
 CONFIG = {
@@ -322,16 +327,11 @@ class TestBadInput:
         with pytest.raises(UserError, match=r"config.json is not readable as JSON"):
             checkpoint.read(folder)
 
-    def test_patches_of_another_size(self, tmp_path):
+    def test_patches_of_another_size(self, tmp_path, monkeypatch):
         _theirs("ViltModel", patch_size=32).save_pretrained(tmp_path)
-        ENCODERS["patch32"] = replace(SIZE, patch_size=32)
-        try:
-            with pytest.raises(
-                UserError, match=r"proj.weight \(32, 3, 32, 32\), wanted \(32, 3, 16, 16\).*vit=patch32"
-            ):
-                _ours_without_heads(tmp_path)
-        finally:
-            del ENCODERS["patch32"]
+        monkeypatch.setitem(ENCODERS, "patch32", replace(SIZE, patch_size=32))
+        with pytest.raises(UserError, match=r"\(32, 3, 32, 32\), wanted \(32, 3, 16, 16\).*vit=patch32"):
+            _ours_without_heads(tmp_path)
 
 
 def test_sizes_move_with_the_batch(batch):
@@ -339,3 +339,63 @@ def test_sizes_move_with_the_batch(batch):
     assert isinstance(moved.sizes, Sizes)
     assert moved.sizes.pixels.device.type == "meta"
     assert moved.sizes.largest == batch.sizes.largest == 64 * 96
+
+
+@pytest.fixture
+def shaped_arrows(tmp_path) -> Path:
+    """Tables of coco and vqa whose images have several shapes; PNG, so that all decoders agree."""
+    shapes = [(40, 30), (30, 40), (90, 40), (64, 64), (30, 50), (50, 45)]
+    for name in ("coco", "vqa"):
+        spec, first = CATALOG[name], 0
+        for split, stems in spec.tables.items():
+            for stem in stems:
+                columns = tiny.rows(spec, split, len(shapes), first)
+                first += len(shapes)
+                images = [tiny.image_bytes(first + number, shape, "PNG") for number, shape in enumerate(shapes)]
+                tiny.write_table(tmp_path / "arrows" / f"{stem}.arrow", columns | {"image": images})
+    return tmp_path / "arrows"
+
+
+def _options(arrows: Path, small_vilt: str) -> dict:
+    return {"data_root": str(arrows), "log_dir": str(arrows / "logs"), "vit": small_vilt, "image_size": 64}
+
+
+@torch.no_grad()
+def test_testing_a_hub_checkpoint_from_files_to_answers(shaped_arrows, small_vilt, tmp_path):
+    tokenizer, processor = load_tokenizer("emoji"), transformers.ViltImageProcessorPil(size={"shortest_edge": 64})
+    config = {"num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 96, "patch_size": 32}
+    config |= {"vocab_size": len(tokenizer), "max_position_embeddings": 16}
+    theirs = _theirs("ViltForQuestionAnswering", **config, id2label={label: f"a{label}" for label in range(9)})
+    theirs.save_pretrained(tmp_path / "vilt-b32-finetuned-vqa")
+    options = _options(shaped_arrows, small_vilt) | {"load_path": str(tmp_path / "vilt-b32-finetuned-vqa")}
+    metrics = run(tiny.settings("task_finetune_vqa", **options, vqav2_label_size=9, test_only=True))
+    said = json.loads((Path(metrics["log_dir"]) / "vqa_test.json").read_text())
+    table = pa.ipc.open_file(str(shaped_arrows / "vqav2_test.arrow")).read_all().to_pydict()
+    assert len(said) == tiny.TEXTS * len(table["image"])
+    given = {record["question_id"]: record["answer"] for record in said}
+    seen = set()
+    for image, questions, numbers in zip(table["image"], table["questions"], table["question_id"], strict=True):
+        pixels = processor(Image.open(io.BytesIO(image)).convert("RGB"), return_tensors="pt")
+        for question, number in zip(questions, numbers, strict=True):
+            answer = theirs(
+                input_ids=torch.tensor([TextEncoder(tokenizer, 16)(question).ids]), **pixels
+            ).logits.argmax()
+            assert given[number] == theirs.config.id2label[int(answer)]
+            seen.add(given[number])
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("source", ["batch", "dataset"])
+def test_pretraining_on_images_of_several_shapes(shaped_arrows, small_vilt, source):
+    options = _options(shaped_arrows, small_vilt) | {"datasets": ["coco"], "mlm_prob": 0.5, "max_image_len": 3}
+    metrics = run(tiny.settings("task_mlm_itm", **options, false_image_source=source, max_steps=2))
+    assert {"mlm/val/accuracy", "itm/val/wpa_loss"} <= set(metrics)
+    assert all(np.isfinite(value) for name, value in metrics.items() if name != "log_dir")
+
+
+def test_retrieval_and_contrast_on_images_of_several_shapes(shaped_arrows, small_vilt):
+    losses = loss_weights(irtr=1, itc=1)
+    options = _options(shaped_arrows, small_vilt) | {"loss_names": losses, "draw_false_text": 3}
+    metrics = run(tiny.settings("task_finetune_irtr_coco", **options))
+    assert 0 <= metrics["irtr/val/ir_r1"] <= 1
+    assert metrics["val/the_metric"] == pytest.approx(metrics["irtr/val/ir_r1"] + metrics["irtr/val/tr_r1"])
