@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from vlc.data.workers import start_worker_server
 from vlc.errors import UserError
 from vlc.model.sizes import ENCODERS
 
@@ -141,6 +142,8 @@ def main(words: list[str] | None = None) -> dict[str, float]:
     """words: the command line, by default that of the process. Returns the last metrics."""
     arguments = parser().parse_args(words)
     check(arguments)  # before the heavy imports: mistakes are told at once
+    if arguments.num_workers:
+        start_worker_server()
     from vlc.classification.run import run
     from vlc.distributed import leave
 

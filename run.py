@@ -1,6 +1,7 @@
 """Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`."""
 
 from vlc.config import ex, shown_to_user
+from vlc.data.workers import start_worker_server
 
 
 @ex.automain
@@ -9,6 +10,8 @@ def main(_config, _run):
         from vlc.settings import Settings
 
         settings = Settings.from_config(_config)  # before the heavy imports: mistakes are told at once
+        if settings.data.num_workers:
+            start_worker_server()
         from vlc.distributed import leave
         from vlc.run import run
 

@@ -20,6 +20,7 @@ from write_arrow import (
     check,
     emoji,
     emoji_groups,
+    emoji_nlvr2,
     emoji_scenes,
     imagenet,
     karpathy,
@@ -142,6 +143,11 @@ SOURCES = {
         "the emoji with their nine groups as classes (embedded)",
         emoji_groups.tables,
         add_arguments=emoji_groups.add_arguments,
+    ),
+    "emoji_nlvr2": Source(
+        "statements about two scenes of emoji (embedded, from a seed)",
+        emoji_nlvr2.tables,
+        add_arguments=emoji_nlvr2.add_arguments,
     ),
     "emoji_scenes": Source(
         "scenes of emoji with captions and questions (embedded, from a seed)",

@@ -26,7 +26,8 @@ from vlc.data.dataset import Key
 from vlc.data.images import UndecodableImage, open_image, to_pil
 from vlc.data.sampler import EvalSampler, TrainSampler
 from vlc.data.transforms import MEAN, STD
-from vlc.datamodule import ResumableLoader, leave_interrupts_to_the_main_process
+from vlc.data.workers import worker_options
+from vlc.datamodule import ResumableLoader
 from vlc.errors import UserError
 
 MAX_CORRUPT_RATIO = 0.01  # share of undecodable training images above which a run fails
@@ -200,11 +201,7 @@ class ImageData(LightningDataModule):
         return DataLoader(self.evaluation, sampler=sampler, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:
-        workers = self.arguments.num_workers
-        return {
+        return worker_options(self.arguments.num_workers) | {
             "batch_size": None,  # the sampler yields whole batches
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
             "pin_memory": self.arguments.pin_mem and self.trainer.strategy.root_device.type == "cuda",
-            "worker_init_fn": leave_interrupts_to_the_main_process,
         }
