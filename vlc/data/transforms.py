@@ -13,23 +13,16 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from timm.data.auto_augment import NAME_TO_OP
-from timm.data.constants import (
-    IMAGENET_DEFAULT_MEAN,
-    IMAGENET_DEFAULT_STD,
-    IMAGENET_INCEPTION_MEAN,
-    IMAGENET_INCEPTION_STD,
-)
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.functional import pil_to_tensor
 
 from vlc.data.images import Jpeg, Picture, to_pil
 
-# Mean and standard deviation of each channel, by which models were trained: MAE's of ImageNet, ViLT's from -1 to 1.
-PIXELS = {
-    "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
-    "centred": (IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD),
-}
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as MAE was trained
+STD = (0.229, 0.224, 0.225)
+# How models see pixels: mean and standard deviation of each channel. ViLT's run from -1 to 1.
+PIXELS = {"imagenet": (MEAN, STD), "centred": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
 
 # RandAugment's operations: value at 9/30 of their range, and whether the sign is drawn. Ranges are the published ones
 # of ViLT and VLC; the operations are timm's, but for SolarizeAdd, which in timm leaves bright pixels alone.
