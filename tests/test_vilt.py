@@ -22,8 +22,10 @@ from vlc.data.dataset import stack_images
 from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import normalize, shaped_size, transform
 from vlc.errors import MissingFile, UserError
+from vlc.model.encoder import Encoder
 from vlc.model.sizes import ENCODERS, EncoderSize
 from vlc.module import VLCModule
+from vlc.optim import layer_decay_groups
 from vlc.recipes import loss_weights
 from vlc.run import run
 
@@ -288,6 +290,22 @@ def test_word_patch_alignment_leaves_padding_out(batch):
         )
         alone.append(module.outcomes(single)["itm"].metrics["wpa_loss"][0])
     torch.testing.assert_close(whole, sum(alone), atol=1e-5, rtol=1e-4)
+
+
+def test_drop_rate_reaches_image_tokens_and_blocks():
+    image, blocks = torch.randn(1, 3, 64, 64), torch.randn(1, 5, 32)
+    for dropout in (True, False):
+        encoder = Encoder(replace(SIZE, dropout=dropout), 64, vocab_size=9, max_text_len=4, text_dropout=0.5).train()
+        assert torch.equal(*(encoder.embed_images(image).tokens for _ in range(2))) != dropout
+        assert torch.equal(*(encoder.blocks[0](blocks) for _ in range(2))) != dropout
+
+
+def test_learned_positions_decay_with_the_embeddings():
+    settings = tiny.settings("task_finetune_vqa_mae_randaug", vit="vilt")
+    module = VLCModule(settings.model, image_size=64, max_text_len=12, vocab_size=211)
+    groups = layer_decay_groups(module, settings.optim)
+    (rate,) = [group["lr"] for group in groups if any(p is module.encoder.pos_embed for p in group["params"])]
+    assert rate == pytest.approx(settings.optim.learning_rate * 0.5 ** (SIZE.depth + 1))
 
 
 class TestBadInput:

@@ -177,6 +177,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     # -- data_: which files
     "data_published_splits": {"published_splits": True},
+    # -- the network
+    "vit32_base": {"vit": "vit_base_patch32_384"},
     # -- step: how long
     "step25k": {"max_epoch": 100, "max_steps": 25_000},
     "step50k": {"max_epoch": 100, "max_steps": 50_000},

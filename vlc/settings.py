@@ -292,6 +292,7 @@ def _check_shapes(data: DataSettings, model: ModelSettings) -> None:
 
 
 def _check_model(model: ModelSettings) -> None:
+    """Values, and that what follows from vit does."""
     _require(model.vit in ENCODERS, "vit", model.vit, f"one of {', '.join(ENCODERS)}")
     implied = {
         "patch_size": model.size.patch_size,
@@ -310,6 +311,11 @@ def _check_model(model: ModelSettings) -> None:
     _require(model.vqav2_label_size > 0, "vqav2_label_size", model.vqav2_label_size, "a number of answers")
     length = model.max_image_len
     _require(length == -1 or length > 0, "max_image_len", length, "a number of patches, or -1 for all")
+    if length != -1 and model.dropped_ratio and model.size.learned_grid is not None:
+        raise UserError(
+            f"max_image_len={length} and mask_ratio={model.mask_ratio} both drop patches: pass max_image_len=-1 or "
+            "mask_ratio=0"
+        )
     _require(0 <= model.drop_rate < 1, "drop_rate", model.drop_rate, "a share from 0 to below 1")
     for key in ("mae_weight", "wpa_weight"):
         _require(getattr(model, key) >= 0, key, getattr(model, key), "a weight of 0 or more")
