@@ -13,7 +13,8 @@ from vlc.data.workers import start_worker_server
 from vlc.errors import UserError
 from vlc.model.sizes import ENCODERS
 
-MODELS = [*ENCODERS, *(name.removeprefix("mae_") for name in ENCODERS)]
+_SIZES = [name for name, size in ENCODERS.items() if size.learned_grid is None]
+MODELS = [*_SIZES, *(name.removeprefix("mae_") for name in _SIZES)]
 _UNREAD = "accepted for older commands; no effect"
 
 

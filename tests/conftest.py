@@ -50,3 +50,10 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+@pytest.fixture
+def small_vilt(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a two-layer encoder with learned positions that exists during a test."""
+    monkeypatch.setitem(ENCODERS, "small_vilt", tiny.SMALL_VILT)
+    return "small_vilt"

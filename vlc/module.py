@@ -73,6 +73,7 @@ class VLCModule(LightningModule):
             text_dropout=settings.drop_rate,
             pad_token_id=pad_token_id,
             num_image_types=num_images,
+            max_patches=settings.max_image_len if settings.max_image_len > 0 else None,
         )
         options = HeadOptions(
             width=settings.size.width,
@@ -101,8 +102,8 @@ class VLCModule(LightningModule):
         negative = batch.negative_images
         return replace(
             batch,
-            images=normalize(batch.images),
-            negative_images=None if negative is None else normalize(negative),
+            images=normalize(batch.images, self.encoder.size.pixels),
+            negative_images=None if negative is None else normalize(negative, self.encoder.size.pixels),
         )
 
     def outcomes(self, batch: Batch) -> dict[str, Outcome]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from vlc.data.batch import Batch, Needs, Text
+from vlc.data.batch import Batch, Needs, Sizes, Text
 from vlc.model.embed import init_bert_weights
 from vlc.model.encoder import Encoded, Encoder
 from vlc.model.sizes import EncoderSize
@@ -38,7 +38,8 @@ class Passes:
     def __call__(self, view: View = View()) -> Encoded:
         if view not in self._seen:
             text = self.batch.masked_text.text if view.masked_text else self.batch.text
-            self._seen[view] = self.fresh(text, self.batch.images[:, view.image], view)
+            images, sizes = self.batch.images[:, view.image], self.batch.sizes_of(view.image)
+            self._seen[view] = self.fresh(text, images, view, sizes)
         return self._seen[view]
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
@@ -47,11 +48,12 @@ class Passes:
             self._seen[key] = make()
         return self._seen[key]
 
-    def fresh(self, text: Text | None, images: Tensor, view: View = View()) -> Encoded:
-        """A pass over inputs the objective made itself: images (B, 3, H, W), text or None."""
+    def fresh(self, text: Text | None, images: Tensor, view: View = View(), sizes: Sizes | None = None) -> Encoded:
+        """A pass over inputs the objective made itself: images (B, 3, H, W) with their sizes, text or None."""
         noise = self.batch.noise[:, view.draw] if self.batch.noise is not None else None
         image = self.encoder.embed_images(
             images,
+            sizes=sizes,
             image_type=None if text is None else 1 + view.image,
             mask_ratio=self.dropped_ratio,
             noise=noise,
