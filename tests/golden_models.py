@@ -33,6 +33,7 @@ def model_settings(**values: Any) -> ModelSettings:
     """Model settings of the golden models; register SIZE as "golden_vit" before building."""
     defaults = {
         "vit": "golden_vit",
+        "patch_size": SIZE.patch_size,
         "hidden_size": SIZE.width,
         "num_heads": SIZE.heads,
         "num_layers": SIZE.depth,
@@ -49,6 +50,7 @@ def model_settings(**values: Any) -> ModelSettings:
         "wpa_weight": 0.1,
         "vqav2_label_size": 17,
         "hard_negatives": False,
+        "max_image_len": -1,
     }
     return ModelSettings(**(defaults | values))
 

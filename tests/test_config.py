@@ -22,6 +22,7 @@ PUBLISHED_DEFAULTS = {
     "val_transform_keys": ["mae"],
     "image_size": 384,
     "max_image_len": -1,
+    "patch_size": 16,
     "draw_false_image": 1,
     "draw_false_text": 0,
     "image_only": False,
@@ -119,6 +120,22 @@ def test_a_list_of_names_needs_no_quotes(small_vit, value):
     assert tiny.settings(datasets=value).data.datasets == ("coco", "vg")
 
 
+def test_vilts_pretraining_command():
+    settings = Settings.from_config(resolve("task_mlm_itm", "step200k", whole_word_masking=True, per_gpu_batchsize=64))
+    assert settings.model.objectives == {"itm": 1, "mlm": 1}
+    assert (settings.model.vit, settings.model.patch_size, settings.model.dropped_ratio) == (
+        "vit_base_patch32_384",
+        32,
+        0,
+    )
+    assert (settings.model.max_image_len, settings.data.image_size) == (200, 384)
+    assert settings.data.train_transform_keys == ("pixelbert",)
+    settings = Settings.from_config(resolve("task_finetune_vqa_randaug", per_gpu_batchsize=64))
+    assert settings.data.train_transform_keys == ("pixelbert_randaug",)
+    assert settings.data.val_transform_keys == ("pixelbert",)
+    assert (settings.optim.layer_decay, settings.optim.lr_mult) == (1, 10)
+
+
 def test_sizes_follow_from_the_name_of_the_vit():
     model = tiny.settings(vit="mae_vit_large_patch16").model
     assert (model.hidden_size, model.num_layers, model.num_heads, model.mlp_ratio) == (1024, 24, 16, 4)
@@ -143,7 +160,21 @@ def test_sizes_follow_from_the_name_of_the_vit():
         ({"datasets": "coco"}, "datasets='coco' is not valid: expected a list of names"),
         ({"loss_names": loss_weights(mlm="much")}, "loss_names.mlm='much' is not valid: expected a number"),
         ({"datasets": ["cocoa"]}, "datasets='cocoa' is not valid.*coco, f30k"),
-        ({"train_transform_keys": ["pixelbert"]}, "train_transform_keys=.*mae_randaug"),
+        ({"train_transform_keys": ["clip"]}, "train_transform_keys=.*mae_randaug"),
+        (
+            {"val_transform_keys": ["pixelbert"]},
+            "val_transform_keys=.*'pixelbert'.*vit=mae_vit_base.*vit=vit_base_patch32",
+        ),
+        (
+            {"vit": "vit_base_patch32_384", "patch_size": 32, "train_transform_keys": ["pixelbert"]},
+            "train_transform_keys=.*mask_ratio=0.75 cannot drop patches.*pass mask_ratio=0",
+        ),
+        (
+            {"vit": "vit_base_patch32_384", "patch_size": 32, "max_image_len": 200},
+            "max_image_len=200 and mask_ratio=0.75 both drop patches",
+        ),
+        ({"patch_size": 32}, "patch_size=32 contradicts vit=mae_vit_base_patch16"),
+        ({"max_image_len": 0}, "max_image_len=0 is not valid: expected a number of patches"),
         ({"per_gpu_batchsize": 0}, "per_gpu_batchsize=0 is not valid: expected the batch size of one device"),
         ({"precision": 8}, "precision=8 .*16, 32"),
         ({"image_size": "large"}, "image_size='large' is not valid: expected a whole number"),

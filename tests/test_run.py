@@ -30,7 +30,7 @@ PRETRAIN = {
 
 
 @pytest.fixture
-def options(arrows, tmp_path, small_vit) -> dict:
+def options(arrows, tmp_path, small_vit, small_vilt) -> dict:
     return {"data_root": str(arrows), "log_dir": str(tmp_path), "vit": small_vit}
 
 
@@ -44,6 +44,8 @@ def _last(metrics: dict) -> Path:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_trains_a_step(options, recipe):
+    if RECIPES[recipe].get("vit") == "vit_base_patch32_384":
+        options |= {"vit": "small_vilt", "image_size": 64}
     metrics = run(tiny.settings(recipe, **options))
     assert all(torch.tensor(value).isfinite() for key, value in metrics.items() if key != "log_dir")
     objectives = tiny.settings(recipe, **options).model.objectives

@@ -20,9 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vlc import hub
 from vlc.errors import MissingFile, UserError
 from vlc.formats import FORMATS, Format
 from vlc.model.embed import resize_positions
+from vlc.model.sizes import ENCODERS
 
 # What torch.load raises for files it cannot read, depending on where they are broken.
 _READ_ERRORS = (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, IndexError, TypeError, OSError)
@@ -31,13 +33,17 @@ _READ_ERRORS += (AttributeError, struct.error, SafetensorError)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's parameters under our names. dropped: keys left out on purpose. extras: what we wrote beside them."""
+    """A file's parameters under our names. dropped: keys left out on purpose. extras: what we wrote beside them.
+
+    heads: of attention, which parameters do not tell; None where nothing else does.
+    """
 
     path: Path
     layout: Format
     state: dict[str, Tensor]
     dropped: tuple[str, ...] = ()
     extras: Mapping[str, Any] = field(default_factory=dict)
+    heads: int | None = None
 
 
 @dataclass
@@ -78,10 +84,12 @@ def _by_part(names: list[str]) -> str:
 def read(path: str | Path) -> Checkpoint:
     """Read a checkpoint and recognise its layout by the keys it has.
 
-    Takes torch files (with the parameters at the top or under "state_dict" or "model") and safetensors. Raises
-    MissingFile, or UserError if the file is no checkpoint, of no known layout, or has unknown parameters.
+    Takes torch files (with the parameters at the top or under "state_dict" or "model"), safetensors, and folders of the
+    model hub. Raises MissingFile, or UserError if the file is no checkpoint, of no known layout, or has unknown parameters.
     """
     path = Path(path)
+    if path.is_dir():
+        path = hub.find_weights(path)
     if not path.is_file():
         raise MissingFile(f"Checkpoint {path} does not exist")
     try:
@@ -93,7 +101,7 @@ def read(path: str | Path) -> Checkpoint:
         raise UserError(f"{path} is not a checkpoint: it holds a {type(content).__name__}")
     found = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
     state = {key.removeprefix("module."): value for key, value in found.items() if isinstance(value, Tensor)}
-    layout = next((layout for layout in FORMATS.values() if layout.marker in state), None)
+    layout = next((layout for layout in FORMATS.values() if layout.recognises(state)), None)
     if layout is None:
         markers = ", ".join(f"{layout.name} ({layout.marker})" for layout in FORMATS.values())
         raise UserError(
@@ -101,7 +109,7 @@ def read(path: str | Path) -> Checkpoint:
             f"The file has {', '.join(list(found)[:5]) or 'no keys'}, ..."
         )
     renamed, dropped, unknown = {}, [], []
-    for key, value in state.items():
+    for key, value in layout.joined(state).items():
         try:
             name = layout.ours(key)
         except KeyError:
@@ -113,7 +121,10 @@ def read(path: str | Path) -> Checkpoint:
             renamed[name] = value
     if unknown:
         raise UserError(f"{path} (layout {layout.name}) has parameters without a place here: {', '.join(unknown)}")
-    return Checkpoint(path, layout, renamed, tuple(dropped), content.get("vlc") or {})
+    extras, config = content.get("vlc") or {}, hub.read_config(path.parent) if layout.hub else {}
+    if "objectives.vqa.classifier.0.weight" in renamed and (names := hub.answers(config)):
+        extras = {"answers": names, **extras}
+    return Checkpoint(path, layout, renamed, tuple(dropped), extras, config.get("num_attention_heads"))
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
@@ -146,6 +157,9 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
     the file lacks stay new. Raises UserError, changing nothing, if a parameter of the encoder is missing or does not
     fit (a file of the image half alone may lack the text half), and with complete=True if any parameter is.
     """
+    heads = module.encoder.size.heads
+    if checkpoint.heads not in (None, heads):
+        raise UserError(f"{checkpoint.path} has {checkpoint.heads} attention heads, this model {heads}. Check {check}.")
     report = LoadReport(checkpoint.path, checkpoint.layout.name, dropped=list(checkpoint.dropped))
     taken, missing, misfits = {}, [], []
     own = module.state_dict()
@@ -201,12 +215,19 @@ def _check_missing(checkpoint: Checkpoint, missing: list[str], misfits: list[str
     allowed = () if complete else ("objectives.", *(_TEXT_HALF if checkpoint.layout.image_only else ()))
     bad = [name for name in missing if not name.startswith(allowed)]
     if bad:
-        shapes = f" Of another shape: {'; '.join(misfits[:5])}." if misfits else ""
+        shapes = f" Of another shape: {'; '.join(misfits[:5])}.{_fitting_sizes(checkpoint)}" if misfits else ""
         hint = " Evaluation needs every weight." if complete else ""
         raise UserError(
             f"{checkpoint.path} (layout {checkpoint.layout.name}) lacks {len(bad)} parameters of this model: "
             f"{_by_part(bad)}.{shapes}{hint} Check {check}."
         )
+
+
+def _fitting_sizes(checkpoint: Checkpoint) -> str:
+    """What to pass for the width and the patches of a file."""
+    width, _, _, patch_size = checkpoint.state["encoder.patch_embed.proj.weight"].shape
+    names = [name for name, size in ENCODERS.items() if (size.width, size.patch_size) == (width, patch_size)]
+    return f" Its width and patches are those of vit={' or '.join(names)}." if names else ""
 
 
 def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
@@ -222,9 +243,11 @@ def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
             state[target.theirs(name)] = tensor.contiguous()
         except KeyError:
             left_out.append(name)
+    state = target.split(state)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
+        state = {name: tensor.clone() for name, tensor in state.items()}  # parts of one would share its memory
         save_file(state, path, metadata={"vlc": json.dumps(dict(checkpoint.extras))})
     else:
         torch.save({target.unwrap: state, "vlc": dict(checkpoint.extras)}, path)

@@ -48,7 +48,6 @@ def config():
 
     # what is learnt
     loss_names = loss_weights(itm=1, mlm=1)  # objective -> weight of its loss, 0 = off
-    mask_ratio = 0.75  # share of patches dropped where is_pretrain
     is_pretrain = True  # patches are dropped
     use_mae = loss_names["mae"] > 0  # follows from loss_names
     mae_weight = 1.0  # further weight of the reconstruction loss
@@ -70,23 +69,25 @@ def config():
     datasets = ["coco", "vg", "sbu", "gcc"]  # their training sets are joined
     dataset_weights = None  # shares of the data sets in training, a number for each; None = all samples of all
     published_splits = False  # validate on the files the published code validated on (test data among them)
-    train_transform_keys = ["mae"]  # image pipeline: mae, mae_randaug, mae_test, shift
+    train_transform_keys = ["mae"]  # image pipeline: mae, mae_randaug, mae_test, pixelbert, pixelbert_randaug, shift
     val_transform_keys = ["mae"]
-    image_size = 384  # pixels, square
+    image_size = 384  # pixels, square; of pixelbert's images the shorter side
     image_only = False  # read no texts
-    max_image_len = -1  # never had an effect
+    max_image_len = -1  # patches that training with learned positions keeps of an image, drawn at random; -1 = all
     max_text_len = 40  # tokens with [CLS] and [SEP]
     tokenizer = "bert-base-uncased"  # hub name, local folder, or emoji (embedded)
     vocab_size = 30522 if tokenizer == "bert-base-uncased" else None  # None = the tokenizer's
     max_corrupt_ratio = 0.01  # share of undecodable training images above which a run fails
 
     # network
-    vit = "mae_vit_base_patch16"  # mae_vit_{tiny,base,large}_patch16, mae_vit_huge_patch14
+    vit = "mae_vit_base_patch16"  # mae_vit_{tiny,base,large}_patch16, mae_vit_huge_patch14, vit_base_patch32_384 (ViLT)
+    patch_size = _size(vit).patch_size  # pixels; follows from vit
     hidden_size = _size(vit).width  # follows from vit
     num_heads = _size(vit).heads  # follows from vit
     num_layers = _size(vit).depth  # follows from vit
     mlp_ratio = _size(vit).mlp_ratio  # follows from vit
-    drop_rate = 0.1  # dropout of the text embedding
+    mask_ratio = 0.0 if _size(vit).learned_grid else 0.75  # share of patches dropped where is_pretrain
+    drop_rate = 0.1  # dropout of the text embedding; of ViLT's encoder everywhere
     compile = False  # compile the encoder's blocks: slower to start, faster where it fuses (GPUs)
     activation_checkpointing = False  # keep no activations of the encoder's blocks: less memory, a forward pass more
     pretrain_path = ""  # checkpoint to start from, first

@@ -1,7 +1,12 @@
 """Other projects' checkpoints as tables of renames. One table serves reading and exporting."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -9,8 +14,12 @@ class Format:
     """How to recognise a project's file and how its parameters are called here.
 
     marker: a key that this project's files have. image_only: the file holds no text half. unwrap: under which key
-    the parameters lie when exported. renames: (theirs, ours) pairs of whole names or of prefixes that end in ".";
-    the first that fits wins. dropped: what the file may hold that has no place here.
+    the parameters lie when exported. renames: (theirs, ours) pairs of whole names or of prefixes that end in ".", in
+    which * stands for a number; the first that fits wins. dropped: what the file may hold that has no place here.
+
+    applies: tells files of equal marker apart. parts: pieces of names of parameters that are kept apart there, and the
+    piece of the name that they have when they are one, in this order. tied: parameters that a file may leave out, because
+    they are another one. hub: a config.json lies beside the file.
     """
 
     name: str
@@ -19,6 +28,13 @@ class Format:
     dropped: tuple[str, ...] = ()
     image_only: bool = False
     unwrap: str = "state_dict"
+    applies: Callable[[Mapping[str, Tensor]], bool] = bool  # any file that has parameters
+    parts: tuple[tuple[str, ...], str] = ((), "")
+    tied: tuple[tuple[str, str], ...] = ()
+    hub: bool = False
+
+    def recognises(self, state: Mapping[str, Tensor]) -> bool:
+        return self.marker in state and self.applies(state)
 
     def ours(self, key: str) -> str | None:
         """Our name for a parameter of theirs; None if it is dropped on purpose. Raises KeyError for an unknown one."""
@@ -30,12 +46,46 @@ class Format:
         """Their name for a parameter of ours. Raises KeyError if the layout has no place for it."""
         return _rename(key, tuple((ours, theirs) for theirs, ours in self.renames))
 
+    def joined(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Their parameters, with parts put together and ties filled in."""
+        whole = dict(state)
+        apart, together = self.parts
+        for key in state:
+            names = [key.replace(apart[0], part) for part in apart] if apart and apart[0] in key else []
+            if names and all(name in whole for name in names):
+                whole[key.replace(apart[0], together)] = torch.cat([whole.pop(name) for name in names])
+        for name, source in self.tied:
+            head = name.partition(".")[0] + "."
+            if source in whole and any(key.startswith(head) for key in whole):
+                whole.setdefault(name, whole[source])
+        return whole
+
+    def split(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Their parameters as the file has them: the inverse of `joined` but for the ties, which stay."""
+        apart, together = self.parts
+        split = {}
+        for key, tensor in state.items():
+            if apart and together in key:
+                pieces = tensor.chunk(len(apart))
+                split |= {key.replace(together, part): piece for part, piece in zip(apart, pieces, strict=True)}
+            else:
+                split[key] = tensor
+        return split
+
 
 def _rename(key: str, renames: tuple[tuple[str, str], ...]) -> str:
     for source, target in renames:
-        if key == source or (key.startswith(source) and (source.endswith(".") or not source)):
-            return target + key[len(source) :]
+        pattern = _pattern(source)
+        if pattern.match(key):
+            return pattern.sub(target.replace("*", r"\1"), key, count=1)
     raise KeyError(key)
+
+
+@cache
+def _pattern(name: str) -> re.Pattern[str]:
+    """Matches a whole name, or the beginning of one for a prefix; * is a group of digits."""
+    whole = name and not name.endswith(".")
+    return re.compile(re.escape(name).replace(r"\*", r"(\d+)") + ("$" if whole else ""))
 
 
 _MAE_DECODER = (
@@ -56,7 +106,7 @@ _IMAGE_HALF = (
 
 VLC = Format("vlc", "encoder.patch_embed.proj.weight", (("", ""),))
 
-VLC_RELEASE = Format(
+VLC_RELEASE = Format(  # and ViLT's, which VLC's code grew from
     "vlc_release",
     "transformer.patch_embed.proj.weight",
     (
@@ -71,7 +121,8 @@ VLC_RELEASE = Format(
         ("nlvr2_classifier.", "objectives.nlvr2.classifier."),
         ("rank_output.", "objectives.irtr.rank_output."),
     ),
-    dropped=(r"text_embeddings\.position_ids$", r"(train|val|dev|test)_"),  # buffers: positions and metric states
+    # Buffers (positions, metric states), and the head of ViLT's masked patches.
+    dropped=(r"text_embeddings\.position_ids$", r"(train|val|dev|test)_", r"mpp_score\."),
 )
 
 MAE = Format(  # MAE's release, with or without decoder, and timm's ViT, which names its encoder alike
@@ -87,4 +138,58 @@ MAE = Format(  # MAE's release, with or without decoder, and timm's ViT, which n
     unwrap="model",
 )
 
-FORMATS: dict[str, Format] = {layout.name: layout for layout in (VLC, VLC_RELEASE, MAE)}
+_VILT_MODEL = (  # transformers' ViltModel
+    ("embeddings.cls_token", "encoder.cls_token"),
+    ("embeddings.position_embeddings", "encoder.pos_embed"),
+    ("embeddings.patch_embeddings.projection.", "encoder.patch_embed.proj."),
+    ("embeddings.text_embeddings.", "encoder.text_embeddings."),
+    ("embeddings.token_type_embeddings.", "encoder.token_types."),
+    ("encoder.layer.*.layernorm_before.", "encoder.blocks.*.norm1."),
+    ("encoder.layer.*.attention.attention.qkv.", "encoder.blocks.*.attn.qkv."),
+    ("encoder.layer.*.attention.output.dense.", "encoder.blocks.*.attn.proj."),
+    ("encoder.layer.*.layernorm_after.", "encoder.blocks.*.norm2."),
+    ("encoder.layer.*.intermediate.dense.", "encoder.blocks.*.mlp.fc1."),
+    ("encoder.layer.*.output.dense.", "encoder.blocks.*.mlp.fc2."),
+    ("layernorm.", "encoder.norm."),
+    ("pooler.", "encoder.pooler."),
+)
+
+VILT_MODEL = Format(
+    "vilt_model",
+    "embeddings.patch_embeddings.projection.weight",
+    _VILT_MODEL,
+    dropped=(r".*text_embeddings\.position_ids$",),
+    parts=((".query.", ".key.", ".value."), ".qkv."),
+    hub=True,
+)
+
+
+def _vilt_renames(task: str) -> tuple[tuple[str, str], ...]:
+    """Of transformers' ViLT models with a head; their classifiers do not tell what they classify."""
+    return (
+        *((f"vilt.{theirs}", ours) for theirs, ours in _VILT_MODEL),
+        ("mlm_score.decoder.", "objectives.mlm.decoder."),
+        ("mlm_score.bias", "objectives.mlm.decoder.bias"),
+        ("mlm_score.", "objectives.mlm."),
+        ("itm_score.", "objectives.itm."),
+        ("rank_output.", "objectives.irtr.rank_output."),
+        ("classifier.", f"objectives.{task}.classifier."),
+    )
+
+
+def _classifies_pairs(state: Mapping[str, Tensor]) -> bool:
+    """Whether the classifier of a file reads two images: it is then as wide inside as its input."""
+    weight = state.get("classifier.0.weight")
+    return weight is not None and weight.shape[0] == weight.shape[1]
+
+
+VILT = replace(
+    VILT_MODEL,
+    name="vilt",
+    marker=f"vilt.{VILT_MODEL.marker}",
+    renames=_vilt_renames("vqa"),
+    tied=(("mlm_score.decoder.weight", "vilt.embeddings.text_embeddings.word_embeddings.weight"),),
+)
+VILT_NLVR2 = replace(VILT, name="vilt_nlvr2", renames=_vilt_renames("nlvr2"), applies=_classifies_pairs)
+
+FORMATS: dict[str, Format] = {layout.name: layout for layout in (VLC, VLC_RELEASE, MAE, VILT_NLVR2, VILT, VILT_MODEL)}

@@ -78,6 +78,7 @@ class VLCModule(LightningModule):
             pad_token_id=pad_token_id,
             num_image_types=num_images,
             activation_checkpointing=settings.activation_checkpointing,
+            max_patches=settings.max_image_len if settings.max_image_len > 0 else None,
         )
         options = HeadOptions(
             width=settings.size.width,
@@ -106,8 +107,8 @@ class VLCModule(LightningModule):
         negative = batch.negative_images
         return replace(
             batch,
-            images=normalize(batch.images),
-            negative_images=None if negative is None else normalize(negative),
+            images=normalize(batch.images, self.encoder.size.pixels),
+            negative_images=None if negative is None else normalize(negative, self.encoder.size.pixels),
         )
 
     def outcomes(self, batch: Batch) -> dict[str, Outcome]:

@@ -21,7 +21,7 @@ _UNDECAYED = re.compile(r"bias$|norm\d?\.weight$|LayerNorm\.weight$")
 
 # Layers for the layer-wise decay, in timm's notation: 0 the embeddings, i + 1 the i-th block, then all the rest.
 LAYERS = {
-    "stem": r"encoder\.(?:cls_token|patch_embed|text_embeddings|token_types)|.*\bmask_token$",
+    "stem": r"encoder\.(?:cls_token|pos_embed|patch_embed|text_embeddings|token_types)|.*\bmask_token$",
     "blocks": [(r"encoder\.blocks\.(\d+)\.", None)],
 }
 

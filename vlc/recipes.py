@@ -34,6 +34,45 @@ _IRTR = {
     "draw_false_text": 15,
 }
 
+# ViLT's own recipes (Kim et al. 2021): images in nearly their own shape, the whole model at one rate.
+_VILT = {
+    "vit": "vit_base_patch32_384",
+    "train_transform_keys": ["pixelbert"],
+    "val_transform_keys": ["pixelbert"],
+    "mask_ratio": 0.0,
+}
+_VILT_PRETRAIN = {
+    **_VILT,
+    "datasets": ["coco", "vg", "sbu", "gcc"],
+    "loss_names": loss_weights(itm=1, mlm=1),
+    "batch_size": 4096,
+    "max_epoch": 10,
+    "max_image_len": 200,
+}
+_VILT_FINETUNE = {**_FINETUNE, **_VILT, "max_epoch": 10, "layer_decay": 1.0}
+_VILT_VQA = {
+    **_VILT_FINETUNE,
+    "datasets": ["vqa"],
+    "loss_names": loss_weights(vqa=1),
+    "batch_size": 256,
+    "val_check_interval": 0.1,
+    "lr_mult": 10,
+}
+_VILT_NLVR2 = {
+    **_VILT_FINETUNE,
+    "datasets": ["nlvr2"],
+    "loss_names": loss_weights(nlvr2=1),
+    "batch_size": 128,
+}
+_VILT_IRTR = {**_IRTR, **_VILT_FINETUNE, "get_recall_metric": True}
+_VILT_RECIPES = {
+    "mlm_itm": _VILT_PRETRAIN,
+    "finetune_vqa": _VILT_VQA,
+    "finetune_nlvr2": _VILT_NLVR2,
+    "finetune_irtr_coco": {**_VILT_IRTR, "datasets": ["coco"]},
+    "finetune_irtr_f30k": {**_VILT_IRTR, "datasets": ["f30k"]},
+}
+
 # A small model for the embedded data, in minutes on two cores of a CPU. Small batches take more steps in the same time,
 # and learn more by it; decoding in the training process beats a worker that takes a core from it.
 _EMOJI = {
@@ -94,6 +133,15 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_epoch": 10,
         "get_recall_metric": True,
     },
+    **{f"task_{name}": {**recipe, "exp_name": name} for name, recipe in _VILT_RECIPES.items()},
+    **{
+        f"task_{name}_randaug": {
+            **recipe,
+            "exp_name": f"{name}_randaug",
+            "train_transform_keys": ["pixelbert_randaug"],
+        }
+        for name, recipe in _VILT_RECIPES.items()
+    },
     "task_pretrain_emoji": {
         **_EMOJI,
         "exp_name": "pretrain_emoji",
@@ -129,6 +177,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     # -- data_: which files
     "data_published_splits": {"published_splits": True},
+    # -- the network
+    "vit32_base": {"vit": "vit_base_patch32_384"},
     # -- step: how long
     "step25k": {"max_epoch": 100, "max_steps": 25_000},
     "step50k": {"max_epoch": 100, "max_steps": 50_000},

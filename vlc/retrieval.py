@@ -157,7 +157,8 @@ class Scorer:
         columns = TextColumn("ranking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, disable=not is_first_process()) as progress:
             for image in progress.track(self._mine):
-                yield self.encoder.embed_images(normalize(self.corpus.image(image)[None].to(self.device)))
+                pixels = self.corpus.image(image)[None].to(self.device)
+                yield self.encoder.embed_images(normalize(pixels, self.encoder.size.pixels))
 
     def _gathered(self, rows: list[np.ndarray]) -> np.ndarray:
         """The rows of all images from those of each process's images."""

@@ -230,8 +230,8 @@ def _accumulation(optim: OptimSettings, per_device: int, num_devices: int) -> in
 
 
 def _warn_of_settings_without_effect(settings: Settings) -> None:
-    if settings.run.max_image_len != -1:
-        rank_zero_warn("max_image_len has no effect, and never had in the published code")
+    if settings.model.max_image_len != -1 and settings.model.size.learned_grid is None:
+        rank_zero_warn(f"max_image_len has no effect with vit={settings.model.vit}, as in the published code")
     if settings.optim.lr_mult != 1 and settings.optim.layer_decay != 1:
         rank_zero_warn(
             f"lr_mult={settings.optim.lr_mult} has no effect beside layer_decay={settings.optim.layer_decay}, as in the "

@@ -13,7 +13,8 @@ from vlc.errors import UserError
 from vlc.model.sizes import ENCODERS, EncoderSize
 from vlc.recipes import OBJECTIVE_NAMES
 
-TRANSFORM_NAMES = ("mae", "mae_randaug", "mae_test", "shift")
+SHAPED_TRANSFORMS = ("pixelbert", "pixelbert_randaug")  # images keep their shape, the others make squares
+TRANSFORM_NAMES = ("mae", "mae_randaug", "mae_test", "shift", *SHAPED_TRANSFORMS)
 PRECISIONS = (16, 32, "16-mixed", "bf16-mixed", "32-true")
 
 
@@ -47,6 +48,7 @@ class ModelSettings:
     """The network and its objectives."""
 
     vit: str
+    patch_size: int
     hidden_size: int
     num_heads: int
     num_layers: int
@@ -63,6 +65,7 @@ class ModelSettings:
     wpa_weight: float
     vqav2_label_size: int
     hard_negatives: bool
+    max_image_len: int
 
     @property
     def size(self) -> EncoderSize:
@@ -117,7 +120,6 @@ class RunSettings:
     num_nodes: int
     fsdp: bool
     precision: int | str
-    max_image_len: int
 
 
 _GROUPS = {"data": DataSettings, "model": ModelSettings, "optim": OptimSettings, "run": RunSettings}
@@ -189,6 +191,7 @@ def _check(settings: Settings) -> None:
     _check_types(settings)
     _check_data(data)
     _check_model(model)
+    _check_shapes(data, model)
     patch = model.size.patch_size
     if data.image_size <= 0 or data.image_size % patch:
         raise UserError(f"image_size={data.image_size} is not valid: expected a multiple of the patch size {patch}")
@@ -294,9 +297,30 @@ def _check_data(data: DataSettings) -> None:
     _require(0 <= data.max_corrupt_ratio <= 1, "max_corrupt_ratio", data.max_corrupt_ratio, "a share from 0 to 1")
 
 
+def _check_shapes(data: DataSettings, model: ModelSettings) -> None:
+    """Images of varying shape need positions that follow them, and keep all patches."""
+    for key in ("train_transform_keys", "val_transform_keys"):
+        names = getattr(data, key)
+        if names[0] not in SHAPED_TRANSFORMS:
+            continue
+        if model.size.learned_grid is None:
+            learned = ", ".join(name for name, size in ENCODERS.items() if size.learned_grid is not None)
+            raise UserError(
+                f"{key}={list(names)} leaves images their shape, but the positions of vit={model.vit} are for squares: "
+                f"pass another pipeline, or vit={learned}"
+            )
+        if model.dropped_ratio:
+            raise UserError(
+                f"{key}={list(names)} leaves images their shape, and then mask_ratio={model.mask_ratio} cannot drop "
+                "patches (nor loss_names.mae reconstruct them): pass mask_ratio=0, or a pipeline for squares"
+            )
+
+
 def _check_model(model: ModelSettings) -> None:
+    """Values, and that what follows from vit does."""
     _require(model.vit in ENCODERS, "vit", model.vit, f"one of {', '.join(ENCODERS)}")
     implied = {
+        "patch_size": model.size.patch_size,
         "hidden_size": model.size.width,
         "num_heads": model.size.heads,
         "num_layers": model.size.depth,
@@ -310,6 +334,13 @@ def _check_model(model: ModelSettings) -> None:
     vocabulary = model.vocab_size
     _require(vocabulary is None or vocabulary > 0, "vocab_size", vocabulary, "a number of tokens, or None")
     _require(model.vqav2_label_size > 0, "vqav2_label_size", model.vqav2_label_size, "a number of answers")
+    length = model.max_image_len
+    _require(length == -1 or length > 0, "max_image_len", length, "a number of patches, or -1 for all")
+    if length != -1 and model.dropped_ratio and model.size.learned_grid is not None:
+        raise UserError(
+            f"max_image_len={length} and mask_ratio={model.mask_ratio} both drop patches: pass max_image_len=-1 or "
+            "mask_ratio=0"
+        )
     _require(0 <= model.drop_rate < 1, "drop_rate", model.drop_rate, "a share from 0 to below 1")
     for key in ("mae_weight", "wpa_weight"):
         _require(getattr(model, key) >= 0, key, getattr(model, key), "a weight of 0 or more")

@@ -8,7 +8,7 @@ from tests import tiny
 from vlc.data.arrow import ArrowSplit
 from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
-from vlc.data.dataset import BatchDataset, Key, Recipe
+from vlc.data.dataset import BatchDataset, Key, Recipe, stack_images
 from vlc.data.tokens import TextEncoder, TokenHider, load_tokenizer
 from vlc.data.transforms import transform
 from vlc.errors import UserError
@@ -149,3 +149,22 @@ def test_fields_are_collated_and_left_out_where_withheld(arrows):
     torch.testing.assert_close(fields["answer_scores"], torch.tensor([[1.0, 0.3]] * 3))
     assert set(batches["test"].fields) == {"question_id"}
     assert np.array_equal(np.diff(batches["test"].fields["question_id"].numpy()), [1, 1])
+
+
+def test_images_of_several_shapes_are_padded_and_say_so():
+    images = [torch.full((3, *shape), 9, dtype=torch.uint8) for shape in ((2, 5), (4, 3), (4, 4))]
+    (pairs, sizes), (others, other_sizes) = stack_images([images[:2], images[1:]], [images[2:], images[:1]])
+    assert pairs.shape == (2, 2, 3, 4, 5)
+    assert others.shape == (2, 1, 3, 4, 5)
+    assert sizes.pixels.tolist() == [[[2, 5], [4, 3]], [[4, 3], [4, 4]]]
+    assert other_sizes.pixels.tolist() == [[[4, 4]], [[2, 5]]]
+    assert sizes.largest == other_sizes.largest == 16
+    shown = (pairs == 9).all(2)
+    assert shown[0, 0, :2, :5].all()
+    assert shown.sum((2, 3)).tolist() == [[10, 12], [12, 16]]
+
+
+def test_images_of_one_shape_have_no_sizes():
+    ((images, sizes),) = stack_images([[torch.zeros(3, 4, 6)], [torch.ones(3, 4, 6)]])
+    assert images.shape == (2, 1, 3, 4, 6)
+    assert sizes is None

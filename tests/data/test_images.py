@@ -59,8 +59,8 @@ def test_every_kind_of_image_becomes_rgb(mode, decoder):
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1)])
 def test_tiny_images_pass_through_every_pipeline(mode, size):
     for name in TRANSFORMS:
-        pixels = transform(name, 16)(open_image(_encoded(mode, size)), np.random.default_rng(0))
-        assert pixels.shape == (3, 16, 16)
+        pixels = transform(name, 32)(open_image(_encoded(mode, size)), np.random.default_rng(0))
+        assert pixels.shape == (3, 32, 32)
         assert pixels.dtype == torch.uint8
 
 

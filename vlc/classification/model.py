@@ -62,4 +62,4 @@ class Classifier(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> Mapping[str, Any]:
         """The layers, for timm's parameter groups: embeddings 0, block i at i + 1, then norm and head."""
-        return {**LAYERS, "stem": LAYERS["stem"] + r"|encoder\.pos_embed$"}
+        return LAYERS

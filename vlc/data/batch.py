@@ -51,6 +51,21 @@ class MaskedText(_Tensors):
 
 
 @dataclass(frozen=True)
+class Sizes(_Tensors):
+    """What part of padded images shows something; the rest, below and on the right, is padding.
+
+    pixels (..., 2) int64: height and width of each image. largest: the most pixels an image of the batch has, known
+    without asking a device.
+    """
+
+    pixels: Tensor
+    largest: int
+
+    def __getitem__(self, place: Any) -> "Sizes":
+        return Sizes(self.pixels[place], self.largest)
+
+
+@dataclass(frozen=True)
 class CorruptImage:
     """An image that could not be decoded, and gave way to another sample in a training batch."""
 
@@ -64,10 +79,11 @@ class Batch(_Tensors):
     """One batch of B examples. Parts that nobody asked for are None.
 
     images (B, K, 3, H, W): uint8 from the loader, normalised float32 in the model; K images per example.
+    sizes (B, K): of images of several shapes, which are padded to the largest height and width; None: nothing is padding.
     index (B,) int64: the samples' numbers in their split; split: its name.
     noise (B, V, P) float32 in [0, 1): one row of patch noise for each of V masked passes.
     negative (B,) int64: for each example the batch row of another image, its own row where there is none.
-    negative_images (B, N, 3, H, W): images of other rows of the data set, like `images`.
+    negative_images (B, N, 3, H, W): images of other rows of the data set, like `images`; negative_sizes (B, N): theirs.
     false_text (B * N, L): N texts of other images for each example, grouped by example.
     shows (B, B) bool: whether the image of the column has the text of the row; its own always.
     match_draw (B,) float32 in [0, 1): decides which examples keep their image in image-text matching.
@@ -85,11 +101,17 @@ class Batch(_Tensors):
     shows: Tensor | None = None
     match_draw: Tensor | None = None
     false_text: Text | None = None
+    sizes: Sizes | None = None
+    negative_sizes: Sizes | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     corrupt: tuple[CorruptImage, ...] = ()  # replaced by other samples; in training only
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def sizes_of(self, image: int) -> Sizes | None:
+        """Sizes (B,) of the image-th images."""
+        return None if self.sizes is None else self.sizes[:, image]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ of workers or processes nor on what was read before, and a run can resume anywhe
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlc.data.arrow import ArrowSplit, Location
-from vlc.data.batch import Batch, CorruptImage, Needs
+from vlc.data.batch import Batch, CorruptImage, Needs, Sizes
 from vlc.data.images import Picture, UndecodableImage, open_image
 from vlc.data.tokens import HiddenTokens, TextEncoder, TokenHider, Tokens, masked_text
 from vlc.errors import UserError
@@ -53,7 +54,7 @@ class _Sample:
     split: ArrowSplit
     where: Location
     rng: np.random.Generator
-    images: Tensor  # (K, 3, H, W) uint8
+    images: list[Tensor]  # K of (3, H, W) uint8
     text: str | None = None
     tokens: Tokens | None = None
     hidden: HiddenTokens | None = None
@@ -96,6 +97,7 @@ class BatchDataset(Dataset):
         samples = [self._sample(Key(*key), corrupt) for key in keys]
         needs, recipe = self.needs, self.recipe
         parts: dict[str, Any] = {}
+        image_parts = [[sample.images for sample in samples]]
         if recipe.text_encoder is not None:
             parts["text"] = recipe.text_encoder.pad([sample.tokens.ids for sample in samples])
         if needs.masked_text:
@@ -108,7 +110,7 @@ class BatchDataset(Dataset):
         if needs.matching:
             parts["match_draw"] = torch.tensor([sample.rng.random() for sample in samples])
             if recipe.draw_false_image:
-                parts["negative_images"] = torch.stack([self._false_images(sample) for sample in samples])
+                image_parts.append([self._false_images(sample) for sample in samples])
             else:
                 parts["negative"] = torch.tensor([_false_row(number, samples) for number in range(len(samples))])
         if needs.shows:
@@ -116,8 +118,13 @@ class BatchDataset(Dataset):
         if needs.false_texts:
             texts = [tokens.ids for sample in samples for tokens in self._false_texts(sample)]
             parts["false_text"] = recipe.text_encoder.pad(texts)
+        (images, sizes), *false = stack_images(*image_parts)
+        negative_images, negative_sizes = false[0] if false else (None, None)
         return Batch(
-            images=torch.stack([sample.images for sample in samples]),
+            images=images,
+            sizes=sizes,
+            negative_images=negative_images,
+            negative_sizes=negative_sizes,
             index=torch.tensor([sample.key.sample for sample in samples]),
             split=self.name,
             fields=self._collate_fields(samples),
@@ -130,7 +137,7 @@ class BatchDataset(Dataset):
         for _ in range(_ATTEMPTS):
             source, where = self.locate(key.sample)
             try:
-                images = torch.stack([self._image(source, where, column, rng) for column in source.spec.images])
+                images = [self._image(source, where, column, rng) for column in source.spec.images]
             except UndecodableImage as error:
                 table, row = source.table_and_row(where)
                 if not self.training:
@@ -154,8 +161,8 @@ class BatchDataset(Dataset):
     def _image(self, source: ArrowSplit, where: Location, column: str, rng: np.random.Generator) -> Tensor:
         return self.recipe.transform(open_image(source.image(where, column)), rng)
 
-    def _false_images(self, sample: _Sample) -> Tensor:
-        """draw_false_image images (N, 3, H, W) of other rows that do not have the sample's caption."""
+    def _false_images(self, sample: _Sample) -> list[Tensor]:
+        """draw_false_image images (3, H, W) of other rows that do not have the sample's caption."""
         images = []
         for _ in range(_ATTEMPTS):
             source, where = self.locate(int(sample.rng.integers(len(self))))
@@ -166,7 +173,7 @@ class BatchDataset(Dataset):
             except UndecodableImage:
                 continue  # reported when it is drawn as a sample of its own
             if len(images) == self.recipe.draw_false_image:
-                return torch.stack(images)
+                return images
         raise UserError(
             f"No wrong image found for the caption {sample.text!r} in {_ATTEMPTS} draws: split {self.name!r} has too few "
             "images, or too many with this caption"
@@ -198,6 +205,26 @@ class BatchDataset(Dataset):
             values = self.sources[0].spec.fields[name].collate(cells)
             collated[name] = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
         return collated
+
+
+def stack_images(*parts: list[list[Tensor]]) -> list[tuple[Tensor, Sizes | None]]:
+    """Rows of uint8 images (3, h, w) -> for each part images (B, N, 3, H, W), one shape for all, and sizes (B, N).
+
+    Smaller images are padded with black below and on the right; without any such there are no sizes.
+    """
+    shapes = {image.shape[1:] for part in parts for row in part for image in row}
+    if len(shapes) == 1:
+        return [(torch.stack([torch.stack(row) for row in part]), None) for part in parts]
+    height, width = (max(sides) for sides in zip(*shapes, strict=True))
+    largest = max(rows * columns for rows, columns in shapes)
+    stacked = []
+    for part in parts:
+        pixels = torch.tensor([[image.shape[1:] for image in row] for row in part])
+        images = torch.zeros(*pixels.shape[:2], 3, height, width, dtype=torch.uint8)
+        for place, image in zip(images.flatten(0, 1), chain.from_iterable(part), strict=True):
+            place[:, : image.shape[1], : image.shape[2]] = image
+        stacked.append((images, Sizes(pixels, largest)))
+    return stacked
 
 
 def _shows(source: ArrowSplit, where: Location, sample: _Sample) -> bool:

@@ -1,4 +1,4 @@
-"""Image pipelines by name: a picture and a random generator in, a square uint8 image out.
+"""Image pipelines by name: a picture and a random generator in, a uint8 image out.
 
 All randomness comes from the generator, so a sample looks the same whichever process prepares it. Pixels stay uint8;
 normalisation waits until the batch is on its device. Decoded images are resized by Pillow, exactly as published; JPEGs by
@@ -21,6 +21,8 @@ from vlc.data.images import Jpeg, Picture, to_pil
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as MAE was trained
 STD = (0.229, 0.224, 0.225)
+# How models see pixels: mean and standard deviation of each channel. ViLT's run from -1 to 1.
+PIXELS = {"imagenet": (MEAN, STD), "centred": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
 
 # RandAugment's operations: value at 9/30 of their range, and whether the sign is drawn. Ranges are the published ones
 # of ViLT and VLC; the operations are timm's, but for SolarizeAdd, which in timm leaves bright pixels alone.
@@ -82,20 +84,43 @@ def crop_box(
     return left, top, left + w, top + h
 
 
-def resized_crop(image: Picture, box: tuple[int, int, int, int] | None, size: int, flip: bool = False) -> Tensor:
-    """The box of an image (None: all of it) as (3, size, size) uint8, bicubic and antialiased, optionally mirrored."""
+def resized_crop(
+    image: Picture, box: tuple[int, int, int, int] | None, size: int | tuple[int, int], flip: bool = False
+) -> Tensor:
+    """The box of an image (None: all of it) as (3, H, W) uint8, bicubic and antialiased, optionally mirrored.
+
+    size: (H, W), or the side of a square.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
     if isinstance(image, Jpeg):
-        resized = _resized(image.crop(box or (0, 0, *image.size), size), size)
+        resized = _resized(image.crop(box or (0, 0, *image.size), min(height, width)), (height, width))
     else:
         image = image.crop(box) if box is not None else image
-        resized = pil_to_tensor(image.resize((size, size), Image.Resampling.BICUBIC))
+        resized = pil_to_tensor(image.resize((width, height), Image.Resampling.BICUBIC))
     return resized.flip(-1) if flip else resized
 
 
-def _resized(pixels: np.ndarray, size: int) -> Tensor:
-    """(H, W, 3) uint8 -> (3, size, size) uint8, with the filter of Pillow's bicubic."""
+def _resized(pixels: np.ndarray, size: int | tuple[int, int]) -> Tensor:
+    """(H, W, 3) uint8 -> (3, *size) uint8, with the filter of Pillow's bicubic."""
     channels_first = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    return interpolate(channels_first, size=(size, size), mode="bicubic", antialias=True)[0]
+    return interpolate(channels_first, size=size, mode="bicubic", antialias=True)[0]
+
+
+SIDE_MULTIPLE = 32  # pixels
+_LONGEST = 1333 / 800  # times the shorter side
+
+
+def shaped_size(width: int, height: int, size: int) -> tuple[int, int]:
+    """Height and width that an image keeps nearly its shape in: `size` pixels on the shorter side, a longer side of at most
+    1.67 times as many, both rounded down to multiples of 32, of which there is at least one (Kim et al. 2021, ViLT).
+    """
+    longest, scale = int(_LONGEST * size), size / min(width, height)
+    sides = [size if side == min(width, height) else side * scale for side in (height, width)]
+    if max(sides) > longest:
+        shrink = longest / max(sides)
+        sides = [side * shrink for side in sides]
+    rows, columns = (max(1, int(side + 0.5) // SIDE_MULTIPLE) * SIDE_MULTIPLE for side in sides)
+    return rows, columns
 
 
 def _mae(image: Picture, rng: np.random.Generator, size: int) -> Tensor:
@@ -113,6 +138,15 @@ def _mae_test(image: Picture, rng: np.random.Generator, size: int) -> Tensor:
     return resized_crop(image, None, size)
 
 
+def _pixelbert(image: Picture, rng: np.random.Generator, size: int) -> Tensor:
+    return resized_crop(image, None, shaped_size(*image.size, size))
+
+
+def _pixelbert_randaug(image: Picture, rng: np.random.Generator, size: int) -> Tensor:
+    augmented = randaugment(to_pil(image), rng)  # at full size, as above
+    return _resized(np.array(augmented), shaped_size(*augmented.size, size))
+
+
 def _shift(image: Picture, rng: np.random.Generator, size: int) -> Tensor:
     pixels = resized_crop(image, None, size)
     reach = max(1, round(size * 0.05))
@@ -126,6 +160,8 @@ TRANSFORMS: dict[str, Callable[[Picture, np.random.Generator, int], Tensor]] = {
     "mae": _mae,  # random crop of 80 to 100 % of the area, random flip
     "mae_randaug": _mae_randaug,  # RandAugment (2 operations, magnitude 9), random crop of 90 to 100 %
     "mae_test": _mae_test,  # resized to the square
+    "pixelbert": _pixelbert,  # resized, in nearly its own shape: see `shaped_size`
+    "pixelbert_randaug": _pixelbert_randaug,  # RandAugment as above, resized like that
     "shift": _shift,  # resized, then moved by up to 5 %: for images whose left, right and colours carry meaning
 }
 
@@ -139,17 +175,15 @@ def _apply(pipeline: Callable, size: int, image: Picture, rng: np.random.Generat
     return pipeline(image, rng, size)
 
 
-def normalize(images: Tensor) -> Tensor:
-    """uint8 images (..., 3, H, W) -> float32, normalised with ImageNet's statistics; float images are returned as is."""
+def normalize(images: Tensor, pixels: str = "imagenet") -> Tensor:
+    """uint8 images (..., 3, H, W) -> float32, normalised with PIXELS of that name; float images are returned as is."""
     if images.dtype != torch.uint8:
         return images
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in PIXELS[pixels])
     return images.float().div_(255).sub_(mean).div_(std)
 
 
-def denormalize(images: Tensor) -> Tensor:
+def denormalize(images: Tensor, pixels: str = "imagenet") -> Tensor:
     """The inverse of `normalize`, for pictures of what a model sees: float images -> uint8, cut off at black and white."""
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in PIXELS[pixels])
     return images.mul(std).add_(mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)

@@ -20,9 +20,12 @@ _IMPORTED_ONCE = [
 ]
 
 
-def start_worker_server() -> None:
-    """Begin the server's imports, beside those of this process; otherwise they wait for the first worker."""
-    if _context().get_start_method() == "forkserver":
+def start_worker_server(*modules: str) -> None:
+    """Begin the server's imports, beside those of this process; otherwise they wait for the first worker.
+
+    modules: what the workers need beyond the usual, which each would import for itself.
+    """
+    if _context(modules).get_start_method() == "forkserver":
         forkserver.ensure_running()
 
 
@@ -36,11 +39,11 @@ def worker_options(num_workers: int) -> dict[str, Any]:
     }
 
 
-def _context() -> BaseContext:
+def _context(modules: tuple[str, ...] = ()) -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_IMPORTED_ONCE)
+    context.set_forkserver_preload([*_IMPORTED_ONCE, *modules])
     return context
 
 

@@ -29,11 +29,32 @@ class Block(TimmBlock):
         return tokens + self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))))
 
 
-def blocks(width: int, depth: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> nn.ModuleList:
-    """Pre-norm blocks; drop_path is the rate of the last one, the others rise to it linearly (stochastic depth)."""
-    rates = torch.linspace(0, drop_path, depth).tolist()
+def blocks(
+    width: int,
+    depth: int,
+    heads: int,
+    mlp_ratio: float,
+    drop_path: float = 0.0,
+    *,
+    norm_eps: float = 1e-6,
+    dropout: float = 0.0,
+) -> nn.ModuleList:
+    """Pre-norm blocks; drop_path is the rate of the last one, the others rise to it linearly (stochastic depth).
+
+    dropout: of what attention and MLP add to the tokens, and inside the MLP.
+    """
+    norm, rates = partial(layer_norm, eps=norm_eps), torch.linspace(0, drop_path, depth).tolist()
     return nn.ModuleList(
-        Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=layer_norm, drop_path=rate, attn_layer=Attention)
+        Block(
+            width,
+            heads,
+            mlp_ratio,
+            qkv_bias=True,
+            norm_layer=norm,
+            drop_path=rate,
+            proj_drop=dropout,
+            attn_layer=Attention,
+        )
         for rate in rates
     )
 

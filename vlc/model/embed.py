@@ -1,4 +1,6 @@
-"""Embeddings of the two modalities: BERT's for text, patches for images, and fixed sine-cosine positions."""
+"""Embeddings of the two modalities: BERT's for text, patches for images, and their positions, fixed or learned."""
+
+import math
 
 import torch
 from timm.layers import PatchEmbed, build_sincos2d_pos_embed, resample_abs_pos_embed
@@ -19,9 +21,9 @@ def text_embedding(width: int, vocab_size: int, max_text_len: int, dropout: floa
     return BertEmbeddings(config)
 
 
-def patch_embedding(width: int, patch_size: int, image_size: int) -> PatchEmbed:
-    """Images (B, 3, H, W) -> patch tokens (B, P, D), row by row."""
-    return PatchEmbed(img_size=image_size, patch_size=patch_size, in_chans=3, embed_dim=width)
+def patch_embedding(width: int, patch_size: int, image_size: int, *, square: bool = True) -> PatchEmbed:
+    """Images (B, 3, H, W) -> patch tokens (B, P, D), row by row. square: takes images of image_size and no others."""
+    return PatchEmbed(img_size=image_size, patch_size=patch_size, in_chans=3, embed_dim=width, strict_img_size=square)
 
 
 def sincos_positions(width: int, grid_size: int, temperature: float = 10_000) -> Tensor:
@@ -33,6 +35,31 @@ def sincos_positions(width: int, grid_size: int, temperature: float = 10_000) ->
     table = build_sincos2d_pos_embed([grid_size, grid_size], width, temperature, interleave_sin_cos=True)
     table = table.roll(width // 2, dims=1)
     return torch.cat([table.new_zeros(1, width), table]).unsqueeze(0)
+
+
+def learned_positions(table: Tensor, grid: tuple[int, int], extents: Tensor | None = None) -> Tensor:
+    """A learned table (1, 1 + G * G, D) stretched over images: (1, P, D), or (B, P, D) with an extent for each image.
+
+    grid: rows and columns of the (padded) images in patches. extents (B, 2) int64: those that show something; without
+    them all do. Bilinear, the table's corners on the image's corners, as ViLT resizes it (Kim et al. 2021). Float32,
+    without a wait for the device; padding gets no position that means anything.
+    """
+    side = math.isqrt(table.shape[1] - 1)
+    if extents is None:
+        if grid == (side, side):
+            return table[:, 1:]
+        extents = torch.tensor([grid], device=table.device)
+    rows, columns = (_hats(length, extents[:, axis], side) for axis, length in enumerate(grid))
+    with torch.autocast(table.device.type, enabled=False):
+        places = table[0, 1:].float().unflatten(0, (side, side))
+        return torch.einsum("brg,bch,ghd->brcd", rows, columns, places).flatten(1, 2)
+
+
+def _hats(length: int, extents: Tensor, side: int) -> Tensor:
+    """Weights (B, length, side) of `side` points, spread evenly over the first extents (B,) of `length` places."""
+    steps = (side - 1) / (extents - 1).clamp(min=1)
+    places = torch.arange(length, device=extents.device) * steps[:, None]
+    return (1 - (places[:, :, None] - torch.arange(side, device=extents.device)).abs()).clamp(min=0)
 
 
 def resize_positions(table: Tensor, num_patches: int) -> Tensor:

@@ -9,37 +9,51 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vlc.data.batch import Sizes
 from vlc.model.blocks import blocks, key_mask, layer_norm
-from vlc.model.embed import init_bert_weights, init_vit_weights, patch_embedding, sincos_positions, text_embedding
-from vlc.model.masking import PatchMask, random_mask, take_patches
+from vlc.model.embed import (
+    init_bert_weights,
+    init_vit_weights,
+    learned_positions,
+    patch_embedding,
+    sincos_positions,
+    text_embedding,
+)
+from vlc.model.masking import PatchMask, leading_patches, random_mask, shown_patches, take_patches
 from vlc.model.packing import Packing
 from vlc.model.sizes import EncoderSize
 
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """Embedded image, ready for the encoder: tokens (B, 1 + kept patches, D), class token first."""
+    """Embedded image, ready for the encoder: tokens (B, 1 + kept patches, D), class token first.
+
+    mask (B, 1 + kept patches) bool: False = padding; None: there is none.
+    """
 
     tokens: Tensor
     patches: PatchMask | None = None
+    mask: Tensor | None = None
 
     def __getitem__(self, rows: Tensor) -> "ImageTokens":
         """The images at `rows` (N,) of the batch; only for images that kept all patches."""
         assert self.patches is None
-        return ImageTokens(self.tokens[rows])
+        return ImageTokens(self.tokens[rows], mask=None if self.mask is None else self.mask[rows])
 
 
 @dataclass(frozen=True)
 class Encoded:
     """What one pass returns, after the final norm.
 
-    text (B, L, D); image (B, 1 + kept patches, D), class token first; pooled (B, D); patches: what was dropped.
+    text (B, L, D); image (B, 1 + kept patches, D), class token first; pooled (B, D); patches: what was dropped;
+    image_mask: as in `ImageTokens`.
     """
 
     text: Tensor
     image: Tensor
     pooled: Tensor
     patches: PatchMask | None = None
+    image_mask: Tensor | None = None
 
 
 class Pooler(nn.Module):
@@ -57,6 +71,8 @@ class Encoder(nn.Module):
     """Text embedding + patch embedding + token types -> ViT -> norm -> pooler.
 
     num_image_types: how many images an example can have; row 0 of the token types is text, row i the i-th image.
+    image_size: of square images; with learned positions any multiples of the patch size will do. max_patches: in training
+    an image keeps at most so many of its patches, drawn at random.
     """
 
     def __init__(
@@ -70,22 +86,29 @@ class Encoder(nn.Module):
         pad_token_id: int = 0,
         num_image_types: int = 1,
         drop_path: float = 0.0,
+        max_patches: int | None = None,
         activation_checkpointing: bool = False,
     ):
         super().__init__()
         if image_size % size.patch_size:
             raise ValueError(f"image_size {image_size} is not a multiple of the patch size {size.patch_size}")
-        self.size, self.image_size = size, image_size
-        width = size.width
+        self.size, self.image_size, self.max_patches = size, image_size, max_patches
+        width, dropout = size.width, text_dropout if size.dropout else 0.0
         self.text_embeddings = text_embedding(width, vocab_size, max_text_len, text_dropout, pad_token_id)
         self.token_types = nn.Embedding(1 + num_image_types, width)
-        self.patch_embed = patch_embedding(width, size.patch_size, image_size)
+        self.patch_embed = patch_embedding(width, size.patch_size, image_size, square=size.learned_grid is None)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        positions = sincos_positions(width, image_size // size.patch_size, size.temperature)
-        self.register_buffer("pos_embed", positions)
-        self.blocks = blocks(width, size.depth, size.heads, size.mlp_ratio, drop_path)
+        if size.learned_grid is None:
+            positions = sincos_positions(width, image_size // size.patch_size, size.temperature)
+            self.register_buffer("pos_embed", positions)
+        else:
+            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + size.learned_grid**2, width))
+        self.image_dropout = nn.Dropout(dropout)
+        self.blocks = blocks(
+            width, size.depth, size.heads, size.mlp_ratio, drop_path, norm_eps=size.norm_eps, dropout=dropout
+        )
         self._checkpoints, self._may_pack = activation_checkpointing, drop_path == 0
-        self.norm = layer_norm(width)
+        self.norm = layer_norm(width, eps=size.norm_eps)
         self.pooler = Pooler(width)
         self._init_weights()
 
@@ -103,6 +126,8 @@ class Encoder(nn.Module):
         for part in (self.patch_embed, self.blocks, self.norm):
             part.apply(init_vit_weights)
         nn.init.normal_(self.cls_token, std=0.02)
+        if self.size.learned_grid is not None:
+            nn.init.normal_(self.pos_embed, std=0.02)
 
     @property
     def num_patches(self) -> int:
@@ -116,25 +141,51 @@ class Encoder(nn.Module):
         self,
         images: Tensor,
         *,
+        sizes: Sizes | None = None,
         image_type: int | None = 1,
         mask_ratio: float = 0.0,
         noise: Tensor | None = None,
     ) -> ImageTokens:
         """Normalised images (B, 3, H, W) -> tokens; patches are dropped where `noise` (B, P) is large.
 
-        image_type: row of the token-type table; None adds none (the image alone, as MAE and timm see it).
-        Without noise all patches stay, whatever mask_ratio is.
+        sizes (B,): of padded images; there are then as many tokens as the largest image has patches. image_type: row of
+        the token-type table; None adds none (the image alone, as MAE and timm see it). Without noise all patches stay,
+        whatever mask_ratio is.
         """
-        tokens = self.patch_embed(images) + self.pos_embed[:, 1:]
-        patches = None
+        tokens, patches, mask = self.patch_embed(images), None, None
+        if self.size.learned_grid is None:
+            tokens = tokens + self.pos_embed[:, 1:]
+        else:
+            tokens, mask = self._place(tokens, (images.shape[-2], images.shape[-1]), sizes)
         if noise is not None and mask_ratio > 0:
             patches = random_mask(noise, mask_ratio)
             tokens = take_patches(tokens, patches.kept)
         cls_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
-        tokens = torch.cat([cls_token.to(tokens.dtype), tokens], dim=1)
+        tokens = self.image_dropout(torch.cat([cls_token.to(tokens.dtype), tokens], dim=1))
         if image_type is not None:
             tokens = tokens + self.token_types.weight[image_type]
-        return ImageTokens(tokens, patches)
+        return ImageTokens(tokens, patches, mask)
+
+    def _place(self, tokens: Tensor, shape: tuple[int, int], sizes: Sizes | None) -> tuple[Tensor, Tensor | None]:
+        """Patches (B, P, D) of padded images with their learned positions, and `ImageTokens.mask`.
+
+        Padding is left out but for what makes up for images with fewer patches than the largest.
+        """
+        grid = (shape[0] // self.size.patch_size, shape[1] // self.size.patch_size)
+        extents = None if sizes is None else sizes.pixels // self.size.patch_size
+        tokens = tokens + learned_positions(self.pos_embed, grid, extents)
+        num_patches = tokens.shape[1] if sizes is None else sizes.largest // self.size.patch_size**2
+        drawn = self.training and self.max_patches is not None and self.max_patches < num_patches
+        if sizes is None and not drawn:
+            return tokens, None
+        if sizes is None:
+            shown = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        else:
+            shown = shown_patches(extents, grid)
+        noise = torch.rand(shown.shape, device=tokens.device) if drawn else None
+        kept = leading_patches(shown, self.max_patches if drawn else num_patches, noise)
+        mask = shown.gather(1, kept)
+        return take_patches(tokens, kept), torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
 
     def fuse(self, text: Tensor | None, text_mask: Tensor | None, image: ImageTokens | None) -> Encoded:
         """Embedded text (B, L, D) with its mask (B, L), and an embedded image, through the ViT.
@@ -143,8 +194,8 @@ class Encoder(nn.Module):
         """
         sequence, attention_mask, num_text = self._sequence(text, text_mask, image)
         sequence = self.norm(self._run(sequence, attention_mask))
-        patches = image.patches if image is not None else None
-        return Encoded(sequence[:, :num_text], sequence[:, num_text:], self.pooler(sequence), patches)
+        patches, mask = (image.patches, image.mask) if image is not None else (None, None)
+        return Encoded(sequence[:, :num_text], sequence[:, num_text:], self.pooler(sequence), patches, mask)
 
     def fuse_pooled(self, text: Tensor | None, text_mask: Tensor | None, image: ImageTokens | None) -> Tensor:
         """`fuse(...).pooled` (B, D) for less: the last block computes the first tokens alone, and padding costs nothing."""
@@ -159,10 +210,10 @@ class Encoder(nn.Module):
         if image is None:
             return text, key_mask(text_mask), text.shape[1]
         if text is None:
-            return image.tokens, None, 0
+            return image.tokens, None if image.mask is None else key_mask(image.mask), 0
         sequence = torch.cat([text.to(image.tokens.dtype), image.tokens], dim=1)
-        image_mask = text_mask.new_ones(image.tokens.shape[:2])
-        return sequence, key_mask(torch.cat([text_mask, image_mask], dim=1)), text.shape[1]
+        image_mask = text_mask.new_ones(image.tokens.shape[:2]) if image.mask is None else image.mask
+        return sequence, key_mask(torch.cat([text_mask, image_mask.to(text_mask.dtype)], dim=1)), text.shape[1]
 
     def _run(self, sequence: Tensor, attention_mask: Tensor | None, *, pooled: bool = False) -> Tensor:
         """Tokens (B, S, D) through all blocks; pooled: only the first ones (B, D) come out.

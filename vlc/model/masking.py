@@ -33,6 +33,20 @@ def random_mask(noise: Tensor, mask_ratio: float) -> PatchMask:
     return PatchMask(shuffled[:, :count], dropped, restore)
 
 
+def shown_patches(extents: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Which patches of a padded grid belong to the image: (B, P) bool, from extents (B, 2) in rows and columns."""
+    rows, columns = (
+        torch.arange(length, device=extents.device) < extents[:, axis, None] for axis, length in enumerate(grid)
+    )
+    return (rows[:, :, None] & columns[:, None, :]).flatten(1)
+
+
+def leading_patches(shown: Tensor, count: int, noise: Tensor | None = None) -> Tensor:
+    """Indices (B, count) of the shown patches (B, P), padding behind them; with noise (B, P) in a random order."""
+    order = (~shown).float() if noise is None else noise + (~shown)
+    return order.argsort(dim=1, stable=True)[:, :count]
+
+
 def take_patches(tokens: Tensor, indices: Tensor) -> Tensor:
     """Tokens (B, P, D) at indices (B, K) -> (B, K, D)."""
     return tokens.gather(1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))

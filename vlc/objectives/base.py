@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vlc.data.batch import Batch, Needs, Text
+from vlc.data.batch import Batch, Needs, Sizes, Text
 from vlc.model.embed import init_bert_weights
 from vlc.model.encoder import Encoded, Encoder, ImageTokens
 from vlc.model.sizes import EncoderSize
@@ -38,14 +38,14 @@ class Passes:
 
     def __call__(self, view: View = View()) -> Encoded:
         if view not in self._seen:
-            self._seen[view] = self.fresh(*self._inputs(view), view)
+            self._seen[view] = self.fresh(*self._inputs(view))
         return self._seen[view]
 
     def pooled(self, view: View = View()) -> Tensor:
         """The pooled feature (B, D) of a pass of which nothing else is read; it costs less than the whole pass."""
         if view in self._seen:
             return self._seen[view].pooled
-        return self.encoder.fuse_pooled(*self._embedded(*self._inputs(view), view))
+        return self.encoder.fuse_pooled(*self._embedded(*self._inputs(view)))
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
         """What `make` returns, made the first time that somebody asks for the key."""
@@ -53,20 +53,23 @@ class Passes:
             self._seen[key] = make()
         return self._seen[key]
 
-    def fresh(self, text: Text | None, images: Tensor, view: View = View()) -> Encoded:
-        """A pass over inputs the objective made itself: images (B, 3, H, W), text or None."""
-        return self.encoder.fuse(*self._embedded(text, images, view))
+    def fresh(self, text: Text | None, images: Tensor, view: View = View(), sizes: Sizes | None = None) -> Encoded:
+        """A pass over inputs the objective made itself: images (B, 3, H, W) with their sizes, text or None."""
+        return self.encoder.fuse(*self._embedded(text, images, view, sizes))
 
-    def _inputs(self, view: View) -> tuple[Text | None, Tensor]:
-        return self.batch.masked_text.text if view.masked_text else self.batch.text, self.batch.images[:, view.image]
+    def _inputs(self, view: View) -> tuple[Text | None, Tensor, View, Sizes | None]:
+        """What `fresh` takes for a view of the batch."""
+        text = self.batch.masked_text.text if view.masked_text else self.batch.text
+        return text, self.batch.images[:, view.image], view, self.batch.sizes_of(view.image)
 
     def _embedded(
-        self, text: Text | None, images: Tensor, view: View
+        self, text: Text | None, images: Tensor, view: View, sizes: Sizes | None
     ) -> tuple[Tensor | None, Tensor | None, ImageTokens]:
         """What the encoder fuses: embedded text, its mask, embedded image."""
         noise = self.batch.noise[:, view.draw] if self.batch.noise is not None else None
         image = self.encoder.embed_images(
             images,
+            sizes=sizes,
             image_type=None if text is None else 1 + view.image,
             mask_ratio=self.dropped_ratio,
             noise=noise,

@@ -52,7 +52,7 @@ class IRTR(Objective):
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         text = interleave(batch.text, batch.false_text, self.options.pad_token_id)
-        image = passes.encoder.embed_images(batch.images[:, 0])
+        image = passes.encoder.embed_images(batch.images[:, 0], sizes=batch.sizes_of(0))
         pooled = encode_pairs(passes.encoder, text, image, len(text.ids) // len(batch))
         scores = self.score(pooled).unflatten(0, (len(batch), -1))
         own = torch.zeros(len(batch), dtype=torch.int64, device=scores.device)

@@ -56,14 +56,13 @@ class ITC(Objective):
 
     def embed(self, passes: Passes, batch: Batch) -> tuple[Tensor, Tensor]:
         """Unit vectors (B, D) float32 of a batch's images and of its texts."""
-        encoder = passes.encoder
-        return passes.once(
-            "itc",
-            lambda: (
-                self.embed_images(encoder, encoder.embed_images(batch.images[:, 0])).float(),
-                self.embed_texts(encoder, batch.text).float(),
-            ),
-        )
+
+        def embedded() -> tuple[Tensor, Tensor]:
+            encoder = passes.encoder
+            tokens = encoder.embed_images(batch.images[:, 0], sizes=batch.sizes_of(0))
+            return self.embed_images(encoder, tokens).float(), self.embed_texts(encoder, batch.text).float()
+
+        return passes.once("itc", embedded)
 
     @torch.no_grad()
     def with_hard_negatives(self, passes: Passes, batch: Batch) -> Batch:

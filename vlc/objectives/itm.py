@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlc.data.batch import Batch, Needs
+from vlc.data.batch import Batch, Needs, Sizes
 from vlc.model.embed import init_bert_weights
 from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, View, accuracy, mean_ratio
 from vlc.objectives.wpa import inner_words, transport_distance
@@ -42,7 +42,7 @@ class ITM(Objective):
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         labels, images = self._pairs(batch)
-        encoded = passes.fresh(batch.text, images, _DRAW)
+        encoded = passes.fresh(batch.text, images, _DRAW, self._sizes(batch, labels))
         logits = self.fc(encoded.pooled)
         loss = F.cross_entropy(logits.float(), labels)
         metrics = {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}
@@ -64,8 +64,19 @@ class ITM(Objective):
         return labels, torch.where(labels.bool()[:, None, None, None], true, false)
 
     @staticmethod
+    def _sizes(batch: Batch, labels: Tensor) -> Sizes | None:
+        """Sizes (B,) of the images that go with the labels."""
+        true = batch.sizes_of(0)
+        if true is None:
+            return None
+        false = true[batch.negative] if batch.negative_sizes is None else batch.negative_sizes[:, 0]
+        return Sizes(torch.where(labels.bool()[:, None], true.pixels, false.pixels), true.largest)
+
+    @staticmethod
     def _alignment(encoded, text_mask: Tensor, labels: Tensor) -> Tensor:
         patches = torch.ones(encoded.image.shape[:2], dtype=torch.bool, device=labels.device)
+        if encoded.image_mask is not None:
+            patches &= encoded.image_mask
         patches[:, 0] = False  # the class token
         with torch.autocast(labels.device.type, enabled=False):
             distance = transport_distance(encoded.text, encoded.image, inner_words(text_mask), patches)

@@ -1,0 +1,146 @@
+"""Pairs of images and texts a second through ViLT's encoder: ours beside transformers' ViltModel, with the same weights.
+
+`python -m benchmarks.vilt`; a batch of images of several shapes with their padding, inference. Prints a table and, with
+--json, writes it. The outputs are compared before anything is timed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import vlc
+from vlc import checkpoint
+from vlc.config import resolve
+from vlc.data.batch import Sizes
+from vlc.data.dataset import stack_images
+from vlc.data.transforms import normalize, shaped_size
+from vlc.module import VLCModule
+from vlc.settings import Settings
+
+# Width and height of photographs, as often as COCO has them (roughly): wide, upright, nearly square.
+SHAPES = [(640, 480), (640, 427), (480, 640), (640, 480), (500, 375), (427, 640), (640, 426), (612, 612)]
+
+
+def main() -> None:
+    arguments = _parse()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    theirs = transformers.ViltModel(transformers.ViltConfig()).eval()
+    module = _ours(theirs).to(device)
+    theirs.to(device)
+    images, sizes = _images(arguments.batch, device)
+    ids = torch.randint(1000, 30_000, (arguments.batch, arguments.text_len), device=device)
+    sides = {
+        "vlc": _our_side(module, ids, images, sizes),
+        "transformers ViltModel": _their_side(theirs, ids, images, sizes),
+    }
+    rows = []
+    for precision in arguments.precisions:
+        context = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+        with torch.inference_mode(), context:
+            difference = (sides["vlc"]() - sides["transformers ViltModel"]()).abs().max().item()
+            times = _alternate(sides, arguments.repeats, device)
+        rows += _rows(precision, times, arguments.batch, difference)
+    _report(rows, arguments, device)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.vilt", description=__doc__)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--text-len", type=int, default=16, help="tokens of every text (default: 16)")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--precisions", nargs="+", choices=("float32", "bf16"), default=("float32", "bf16"))
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    return parser.parse_args()
+
+
+def _ours(theirs: transformers.ViltModel) -> VLCModule:
+    """Our module with the weights of theirs, by way of their files."""
+    settings = Settings.from_config(resolve("task_mlm_itm", per_gpu_batchsize=2))
+    module = VLCModule(settings.model, image_size=384, max_text_len=40, vocab_size=30_522).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        checkpoint.load(module, checkpoint.read(folder))
+    return module
+
+
+def _images(count: int, device: torch.device) -> tuple[Tensor, Sizes]:
+    """Random pictures at the sizes that the pipeline pixelbert gives SHAPES, padded and normalised."""
+    shapes = [shaped_size(*SHAPES[number % len(SHAPES)], 384) for number in range(count)]
+    pictures = [[torch.randint(256, (3, *shape), dtype=torch.uint8)] for shape in shapes]
+    ((images, sizes),) = stack_images(pictures)
+    assert sizes is not None, "several shapes"
+    return normalize(images[:, 0].to(device), "centred"), sizes[:, 0].to(device)
+
+
+def _our_side(module: VLCModule, ids: Tensor, images: Tensor, sizes: Sizes) -> Callable[[], Tensor]:
+    encoder, mask = module.encoder, torch.ones_like(ids)
+    return lambda: encoder(ids, mask, images, sizes=sizes).pooled
+
+
+def _their_side(model: transformers.ViltModel, ids: Tensor, images: Tensor, sizes: Sizes) -> Callable[[], Tensor]:
+    mask, (height, width) = torch.ones_like(ids), images.shape[-2:]
+    rows, columns = (torch.arange(side, device=images.device) for side in (height, width))
+    shown = (rows[:, None] < sizes.pixels[:, :1, None]) & (columns < sizes.pixels[:, 1:, None])
+    inputs = {"input_ids": ids, "attention_mask": mask, "pixel_values": images, "pixel_mask": shown.long()}
+    return lambda: model(**inputs).pooler_output
+
+
+def _alternate(sides: dict[str, Callable[[], Tensor]], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each repeat; the sides take turns, so that a noisy machine disturbs both alike."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for repeat in range(repeats + 1):
+        for name, run in sides.items():
+            started = time.perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if repeat:  # the first one warms up
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def _rows(precision: str, times: dict[str, list[float]], batch: int, difference: float) -> list[dict]:
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    return [
+        {
+            "precision": precision,
+            "side": name,
+            "median_ms": round(1e3 * medians[name], 1),
+            "spread_ms": round(1e3 * (max(seconds) - min(seconds)), 1),
+            "pairs_per_second": round(batch / medians[name], 2),
+            "times_theirs": round(medians["transformers ViltModel"] / medians[name], 2),
+            "largest_difference": f"{difference:.1e}",
+        }
+        for name, seconds in times.items()
+    ]
+
+
+def _report(rows: list[dict], arguments: argparse.Namespace, device: torch.device) -> None:
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
+    grid = Table(*rows[0], title=f"ViLT-B/32, batch {arguments.batch}, {machine}, {arguments.repeats} repeats")
+    for row in rows:
+        grid.add_row(*map(str, row.values()))
+    Console().print(grid)
+    if arguments.json:
+        versions = {"vlc": vlc.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
+        settings = {key: str(value) for key, value in vars(arguments).items()}
+        arguments.json.write_text(
+            json.dumps({"machine": machine, "versions": versions, "settings": settings, "rows": rows}, indent=1)
+        )
+
+
+if __name__ == "__main__":
+    main()
