@@ -1,4 +1,4 @@
-"""`python -m demo`: pre-train on the embedded emoji, fine-tune VQA and classification, evaluate, report.
+"""`python -m demo`: pre-train on the embedded emoji, fine-tune every task, evaluate, report.
 
 Each step is a command that can be typed, and is printed as such. Ends with an error where VQA misses its threshold.
 """
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 import main_finetune
-from demo.baseline import majority_class, majority_scores
+from demo.baseline import majority_class, majority_scores, num_rows
 from demo.report import Stage, write_report
 from vlc.config import resolve
 from vlc.objectives.base import to_json
@@ -33,7 +33,7 @@ QUESTION_TYPES = ("count", "exists", "where", "relation", "total")
 def main() -> None:
     arguments = _parser().parse_args()
     started = time.perf_counter()
-    for name in ("emoji", "emoji_groups", "emoji_scenes"):
+    for name in ("emoji", "emoji_groups", "emoji_scenes", "emoji_nlvr2"):
         _announce(f"python -m write_arrow {name} --out {arguments.data}")
         write_arrow([name, "--out", str(arguments.data)])
     common = {"data_root": str(arguments.data), "log_dir": str(arguments.out / "log"), "seed": arguments.seed}
@@ -42,10 +42,16 @@ def main() -> None:
     pretraining_test = _run("task_pretrain_emoji", load_path=pretrained.checkpoint, test_only=True, **common)
     vqa_test = _run("task_finetune_vqa_emoji", load_path=finetuned.checkpoint, test_only=True, **common)
 
+    pairs = _run("task_finetune_nlvr2_emoji", load_path=finetuned.checkpoint, **common)
+    pairs_test = _run("task_finetune_nlvr2_emoji", load_path=pairs.checkpoint, test_only=True, **common)
+    retrieval = _run("task_retrieval_emoji", **common)
+    retrieval_test = _run("task_retrieval_emoji", load_path=retrieval.checkpoint, test_only=True, **common)
     groups_test = _classify(arguments, pretrained.checkpoint)
 
     majority = {split: majority_scores(arguments.data, split) for split in ("test", "held_out")}
     rows = _table(vqa_test.metrics, pretraining_test.metrics, majority)
+    rows.append(_pairs_row(pairs_test.metrics))
+    rows += _retrieval_rows(retrieval_test.metrics, num_rows(arguments.data / "emoji_compositional_test.arrow"))
     rows.append(_groups_row(groups_test["test_acc1"], majority_class(arguments.data, "emoji_groups", "test")))
     _print_table(rows)
     report = write_report(arguments.out / "report.html", rows, pretrained, finetuned)
@@ -118,7 +124,7 @@ def _table(vqa: dict[str, float], pretraining: dict[str, float], majority: dict[
         row = {"label": f"VQA accuracy, {kind or 'all questions'}", "unit": "%"}
         for split in ("test", "held_out"):
             row[split] = round(100 * vqa[f"vqa/{split}/{key}"], 1)
-            row[f"{split}_majority"] = round(100 * majority[split][kind or "all"], 1)
+            row[f"{split}_chance"] = round(100 * majority[split][kind or "all"], 1)
         rows.append(row)
     for label, key, unit in (
         ("MLM accuracy", "mlm/{}/accuracy", "%"),
@@ -129,25 +135,43 @@ def _table(vqa: dict[str, float], pretraining: dict[str, float], majority: dict[
         for split in ("test", "held_out"):
             value = pretraining[key.format(split)]
             row[split] = round(100 * value, 1) if unit else round(value, 3)
-            row[f"{split}_majority"] = 50.0 if label.startswith("ITM") else None
+            row[f"{split}_chance"] = 50.0 if label.startswith("ITM") else None
         rows.append(row)
     return rows
 
 
+def _pairs_row(metrics: dict[str, float]) -> dict:
+    row = {"label": "NLVR2 accuracy", "unit": "%"}
+    for split in ("test", "held_out"):
+        row |= {split: round(100 * metrics[f"nlvr2/{split}/accuracy"], 1), f"{split}_chance": 50.0}
+    return row
+
+
+def _retrieval_rows(metrics: dict[str, float], candidates: int) -> list[dict]:
+    """Recall at 1 both ways; one image and one text are right of `candidates` each."""
+    return [
+        _test_row(f"{label}, R@1 of {candidates}", 100 * metrics[f"itc/test/{key}"], 100 / candidates)
+        for label, key in (("Image for a text", "ir_r1"), ("Text for an image", "tr_r1"))
+    ]
+
+
 def _groups_row(accuracy: float, majority: float) -> dict:
-    """The table's row of classification; there is no held_out split."""
-    row = {"label": "Emoji groups (nine classes), top-1", "unit": "%"}
-    row |= {"test": round(accuracy, 1), "test_majority": round(100 * majority, 1)}
-    return row | {"held_out": None, "held_out_majority": None}
+    return _test_row("Emoji groups (nine classes), top-1", accuracy, 100 * majority)
+
+
+def _test_row(label: str, value: float, majority: float) -> dict:
+    """A row of a data set without a held_out split."""
+    row = {"label": label, "unit": "%", "test": round(value, 1), "test_chance": round(majority, 1)}
+    return row | {"held_out": None, "held_out_chance": None}
 
 
 def _print_table(rows: list[dict]) -> None:
     grid = Grid(title="Embedded data, held back from training")
     grid.add_column("")
-    for column in ("test", "majority", "held_out", "majority"):
+    for column in ("test", "chance", "held_out", "chance"):
         grid.add_column(column, justify="right")
     for row in rows:
-        cells = [row[key] for key in ("test", "test_majority", "held_out", "held_out_majority")]
+        cells = [row[key] for key in ("test", "test_chance", "held_out", "held_out_chance")]
         grid.add_row(row["label"], *("" if cell is None else f"{cell} {row['unit']}".strip() for cell in cells))
     console.print(grid)
 

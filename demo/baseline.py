@@ -27,6 +27,10 @@ def majority_class(folder: Path, name: str, split: str) -> float:
     return labels.count(most_frequent) / len(labels)
 
 
+def num_rows(path: Path) -> int:
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all().num_rows
+
+
 def _answers(path: Path) -> list[tuple[str, str]]:
     """(question type, answer) of every question in a file."""
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()

@@ -1,12 +1,13 @@
 """The demonstration's baseline and report, on a handful of scenes and two steps of training."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
 import main_finetune
-from demo.__main__ import GROUPS_RECIPE, QUESTION_TYPES, _groups_row, _table
+from demo.__main__ import GROUPS_RECIPE, QUESTION_TYPES, _groups_row, _pairs_row, _retrieval_rows, _table
 from demo.baseline import majority_class, majority_scores
 from demo.report import CURVES, QUESTIONS_OF_TYPE, RECONSTRUCTIONS, Stage, write_report
 from tests import tiny
@@ -38,7 +39,7 @@ def stages(data, tmp_path_factory) -> list[Stage]:
     return made
 
 
-def test_majority_scores_are_those_of_the_training_answers(data):
+def test_chance_scores_are_those_of_the_training_answers(data):
     scores = majority_scores(data, "test")
     assert set(scores) == {"all", *QUESTION_TYPES}
     assert all(0 <= score < 1 for score in scores.values())
@@ -47,9 +48,7 @@ def test_majority_scores_are_those_of_the_training_answers(data):
 
 
 def test_the_report_has_its_questions_pictures_and_curves(stages, tmp_path):
-    rows = [
-        {"label": "VQA", "unit": "%", "test": 1.0, "test_majority": 2.0, "held_out": None, "held_out_majority": None}
-    ]
+    rows = [{"label": "VQA", "unit": "%", "test": 1.0, "test_chance": 2.0, "held_out": None, "held_out_chance": None}]
     page = write_report(tmp_path / "new" / "report.html", rows, *stages).read_text()
     pictures = len(QUESTION_TYPES) * QUESTIONS_OF_TYPE + 3 * RECONSTRUCTIONS
     assert page.count('src="data:image/png;base64,') == pictures
@@ -67,17 +66,24 @@ def test_the_table_states_every_type_beside_its_baseline():
     majority = dict.fromkeys(("test", "held_out"), dict.fromkeys(("all", *QUESTION_TYPES), 0.3))
     rows = {row["label"]: row for row in _table(vqa, pretraining, majority)}
     assert len(rows) == 9
-    assert (rows["VQA accuracy, where"]["test"], rows["VQA accuracy, where"]["held_out_majority"]) == (50.0, 30.0)
+    assert (rows["VQA accuracy, where"]["test"], rows["VQA accuracy, where"]["held_out_chance"]) == (50.0, 30.0)
     assert rows["MAE loss"]["test"] == 0.25
 
 
+def test_the_rows_of_pairs_and_of_retrieval():
+    row = _pairs_row({"nlvr2/test/accuracy": 0.75, "nlvr2/held_out/accuracy": 0.5})
+    assert (row["test"], row["test_chance"], row["held_out"], row["held_out_chance"]) == (75, 50, 50, 50)
+    images, texts = _retrieval_rows({"itc/test/ir_r1": 0.5, "itc/test/tr_r1": 0.25}, 200)
+    assert (images["test"], texts["test"], texts["test_chance"], texts["held_out"]) == (50, 25, 0.5, None)
+
+
 def test_the_row_of_emoji_groups(tmp_path):
-    for table in emoji_groups.tables(None):
+    for table in emoji_groups.tables(Namespace(format="arrow")):
         write_table(table, tmp_path)
     majority = majority_class(tmp_path, "emoji_groups", "test")
     assert majority == pytest.approx(237 / 385)  # "People & Body"
     row = _groups_row(70.04, majority)
-    assert (row["test"], row["test_majority"], row["held_out"]) == (70.0, 61.6, None)
+    assert (row["test"], row["test_chance"], row["held_out"]) == (70.0, 61.6, None)
     assert main_finetune.parser().parse_args(GROUPS_RECIPE).aa == "none"
 
 

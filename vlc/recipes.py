@@ -172,7 +172,20 @@ RECIPES: dict[str, dict[str, Any]] = {
         "draw_false_image": 0,
         "learning_rate": 3e-4,
         "layer_decay": 1.0,
-        "max_steps": 800,
+        "max_steps": 500,
+        "is_pretrain": False,
+    },
+    # Contrast wants large batches, and learns pictures of single things faster from scratch than from scenes.
+    "task_retrieval_emoji": {
+        **_EMOJI,
+        "exp_name": "retrieval_emoji",
+        "datasets": ["emoji_compositional"],
+        "loss_names": loss_weights(itc=1),
+        "draw_false_image": 0,
+        "batch_size": 128,
+        "per_gpu_batchsize": 128,
+        "learning_rate": 1e-3,
+        "max_steps": 300,
         "is_pretrain": False,
     },
     # -- data_: which files

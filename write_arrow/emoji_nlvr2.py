@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
         "split": pa.string(),
     }
 )
-TWINS = {"train": 5_000, "val": 500, "test": 500, "held_out": 500}  # two pairs of scenes each
+TWINS = {"train": 3_000, "val": 300, "test": 300, "held_out": 300}  # two pairs of scenes each
 ALIKE = 0.8  # chance that the scenes of a pair show a thing in common: most statements need it
 
 Pair = tuple[Scene, Scene]  # left, right
