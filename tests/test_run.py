@@ -274,7 +274,7 @@ def test_sharded_training_ends_with_the_same_weights(arrows, tmp_path):
 
 def test_nothing_to_shard_on_one_device():
     with pytest.raises(UserError, match="fsdp=True"):
-        build_trainer(tiny.settings("task_mlm_itm_mae", fsdp=True, fast_dev_run=True), has_validation=False)
+        build_trainer(tiny.settings("task_pretrain_emoji", vit="mae_vit_tiny_patch16", fsdp=True), has_validation=False)
 
 
 def _positions(path: Path) -> list[dict[str, int]]:
