@@ -1,6 +1,18 @@
-"""Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`."""
+"""Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`.
 
-from vlc.config import ex, shown_to_user
+What was trained is used by `python run.py predict|index|search with load_path=CHECKPOINT ...`.
+"""
+
+from vlc.config import ex, given_keys, shown_to_user
+
+
+@ex.command(unobserved=True)
+def predict(_config, _run):
+    """Answer about an image: image=FILE text="..." [image2=FILE]."""
+    with shown_to_user():
+        from vlc.predict import predict
+
+        predict(_config, given_keys(_run))
 
 
 @ex.automain

@@ -1,9 +1,10 @@
 """The data of a run: splits opened and checked at start-up, one loader for training and one for each evaluation split."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -105,21 +106,6 @@ class DataModule(LightningDataModule):
             draw_false_text=settings.draw_false_text,
         )
 
-    def answer_vocabulary(self) -> list[str]:
-        """Answers by label, from all labelled splits of the data sets; "" where a label never occurs."""
-        answers: dict[int, str] = {}
-        for name in self.settings.datasets:
-            spec = CATALOG[name]
-            for split, stems in spec.tables.items():
-                if split in spec.unlabelled or "answer_labels" not in spec.fields:
-                    continue
-                paths = self._find(stems, name)
-                table = ArrowSplit(paths, spec, name, {"answers", "answer_labels"}, read_texts=False)
-                labels, texts = (table.column(c) for c in ("answer_labels", "answers"))
-                labels, texts = (pc.list_flatten(pc.list_flatten(column)) for column in (labels, texts))
-                answers |= dict(zip(labels.to_pylist(), texts.to_pylist(), strict=True))
-        return [answers.get(label, "") for label in range(max(answers, default=-1) + 1)]
-
     def train_dataloader(self) -> ResumableLoader:
         trainer = self.trainer
         sampler = TrainSampler(
@@ -164,6 +150,41 @@ class DataModule(LightningDataModule):
 def leave_interrupts_to_the_main_process(worker: int) -> None:
     """Ctrl-C reaches all processes of the terminal; the main one still needs batches to finish its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def answer_vocabulary(settings: DataSettings, splits: Collection[str] | None = None) -> list[str]:
+    """Answers by label, from all labelled splits of the data sets, or from those given; "" where a label never occurs.
+
+    Raises UserError where a label stands for several answers.
+    """
+    answers: dict[int, str] = {}
+    for name in settings.datasets:
+        spec = CATALOG[name]
+        for split, stems in spec.tables.items():
+            if split in spec.unlabelled or "answer_labels" not in spec.fields:
+                continue
+            if splits is not None and split not in splits:
+                continue
+            paths = find_tables(settings.data_root, stems, name, spec.writer, settings.data_cache)
+            table = ArrowSplit(paths, spec, name, {"answers", "answer_labels"}, read_texts=False)
+            for label, answer in _labelled_answers(table):
+                if label < 0 or answers.setdefault(label, answer) != answer:
+                    raise UserError(
+                        f"{', '.join(map(str, paths))}: answer label {label} stands for {answer!r}"
+                        + (f", and elsewhere for {answers[label]!r}" if label >= 0 else ", but labels count from 0")
+                        + f". Write the data sets together again: python -m write_arrow {spec.writer} --out FOLDER"
+                    )
+    return [answers.get(label, "") for label in range(max(answers, default=-1) + 1)]
+
+
+def _labelled_answers(table: ArrowSplit) -> list[tuple[int, str]]:
+    """The distinct pairs of label and answer of a table; none where the answers are withheld."""
+    labels, answers = (
+        pc.list_flatten(pc.list_flatten(table.column(name))) if table.num_rows else pa.array([])
+        for name in ("answer_labels", "answers")
+    )
+    distinct = pa.table({"label": labels, "answer": answers}).group_by(["label", "answer"]).aggregate([])
+    return list(zip(distinct["label"].to_pylist(), distinct["answer"].to_pylist(), strict=True))
 
 
 def _check_fields(specs: dict, needs: Needs) -> None:

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from vlc import checkpoint
 from vlc.callbacks import CorruptImages, FinalValidation, Interruption, NonFiniteLossGuard, Throughput
-from vlc.datamodule import DataModule
+from vlc.data.tokens import vocabulary
+from vlc.datamodule import DataModule, answer_vocabulary
 from vlc.errors import MissingFile, UserError
 from vlc.module import VLCModule, objective_needs
 from vlc.settings import OptimSettings, RunSettings, Settings
@@ -66,11 +67,11 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
     checkpoints = [checkpoint.read(path) for path in paths]
     if settings.run.test_only and not settings.run.load_path:
         raise UserError("test_only=True needs load_path=CHECKPOINT")
-    pad_token_id, vocab_size = _vocabulary(settings, data)
+    pad_token_id, vocab_size = vocabulary(data.tokenizer, settings.model.vocab_size)
     answers: list[str] = []
     if "answer_labels" in data.needs.fields:
         stored = next((c.extras["answers"] for c in reversed(checkpoints) if c.extras.get("answers")), [])
-        answers = stored if settings.run.test_only and stored else data.answer_vocabulary()
+        answers = stored if settings.run.test_only and stored else answer_vocabulary(settings.data)
     module = VLCModule(
         settings.model,
         image_size=settings.data.image_size,
@@ -92,20 +93,6 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         complete = settings.run.test_only and loaded is checkpoints[-1]
         rank_zero_info(str(checkpoint.load(module, loaded, complete=complete)))
     return module
-
-
-def _vocabulary(settings: Settings, data: DataModule) -> tuple[int, int]:
-    """Padding id and vocabulary size, from the tokenizer."""
-    wanted = settings.model.vocab_size
-    if data.tokenizer is None:
-        return 0, wanted or 1
-    size = len(data.tokenizer)
-    if wanted is not None and wanted < size:
-        raise UserError(
-            f"vocab_size={wanted} is smaller than the vocabulary of tokenizer={settings.data.tokenizer} ({size}): leave "
-            "vocab_size out (or pass vocab_size=None), it follows"
-        )
-    return data.tokenizer.pad_token_id, wanted or size
 
 
 def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:

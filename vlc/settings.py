@@ -116,7 +116,28 @@ class RunSettings:
     max_image_len: int
 
 
-_GROUPS = {"data": DataSettings, "model": ModelSettings, "optim": OptimSettings, "run": RunSettings}
+@dataclass(frozen=True)
+class UseSettings:
+    """What predict, index and search are given, and where their results go."""
+
+    image: str | None
+    image2: str | None
+    text: str | tuple[str, ...] | None
+    picture: str | None
+    index: str | None
+    image_folder: str | None
+    query: str | None
+    num_results: int
+    out: str | None
+
+
+_GROUPS = {
+    "data": DataSettings,
+    "model": ModelSettings,
+    "optim": OptimSettings,
+    "run": RunSettings,
+    "use": UseSettings,
+}
 
 
 @dataclass(frozen=True)
@@ -127,6 +148,7 @@ class Settings:
     model: ModelSettings
     optim: OptimSettings
     run: RunSettings
+    use: UseSettings
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
@@ -228,6 +250,7 @@ def _check_numbers(settings: Settings) -> None:
         "draw_false_image": (data.draw_false_image, 0),
         "draw_false_text": (data.draw_false_text, 0),
         "num_nodes": (run.num_nodes, 1),
+        "num_results": (settings.use.num_results, 1),
     }
     for key, (value, lowest) in at_least.items():
         _require(value >= lowest, key, value, f"{lowest} or more")
@@ -310,6 +333,10 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
     bool: (lambda value: isinstance(value, bool), "True or False"),
     str: (lambda value: isinstance(value, str), "a text"),
     str | None: (lambda value: value is None or isinstance(value, str), "a text, or None"),
+    str | tuple[str, ...] | None: (
+        lambda value: value is None or isinstance(value, str) or _are_texts(value),
+        "a text, or a list of texts",
+    ),
     tuple[float, ...] | None: (
         lambda value: value is None or (isinstance(value, tuple) and all(map(_is_number, value))),
         "a list of numbers, or None",

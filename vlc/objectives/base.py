@@ -1,7 +1,7 @@
 """The plug between the encoder and what is learnt: views, shared passes, outcomes and the Objective itself."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -71,6 +71,15 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """What a head says of one example. answers: (answer, value), the best first; unit: what the values are."""
+
+    answers: list[tuple[str, float]]
+    unit: str = "probability"
+    about: str = ""
+
+
+@dataclass(frozen=True)
 class HeadOptions:
     """What heads are built from. answers: the answer vocabulary by label, "" where unknown."""
 
@@ -115,6 +124,13 @@ class Objective(nn.Module):
         """Further metrics of a whole split, from its records."""
         return {}
 
+    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
+        """What the head says of a batch of one example without supervision; default: nothing.
+
+        word: what a token id stands for.
+        """
+        return []
+
     def submission(self, records: list[dict[str, Any]]) -> tuple[str, str]:
         """The records as the task's evaluation server or scorer takes them: kind of file, and its content."""
         return "json", to_json(records)
@@ -122,6 +138,12 @@ class Objective(nn.Module):
 
 def to_json(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, indent=1)
+
+
+def most_probable(probabilities: Tensor, name: Callable[[int], str], count: int = 5) -> list[tuple[str, float]]:
+    """The names of the `count` highest of (C,) probabilities, with these."""
+    values, labels = probabilities.float().topk(min(count, len(probabilities)))
+    return [(name(label), value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
 
 
 def mean_ratio(mean: Tensor, count: int) -> Ratio:

@@ -2,13 +2,25 @@
 
 import csv
 import io
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from vlc.data.batch import Batch, Needs
-from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, View, accuracy, classifier, mean_ratio
+from vlc.objectives.base import (
+    HeadOptions,
+    Objective,
+    Outcome,
+    Passes,
+    Reply,
+    View,
+    accuracy,
+    classifier,
+    mean_ratio,
+    most_probable,
+)
 
 
 class NLVR2(Objective):
@@ -41,6 +53,10 @@ class NLVR2(Objective):
         right = [None] * len(said) if outcome.loss is None else (said == batch.fields["truth"]).tolist()
         rows = zip(batch.fields["identifier"], said.tolist(), right, strict=True)
         return [{"identifier": name, "answer": bool(answer), "right": hit} for name, answer, hit in rows]
+
+    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
+        names = ("False", "True")
+        return [Reply(most_probable(self(passes, batch).logits[0].float().softmax(0), lambda label: names[label]))]
 
     def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
         """Consistency: the share of sentences that are judged rightly of every pair of images they come with."""

@@ -1,5 +1,6 @@
 """Visual question answering as classification over a fixed answer vocabulary, with soft targets (VQA v2)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,7 +9,18 @@ from torch import Tensor
 
 from vlc.data.batch import Batch, Needs
 from vlc.errors import UserError
-from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Ratio, classifier, mean_ratio, to_json
+from vlc.objectives.base import (
+    HeadOptions,
+    Objective,
+    Outcome,
+    Passes,
+    Ratio,
+    Reply,
+    classifier,
+    mean_ratio,
+    most_probable,
+    to_json,
+)
 
 
 def soft_targets(labels: Tensor, scores: Tensor, num_answers: int) -> Tensor:
@@ -69,6 +81,10 @@ class VQA(Objective):
     def _answer(self, label: int) -> str:
         known = label < len(self.options.answers) and self.options.answers[label]
         return known or "unknown"
+
+    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
+        """The most probable answers; each has a probability of its own, as it was trained."""
+        return [Reply(most_probable(self(passes, batch).logits[0].float().sigmoid(), self._answer))]
 
     def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
         """Mean score of each question type, and of each answer type under score/answers/."""
