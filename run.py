@@ -15,6 +15,24 @@ def predict(_config, _run):
         predict(_config, given_keys(_run))
 
 
+@ex.command(unobserved=True)
+def index(_config, _run):
+    """Embed images and texts for searching: index=FOLDER, and datasets=[...] or image_folder=FOLDER."""
+    with shown_to_user():
+        from vlc.search import build_index
+
+        build_index(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def search(_config, _run):
+    """Find images by text or texts by image: index=FOLDER, and query="..." or image=FILE."""
+    with shown_to_user():
+        from vlc.search import search
+
+        search(_config, given_keys(_run))
+
+
 @ex.automain
 def main(_config, _run):
     with shown_to_user():

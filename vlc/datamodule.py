@@ -14,6 +14,7 @@ from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
 from vlc.data.dataset import BatchDataset, Recipe
 from vlc.data.sampler import EvalSampler, TrainSampler
+from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, TokenHider, load_tokenizer
 from vlc.data.transforms import transform
 from vlc.errors import UserError
@@ -57,7 +58,7 @@ class DataModule(LightningDataModule):
         if not test_only and not any("train" in spec.tables for spec in specs.values()):
             raise UserError(f"datasets={list(specs)} have no training split: pass test_only=True")
         self.train = None if test_only else self._dataset("train", training=True)
-        wanted = [spec.test if test_only else spec.validated(settings.published_splits) for spec in specs.values()]
+        wanted = [_evaluated(spec, settings, test_only) for spec in specs.values()]
         names = list(dict.fromkeys(name for splits in wanted for name in splits))
         self.evaluation = {name: self._dataset(name) for name in names}
         # The splits that select the checkpoint: all that are validated, or the one that the published code selected by.
@@ -150,6 +151,13 @@ class DataModule(LightningDataModule):
 def leave_interrupts_to_the_main_process(worker: int) -> None:
     """Ctrl-C reaches all processes of the terminal; the main one still needs batches to finish its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _evaluated(spec: DatasetSpec, settings: DataSettings, test_only: bool) -> Collection[str]:
+    """The splits of a data set that are evaluated."""
+    if not test_only:
+        return spec.validated(settings.published_splits)
+    return spec.test if settings.splits is None else [split for split in settings.splits if split in spec.tables]
 
 
 def answer_vocabulary(settings: DataSettings, splits: Collection[str] | None = None) -> list[str]:

@@ -17,7 +17,7 @@ from vlc.objectives import OBJECTIVES
 from vlc.objectives.base import Passes, to_json
 from vlc.objectives.mae import reconstruction
 from vlc.predictions import write_text
-from vlc.pretrained import Pretrained, open_pretrained
+from vlc.pretrained import Pretrained, open_image_file, open_pretrained
 
 # How a text gets to the head, for those that are not answered without it.
 _WANTS = 'text="..." (for words to fill in with [MASK] in their place)'
@@ -29,7 +29,7 @@ def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str,
     use = model.settings.use
     if not use.image:
         raise UserError("image=FILE is missing: what should be looked at?")
-    images = torch.cat([model.image(path) for path in (use.image, use.image2) if path])[None]
+    images = torch.cat([open_image_file(model, path) for path in (use.image, use.image2) if path])[None]
     texts = [use.text] if isinstance(use.text, str) else use.text or []
     records = [record for text in texts for record in replies(model, images, text)]
     if use.picture:

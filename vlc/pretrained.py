@@ -47,15 +47,12 @@ class Pretrained:
     def path(self) -> Path:
         return Path(self.settings.run.load_path)
 
-    def image(self, path: str | Path) -> Tensor:
-        """An image file, whole, as the encoder takes it: (1, 3, H, W) float32. Raises MissingFile or UserError."""
-        if not Path(path).is_file():
-            raise MissingFile(f"Image {path} does not exist")
+    def image(self, data: pa.Buffer, name: str) -> Tensor:
+        """An encoded image, whole, as the encoder takes it: (1, 3, H, W) float32. Raises UserError, with its name."""
         try:
-            picture = open_image(pa.py_buffer(Path(path).read_bytes()))
-            pixels = self.transform(picture, np.random.default_rng(0))
+            pixels = self.transform(open_image(data), np.random.default_rng(0))
         except UndecodableImage as error:
-            raise UserError(f"Image {path} cannot be decoded ({error})") from error
+            raise UserError(f"Image {name} cannot be decoded ({error})") from error
         return normalize(pixels[None].to(self.device))
 
     @property
@@ -70,6 +67,13 @@ class Pretrained:
             return nullcontext()
         half = torch.bfloat16 if self.device.type == "cpu" or torch.cuda.is_bf16_supported() else torch.float16
         return torch.autocast(self.device.type, half)
+
+
+def open_image_file(model: Pretrained, path: str) -> Tensor:
+    """An image file as the model takes it, (1, 3, H, W) float32. Raises MissingFile or UserError."""
+    if not Path(path).is_file():
+        raise MissingFile(f"Image {path} does not exist")
+    return model.image(pa.py_buffer(Path(path).read_bytes()), path)
 
 
 def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretrained:

@@ -26,6 +26,7 @@ class DataSettings:
     datasets: tuple[str, ...]
     dataset_weights: tuple[float, ...] | None
     published_splits: bool
+    splits: tuple[str, ...] | None
     train_transform_keys: tuple[str, ...]
     val_transform_keys: tuple[str, ...]
     image_size: int
@@ -280,6 +281,11 @@ def _check_data(data: DataSettings) -> None:
     weights = data.dataset_weights
     valid = weights is None or (len(weights) == len(data.datasets) and all(weight > 0 for weight in weights))
     _require(valid, "dataset_weights", weights, f"a number above 0 for each of datasets={list(data.datasets)}, or None")
+    known = dict.fromkeys(split for name in data.datasets for split in CATALOG[name].tables)
+    valid = data.splits is None or (bool(data.splits) and set(data.splits) <= set(known))
+    _require(
+        valid, "splits", data.splits, f"names out of {', '.join(known)}, which datasets={list(data.datasets)} have"
+    )
     for key in ("train_transform_keys", "val_transform_keys"):
         names = getattr(data, key)
         _require(
@@ -342,6 +348,7 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
         "a list of numbers, or None",
     ),
     tuple[str, ...]: (_are_texts, "a list of names, as in ['mae']"),
+    tuple[str, ...] | None: (lambda value: value is None or _are_texts(value), "a list of names, or None"),
 }
 
 

@@ -201,7 +201,12 @@ class ArrowSplit:
 
     def table_and_row(self, where: Location) -> tuple[str, int]:
         """File stem and row number in that file, for messages."""
-        return self._files[where.batch].stem, self._first_rows[where.batch] + where.row
+        file, row = self.file_and_row(where)
+        return file.stem, row
+
+    def file_and_row(self, where: Location) -> tuple[Path, int]:
+        """The file, and the number of the row in it."""
+        return self._files[where.batch], self._first_rows[where.batch] + where.row
 
     def image(self, where: Location, column: str) -> pa.Buffer:
         """Encoded bytes of an image, a view into the file. (A scalar's buffer would be a copy.)"""
