@@ -74,7 +74,7 @@ def _measured(folder: Path, size: int, arguments: argparse.Namespace) -> dict[st
         "vectors": size,
         "build s": build_seconds,
         "ms a query": 1000 * seconds / len(queries),
-        "ms a query, exact": 1000 * exact_seconds / len(queries),
+        "ms a query, exact, all at once": 1000 * exact_seconds / len(queries),
         "recall@10": sum(hits) / (K * len(queries)),
         "GB on disk": written / 1e9,
         "GB of memory to build": max(peak) / 1e6,

@@ -20,8 +20,6 @@ from vlc.retrieval import Scorer
 from vlc.run import build_data, build_module, run
 from vlc.search import build_index, search
 
-pytest.importorskip("faiss")
-
 VIT = "mae_vit_tiny_patch16"
 CAPTIONS = "task_finetune_irtr_coco_mae_randaug"
 TEST = "coco_caption_karpathy_test.arrow"

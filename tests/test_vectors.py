@@ -8,8 +8,6 @@ import pytest
 from vlc.errors import MissingFile, UserError
 from vlc.vectors import VectorFile, Vectors, build
 
-pytest.importorskip("faiss")
-
 
 def _clustered(count: int, width: int = 32, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)

@@ -51,7 +51,7 @@ class DataModule(LightningDataModule):
     def __init__(self, settings: DataSettings, needs: Needs, *, num_patches: int, seed: int, test_only: bool):
         super().__init__()
         self.settings, self.needs, self.seed = settings, needs, seed
-        self.num_patches = num_patches
+        self.num_patches, self.test_only = num_patches, test_only
         self.tokenizer = None if settings.image_only else load_tokenizer(settings.tokenizer)
         specs = {name: CATALOG[name] for name in settings.datasets}
         _check_fields(specs, needs)
@@ -80,6 +80,12 @@ class DataModule(LightningDataModule):
         dataset = BatchDataset(split, sources, self.needs, self._recipe(training), training=training, seed=self.seed)
         if not len(dataset):
             raise UserError(f"split {split!r} of datasets={list(self.settings.datasets)} has no samples")
+        if not self.test_only and not self.needs.fields <= dataset.fields:
+            missing = ", ".join(sorted(self.needs.fields - dataset.fields))
+            raise UserError(
+                f"split {split!r} of datasets={list(self.settings.datasets)} has no {missing}: without labels a split can "
+                "only be tested (test_only=True)"
+            )
         return dataset
 
     def _open(self, name: str, stems: tuple[str, ...]) -> ArrowSplit:
@@ -187,6 +193,8 @@ def answer_vocabulary(settings: DataSettings, splits: Collection[str] | None = N
 
 def _labelled_answers(table: ArrowSplit) -> list[tuple[int, str]]:
     """The distinct pairs of label and answer of a table; none where the answers are withheld."""
+    if table.withholds("answer_labels"):
+        return []
     labels, answers = (
         pc.list_flatten(pc.list_flatten(table.column(name))) if table.num_rows else pa.array([])
         for name in ("answer_labels", "answers")

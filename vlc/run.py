@@ -3,6 +3,7 @@
 import os
 import warnings
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -68,10 +69,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
     if settings.run.test_only and not settings.run.load_path:
         raise UserError("test_only=True needs load_path=CHECKPOINT")
     pad_token_id, vocab_size = vocabulary(data.tokenizer, settings.model.vocab_size)
-    answers: list[str] = []
-    if "answer_labels" in data.needs.fields:
-        stored = next((c.extras["answers"] for c in reversed(checkpoints) if c.extras.get("answers")), [])
-        answers = stored if settings.run.test_only and stored else answer_vocabulary(settings.data)
+    answers, data_answers = _answers(settings, data, checkpoints)
     module = VLCModule(
         settings.model,
         image_size=settings.data.image_size,
@@ -80,6 +78,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         pad_token_id=pad_token_id,
         num_images=data.needs.images,
         answers=tuple(answers),
+        data_answers=tuple(data_answers),
         optim=settings.optim,
         splits=tuple(data.evaluation),
         selecting=data.selecting,
@@ -91,8 +90,36 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
     )
     for loaded in checkpoints:
         complete = settings.run.test_only and loaded is checkpoints[-1]
+        if not settings.run.test_only:
+            loaded, shared = checkpoint.with_answers(loaded, answers, module)
+            if answers and (theirs := loaded.extras.get("answers") or answers) != answers:
+                rank_zero_info(f"{shared} of {len(answers)} answers start from those of the checkpoint ({len(theirs)})")
         rank_zero_info(str(checkpoint.load(module, loaded, complete=complete)))
     return module
+
+
+def _answers(
+    settings: Settings, data: DataModule, checkpoints: list[checkpoint.Checkpoint]
+) -> tuple[list[str], list[str]]:
+    """The answer vocabulary, and that of the data where it is another.
+
+    Training has that of the data. A test has the checkpoint's, and translates the labels of the data.
+    """
+    if "answer_labels" not in data.needs.fields:
+        return [], []
+    stored = next((list(c.extras["answers"]) for c in reversed(checkpoints) if c.extras.get("answers")), [])
+    if not settings.run.test_only or not stored:
+        return answer_vocabulary(settings.data), []
+    tested = answer_vocabulary(settings.data, data.evaluation)
+    if all(answer in ("", own) for answer, own in zip_longest(tested, stored[: len(tested)], fillvalue=None)):
+        return stored, []
+    distinct = {answer for answer in tested if answer}
+    if unknown := distinct - set(stored):
+        rank_zero_warn(
+            f"The checkpoint does not know {len(unknown)} of the {len(distinct)} answers of the tested data "
+            f"({min(unknown)!r} among them), and cannot give them"
+        )
+    return stored, tested
 
 
 def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:

@@ -13,7 +13,7 @@ import numpy as np
 from vlc.errors import MissingFile, UserError
 
 FLAT_UP_TO = 100_000  # vectors that are compared one by one, where lists would not be much faster
-PROBES = 64  # lists that a search looks into
+PROBES = 1 / 8  # share of the lists that a search looks into
 _SAMPLES_OF_LIST = 40  # vectors that each list's centre is learnt from; faiss advises 39 to 256
 _PART = 500_000  # vectors in memory while an index is built
 _BLOCK = 16_384  # vectors that are read and assigned at once
@@ -25,7 +25,9 @@ def load_faiss() -> ModuleType:
     try:
         import faiss
     except ImportError as error:
-        raise UserError('index and search need faiss, which is not installed: pip install "vlc[search]"') from error
+        raise UserError(
+            'index and search need faiss, which is not installed: pip install "vlc[search]" (or faiss-cpu)'
+        ) from error
     return faiss
 
 
@@ -90,7 +92,7 @@ class Vectors:
         self._parts = [faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY) for path in paths]
         for part in self._parts:
             if isinstance(part, faiss.IndexIVF):
-                part.nprobe = PROBES
+                part.nprobe = max(16, round(PROBES * part.nlist))
 
     def __len__(self) -> int:
         return sum(part.ntotal for part in self._parts)

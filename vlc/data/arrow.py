@@ -236,6 +236,13 @@ class ArrowSplit:
         column = self.spec.fields.get(name)
         return column is not None and all(column.name in batch.schema.names for batch in self._batches)
 
+    def withholds(self, name: str) -> bool:
+        """Whether a catalogue field of the texts is empty throughout, as in test sets whose annotations are kept back."""
+        column = self.spec.fields[name]
+        if not column.per_text or not len(self) or not self.provides(name):
+            return False
+        return sum(len(chunk.flatten()) for chunk in self.column(column.name).chunks) == 0
+
     def field(self, where: Location, name: str):
         """Value of a catalogue field for this sample, as a Python object."""
         column = self.spec.fields[name]

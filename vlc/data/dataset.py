@@ -72,9 +72,12 @@ class BatchDataset(Dataset):
         self.name, self.sources, self.needs, self.recipe = name, sources, needs, recipe
         self.training, self.seed = training, seed
         self._starts = np.cumsum([0] + [len(source) for source in sources])
-        labelled = not any(name in source.spec.unlabelled for source in sources)
+        labelled = [name not in source.spec.unlabelled and not _withholds(source, needs) for source in sources]
+        if any(labelled) and not all(labelled):
+            without = ", ".join(source.dataset for source, has in zip(sources, labelled, strict=True) if not has)
+            raise UserError(f"split {name!r} of {without} has no labels, that of the others has: use one at a time")
         provided = {name for name in needs.optional if all(source.provides(name) for source in sources)}
-        self.fields = needs.ids | (needs.fields | provided if labelled else set())
+        self.fields = needs.ids | (needs.fields | provided if all(labelled) else set())
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -196,6 +199,11 @@ class BatchDataset(Dataset):
             values = self.sources[0].spec.fields[name].collate(cells)
             collated[name] = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
         return collated
+
+
+def _withholds(source: ArrowSplit, needs: Needs) -> bool:
+    """Whether a source has none of the supervision that is needed."""
+    return bool(needs.fields) and all(source.withholds(name) for name in needs.fields)
 
 
 def _shows(source: ArrowSplit, where: Location, sample: _Sample) -> bool:

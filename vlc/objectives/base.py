@@ -81,7 +81,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """What heads are built from. answers: the answer vocabulary by label, "" where unknown."""
+    """What heads are built from.
+
+    answers: the answer vocabulary by label, "" where unknown; data_answers: that of the data, where its labels are others.
+    """
 
     width: int
     vocab_size: int
@@ -92,6 +95,7 @@ class HeadOptions:
     pad_token_id: int = 0
     num_answers: int = 0
     answers: tuple[str, ...] = ()
+    data_answers: tuple[str, ...] = ()
 
 
 class Objective(nn.Module):

@@ -22,6 +22,8 @@ from vlc.objectives.base import (
     to_json,
 )
 
+_UNKNOWN = -1  # label of an answer that the head does not know
+
 
 def soft_targets(labels: Tensor, scores: Tensor, num_answers: int) -> Tensor:
     """Answer labels and scores (B, n), padded with label 0 and score 0 -> dense targets (B, num_answers) float32."""
@@ -53,15 +55,26 @@ class VQA(Objective):
                 f"The data have {len(options.answers)} answers, vqav2_label_size={options.num_answers} is too small: "
                 f"pass vqav2_label_size={len(options.answers)}"
             )
+        own = {answer: label for label, answer in reversed(list(enumerate(options.answers))) if answer}
+        labels = [own.get(answer, _UNKNOWN) for answer in options.data_answers]
+        self.register_buffer("own_labels", torch.tensor(labels) if labels else None, persistent=False)
         self.classifier = classifier(options.width, 2 * options.width, options.num_answers)
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         logits = self.classifier(passes().pooled)
         if "answer_labels" not in batch.fields:
             return Outcome(None, {}, logits)
-        targets = soft_targets(batch.fields["answer_labels"], batch.fields["answer_scores"], logits.shape[1])
+        targets = self._targets(batch)
         loss = F.binary_cross_entropy_with_logits(logits.float(), targets) * targets.shape[1]
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "score": vqa_score(logits, targets)}, logits)
+
+    def _targets(self, batch: Batch) -> Tensor:
+        """Dense targets (B, answers) by the head's own labels; answers that it does not know have none."""
+        labels, scores = batch.fields["answer_labels"], batch.fields["answer_scores"]
+        if self.own_labels is not None:
+            labels = self.own_labels[labels]
+            labels, scores = labels.clamp(min=0), scores.masked_fill(labels == _UNKNOWN, 0)
+        return soft_targets(labels, scores, self.options.num_answers)
 
     def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
         """question_id and answer; on labelled splits the score and, where the data have them, question and answer type."""
@@ -71,10 +84,7 @@ class VQA(Objective):
             "answer": [self._answer(label) for label in best.tolist()],
         }
         if outcome.loss is not None:
-            targets = soft_targets(
-                batch.fields["answer_labels"], batch.fields["answer_scores"], outcome.logits.shape[1]
-            )
-            columns["score"] = targets.gather(1, best[:, None])[:, 0].tolist()
+            columns["score"] = self._targets(batch).gather(1, best[:, None])[:, 0].tolist()
         columns |= {name: batch.fields[name] for name in ("question_type", "answer_type") if name in batch.fields}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
