@@ -5,9 +5,11 @@ main_finetune.py ...`.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
+from vlc.data.workers import start_worker_server
 from vlc.errors import UserError
 from vlc.model.sizes import ENCODERS
 
@@ -127,12 +129,18 @@ def check(arguments: argparse.Namespace) -> None:
     mixing = arguments.mixup > 0 or arguments.cutmix > 0 or arguments.cutmix_minmax is not None
     if mixing and not arguments.eval and arguments.batch_size % 2:
         raise UserError(f"--batch_size {arguments.batch_size}: mixup and cutmix mix pairs and need an even number")
+    if arguments.cutmix_minmax is not None:
+        low, high = arguments.cutmix_minmax
+        if not 0 <= low < high <= 1 or int(low * arguments.input_size) == int(high * arguments.input_size):
+            raise UserError(f"--cutmix_minmax {low} {high}: expected two shares of the side, the smaller one first")
+    if arguments.start_epoch >= arguments.epochs:
+        raise UserError(f"--start_epoch {arguments.start_epoch} leaves nothing of --epochs {arguments.epochs}")
     if arguments.eval and not (arguments.resume or arguments.finetune):
         raise UserError("--eval needs --resume CHECKPOINT (or --finetune CHECKPOINT) with a classifier")
     for name in ("resume", "finetune"):
         if (path := getattr(arguments, name)) and not Path(path).is_file():
             raise UserError(f"--{name} {path} does not exist")
-    if not arguments.dist_url.startswith(("env://", "tcp://")):
+    if not re.fullmatch(r"env://.*|tcp://.+:\d+", arguments.dist_url):
         raise UserError(f"--dist_url {arguments.dist_url}: expected env:// or tcp://HOST:PORT")
 
 
@@ -140,6 +148,8 @@ def main(words: list[str] | None = None) -> dict[str, float]:
     """words: the command line, by default that of the process. Returns the last metrics."""
     arguments = parser().parse_args(words)
     check(arguments)  # before the heavy imports: mistakes are told at once
+    if arguments.num_workers:
+        start_worker_server("vlc.classification.data")
     from vlc.classification.run import run
     from vlc.distributed import leave
 

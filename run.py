@@ -4,6 +4,7 @@ What was trained is used by `python run.py predict|index|search with load_path=C
 """
 
 from vlc.config import ex, given_keys, shown_to_user
+from vlc.data.workers import start_worker_server
 
 
 @ex.command(unobserved=True)
@@ -39,6 +40,8 @@ def main(_config, _run):
         from vlc.settings import Settings
 
         settings = Settings.from_config(_config)  # before the heavy imports: mistakes are told at once
+        if settings.data.num_workers:
+            start_worker_server()
         from vlc.distributed import leave
         from vlc.run import run
 

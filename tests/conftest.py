@@ -1,6 +1,7 @@
 """Fixtures: generated arrow files, and a two-layer model under a name of its own."""
 
 import os
+import socket
 from pathlib import Path
 
 # Small models are as fast on one thread, and two threads that share a busy core with others are very slow.
@@ -41,3 +42,11 @@ def small_vit(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a two-layer encoder that exists during a test."""
     monkeypatch.setitem(ENCODERS, "small_vit", tiny.SMALL)
     return "small_vit"
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

@@ -46,6 +46,7 @@ def model_settings(**values: Any) -> ModelSettings:
         "mae_weight": 1.0,
         "wpa_weight": 0.1,
         "vqav2_label_size": 17,
+        "hard_negatives": False,
     }
     return ModelSettings(**(defaults | values))
 

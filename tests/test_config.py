@@ -114,6 +114,11 @@ def test_published_vqa_command():
     assert settings.data.train_transform_keys == ("mae_randaug",)
 
 
+@pytest.mark.parametrize("value", [["coco", "vg"], "[coco,vg]", "[coco, vg]", "['coco', 'vg']"])
+def test_a_list_of_names_needs_no_quotes(small_vit, value):
+    assert tiny.settings(datasets=value).data.datasets == ("coco", "vg")
+
+
 def test_sizes_follow_from_the_name_of_the_vit():
     model = tiny.settings(vit="mae_vit_large_patch16").model
     assert (model.hidden_size, model.num_layers, model.num_heads, model.mlp_ratio) == (1024, 24, 16, 4)
@@ -125,6 +130,16 @@ def test_sizes_follow_from_the_name_of_the_vit():
         ({"vit": "mae_vit_small"}, "vit='mae_vit_small' is not valid.*mae_vit_tiny_patch16"),
         ({"hidden_size": 32}, "hidden_size=32 contradicts vit=mae_vit_base_patch16"),
         ({"use_mae": True}, "use_mae=True contradicts loss_names.mae=0"),
+        ({"hard_negatives": True}, "hard_negatives=True needs loss_names.itc, and loss_names.itm or loss_names.irtr"),
+        (
+            {
+                "hard_negatives": True,
+                "loss_names": loss_weights(itc=1, irtr=1),
+                "draw_false_text": 15,
+                "per_gpu_batchsize": 8,
+            },
+            "hard_negatives=True takes draw_false_text=15 .*per_gpu_batchsize=8: raise it",
+        ),
         ({"datasets": "coco"}, "datasets='coco' is not valid: expected a list of names"),
         ({"loss_names": loss_weights(mlm="much")}, "loss_names.mlm='much' is not valid: expected a number"),
         ({"datasets": ["cocoa"]}, "datasets='cocoa' is not valid.*coco, f30k"),

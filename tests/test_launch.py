@@ -14,15 +14,12 @@ REPOSITORY = Path(__file__).parents[1]
 @pytest.fixture
 def script(tmp_path) -> Path:
     path = tmp_path / "ranks.py"
-    path.write_text('import os\nprint(*(os.environ[n] for n in ("RANK", "WORLD_SIZE", "VLC_LAUNCHED")), flush=True)\n')
+    path.write_text(
+        "import os\n"
+        'ranks = " ".join(os.environ[name] for name in ("RANK", "WORLD_SIZE", "VLC_LAUNCHED"))\n'
+        'os.write(1, f"{ranks}\\n".encode())\n'  # in one piece: processes write to the same pipe
+    )
     return path
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def _launch(*words: str | Path) -> subprocess.CompletedProcess:

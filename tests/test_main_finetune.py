@@ -1,6 +1,7 @@
 """The program as it is called: flags, whole runs, resuming, several processes, mistakes."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -75,6 +76,11 @@ def test_help_imports_nothing_heavy():
         ({"blr": 0}, "--blr 0.0 must be above 0"),
         ({"data_path": ""}, "--data_path is needed"),
         ({"dist_url": "file:///x"}, "--dist_url"),
+        ({"dist_url": "tcp://host"}, "--dist_url tcp://host: expected env:// or tcp://HOST:PORT"),
+        ({"start_epoch": 2}, "--start_epoch 2 leaves nothing of --epochs 2"),
+        ({"cutmix_minmax": [0.8, 0.2]}, r"--cutmix_minmax 0\.8 0\.2: expected two shares"),
+        ({"cutmix_minmax": [0.5, 3]}, "--cutmix_minmax"),
+        ({"cutmix_minmax": [0.5, 0.51]}, "--cutmix_minmax"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_imported(images, options, message):
@@ -89,6 +95,7 @@ def test_mistakes_are_told_before_anything_is_imported(images, options, message)
         ({"batch_size": 50}, r"48 images, fewer than one step takes: 50"),
         ({"amp": "fp16"}, "--amp fp16 needs a GPU"),
         ({"device": "abacus"}, "--device abacus is not a device"),
+        ({"aa": "abacus"}, "--aa abacus: timm has no such policy"),
         ({"input_size": 30}, "--input_size: image_size 30 is not a multiple"),
         ({"eval_split": "test"}, "no images of split 'test'"),
         ({"dist_on_itp": True}, "OMPI_COMM_WORLD_RANK"),
@@ -151,6 +158,12 @@ def test_the_learning_rate_follows_from_the_batch(images, tmp_path):
     main_finetune.main(words(images, tmp_path / "b", batch_size=8, accum_iter=2, lr=0.001, epochs=1, min_lr=0.001))
     assert _lines(tmp_path / "a")[0]["train_lr"] == pytest.approx(0.001)
     _assert_same_weights(tmp_path / "a", tmp_path / "b")
+
+
+def test_the_loss_is_float32_in_bfloat16_too(images, tmp_path):
+    """Of equal logits it is log 3, of which bfloat16 has two digits."""
+    main_finetune.main(words(images, tmp_path, epochs=1, amp="bf16", lr=1e-12))
+    assert _lines(tmp_path)[0]["train_loss"] == pytest.approx(math.log(3), abs=5e-4)
 
 
 def test_finetune_loads_the_encoder_and_leaves_the_classifier_new(images, tmp_path, caplog):
@@ -241,6 +254,70 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(images, tmp_path, monkeypatc
     final = {name: value for name, value in _lines(tmp_path / "whole")[-1].items() if name != "train_loss"}
     assert {name: _lines(tmp_path / "parts")[-1][name] for name in final} == final
     assert metrics["test_loss"] == final["test_loss"]
+
+
+def test_a_run_of_another_model_is_not_resumed(images, tmp_path, caplog):
+    main_finetune.main(words(images, tmp_path, epochs=1))
+    last = tmp_path / "last.ckpt"
+    for options, message in (
+        ({"model": "vit_base_patch16"}, "model vit_tiny_patch16, not vit_base_patch16"),
+        ({"input_size": 48}, "input_size 32, not 48"),
+        ({"cls_token": True}, "global_pool True, not False"),
+    ):
+        with pytest.raises(UserError, match=f"is of a run with {message}"):
+            main_finetune.main(words(images, resume=last, **options))
+    assert main_finetune.main(words(images, resume=last, epochs=1, model="mae_vit_tiny_patch16")) == {}
+    assert "has all of --epochs 1 behind it" in caplog.text
+
+
+def test_a_folder_that_cannot_be_made_is_named(images, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--output_dir .*file cannot be made: File exists"):
+        main_finetune.main(words(images, tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("given", "changed"),
+    [
+        ({}, {"smoothing": 0}),
+        ({}, {"clip_grad": 0.01}),
+        ({}, {"weight_decay": 5}),
+        ({}, {"layer_decay": 0.1}),
+        ({}, {"drop_path": 0.9}),
+        ({}, {"accum_iter": 2}),
+        ({}, {"warmup_epochs": 1}),
+        ({}, {"min_lr": 0.01}),
+        ({}, {"lr": 0.01}),
+        ({}, {"blr": 0.1}),
+        ({}, {"seed": 1}),
+        ({}, {"cls_token": True}),
+        ({}, {"mixup": 0.8}),
+        ({}, {"cutmix": 1.0}),
+        ({}, {"cutmix_minmax": [0.2, 0.8]}),
+        ({"mixup": 0.8}, {"mixup_prob": 0}),
+        ({"mixup": 0.8}, {"mixup_mode": "elem"}),
+        ({"mixup": 0.8}, {"mixup_mode": "pair"}),
+        ({"mixup": 0.8, "cutmix": 1.0}, {"mixup_switch_prob": 0}),
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_flags_of_the_training_change_what_is_learned(given, changed, learned):
+    assert learned(given) != learned({**given, **changed})
+
+
+@pytest.fixture(scope="module")
+def learned(images, tmp_path_factory):
+    """Options -> test loss of a short run with them; the same options run once."""
+    found = {}
+
+    def run(options: dict) -> float:
+        key = str(options)
+        if key not in found:
+            common = {"epochs": 1, "blr": 0.03, "aa": "none", "reprob": 0}
+            found[key] = main_finetune.main(words(images, **{**common, **options}))["test_loss"]
+        return found[key]
+
+    return run
 
 
 def test_start_epoch_begins_there(images, tmp_path):
@@ -361,14 +438,13 @@ def test_two_processes_are_as_one(images, single, tmp_path, dist_eval):
     _assert_like_single(single, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "rendezvous", [["--standalone"], ["--nnodes=1", "--master_port=44876"]], ids=["c10d", "static"]
-)
-def test_a_killed_worker_restarts_from_the_last_checkpoint(images, single, tmp_path, rendezvous):
+@pytest.mark.parametrize("rendezvous", ["c10d", "static"])
+def test_a_killed_worker_restarts_from_the_last_checkpoint(images, single, tmp_path, free_port, rendezvous):
+    meeting = ["--standalone"] if rendezvous == "c10d" else ["--nnodes=1", f"--master_port={free_port}"]
     (tmp_path / "killed.py").write_text(_KILLED)
     out = tmp_path / "out"
     script = [str(tmp_path / "killed.py"), str(tmp_path / "marker"), *words(images, out, batch_size=4, blr=0.03)]
-    shown = _finish(launched(["--nproc_per_node=2", "--max_restarts=1", *rendezvous], script))
+    shown = _finish(launched(["--nproc_per_node=2", "--max_restarts=1", *meeting], script))
     assert (tmp_path / "marker").exists()
     assert f"Restarted: continuing from {out / 'last.ckpt'}" in shown
     _assert_like_single(single, out)

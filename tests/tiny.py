@@ -32,6 +32,7 @@ _VALUES = {
 _VALUES_OF_PAIRS = {
     "answers": lambda number: str(number % 3 == 0),
     "identifiers": lambda number: f"dev-{number // 8}-{number // 2 % 4}-{number % 2}",
+    "statement_types": lambda number: ("both", "count")[number % 2],
 }
 
 

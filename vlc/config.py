@@ -59,6 +59,7 @@ def config():
     draw_false_image = 1  # wrong images for itm, each sample
     false_image_source = "batch"  # where they come from: batch (nothing more to decode), dataset
     draw_false_text = 0  # wrong texts, each sample
+    hard_negatives = False  # wrong images and texts in training: those of the batch that loss_names.itc finds alike
     vqav2_label_size = 3129  # number of answers
     get_recall_metric = False  # rank all images against all texts at each validation (of irtr always when it is tested)
     rerank_k = 128  # beside itc: how many of the nearest the full model ranks again, None = all

@@ -1,8 +1,8 @@
 """The data of a run: splits opened and checked at start-up, one loader for training and one for each evaluation split."""
 
-import signal
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +17,7 @@ from vlc.data.sampler import EvalSampler, TrainSampler
 from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, TokenHider, load_tokenizer
 from vlc.data.transforms import transform
+from vlc.data.workers import worker_options
 from vlc.errors import UserError
 from vlc.settings import DataSettings
 
@@ -143,20 +144,11 @@ class DataModule(LightningDataModule):
         )
         return DataLoader(dataset, sampler=sampler, **self._loader_options())
 
-    def _loader_options(self) -> dict:
-        workers = self.settings.num_workers
-        return {
+    def _loader_options(self) -> dict[str, Any]:
+        return worker_options(self.settings.num_workers) | {
             "batch_size": None,  # the sampler yields whole batches
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
             "pin_memory": self.trainer.strategy.root_device.type == "cuda",
-            "worker_init_fn": leave_interrupts_to_the_main_process,
         }
-
-
-def leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches all processes of the terminal; the main one still needs batches to finish its step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _evaluated(spec: DatasetSpec, settings: DataSettings, test_only: bool) -> Collection[str]:

@@ -38,14 +38,14 @@ def process_number() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
 
 
-def gather_features(features: Tensor) -> Tensor:
-    """Features (B, D) of all processes (P * B, D), by rank; gradients flow back to where each comes from.
+def gather_features(features: Tensor) -> tuple[Tensor, int]:
+    """Features (B, D) of all processes (P * B, D), by rank, and the row of this one's first; gradients flow back.
 
     In training only, where all processes have equally many; elsewhere the processes stay apart.
     """
     if not is_distributed() or not torch.is_grad_enabled():
-        return features
-    return torch.cat(all_gather(features))
+        return features, 0
+    return torch.cat(all_gather(features)), dist.get_rank() * len(features)
 
 
 def gather_lists(items: list[Any]) -> list[Any]:

@@ -111,6 +111,8 @@ class VLCModule(LightningModule):
     def outcomes(self, batch: Batch) -> dict[str, Outcome]:
         """Every objective's outcome for a normalised batch; objectives share encoder passes."""
         passes = Passes(self.encoder, batch, self.settings.dropped_ratio)
+        if self.settings.hard_negatives and self.training:
+            batch = self.objectives["itc"].with_hard_negatives(passes, batch)
         return {name: objective(passes, batch) for name, objective in self.objectives.items()}
 
     def total_loss(self, outcomes: Mapping[str, Outcome]) -> Tensor:

@@ -130,6 +130,6 @@ def _answers(found: checkpoint.Checkpoint, settings: Settings) -> list[str]:
     if not stored and not settings.data.data_root:
         raise UserError(
             f"{found.path} does not tell the answers that its labels stand for: pass data_root=FOLDER and "
-            "\"datasets=['vqa']\", the arrow files that do"
+            "datasets=[vqa], the arrow files that do"
         )
     return stored or answer_vocabulary(settings.data)

@@ -116,6 +116,17 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_steps": 2000,
         "is_pretrain": False,
     },
+    "task_finetune_nlvr2_emoji": {
+        **_EMOJI,
+        "exp_name": "finetune_nlvr2_emoji",
+        "datasets": ["emoji_nlvr2"],
+        "loss_names": loss_weights(nlvr2=1),
+        "draw_false_image": 0,
+        "learning_rate": 3e-4,
+        "layer_decay": 1.0,
+        "max_steps": 800,
+        "is_pretrain": False,
+    },
     # -- data_: which files
     "data_published_splits": {"published_splits": True},
     # -- step: how long

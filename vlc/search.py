@@ -28,6 +28,7 @@ from vlc.data.batch import Text
 from vlc.data.catalog import CATALOG
 from vlc.data.rows import DecodedImages, FolderImages, Images, Place, RowImages, read_image, texts
 from vlc.data.transforms import normalize
+from vlc.data.workers import worker_options
 from vlc.errors import MissingFile, UserError
 from vlc.objectives.base import to_json
 from vlc.objectives.irtr import encode_pairs
@@ -153,8 +154,8 @@ def _embedded_images(model: Pretrained, sources: list[Images]) -> Iterator[tuple
     with _progress("images", sum(map(len, sources))) as advance:
         for images in sources:
             batches = [range(first, min(first + size, len(images))) for first in range(0, len(images), size)]
-            decoded = DecodedImages(images, model.transform)
-            for numbers, pixels, failed in DataLoader(decoded, None, sampler=batches, num_workers=data.num_workers):
+            decoded, workers = DecodedImages(images, model.transform), worker_options(data.num_workers)
+            for numbers, pixels, failed in DataLoader(decoded, None, sampler=batches, **workers):
                 seen += len(numbers) + len(failed)
                 bad += failed
                 for place, reason in failed:

@@ -61,6 +61,7 @@ class ModelSettings:
     mae_weight: float
     wpa_weight: float
     vqav2_label_size: int
+    hard_negatives: bool
 
     @property
     def size(self) -> EncoderSize:
@@ -156,7 +157,7 @@ class Settings:
         check_keys(config)
         groups = {}
         for name, group in _GROUPS.items():
-            values = {field.name: _frozen(config[field.name]) for field in fields(group)}
+            values = {field.name: _frozen(config[field.name], field.type) for field in fields(group)}
             groups[name] = group(**values)
         settings = cls(**groups)
         _check(settings)
@@ -186,8 +187,18 @@ def _check_known(names: Iterable[str], known: tuple[str, ...], kind: str) -> Non
             raise UserError(f"Unknown {kind} {name!r}. {hint}Valid: {', '.join(sorted(known))}")
 
 
-def _frozen(value: Any) -> Any:
-    """Plain containers instead of Sacred's, which a checkpoint would need code to load."""
+def _frozen(value: Any, kind: Any) -> Any:
+    """Plain containers instead of Sacred's, which a checkpoint would need code to load.
+
+    A list of names may come without the quotes that a shell takes away: [coco, vg].
+    """
+    if (
+        kind in (tuple[str, ...], tuple[str, ...] | None)
+        and isinstance(value, str)
+        and value.startswith("[")
+        and value.endswith("]")
+    ):
+        return tuple(name.strip(" '\"") for name in value[1:-1].split(","))
     if isinstance(value, Mapping):
         return dict(value)
     return tuple(value) if isinstance(value, list) else value
@@ -226,6 +237,8 @@ def _check(settings: Settings) -> None:
         )
     if "irtr" in objectives and data.draw_false_text == 0:
         raise UserError("loss_names.irtr needs texts of other images, but draw_false_text=0: pass draw_false_text=15")
+    if model.hard_negatives:
+        _check_hard_negatives(data, objectives)
     if run.get_recall_metric and not {"irtr", "itm", "itc"} & set(objectives):
         raise UserError("get_recall_metric=True ranks with the head of irtr, itm or itc: give one of them a weight")
     if data.image_only and set(objectives) != {"mae"}:
@@ -234,6 +247,20 @@ def _check(settings: Settings) -> None:
     _check_numbers(settings)
     _require(optim.optim_type in ("adamw", "adam", "sgd"), "optim_type", optim.optim_type, "adamw, adam or sgd")
     _require(run.precision in PRECISIONS, "precision", run.precision, f"one of {', '.join(map(str, PRECISIONS))}")
+
+
+def _check_hard_negatives(data: DataSettings, objectives: Mapping[str, float]) -> None:
+    if "itc" not in objectives or not {"itm", "irtr"} & set(objectives):
+        raise UserError(
+            "hard_negatives=True needs loss_names.itc, and loss_names.itm or loss_names.irtr to train on them"
+        )
+    if "itm" in objectives and data.false_image_source != "batch":
+        raise UserError("hard_negatives=True takes wrong images from the batch, not from false_image_source=dataset")
+    if "irtr" in objectives and data.per_gpu_batchsize <= data.draw_false_text:
+        raise UserError(
+            f"hard_negatives=True takes draw_false_text={data.draw_false_text} wrong texts from the batch, which has "
+            f"only per_gpu_batchsize={data.per_gpu_batchsize}: raise it"
+        )
 
 
 def _check_numbers(settings: Settings) -> None:

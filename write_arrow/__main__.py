@@ -1,6 +1,7 @@
 """Write the Arrow files of a data set, check a folder of them, or look into one."""
 
 import argparse
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from write_arrow import (
     check,
     emoji,
     emoji_groups,
+    emoji_nlvr2,
     emoji_scenes,
     imagenet,
     karpathy,
@@ -129,9 +131,11 @@ SOURCES = {
     ),
     "text": Source("text corpora, a line or paragraph a row", text.tables, "**/*.txt", text.add_arguments),
     "imagenet": Source(
-        "ImageNet-1K, or any folder of train/CLASS/* and val/CLASS/*, as shards with labels",
+        "ImageNet-1K, or images of your own in a folder for each class, as shards with labels",
         imagenet.tables,
-        add_arguments=imagenet.add_arguments,
+        "train/CLASS/*, val/CLASS/*; or ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar",
+        imagenet.add_arguments,
+        shuffles="asked",
     ),
     "emoji": Source(
         "3,781 emoji with names and keywords in ten languages (embedded)",
@@ -142,6 +146,11 @@ SOURCES = {
         "the emoji with their nine groups as classes (embedded)",
         emoji_groups.tables,
         add_arguments=emoji_groups.add_arguments,
+    ),
+    "emoji_nlvr2": Source(
+        "statements about two scenes of emoji (embedded, from a seed)",
+        emoji_nlvr2.tables,
+        add_arguments=emoji_nlvr2.add_arguments,
     ),
     "emoji_scenes": Source(
         "scenes of emoji with captions and questions (embedded, from a seed)",
@@ -285,9 +294,10 @@ def _write_all(
 
 
 def _told(file: Written, out: Folder) -> str:
-    rejected = f", {file.num_rejected:,} left out: {file.stem}.rejected.jsonl" if file.num_rejected else ""
+    stem = os.path.splitext(file.name)[0]
+    rejected = f", {file.num_rejected:,} left out: {stem}.rejected.jsonl" if file.num_rejected else ""
     kept = ", kept from the interrupted run" if file.kept else ""
-    return f"{out.where(file.stem)}.arrow  {file.num_rows:,} rows, {decimal(file.size)}{rejected}{kept}"
+    return f"{out.where(file.name)}  {file.num_rows:,} rows, {decimal(file.size)}{rejected}{kept}"
 
 
 class _Rate(ProgressColumn):

@@ -103,9 +103,7 @@ def _from_table(conversion: Conversion) -> Plans:
 def _table_rows(conversion: Conversion) -> Iterator[tuple]:
     """The image cell and the caption cells of each row."""
     options, root = conversion.options, conversion.root
-    path = options.table
-    if root.is_local and "://" not in path and not root.exists(path):
-        path = os.path.abspath(path)  # not below root
+    path = conversion.named(options.table)
     columns = [options.image_column, *options.caption_column]
     kind = os.path.splitext(path)[1].lower()
     if kind == ".jsonl":
@@ -212,7 +210,7 @@ def _members(shard: StoredFile, conversion: Conversion) -> Iterator[tuple[str, s
                     folder, name = os.path.split(member.name)
                     key, _, extension = name.partition(".")  # a key ends at the first dot
                     extension = extension.lower()
-                    place = StoredFile(shard.path, member.size, shard.version, member.offset_data)
+                    place = StoredFile(shard.path, member.size, shard.version, member.offset_data, member.name)
                     content = tar.extractfile(member).read() if extension in ("txt", "json") else None
                     yield os.path.join(folder, key), extension, place, content
         except tarfile.TarError as error:

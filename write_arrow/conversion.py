@@ -1,5 +1,6 @@
 """One run of a converter: where it reads, its options, and what converters share."""
 
+import os
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -43,6 +44,12 @@ class Conversion:
     def plans(self) -> Plans:
         return Plans(self.scratch)
 
+    def named(self, path: str) -> str:
+        """The path of a file that an option names: below root, else anywhere."""
+        if self.root.is_local and "://" not in path and not self.root.exists(path):
+            return os.path.abspath(path)
+        return path
+
     def entries(self, path: str, key: str | None = None) -> Iterator[Any]:
         """Entries of a JSON list in a file under root (see json_stream.elements)."""
         with self.root.open(path) as file:
@@ -68,12 +75,17 @@ class Conversion:
         plans.limit(self.options.limit)
         return plans
 
-    def table(self, stem: str, schema: pa.Schema, plans: Plans) -> list[PlannedTable]:
-        """One file, or with a stem that ends in "*" numbered ones, of arranged plans. Raises UserError without rows."""
+    def table(self, stem: str, schema: pa.Schema, plans: Plans, **options: Any) -> list[PlannedTable]:
+        """One file, or with a stem that ends in "*" numbered ones, of arranged plans; options: of `numbered`.
+
+        Raises UserError without rows.
+        """
         if not plans.num_planned:
             raise UserError(f"{stem}: no image with annotations was found under {self.root}")
         self.arrange(plans)
-        return numbered(stem[:-1], schema, plans) if stem.endswith("*") else [PlannedTable(stem, schema, plans)]
+        return (
+            numbered(stem[:-1], schema, plans, **options) if stem.endswith("*") else [PlannedTable(stem, schema, plans)]
+        )
 
     def found(self, what: str, num_images: int, plans: Plans, num_annotations: int, num_missing: int = 0) -> None:
         """Notes the numbers of images, of those with annotations, of annotations, and of annotated images without file."""

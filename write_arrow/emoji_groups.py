@@ -1,22 +1,24 @@
 """The embedded emoji images with their nine groups as classes, divided by base (as the `emoji` captions are)."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
 from write_arrow.emoji import SPLITS, on_white, open_sprite, packaged, png
-from write_arrow.imagenet import SCHEMA
+from write_arrow.imagenet import SCHEMA, add_format
+from write_arrow.shards import FORMS
 from write_arrow.writer import Table
 
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """No options of its own."""
+add_arguments = add_format
 
 
 def tables(arguments: Namespace) -> list[Table]:
     of_row = packaged()["split"].to_pylist()
     numbers = {split: [row for row, value in enumerate(of_row) if value == split] for split in SPLITS}
-    return [Table(f"emoji_groups_{split}", SCHEMA, _rows(numbers[split]), len(numbers[split])) for split in SPLITS]
+    form = FORMS[arguments.format]
+    return [
+        Table(f"emoji_groups_{split}", SCHEMA, _rows(rows), len(rows), form=form) for split, rows in numbers.items()
+    ]
 
 
 def _rows(numbers: list[int]) -> Iterator[dict[str, Any]]:

@@ -108,7 +108,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def tables(arguments: Namespace) -> list[Table]:
-    held_out = _held_out_pairs(arguments.seed)
+    held_out = held_out_pairs(arguments.seed)
     made = []
     for number, split in enumerate(SPLIT_SIZES):
         size = getattr(arguments, f"num_{split}")
@@ -117,7 +117,8 @@ def tables(arguments: Namespace) -> list[Table]:
     return made
 
 
-def _held_out_pairs(seed: int) -> set[frozenset[str]]:
+def held_out_pairs(seed: int) -> set[frozenset[str]]:
+    """Pairs of nouns that only held_out shows together."""
     pairs = list(itertools.combinations(NOUNS, 2))
     chosen = np.random.default_rng((seed, 0)).permutation(len(pairs))[: round(HELD_OUT_SHARE * len(pairs))]
     return {frozenset(pairs[number]) for number in chosen}
@@ -126,14 +127,14 @@ def _held_out_pairs(seed: int) -> set[frozenset[str]]:
 def _rows(
     rng: np.random.Generator, split: str, size: int, held_out: set[frozenset[str]], seed: int
 ) -> Iterator[dict[str, Any]]:
-    sprites = _sprites()
+    pictures = sprites()
     offset = list(SPLIT_SIZES).index(split) * 10_000_000  # ids of the splits never meet
     for number in range(size):
         scene = draw_scene(rng, split, held_out, seed)
         asked = questions(scene, rng)
         image_id = offset + number
         yield {
-            "image": png(_draw(scene, sprites, rng)),
+            "image": png(draw(scene, pictures, rng)),
             "caption": captions(scene, rng),
             "questions": [question for _, question, _ in asked],
             "question_id": [image_id * 10 + place for place in range(len(asked))],
@@ -176,10 +177,12 @@ def _owner(scene: Scene, seed: int) -> str:
 def captions(scene: Scene, rng: np.random.Generator) -> list[str]:
     """The list of sprites with a relation where two are neighbours; the place of one; another relation alone."""
     counts = scene.counts
-    listed = [_article(noun) if count == 1 else f"{NUMBERS[count]} {_plural(noun)}" for noun, count in counts.items()]
+    listed = [
+        with_article(noun) if count == 1 else f"{NUMBERS[count]} {plural(noun)}" for noun, count in counts.items()
+    ]
     whole = f"{', '.join(listed[:-1])} and {listed[-1]}" if len(listed) > 1 else listed[0]
     cell, noun = list(scene.cells.items())[rng.integers(len(scene.cells))]
-    place = f"there is {_article(noun)} {PLACES[cell]}"
+    place = f"there is {with_article(noun)} {PLACES[cell]}"
     relations = scene.relations()
     told = [
         f"{_named(first, counts)} is {side} {_named(second, counts)}"
@@ -197,12 +200,12 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, st
     present = list(counts)
     asked = []
     noun = max(present, key=lambda noun: counts[noun] + rng.random())  # favours the noun there are more of
-    asked.append(("count", f"how many {_plural(noun)} are there", str(counts[noun])))
+    asked.append(("count", f"how many {plural(noun)} are there", str(counts[noun])))
     if rng.random() < 0.5:
-        asked.append(("exists", f"is there {_article(present[rng.integers(len(present))])}", "yes"))
+        asked.append(("exists", f"is there {with_article(present[rng.integers(len(present))])}", "yes"))
     else:
         absent = [noun for noun in NOUNS if noun not in counts]
-        asked.append(("exists", f"is there {_article(absent[rng.integers(len(absent))])}", "no"))
+        asked.append(("exists", f"is there {with_article(absent[rng.integers(len(absent))])}", "no"))
     single = [(cell, noun) for cell, noun in scene.cells.items() if counts[noun] == 1]
     if single:
         cell, noun = single[rng.integers(len(single))]
@@ -215,19 +218,20 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, st
     return asked
 
 
-def _article(noun: str) -> str:
+def with_article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def _plural(noun: str) -> str:
+def plural(noun: str) -> str:
     return PLURALS.get(noun, f"{noun}s")
 
 
 def _named(noun: str, counts: Counter) -> str:
-    return f"the {noun}" if counts[noun] == 1 else _article(noun)
+    return f"the {noun}" if counts[noun] == 1 else with_article(noun)
 
 
-def _sprites() -> dict[str, Image.Image]:
+def sprites() -> dict[str, Image.Image]:
+    """Pictures (RGBA) of NOUNS."""
     table = packaged()
     names = {caption[0]: number for number, caption in enumerate(table["caption_en"].to_pylist())}
     return {
@@ -236,9 +240,10 @@ def _sprites() -> dict[str, Image.Image]:
     }
 
 
-def _draw(scene: Scene, sprites: dict[str, Image.Image], rng: np.random.Generator) -> Image.Image:
+def draw(scene: Scene, pictures: dict[str, Image.Image], rng: np.random.Generator) -> Image.Image:
+    """A scene's image (64x64), each sprite shifted a little in its cell."""
     image = Image.new("RGB", (2 * CELL, 2 * CELL), tuple(rng.integers(90, 160, 3).tolist()))
     for cell, noun in scene.cells.items():
         shift_x, shift_y = rng.integers(CELL - SPRITE + 1, size=2).tolist()
-        image.paste(sprites[noun], (cell % 2 * CELL + shift_x, cell // 2 * CELL + shift_y), sprites[noun])
+        image.paste(pictures[noun], (cell % 2 * CELL + shift_x, cell // 2 * CELL + shift_y), pictures[noun])
     return image

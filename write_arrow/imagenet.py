@@ -1,130 +1,133 @@
-"""ImageNet-1K, or any folder with train/CLASS/* and val/CLASS/*, as Arrow shards of encoded images with labels.
+"""ImageNet-1K, or images of your own in a folder for each class, as shards of encoded images with labels.
 
---root is such a folder, or one with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, which are read where they are.
-The validation tar holds no classes: --val-labels names them.
+--root holds the folders train/CLASS and val/CLASS, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, which are read
+where they are. The validation tar does not tell classes: --val-labels does. A class's label is its place among the sorted
+names of the training classes, whatever is left out or limited.
 """
 
 import re
 import tarfile
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any, NamedTuple
+from os.path import splitext
+from pathlib import PurePath
+from typing import BinaryIO
 
 import pyarrow as pa
 from PIL import Image
 
 from vlc.errors import MissingFile, UserError
-from write_arrow.writer import Table
+from write_arrow.conversion import Conversion
+from write_arrow.shards import FORMS
+from write_arrow.storage import Folder, StoredFile
+from write_arrow.writer import PlannedTable
 
 SCHEMA = pa.schema({"image": pa.binary(), "label": pa.int64(), "class_name": pa.string()})
-TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+TARS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
+SHARD_ROWS = 10_000
 _SUFFIXES = frozenset(Image.registered_extensions())
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\D.*?\b(n\d{8})")
 
 
-class Member(NamedTuple):
-    """An image's place: a whole file, or `size` bytes from `offset` of a tar file; and its class."""
-
-    path: Path
-    class_name: str
-    offset: int = 0
-    size: int = -1
-
-
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--root", type=Path, required=True, help="folder with train/ and val/, or with the two tar files"
-    )
-    parser.add_argument(
         "--val-labels",
-        type=Path,
-        help="text that names the class of every image of the validation tar: lines such as "
+        metavar="FILE",
+        help="text, below --root or anywhere, that names the class of every image of the validation tar: lines such as "
         "'ILSVRC2012_val_00000001.JPEG ... n01751748' (valprep.sh, LOC_val_solution.csv), or one class a line, in order",
     )
-    parser.add_argument("--name", default="imagenet", help="the files' first word (default: imagenet)")
-    parser.add_argument("--shard-size", type=int, default=10_000, help="images in a file (default: 10000)")
+    parser.add_argument(
+        "--stem", default="imagenet", help="name of the files, before _train_0 and _val_0 (default: imagenet)"
+    )
+    parser.add_argument(
+        "--shard-size", type=int, default=SHARD_ROWS, metavar="N", help="images in a file (default: %(default)s)"
+    )
+    add_format(parser)
 
 
-def tables(arguments: Namespace) -> list[Table]:
-    if arguments.shard_size < 1:
-        raise UserError(f"--shard-size {arguments.shard_size} must be at least 1")
-    splits = {"train": list(_train(arguments.root)), "val": list(_val(arguments.root, arguments.val_labels))}
-    classes = sorted({member.class_name for member in splits["train"]})
-    labels = {name: label for label, name in enumerate(classes)}
-    unknown = sorted({member.class_name for member in splits["val"]} - set(classes))
-    if unknown:
-        raise UserError(f"val has classes that train lacks: {', '.join(unknown[:5])}. Both need the same classes")
+def add_format(parser: ArgumentParser) -> None:
+    parser.add_argument("--format", choices=FORMS, default="arrow", help="kind of the files (default: arrow)")
+
+
+def tables(conversion: Conversion) -> list[PlannedTable]:
+    """STEM_train_0, ..., STEM_val_0, ...: an image with its label and the name of its class."""
+    options = conversion.options
+    if options.shard_size < 1:
+        raise UserError(f"--shard-size {options.shard_size} must be at least 1")
+    labels = {name: label for label, name in enumerate(_classes(conversion.root))}
     made = []
-    for split, members in splits.items():
-        for number, first in enumerate(range(0, len(members), arguments.shard_size)):
-            part = members[first : first + arguments.shard_size]
-            made.append(Table(f"{arguments.name}_{split}_{number}", SCHEMA, _rows(part, labels), len(part)))
+    for split in TARS:
+        plans, without = conversion.plans(), set(labels)
+        for class_name, image in _images(conversion, split):
+            if class_name not in labels:
+                raise UserError(f"{split} has class {class_name}, which train lacks. Both need the same classes")
+            plans.append([image], label=labels[class_name], class_name=class_name)
+            without.discard(class_name)
+        if without and split == "train":
+            raise UserError(f"train has no images of {len(without)} classes: {', '.join(sorted(without)[:5])}")
+        conversion.notes.append(f"{split}: {plans.num_planned:,} images of {len(labels) - len(without):,} classes")
+        stem, form = f"{options.stem}_{split}_*", FORMS[options.format]
+        made += conversion.table(stem, SCHEMA, plans, num_rows=options.shard_size, form=form)
     return made
 
 
-def _rows(members: list[Member], labels: dict[str, int]) -> Iterator[dict[str, Any]]:
-    for member in members:
-        with open(member.path, "rb") as file:
-            file.seek(member.offset)
-            image = file.read(member.size)
-        yield {"image": image, "label": labels[member.class_name], "class_name": member.class_name}
-
-
-def _train(root: Path) -> Iterator[Member]:
-    if (root / "train").is_dir():
-        yield from _folder(root / "train")
-    elif (root / TRAIN_TAR).is_file():
-        yield from _train_tar(root / TRAIN_TAR)
+def _classes(root: Folder) -> list[str]:
+    """The names of the training classes, sorted."""
+    if _is_folder(root, "train"):
+        names = root.folders("train")
     else:
-        raise MissingFile(f"--root {root} has neither a folder train nor {TRAIN_TAR}")
+        names = sorted(PurePath(of_class.member).stem for of_class in _tar_members(root, root.stat(TARS["train"])))
+    if not names:
+        raise UserError(f"{root.where('train')} holds no folders of classes: expected train/CLASS/IMAGE.jpg")
+    return names
 
 
-def _val(root: Path, labels: Path | None) -> Iterator[Member]:
-    if (root / "val").is_dir():
-        yield from _folder(root / "val")
-    elif (root / VAL_TAR).is_file():
-        yield from _val_tar(root / VAL_TAR, labels)
+def _is_folder(root: Folder, split: str) -> bool:
+    """Whether a split is a folder or a tar file. Raises MissingFile where it is neither."""
+    if split in root.folders(""):
+        return True
+    if not root.exists(TARS[split]):
+        raise MissingFile(f"{root} has neither a folder {split} nor {TARS[split]}")
+    return False
+
+
+def _images(conversion: Conversion, split: str) -> Iterator[tuple[str, StoredFile]]:
+    """Class and place of each image of a split."""
+    root, val_labels = conversion.root, conversion.options.val_labels
+    if _is_folder(root, split):
+        if val_labels and split == "val":
+            raise UserError(f"--val-labels is for {TARS['val']}: the classes of {root.where('val')} are its folders")
+        yield from _folder_images(conversion, split)
+    elif split == "train":
+        for of_class in _tar_members(root, root.stat(TARS["train"])):
+            class_name = PurePath(of_class.member).stem
+            yield from ((class_name, image) for image in _tar_members(root, of_class))
     else:
-        raise MissingFile(f"--root {root} has neither a folder val nor {VAL_TAR}")
+        if not val_labels:
+            raise UserError(
+                f"{root.where(TARS['val'])} does not tell classes: pass --val-labels FILE (see python -m write_arrow "
+                "imagenet --help)"
+            )
+        images = sorted(_tar_members(root, root.stat(TARS["val"])), key=lambda image: image.member)  # 50,000
+        yield from zip(_val_classes(conversion, [image.member for image in images]), images, strict=True)
 
 
-def _folder(folder: Path) -> Iterator[Member]:
-    classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    if not classes:
-        raise UserError(f"{folder} holds no folders of classes: expected {folder}/CLASS/IMAGE.jpg")
-    for path in classes:
-        images = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
-        if not images:
-            raise UserError(f"Class folder {path} has no images")
-        yield from (Member(image, path.name) for image in images)
+def _folder_images(conversion: Conversion, split: str) -> Iterator[tuple[str, StoredFile]]:
+    for file in conversion.files(split):
+        _, class_name, *below = PurePath(file.path).parts
+        if below and splitext(file.path)[1].lower() in _SUFFIXES:
+            yield class_name, file
 
 
-def _train_tar(path: Path) -> Iterator[Member]:
-    """A tar file of a tar file for each class. Only headers are read: images follow when they are written."""
-    for outer, _ in _tar_members(path):
-        with open(path, "rb") as file:
-            inside = _Section(file, outer.offset_data, outer.size)
-            for member, _ in _tar_members(path, inside):
-                yield Member(path, Path(outer.name).stem, outer.offset_data + member.offset_data, member.size)
-
-
-def _val_tar(path: Path, labels: Path | None) -> Iterator[Member]:
-    if labels is None:
-        raise UserError(
-            f"{path} does not tell classes: pass --val-labels FILE (see python -m write_arrow imagenet --help)"
-        )
-    members = sorted(_tar_members(path), key=lambda found: found[0].name)
-    classes = _val_classes(labels, [name for _, name in members])
-    for (member, _), class_name in zip(members, classes, strict=True):
-        yield Member(path, class_name, member.offset_data, member.size)
-
-
-def _val_classes(path: Path, names: list[str]) -> list[str]:
+def _val_classes(conversion: Conversion, names: list[str]) -> list[str]:
     """The class of each validation image, by its number or in order."""
-    if not path.is_file():
+    path = conversion.options.val_labels
+    try:
+        text = conversion.root.read_text(conversion.named(path))
+    except UnicodeDecodeError as error:
+        raise UserError(f"--val-labels {path} is not a text in UTF-8 ({error})") from error
+    if text is None:
         raise MissingFile(f"--val-labels {path} does not exist")
-    text = path.read_text(encoding="utf-8")
     by_number = {int(number): name for number, name in _VAL_NAME.findall(text)}
     if by_number:
         numbers = [int(re.sub(r"\D", "", name.rpartition("_")[2])) for name in names]
@@ -141,20 +144,27 @@ def _val_classes(path: Path, names: list[str]) -> list[str]:
     return lines
 
 
-def _tar_members(path: Path, file: IO[bytes] | None = None) -> Iterator[tuple[tarfile.TarInfo, str]]:
-    try:
-        with tarfile.open(path, "r:", fileobj=file) as archive:
-            for member in archive:
-                if member.isfile():
-                    yield member, member.name
-    except tarfile.TarError as error:
-        raise UserError(f"{path} is damaged or not a tar file ({error})") from error
+# -- tar files: only headers are read here, images when they are written
+
+
+def _tar_members(root: Folder, tar: StoredFile) -> Iterator[StoredFile]:
+    """The places of a tar file's regular members; the tar may be a member of another."""
+    with root.open(tar.path) as file:
+        start = tar.offset or 0
+        try:
+            with tarfile.open(fileobj=_Section(file, start, tar.size), mode="r:") as archive:
+                for member in archive:
+                    if member.isfile() and not member.issparse():
+                        name = member.name if tar.member is None else f"{tar.member}/{member.name}"
+                        yield StoredFile(tar.path, member.size, tar.version, start + member.offset_data, name)
+        except tarfile.TarError as error:
+            raise UserError(f"{root.where(tar.name)} is damaged or not an uncompressed tar file ({error})") from error
 
 
 class _Section:
     """A part of an open file as a file of its own, for tarfile."""
 
-    def __init__(self, file: IO[bytes], start: int, size: int):
+    def __init__(self, file: BinaryIO, start: int, size: int):
         self.file, self.start, self.size, self.position = file, start, size, 0
 
     def seek(self, offset: int, whence: int = 0) -> int:

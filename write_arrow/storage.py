@@ -22,13 +22,19 @@ class StoredFile(NamedTuple):
     """A file under a folder, or a stretch of one (a member of a tar).
 
     size: bytes, None where unknown. version: changes when the content does, None where the file system cannot tell.
-    offset: first byte of the stretch, None for a whole file.
+    offset: first byte of the stretch, None for a whole file. member: its name in the tar, for messages.
     """
 
     path: str
     size: int | None = None
     version: str | None = None
     offset: int | None = None
+    member: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return self.path if self.member is None else f"{self.path}/{self.member}"
 
 
 class Folder:
@@ -111,6 +117,18 @@ class Folder:
         """Names of what lies in the folder, [] if it does not exist yet."""
         with self._mended(""), contextlib.suppress(FileNotFoundError):
             return [os.path.basename(path.rstrip("/")) for path in self.file_system.ls(self.path, detail=False)]
+        return []
+
+    def folders(self, path: str) -> list[str]:
+        """Names of the folders in a sub-folder, sorted; hidden ones are left out. [] if it does not exist."""
+        location = os.path.join(self.path, path)
+        with self._mended(path), contextlib.suppress(FileNotFoundError):
+            if self.is_local:
+                names = [entry.name for entry in os.scandir(location) if entry.is_dir()]
+            else:
+                entries = self.file_system.ls(location, detail=True)
+                names = [os.path.basename(e["name"].rstrip("/")) for e in entries if e["type"] == "directory"]
+            return sorted(name for name in names if not name.startswith("."))
         return []
 
     def walk(self, *folders: str) -> Iterator[StoredFile]:

@@ -62,7 +62,7 @@ def prepare(task: Task) -> Prepared:
     for number, row in enumerate(task.rows):
         images = [next(contents) for _ in row]
         problems = [
-            Rejected(number, file.path, reason)
+            Rejected(number, file.name, reason)
             for file, content in zip(row, images, strict=True)
             if (reason := _problem(content, task.verify))
         ]

@@ -1,4 +1,4 @@
-"""Streaming rows into Arrow IPC files that are either whole or absent: record batches of bounded bytes, one at a time."""
+"""Streaming rows into files that are either whole or absent: record batches of bounded bytes, one at a time."""
 
 import contextlib
 import json
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from vlc.errors import UserError
 from write_arrow.plans import Plan, Plans
+from write_arrow.shards import ARROW, Form
 from write_arrow.storage import Folder
 from write_arrow.workers import Here, Images, Rejected, Task, Workers
 
@@ -27,20 +28,25 @@ Advance = Callable[[int, int], None]  # hears the rows and the bytes that were w
 
 @dataclass(frozen=True)
 class Table:
-    """One file to write: its stem, its schema, its rows and how many there will be; prefix as of a PlannedTable."""
+    """One file to write: its stem, its schema, its rows and how many there will be; the rest as of a PlannedTable."""
 
     stem: str
     schema: pa.Schema
     rows: Iterable[Mapping[str, Any]]
     num_rows: int
     prefix: str | None = None
+    form: Form = ARROW
+
+    @property
+    def name(self) -> str:
+        return f"{self.stem}{self.form.suffix}"
 
 
 @dataclass(frozen=True)
 class PlannedTable:
     """One file to write from plans [start, stop). Binary columns of the schema hold the plans' images, in order.
 
-    prefix: of a numbered file, the stem without its number.
+    prefix: of a numbered file, the stem without its number. form: what kind of file it is.
     """
 
     stem: str
@@ -49,6 +55,11 @@ class PlannedTable:
     start: int = 0
     stop: int | None = None
     prefix: str | None = None
+    form: Form = ARROW
+
+    @property
+    def name(self) -> str:
+        return f"{self.stem}{self.form.suffix}"
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -64,7 +75,7 @@ class PlannedTable:
 class Written:
     """A finished file. inputs: hash of what it was made from; kept: it was there already, from an interrupted run."""
 
-    stem: str
+    name: str
     num_rows: int
     num_rejected: int
     size: int
@@ -73,11 +84,17 @@ class Written:
     kept: bool = False
 
 
-def numbered(prefix: str, schema: pa.Schema, plans: Plans) -> list[PlannedTable]:
-    """Plans divided over files PREFIX0, PREFIX1, ... of SHARD_ROWS rows (fewer where images are rejected)."""
-    starts = range(0, max(len(plans), 1), SHARD_ROWS)
+def numbered(
+    prefix: str, schema: pa.Schema, plans: Plans, num_rows: int | None = None, form: Form = ARROW
+) -> list[PlannedTable]:
+    """Plans divided over files PREFIX0, PREFIX1, ... of num_rows rows each (fewer where images are rejected).
+
+    By default there are SHARD_ROWS in each.
+    """
+    num_rows = num_rows or SHARD_ROWS
+    starts = range(0, max(len(plans), 1), num_rows)
     return [
-        PlannedTable(f"{prefix}{number}", schema, plans, start, start + SHARD_ROWS, prefix)
+        PlannedTable(f"{prefix}{number}", schema, plans, start, start + num_rows, prefix, form)
         for number, start in enumerate(starts)
     ]
 
@@ -109,7 +126,7 @@ def write_tables(
     journal = _Journal(out, tables[0].stem)
     for table in tables:
         inputs = _inputs(table, verify)
-        finished = journal.finished(table.stem, inputs)
+        finished = journal.finished(table.name, inputs)
         if finished is None:
             made = (
                 _row_batches(table)
@@ -199,7 +216,7 @@ def _column(stem: str, field: pa.Field, plans: list[Plan]) -> pa.Array:
                 pa.array([plan.values[field.name]], field.type)
             except _UNSTORABLE as error:
                 raise UserError(
-                    f"{stem}: {field.name} of {plan.images[0].path} cannot be stored as {field.type} ({error}). "
+                    f"{stem}: {field.name} of {plan.images[0].name} cannot be stored as {field.type} ({error}). "
                     "Mend the annotation and run the same command"
                 ) from error
         raise
@@ -208,10 +225,9 @@ def _column(stem: str, field: pa.Field, plans: list[Plan]) -> pa.Array:
 def _write(
     table: Table | PlannedTable, made: Iterable[_Made], out: Folder, advance: Advance, inputs: str | None = None
 ) -> Written:
-    name = f"{table.stem}.arrow"
     num_rows, rejected = 0, []
-    with out.create(name) as file:
-        with pa.ipc.new_file(file, table.schema) as writer:
+    with out.create(table.name) as file:
+        with table.form.open(file, table.schema) as writer:
             for batch, num_planned, left_out in made:
                 if batch.num_rows:
                     writer.write_batch(batch)
@@ -221,12 +237,12 @@ def _write(
                 del batch  # before the next one is made
         if rejected and not num_rows:
             raise UserError(
-                f"None of the {len(rejected)} images of {name} can be used; the first is "
+                f"None of the {len(rejected)} images of {table.name} can be used; the first is "
                 f"{rejected[0].path} ({rejected[0].reason})"
             )
         num_rejected = _write_rejected(table, rejected, out)  # before the table gets its name
-    status = out.stat(name)
-    return Written(table.stem, num_rows, num_rejected, status.size, status.version, inputs)
+    status = out.stat(table.name)
+    return Written(table.name, num_rows, num_rejected, status.size, status.version, inputs)
 
 
 def _write_rejected(table: Table | PlannedTable, rejected: list[Rejected], out: Folder) -> int:
@@ -244,11 +260,10 @@ def _write_rejected(table: Table | PlannedTable, rejected: list[Rejected], out: 
 
 
 def _refuse_strange_shards(tables: list[Table | PlannedTable], out: Folder) -> None:
-    stems = {table.stem for table in tables}
-    prefixes = {table.prefix for table in tables if table.prefix}
-    shard = re.compile(rf"({'|'.join(map(re.escape, prefixes))})\d+\.arrow")
-    found = sorted(name for name in out.names() if prefixes and shard.fullmatch(name))
-    strange = [name for name in found if name.removesuffix(".arrow") not in stems]
+    names = {table.name for table in tables}
+    patterns = {rf"{re.escape(table.prefix)}\d+{re.escape(table.form.suffix)}" for table in tables if table.prefix}
+    shard = re.compile("|".join(patterns))
+    strange = sorted(name for name in out.names() if shard.fullmatch(name) and name not in names)
     if strange:
         raise UserError(
             f"{out} holds {', '.join(strange[:3])}{' and more' if len(strange) > 3 else ''} of another run, which would be "
@@ -271,19 +286,19 @@ class _Journal:
         with contextlib.suppress(ValueError):  # cut short: nothing is kept
             self.written = json.loads(out.read_text(self.name) or "{}")
 
-    def finished(self, stem: str, inputs: str | None) -> Written | None:
+    def finished(self, name: str, inputs: str | None) -> Written | None:
         """The file, if it is there as it was finished from the same inputs."""
-        found = self.written.get(stem)
+        found = self.written.get(name)
         if inputs is None or not found or found["inputs"] != inputs:
             return None
         written = Written(**(found | {"kept": True}))
-        status = self.out.stat(f"{stem}.arrow")
+        status = self.out.stat(name)
         unchanged = written.version is not None and (status.size, status.version) == (written.size, written.version)
         return written if unchanged else None
 
     def add(self, written: Written) -> None:
         if written.inputs is not None:
-            self.written[written.stem] = asdict(written)
+            self.written[written.name] = asdict(written)
             with self.out.create(self.name) as file:
                 file.write(json.dumps(self.written).encode())
 

@@ -33,8 +33,13 @@ def test_consistency_counts_sentences_that_are_always_judged_rightly():
     assert _objective().summary(RECORDS) == {"consistency": 2 / 3}
 
 
+def test_accuracy_by_type_of_statement_where_the_data_have_it():
+    records = [record | {"statement_type": kind} for record, kind in zip(RECORDS, "aabbb", strict=True)]
+    assert _objective().summary(records) == {"accuracy/a": 1, "accuracy/b": 2 / 3, "consistency": 2 / 3}
+
+
 def test_without_labels_there_is_no_consistency():
-    assert _objective().summary([{"identifier": "test1-0-0-0", "answer": True, "right": None}]) == {}
+    assert _objective().summary([{"identifier": "test1-0-0-0", "answer": True}]) == {}
 
 
 def test_the_scorers_file():

@@ -93,7 +93,7 @@ def _true_answers(scene: Scene, kind: str, question: str) -> set[str]:
         return {str(len(placed))}
     if kind == "count":
         counted = question.removeprefix("how many ").removesuffix(" are there")
-        return {str(sum(emoji_scenes._plural(other) == counted for other in placed.values()))}
+        return {str(sum(emoji_scenes.plural(other) == counted for other in placed.values()))}
     if kind == "exists":
         return {"yes" if noun in placed.values() else "no"}
     places = [place for place, other in placed.items() if other == noun]
@@ -123,7 +123,7 @@ def test_captions_are_true(splits):
 
 def _listed(counts) -> str:
     words = [
-        emoji_scenes._article(noun) if n == 1 else f"{('two', 'three', 'four')[n - 2]} {emoji_scenes._plural(noun)}"
+        emoji_scenes.with_article(noun) if n == 1 else f"{('two', 'three', 'four')[n - 2]} {emoji_scenes.plural(noun)}"
         for noun, n in counts.items()
     ]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

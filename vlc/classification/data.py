@@ -26,7 +26,8 @@ from vlc.data.dataset import Key
 from vlc.data.images import UndecodableImage, open_image, to_pil
 from vlc.data.sampler import EvalSampler, TrainSampler
 from vlc.data.transforms import MEAN, STD
-from vlc.datamodule import ResumableLoader, leave_interrupts_to_the_main_process
+from vlc.data.workers import worker_options
+from vlc.datamodule import ResumableLoader
 from vlc.errors import UserError
 
 MAX_CORRUPT_RATIO = 0.01  # share of undecodable training images above which a run fails
@@ -46,19 +47,25 @@ class LabelledImages(_Tensors):
 
 
 def train_transform(arguments: Namespace) -> Callable[[Any], Tensor]:
-    """PIL image -> normalised float32 (3, S, S): crop, flip, RandAugment or colour jitter, random erasing."""
-    made = create_transform(
-        input_size=arguments.input_size,
-        is_training=True,
-        color_jitter=arguments.color_jitter,
-        auto_augment=arguments.aa,
-        interpolation="bicubic",
-        re_prob=arguments.reprob,
-        re_mode=arguments.remode,
-        re_count=arguments.recount,
-        mean=MEAN,
-        std=STD,
-    )
+    """PIL image -> normalised float32 (3, S, S): crop, flip, RandAugment or colour jitter, random erasing.
+
+    Raises UserError for an --aa that timm does not know.
+    """
+    try:
+        made = create_transform(
+            input_size=arguments.input_size,
+            is_training=True,
+            color_jitter=arguments.color_jitter,
+            auto_augment=arguments.aa,
+            interpolation="bicubic",
+            re_prob=arguments.reprob,
+            re_mode=arguments.remode,
+            re_count=arguments.recount,
+            mean=MEAN,
+            std=STD,
+        )
+    except (AssertionError, ValueError) as error:  # the policy's name is all of it that can be wrong
+        raise UserError(f"--aa {arguments.aa}: timm has no such policy ({error})") from error
     for step in made.transforms:
         for operation in _operations(step):
             if operation.aug_fn is posterize:
@@ -189,22 +196,25 @@ class ImageData(LightningDataModule):
         return self.trainer.current_epoch, progress.current.processed
 
     def val_dataloader(self) -> DataLoader:
-        """With --dist_eval whole batches are dealt out to the processes; without, each evaluates everything."""
-        shared = self.arguments.dist_eval
+        """With --dist_eval whole batches are dealt out to the processes; without, each evaluates everything.
+
+        Every process gets a batch, a smaller one where there are few images: Lightning refuses one without. Fewer images
+        than processes are evaluated by each.
+        """
+        num_images, batch_size = len(self.evaluation), self.arguments.batch_size
+        world_size = self.trainer.world_size if self.arguments.dist_eval else 1
+        if num_images < world_size:
+            world_size = 1
         sampler = EvalSampler(
-            len(self.evaluation),
-            self.arguments.batch_size,
-            rank=self.trainer.global_rank if shared else 0,
-            world_size=self.trainer.world_size if shared else 1,
+            num_images,
+            min(batch_size, num_images // world_size),
+            rank=self.trainer.global_rank if world_size > 1 else 0,
+            world_size=world_size,
         )
         return DataLoader(self.evaluation, sampler=sampler, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:
-        workers = self.arguments.num_workers
-        return {
+        return worker_options(self.arguments.num_workers) | {
             "batch_size": None,  # the sampler yields whole batches
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
             "pin_memory": self.arguments.pin_mem and self.trainer.strategy.root_device.type == "cuda",
-            "worker_init_fn": leave_interrupts_to_the_main_process,
         }

@@ -84,7 +84,8 @@ class ClassificationModule(LightningModule):
         images, targets = batch.images, batch.labels
         if self.mixup is not None:
             images, targets = self.mixup(images, targets)
-        loss = self.criterion(self.classifier(images), targets)
+        logits = self.classifier(images).float()  # on the CPU, autocast would leave label smoothing in bfloat16
+        loss = self.criterion(logits, targets)
         self.train_ratios["loss"].update(loss.detach(), 1)
         return loss
 

@@ -3,7 +3,9 @@
 import os
 import warnings
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer, seed_everything
@@ -31,10 +33,11 @@ from vlc.model.sizes import ENCODERS
 _CHECK = "--model, --nb_classes, and --global_pool against --cls_token"
 
 # Advice of Lightning's that does not apply: metrics are summed over the processes before they are logged, few workers may
-# be right, a checkpoint folder is meant to be used again.
+# be right, a checkpoint folder is meant to be used again, the moving average is never in training.
 for _advice in (
     "It is recommended to use `self.log",
     ".*does not have many workers",
+    r"Found \d+ module\(s\) in eval mode",
     "Checkpoint directory .* exists and is not empty",
     ".*LeafSpec",
     "You have overridden `on_after_batch_transfer`",
@@ -63,14 +66,15 @@ def run(arguments: Namespace) -> dict[str, float]:
         rank_zero_info(str(_load(module, source, complete=True)))
         trainer.validate(module, datamodule=data, verbose=False)
     else:
-        if arguments.output_dir:
-            Path(arguments.output_dir).mkdir(parents=True, exist_ok=True)
+        _make_folders(arguments)
         resume = _resume(arguments)
         if arguments.finetune and not resume:
             rank_zero_info(str(_load(module, arguments.finetune)))
         trainer.fit_loop.epoch_progress.current.processed = arguments.start_epoch  # a resumed run knows better
         trainer.fit_loop.epoch_progress.current.completed = arguments.start_epoch
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        if not module.test_metrics:
+            rank_zero_info(f"{resume} has all of --epochs {arguments.epochs} behind it: nothing was trained")
     return module.test_metrics
 
 
@@ -192,6 +196,15 @@ def _load(module: ClassificationModule, path: str, complete: bool = False) -> ch
     return report
 
 
+def _make_folders(arguments: Namespace) -> None:
+    for name in ("output_dir", "log_dir"):
+        if folder := getattr(arguments, name):
+            try:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"--{name} {folder} cannot be made: {error.strerror}") from error
+
+
 def _resume(arguments: Namespace) -> str | None:
     """The checkpoint to continue from: what this launch wrote before its workers were restarted, or --resume."""
     last = Path(arguments.output_dir or ".") / "last.ckpt"
@@ -209,7 +222,19 @@ def _resume(arguments: Namespace) -> str | None:
             f"--resume {arguments.resume} (layout {found.layout.name}) holds weights, but not the state of a run of this "
             "program: start from it with --finetune, or evaluate it with --eval"
         )
+    _check_same_model(arguments, found.extras["arguments"])
     return arguments.resume
+
+
+def _check_same_model(arguments: Namespace, saved: Mapping[str, Any]) -> None:
+    """Raise UserError where the run to resume had another model."""
+    for name in ("model", "input_size", "nb_classes", "global_pool"):
+        before, now = (str(value).removeprefix("mae_") for value in (saved[name], getattr(arguments, name)))
+        if before != now:
+            raise UserError(
+                f"--resume {arguments.resume} is of a run with {name} {before}, not {now}: give the same options, or start "
+                "from it with --finetune"
+            )
 
 
 # -- trainer

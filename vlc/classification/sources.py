@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from PIL import Image
+from torchvision.datasets.folder import find_classes, make_dataset
 
 from vlc.data.arrow import ArrowSplit
 from vlc.data.spec import DatasetSpec
@@ -23,6 +24,7 @@ from vlc.errors import MissingFile, UserError
 
 WRITER = "python -m write_arrow imagenet"
 _SPEC = DatasetSpec(writer="imagenet", tables={})
+_SUFFIXES = tuple(Image.registered_extensions())  # the writer's too
 _ALIASES = {"val": ("val", "validation")}
 
 
@@ -90,7 +92,7 @@ class FolderImages:
         self.root = root
         try:
             names, labels = find_classes(str(root))
-            samples = make_dataset(str(root), labels, IMG_EXTENSIONS, allow_empty=True)
+            samples = make_dataset(str(root), labels, _SUFFIXES, allow_empty=True)
         except FileNotFoundError as error:
             raise MissingFile(f"{root} holds no folder for any class: expected {root}/CLASS/IMAGE.jpg") from error
         self.class_names: tuple[str, ...] | None = tuple(names)
@@ -181,7 +183,7 @@ class TarImages:
         labels, names, members = [], [], []
         for file, path in enumerate(self.paths):
             for key, parts in _members(path).items():
-                image = next((parts[suffix] for suffix in parts if f".{suffix}" in IMG_EXTENSIONS), None)
+                image = next((parts[suffix] for suffix in parts if f".{suffix}" in _SUFFIXES), None)
                 if image is None:
                     continue
                 label, name = _tar_label(path, key, parts)

@@ -69,6 +69,7 @@ class Batch(_Tensors):
     negative (B,) int64: for each example the batch row of another image, its own row where there is none.
     negative_images (B, N, 3, H, W): images of other rows of the data set, like `images`.
     false_text (B * N, L): N texts of other images for each example, grouped by example.
+    shows (B, B) bool: whether the image of the column has the text of the row; its own always.
     match_draw (B,) float32 in [0, 1): decides which examples keep their image in image-text matching.
     fields: supervision and ids by name, as the catalogue's columns collate them.
     """
@@ -81,6 +82,7 @@ class Batch(_Tensors):
     noise: Tensor | None = None
     negative: Tensor | None = None
     negative_images: Tensor | None = None
+    shows: Tensor | None = None
     match_draw: Tensor | None = None
     false_text: Text | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +98,8 @@ class Needs:
 
     fields: supervision, absent on unlabelled splits. ids: present on every split. optional: read where provided.
     noise: number of masked passes with patch noise of their own. matching: wrong images for image-text matching.
-    images: how many images belong to an example. false_texts: texts of other images, for retrieval.
+    images: how many images belong to an example. false_texts: texts of other images, for retrieval. shows: which texts
+    of the batch belong to which of its images.
     """
 
     fields: frozenset[str] = frozenset()
@@ -107,6 +110,7 @@ class Needs:
     matching: bool = False
     images: int = 1
     false_texts: bool = False
+    shows: bool = False
 
     def __or__(self, other: "Needs") -> "Needs":
         return Needs(
@@ -118,4 +122,5 @@ class Needs:
             self.matching or other.matching,
             max(self.images, other.images),
             self.false_texts or other.false_texts,
+            self.shows or other.shows,
         )

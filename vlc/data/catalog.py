@@ -15,12 +15,13 @@ _NLVR2_FIELDS = {
     "truth": Column("answers", collate=truths),
     # Published files name the pair of images alone; its sentences are numbered as they stand.
     "identifier": Column("identifiers", fallback=Column("identifier", per_text=False, numbered=True)),
+    "statement_type": Column("statement_types", optional=True),
 }
 
 
-def _nlvr2(tables: dict[str, tuple[str, ...]], **options) -> DatasetSpec:
+def _nlvr2(tables: dict[str, tuple[str, ...]], writer: str = "nlvr2", **options) -> DatasetSpec:
     images = ("image_0", "image_1")
-    return DatasetSpec("nlvr2", tables, "questions", images, fields=_NLVR2_FIELDS, unique_texts=False, **options)
+    return DatasetSpec(writer, tables, "questions", images, fields=_NLVR2_FIELDS, unique_texts=False, **options)
 
 
 def _captions(writer: str, train: tuple[str, ...], **options) -> DatasetSpec:
@@ -123,6 +124,11 @@ CATALOG: dict[str, DatasetSpec] = {
         text="questions",
         fields=_VQA_FIELDS,
         unique_texts=False,
+        test=("test", "held_out"),
+    ),
+    "emoji_nlvr2": _nlvr2(
+        {split: (f"emoji_nlvr2_{split}",) for split in ("train", "val", "test", "held_out")},
+        writer="emoji_nlvr2",
         test=("test", "held_out"),
     ),
 }

@@ -114,6 +114,8 @@ class BatchDataset(Dataset):
                 parts["negative_images"] = torch.stack([self._false_images(sample) for sample in samples])
             else:
                 parts["negative"] = torch.tensor([_false_row(number, samples) for number in range(len(samples))])
+        if needs.shows:
+            parts["shows"] = torch.tensor([[_shows(s.split, s.where, sample) for s in samples] for sample in samples])
         if needs.false_texts:
             texts = [tokens.ids for sample in samples for tokens in self._false_texts(sample)]
             parts["false_text"] = recipe.text_encoder.pad(texts)

@@ -33,13 +33,19 @@ class Passes:
 
     def __init__(self, encoder: Encoder, batch: Batch, dropped_ratio: float = 0.0):
         self.encoder, self.batch, self.dropped_ratio = encoder, batch, dropped_ratio
-        self._seen: dict[View, Encoded] = {}
+        self._seen: dict[Any, Any] = {}
 
     def __call__(self, view: View = View()) -> Encoded:
         if view not in self._seen:
             text = self.batch.masked_text.text if view.masked_text else self.batch.text
             self._seen[view] = self.fresh(text, self.batch.images[:, view.image], view)
         return self._seen[view]
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """What `make` returns, made the first time that somebody asks for the key."""
+        if key not in self._seen:
+            self._seen[key] = make()
+        return self._seen[key]
 
     def fresh(self, text: Text | None, images: Tensor, view: View = View()) -> Encoded:
         """A pass over inputs the objective made itself: images (B, 3, H, W), text or None."""

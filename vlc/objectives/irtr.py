@@ -12,15 +12,23 @@ from vlc.model.encoder import Encoder, ImageTokens
 from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Reply, accuracy, mean_ratio
 
 
+def stacked_texts(first: Text, second: Text, pad_token_id: int) -> Text:
+    """Two batches of texts, (A, L) and (B, M) -> (A + B, max(L, M)), the first one's rows first."""
+    length = max(first.ids.shape[1], second.ids.shape[1])
+
+    def joined(parts: tuple[Tensor, Tensor], fill: int) -> Tensor:
+        return torch.cat([F.pad(part, (0, length - part.shape[1]), value=fill) for part in parts])
+
+    return Text(joined((first.ids, second.ids), pad_token_id), joined((first.mask, second.mask), 0))
+
+
 def interleave(true: Text, false: Text, pad_token_id: int) -> Text:
     """B texts and N others for each (B * N, grouped by example) -> (B * (1 + N), L), each example's own text first."""
-    length = max(true.ids.shape[1], false.ids.shape[1])
-
-    def joined(own: Tensor, others: Tensor, fill: int) -> Tensor:
-        own, others = (F.pad(part, (0, length - part.shape[1]), value=fill) for part in (own, others))
-        return torch.cat([own[:, None], others.unflatten(0, (len(own), -1))], dim=1).flatten(0, 1)
-
-    return Text(joined(true.ids, false.ids, pad_token_id), joined(true.mask, false.mask, 0))
+    count = len(true.ids)
+    both = stacked_texts(true, false, pad_token_id)
+    order = torch.arange(len(both.ids), device=both.ids.device)
+    order = torch.cat([order[:count, None], order[count:].unflatten(0, (count, -1))], dim=1).flatten()
+    return Text(both.ids[order], both.mask[order])
 
 
 class IRTR(Objective):

@@ -6,16 +6,18 @@ re-rank only the best of them.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlc.data.batch import Batch, Text
-from vlc.distributed import gather_features, process_number
+from vlc.data.batch import Batch, Needs, Text
+from vlc.distributed import gather_features
 from vlc.model.embed import init_bert_weights
 from vlc.model.encoder import Encoder, ImageTokens
 from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Reply, accuracy, mean_ratio
+from vlc.objectives.irtr import stacked_texts
 
 MAX_SCALE = 100.0  # of the similarities, as in CLIP
 
@@ -23,9 +25,11 @@ MAX_SCALE = 100.0  # of the similarities, as in CLIP
 class ITC(Objective):
     """Symmetric cross entropy over similarities with a learned temperature; logits (B, batch of all processes).
 
-    The encoder runs on the image alone and on the text alone; the pooled features are projected to unit length.
+    The encoder runs on the image alone and on the text alone; the pooled features are projected to unit length. Other
+    pairs of a process's batch that match too (a text or an image that occurs twice) are no candidates.
     """
 
+    needs = Needs(shows=True)
     metrics = ("loss", "accuracy")
     headline = "accuracy"
 
@@ -51,14 +55,59 @@ class ITC(Objective):
         image = self.embed_images(encoder, encoder.embed_images(batch.images[:, 0]))
         return [Reply([("near", (image @ self.embed_texts(encoder, batch.text).T).item())], "cosine similarity")]
 
-    def forward(self, passes: Passes, batch: Batch) -> Outcome:
+    @property
+    def scale(self) -> Tensor:
+        """Inverse temperature."""
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
+
+    def embed(self, passes: Passes, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Unit vectors (B, D) float32 of a batch's images and of its texts."""
         encoder = passes.encoder
-        images = self.embed_images(encoder, encoder.embed_images(batch.images[:, 0])).float()
-        texts = self.embed_texts(encoder, batch.text).float()
-        scale = self.log_scale.exp().clamp(max=MAX_SCALE)
-        to_texts, to_images = scale * images @ gather_features(texts).T, scale * texts @ gather_features(images).T
-        rank, _ = process_number()
-        own = torch.arange(len(batch), device=images.device) + rank * len(batch)
+        return passes.once(
+            "itc",
+            lambda: (
+                self.embed_images(encoder, encoder.embed_images(batch.images[:, 0])).float(),
+                self.embed_texts(encoder, batch.text).float(),
+            ),
+        )
+
+    @torch.no_grad()
+    def with_hard_negatives(self, passes: Passes, batch: Batch) -> Batch:
+        """The batch with wrong images and wrong texts out of itself that are hard to tell from the right ones.
+
+        Wrong images are drawn in proportion to the exponential of their scaled similarity to the text (Li et al. 2021,
+        ALBEF), wrong texts are the most similar to the image. Where the batch has none, those of the loader stay.
+        """
+        with torch.enable_grad():
+            images, texts = self.embed(passes, batch)
+        logits = (self.scale * texts @ images.T).masked_fill(batch.shows, -torch.inf)  # (texts, images)
+        changes = {}
+        if batch.negative is not None:
+            some = ~batch.shows.all(1, keepdim=True)
+            drawn = torch.where(some, logits, 0.0).softmax(1).multinomial(1)[:, 0]
+            changes["negative"] = torch.where(some[:, 0], drawn, batch.negative)
+        if batch.false_text is not None:
+            best, rows = logits.T.topk(len(batch.false_text.ids) // len(batch))
+            harder = Text(batch.text.ids[rows.flatten()], batch.text.mask[rows.flatten()])
+            both = stacked_texts(batch.false_text, harder, self.options.pad_token_id)
+            count = len(batch.false_text.ids)
+            chosen = torch.arange(count, device=rows.device) + count * best.isfinite().flatten()
+            changes["false_text"] = Text(both.ids[chosen], both.mask[chosen])
+        return replace(batch, **changes)
+
+    def forward(self, passes: Passes, batch: Batch) -> Outcome:
+        images, texts = self.embed(passes, batch)
+        also_right = batch.shows & ~torch.eye(len(batch), dtype=torch.bool, device=images.device)
+        to_texts, own = self._logits(images, texts, also_right.T)
+        to_images, _ = self._logits(texts, images, also_right)
         loss = (F.cross_entropy(to_texts, own) + F.cross_entropy(to_images, own)) / 2
         right, count = (sum(parts) for parts in zip(accuracy(to_texts, own), accuracy(to_images, own), strict=True))
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": (right, count)}, to_texts)
+
+    def _logits(self, queries: Tensor, candidates: Tensor, also_right: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled similarities (B, batch of all processes) without those of also_right (B, B), and the right columns."""
+        candidates, first = gather_features(candidates)
+        logits = self.scale * queries @ candidates.T
+        after = logits.shape[1] - first - len(also_right)
+        own = first + torch.arange(len(queries), device=logits.device)
+        return logits.masked_fill(F.pad(also_right, (first, after)), -torch.inf), own

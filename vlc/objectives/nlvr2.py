@@ -29,7 +29,9 @@ class NLVR2(Objective):
     Class 1 = true. The images carry token types 1 and 2.
     """
 
-    needs = Needs(fields=frozenset({"truth"}), ids=frozenset({"identifier"}), images=2)
+    needs = Needs(
+        fields=frozenset({"truth"}), ids=frozenset({"identifier"}), optional=frozenset({"statement_type"}), images=2
+    )
     metrics = ("loss", "accuracy")
     headline = "accuracy"
     task_head = True
@@ -48,24 +50,33 @@ class NLVR2(Objective):
         return Outcome(loss, {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}, logits)
 
     def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
-        """identifier of the sentence, answer, and on labelled splits whether it is right."""
+        """identifier of the sentence, answer, and on labelled splits whether it is right, by which type if they have it."""
         said = outcome.logits.argmax(1)
-        right = [None] * len(said) if outcome.loss is None else (said == batch.fields["truth"]).tolist()
-        rows = zip(batch.fields["identifier"], said.tolist(), right, strict=True)
-        return [{"identifier": name, "answer": bool(answer), "right": hit} for name, answer, hit in rows]
+        columns = {"identifier": batch.fields["identifier"], "answer": said.bool().tolist()}
+        if outcome.loss is not None:
+            columns["right"] = (said == batch.fields["truth"]).tolist()
+            columns |= {name: batch.fields[name] for name in self.needs.optional if name in batch.fields}
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
         names = ("False", "True")
         return [Reply(most_probable(self(passes, batch).logits[0].float().softmax(0), lambda label: names[label]))]
 
     def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
-        """Consistency: the share of sentences that are judged rightly of every pair of images they come with."""
+        """Consistency: the share of sentences that are judged rightly of every pair of images they come with.
+
+        And the accuracy of each type of statement.
+        """
         judged: dict[str, list[bool]] = {}
+        by_type: dict[str, list[bool]] = {}
         for record in records:
-            if record["right"] is not None:
+            if "right" in record:
                 split, group, _, sentence = record["identifier"].rsplit("-", 3)
                 judged.setdefault(f"{split}-{group}-{sentence}", []).append(record["right"])
-        return {"consistency": sum(map(all, judged.values())) / len(judged)} if judged else {}
+            if "statement_type" in record:
+                by_type.setdefault(f"accuracy/{record['statement_type']}", []).append(record["right"])
+        values = {name: sum(hits) / len(hits) for name, hits in sorted(by_type.items())}
+        return values | ({"consistency": sum(map(all, judged.values())) / len(judged)} if judged else {})
 
     def submission(self, records: list[dict[str, Any]]) -> tuple[str, str]:
         """The public scorer's CSV: identifier,True or False."""

@@ -1,0 +1,95 @@
+"""Recall and time of exact and of two-stage ranking beside each other, for a checkpoint with a contrastive head.
+
+`python -m benchmarks.two_stage task_pretrain_emoji data_root=ARROWS datasets=[emoji_compositional] loss_names.itm=1 ...
+load_path=CHECKPOINT`: named configs and keys as run.py takes them. Prints a table; writes it with --json.
+"""
+
+import argparse
+import ast
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import vlc
+from vlc.config import resolve
+from vlc.data.corpus import Corpus
+from vlc.retrieval import Scorer, evaluate
+from vlc.run import build_data, build_module
+from vlc.settings import Settings
+
+DEPTHS = (16, 32, 64, 128)
+SHOWN = ("ir_r1", "ir_r5", "ir_r10", "tr_r1", "tr_r5", "tr_r10")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.two_stage", description=__doc__)
+    parser.add_argument("words", nargs="+", help="named configs, key=value")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--json", type=Path, help="file to write the rows to")
+    arguments = parser.parse_args()
+    settings = Settings.from_config(resolve(*_named(arguments.words), **_values(arguments.words)))
+    data = build_data(settings)
+    module = build_module(settings, data).eval()
+    heads = module.objectives
+    score = heads["irtr" if "irtr" in heads else "itm"].score
+    corpus = Corpus(data.evaluation[arguments.split])
+
+    rows = [_timed("embeddings alone", Scorer(module.encoder, corpus, module.device, itc=heads["itc"]), None)]
+    scorer = Scorer(module.encoder, corpus, module.device, score=score, itc=heads["itc"])
+    rows += [_timed(f"{depth} re-ranked", scorer, depth) for depth in DEPTHS if depth < corpus.num_images]
+    rows.append(_timed("all, exact", scorer, None))
+    _report(rows, corpus, arguments)
+
+
+def _named(words: list[str]) -> list[str]:
+    return [word for word in words if "=" not in word]
+
+
+def _values(words: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {"test_only": True}
+    for word in words:
+        key, separator, value = word.partition("=")
+        if separator:
+            name, _, objective = key.partition(".")
+            parsed = _literal(value)
+            values[name] = values.get(name, {}) | {objective: parsed} if objective else parsed
+    return values
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _timed(name: str, scorer: Scorer, depth: int | None) -> dict[str, Any]:
+    started = time.perf_counter()
+    found = evaluate(scorer, None, rerank_k=depth)
+    seconds = time.perf_counter() - started
+    return {"ranking": name, "seconds": round(seconds, 2)} | {key: round(100 * found[key], 1) for key in SHOWN}
+
+
+def _report(rows: list[dict[str, Any]], corpus: Corpus, arguments: argparse.Namespace) -> None:
+    machine = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {os.cpu_count()} cores"
+    )
+    title = f"{corpus.num_images} images, {corpus.num_texts} texts, {machine}, {torch.get_num_threads()} threads"
+    grid = Table(*rows[0], title=title)
+    for row in rows:
+        grid.add_row(*map(str, row.values()))
+    Console().print(grid)
+    if arguments.json:
+        versions = {"vlc": vlc.__version__, "torch": torch.__version__, "python": platform.python_version()}
+        arguments.json.write_text(json.dumps({"title": title, "versions": versions, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

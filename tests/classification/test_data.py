@@ -1,0 +1,81 @@
+"""Transforms against torchvision's, their flags, and who evaluates what."""
+
+import itertools
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from tests.classification.folders import arguments, write_folder
+from vlc.classification.data import ImageData, eval_transform, seed_everything_drawn_from, train_transform
+from vlc.data.transforms import MEAN, STD, normalize
+
+
+def _picture(width: int = 90, height: int = 70) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("size", "resized"), [(56, 64), (384, 384)], ids=["up to 224", "above"])
+def test_evaluation_sees_what_mae_does(size, resized):
+    """MAE crops the central 224 of 256 pixels, at larger sizes the largest square, and then normalises floats."""
+    published = transforms.Compose(
+        [
+            transforms.Resize(resized, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    found = normalize(eval_transform(size)(_picture())[None])[0]
+    torch.testing.assert_close(found, published(_picture()), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "changed"),
+    [
+        ({}, {"aa": "none"}),
+        ({"aa": "none"}, {"color_jitter": 0.4}),
+        ({"aa": "none", "reprob": 0}, {"reprob": 1}),
+        ({"aa": "none", "reprob": 1}, {"remode": "const"}),
+        ({"aa": "none", "reprob": 1}, {"remode": "rand"}),
+        ({"aa": "none", "reprob": 1}, {"recount": 4}),
+        ({}, {"input_size": 48}),
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_flags_of_the_augmentation_change_what_is_seen(images, given, changed):
+    seen = []
+    for options in (given, given, {**given, **changed}):
+        transform = train_transform(arguments(images, **options))
+        rng = np.random.default_rng(1)
+        batch = []
+        for _ in range(8):
+            seed_everything_drawn_from(rng)
+            batch.append(transform(_picture()))
+        seen.append(torch.stack(batch))
+    assert torch.equal(seen[0], seen[1])
+    assert seen[0].shape != seen[2].shape or not torch.equal(seen[0], seen[2])
+
+
+@pytest.mark.parametrize("dist_eval", [True, False])
+@pytest.mark.parametrize("num_images", [2, 3, 4, 9, 11])
+def test_each_process_evaluates_its_share(tmp_path, num_images, dist_eval):
+    """Together each image once, also where there are fewer batches than processes; all of them without --dist_eval."""
+    root = write_folder(tmp_path, {"train": 8, "val": num_images}, ("one",))
+    more = {"dist_eval": True} if dist_eval else {}
+    data = ImageData(arguments(root, batch_size=2, nb_classes=1, **more), world_size=3)
+    numbers = []
+    for rank in range(3):
+        data.trainer = Namespace(global_rank=rank, world_size=3, strategy=Namespace(root_device=torch.device("cpu")))
+        batches = list(data.val_dataloader().sampler)
+        assert batches, "Lightning refuses a process without batches"
+        assert all(len(batch) <= 2 for batch in batches)
+        numbers.append([key.sample for batch in batches for key in batch])
+    everything = list(range(num_images))
+    if dist_eval and num_images >= 3:
+        assert sorted(itertools.chain(*numbers)) == everything
+    else:
+        assert numbers == [everything] * 3

@@ -1,0 +1,52 @@
+"""Processes that load batches.
+
+They are forked from a server process without threads that has imported what they need. A fork of the training process
+itself may hang for good: a lock that one of its threads (gloo's, a logger's) holds stays locked in the copy (seen in one
+of ten runs of two processes).
+"""
+
+import multiprocessing
+import signal
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from typing import Any
+
+_IMPORTED_ONCE = [
+    "__main__",
+    "vlc.data.dataset",
+    "vlc.data.transforms",
+    "torch.utils.data",
+    "transformers.tokenization_utils_tokenizers",
+]
+
+
+def start_worker_server(*modules: str) -> None:
+    """Begin the server's imports, beside those of this process; otherwise they wait for the first worker.
+
+    modules: what the workers need beyond the usual, which each would import for itself.
+    """
+    if _context(modules).get_start_method() == "forkserver":
+        forkserver.ensure_running()
+
+
+def worker_options(num_workers: int) -> dict[str, Any]:
+    """The options of a DataLoader that concern its processes."""
+    return {
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "multiprocessing_context": _context() if num_workers else None,
+        "worker_init_fn": leave_interrupts_to_the_main_process,
+    }
+
+
+def _context(modules: tuple[str, ...] = ()) -> BaseContext:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*_IMPORTED_ONCE, *modules])
+    return context
+
+
+def leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches all processes of the terminal; the main one still needs batches to finish its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,134 @@
+"""Statements about two scenes of embedded emoji, made from a seed, in the form of NLVR2.
+
+Two pairs of scenes share one scene, on the same side; each statement about them is true of the one pair and false of the
+other, so that the statement alone, or one of its images alone, says nothing. Scenes are divided between the splits as in
+`emoji_scenes`.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from write_arrow.emoji import png
+from write_arrow.emoji_scenes import (
+    NUMBERS,
+    SPLIT_SIZES,
+    Scene,
+    draw,
+    draw_scene,
+    held_out_pairs,
+    plural,
+    sprites,
+    with_article,
+)
+from write_arrow.writer import Table
+
+SCHEMA = pa.schema(
+    {
+        "image_0": pa.binary(),
+        "image_1": pa.binary(),
+        "questions": pa.list_(pa.string()),
+        "answers": pa.list_(pa.string()),
+        "identifiers": pa.list_(pa.string()),
+        "statement_types": pa.list_(pa.string()),
+        "identifier": pa.string(),
+        "objects_0": pa.list_(pa.string()),
+        "objects_1": pa.list_(pa.string()),
+        "split": pa.string(),
+    }
+)
+TWINS = {"train": 5_000, "val": 500, "test": 500, "held_out": 500}  # two pairs of scenes each
+ALIKE = 0.8  # chance that the scenes of a pair show a thing in common: most statements need it
+
+Pair = tuple[Scene, Scene]  # left, right
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    for split, size in TWINS.items():
+        name = split.replace("_", "-")
+        parser.add_argument(f"--num-{name}", type=int, default=2 * size, help=f"pairs in {split} (default: {2 * size})")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all splits (default: 0)")
+
+
+def tables(arguments: Namespace) -> list[Table]:
+    made = []
+    for number, split in enumerate(SPLIT_SIZES):
+        twins = getattr(arguments, f"num_{split}") // 2
+        rng = np.random.default_rng((arguments.seed, 100 + number))
+        made.append(Table(f"emoji_nlvr2_{split}", SCHEMA, _rows(rng, split, twins, arguments.seed), 2 * twins))
+    return made
+
+
+def _rows(rng: np.random.Generator, split: str, twins: int, seed: int) -> Iterator[dict[str, Any]]:
+    held_out, pictures = held_out_pairs(seed), sprites()
+    for number in range(twins):
+        pairs, told = draw_twins(rng, split, held_out, seed)
+        for place, (left, right) in enumerate(pairs):
+            yield {
+                "image_0": png(draw(left, pictures, rng)),
+                "image_1": png(draw(right, pictures, rng)),
+                "questions": [text for _, text, _ in told],
+                "answers": [str(truths[place]) for _, _, truths in told],
+                "identifiers": [f"{split}-{number}-{place}-{sentence}" for sentence in range(len(told))],
+                "statement_types": [kind for kind, _, _ in told],
+                "identifier": f"{split}-{number}-{place}",
+                "objects_0": list(left.cells.values()),
+                "objects_1": list(right.cells.values()),
+                "split": split,
+            }
+
+
+Told = tuple[str, str, tuple[bool, bool]]  # type, statement, whether it is true of each pair
+
+
+def draw_twins(
+    rng: np.random.Generator, split: str, held_out: set[frozenset[str]], seed: int
+) -> tuple[tuple[Pair, Pair], list[Told]]:
+    """Two pairs with a common scene, and a statement of each type that tells them apart (those that can)."""
+    while True:
+        common = draw_scene(rng, split, held_out, seed)
+        one, other = (_second(common, rng, split, held_out, seed) for _ in range(2))
+        pairs = ((common, one), (common, other)) if rng.random() < 0.5 else ((one, common), (other, common))
+        true, also = (dict(statements(pair, nouns)) for pair in pairs for nouns in [_nouns(common, one, other)])
+        telling: dict[str, list[Told]] = {}
+        for (kind, text), truth in true.items():
+            if truth != also[kind, text]:
+                telling.setdefault(kind, []).append((kind, text, (truth, also[kind, text])))
+        if telling:
+            return pairs, [told[rng.integers(len(told))] for told in telling.values()]
+
+
+def _second(common: Scene, rng: np.random.Generator, split: str, held_out: set[frozenset[str]], seed: int) -> Scene:
+    alike = rng.random() < ALIKE
+    while True:
+        scene = draw_scene(rng, split, held_out, seed)
+        if not alike or scene.counts.keys() & common.counts.keys():
+            return scene
+
+
+def _nouns(*scenes: Scene) -> list[str]:
+    return sorted({noun for scene in scenes for noun in scene.counts})
+
+
+def statements(pair: Pair, nouns: list[str]) -> Iterator[tuple[tuple[str, str], bool]]:
+    """All ((type, statement), truth) about a pair that speak of these nouns."""
+    left, right = (scene.counts for scene in pair)
+    for noun in nouns:
+        one = with_article(noun)
+        yield ("both", f"both images show {one}"), bool(left[noun] and right[noun])
+        yield ("only", f"only the left image shows {one}"), bool(left[noun] and not right[noun])
+        yield ("only", f"only the right image shows {one}"), bool(right[noun] and not left[noun])
+        for number in (1, 2, 3, 4):
+            text = (
+                f"there is one {noun} in all" if number == 1 else f"there are {NUMBERS[number]} {plural(noun)} in all"
+            )
+            yield ("count", text), left[noun] + right[noun] == number
+        for other in nouns:
+            text = f"the left image shows {one} and the right {with_article(other)}"
+            yield ("each", text), bool(left[noun] and right[other])
+    yield ("more", "the left image shows more things"), left.total() > right.total()
+    yield ("more", "the right image shows more things"), right.total() > left.total()
+    yield ("more", "both images show as many things"), left.total() == right.total()
