@@ -24,7 +24,7 @@ demo: $(INSTALLED) ## Pre-train, fine-tune and evaluate on the embedded data; wr
 test: $(INSTALLED) ## Style checks and the whole test suite
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 format: $(INSTALLED) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format .

@@ -1,7 +1,37 @@
-"""Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`."""
+"""Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`.
 
-from vlc.config import ex, shown_to_user
+What was trained is used by `python run.py predict|index|search with load_path=CHECKPOINT ...`.
+"""
+
+from vlc.config import ex, given_keys, shown_to_user
 from vlc.data.workers import start_worker_server
+
+
+@ex.command(unobserved=True)
+def predict(_config, _run):
+    """Answer about an image: image=FILE text="..." [image2=FILE]."""
+    with shown_to_user():
+        from vlc.predict import predict
+
+        predict(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def index(_config, _run):
+    """Embed images and texts for searching: index=FOLDER, and datasets=[...] or image_folder=FOLDER."""
+    with shown_to_user():
+        from vlc.search import build_index
+
+        build_index(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def search(_config, _run):
+    """Find images by text or texts by image: index=FOLDER, and query="..." or image=FILE."""
+    with shown_to_user():
+        from vlc.search import search
+
+        search(_config, given_keys(_run))
 
 
 @ex.automain

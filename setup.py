@@ -40,5 +40,5 @@ setup(
         "rich>=13,<16",
         "jinja2>=3.1,<4",
     ],
-    extras_require={"ray": ["ray>=2.9,<3"]},
+    extras_require={"ray": ["ray>=2.9,<3"], "search": ["faiss-cpu>=1.8,<2"]},
 )

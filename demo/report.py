@@ -18,7 +18,7 @@ from vlc.data.dataset import BatchDataset, Key
 from vlc.data.transforms import denormalize
 from vlc.module import VLCModule
 from vlc.objectives.base import Passes
-from vlc.objectives.mae import patch_statistics, patchify, unpatchify
+from vlc.objectives.mae import reconstruction
 from vlc.run import build_data, build_module
 from vlc.settings import Settings
 
@@ -110,18 +110,10 @@ def _reconstructions(module: VLCModule, test: BatchDataset) -> list[dict[str, An
 
 
 def reconstruct(predicted: Tensor, batch, module: VLCModule) -> tuple[Tensor, Tensor]:
-    """Normalised images (B, 3, H, W) with the dropped patches grey, and with them filled in.
-
-    The decoder predicts standardised patches; they are shown with the true patch's mean and deviation, as MAE does.
-    """
-    size = module.encoder.size.patch_size
+    """Normalised images (B, 3, H, W) with the dropped patches grey, and with them filled in."""
     passes = Passes(module.encoder, batch, module.settings.dropped_ratio)
-    dropped = passes.fresh(batch.masked_text.text, batch.images[:, 0]).patches.dropped[..., None].bool()
-    patches = patchify(batch.images[:, 0], size)
-    mean, deviation = patch_statistics(patches)
-    masked = torch.where(dropped, torch.zeros_like(patches), patches)
-    restored = torch.where(dropped, predicted * deviation + mean, patches)
-    return unpatchify(masked, size), unpatchify(restored, size)
+    dropped = passes.fresh(batch.masked_text.text, batch.images[:, 0]).patches.dropped
+    return reconstruction(predicted, batch.images[:, 0], dropped, module.encoder.size.patch_size)
 
 
 def _picture(image: Tensor) -> str:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests import tiny
+from vlc.datamodule import answer_vocabulary
 from vlc.errors import MissingFile, UserError
 from vlc.recipes import loss_weights
 from vlc.run import build_data
@@ -39,8 +40,8 @@ def test_published_splits(arrows, small_vit):
 
 
 def test_answers_are_collected_by_label(arrows, small_vit):
-    data = _data(arrows, small_vit, "task_finetune_vqa_mae_randaug")
-    assert data.answer_vocabulary() == ["yes", "yes", "no"]
+    settings = tiny.settings("task_finetune_vqa_mae_randaug", data_root=str(arrows), vit=small_vit)
+    assert answer_vocabulary(settings.data) == ["yes", "yes", "no"]
 
 
 def test_a_field_that_a_data_set_lacks_is_told_before_training(arrows, small_vit):

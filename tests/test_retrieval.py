@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from tests import golden_models, tiny
 from vlc.checkpoint import load, read
 from vlc.data.batch import Text
 from vlc.data.corpus import Corpus
+from vlc.errors import UserError
 from vlc.recipes import loss_weights
 from vlc.retrieval import Scorer, fold_recalls, rank, recalls
 from vlc.run import build_data, build_module, run
@@ -162,6 +164,47 @@ def test_two_stages_agree_with_the_exact_ranking_where_everything_is_ranked_agai
         others = np.setdiff1d(np.arange(corpus.num_texts), best)
         assert by_image[image, others].max() < by_image[image, best].min(), "the others stand behind"
     assert by_text.shape == exact.shape
+
+
+@pytest.mark.parametrize(
+    ("rows", "head", "left"),
+    [
+        (1, "itc", {"ir": (), "tr": (1,)}),
+        (4, "itc", {"ir": (1,), "tr": (1, 5)}),
+        (4, "irtr", {"ir": (1,), "tr": (1, 5)}),
+    ],
+)
+def test_splits_of_a_few_images_are_ranked(options, tmp_path, rows, head, left):
+    """Cutoffs that no ranking of so few can miss are left out; the checkpoint is selected all the same."""
+    folder = tiny.write_dataset(tmp_path / "few", "coco", rows)
+    few = options | {"data_root": str(folder), "loss_names": loss_weights(**{"itc": 1, head: 1})}
+    metrics = run(tiny.settings(RECIPE, **few, get_recall_metric=True))
+    for way, cutoffs in left.items():
+        found = {int(name.rpartition("_r")[2]) for name in metrics if name.startswith(f"{head}/val/{way}_r")}
+        assert found == set(cutoffs)
+        assert 1 <= metrics[f"{head}/val/{way}_median_rank"] <= rows * tiny.TEXTS
+    assert np.isfinite(metrics["val/the_metric"])
+
+
+def test_one_image_has_no_texts_of_others_to_be_told_from(options, tmp_path):
+    folder = tiny.write_dataset(tmp_path / "few", "coco", 1)
+    with pytest.raises(UserError, match="No texts of other images found for .*: split 'val' has too few"):
+        run(tiny.settings(RECIPE, **(options | {"data_root": str(folder)})))
+
+
+def test_images_without_captions_are_no_candidates(options, tmp_path):
+    folder = tiny.write_dataset(tmp_path / "few", "coco")
+    path = folder / "coco_caption_karpathy_val.arrow"
+    columns = pa.ipc.open_file(str(path)).read_all().to_pydict()
+    columns["caption"][2] = []
+    tiny.write_table(path, columns)
+    corpus = Corpus(build_data(tiny.settings(RECIPE, **(options | {"data_root": str(folder)}))).evaluation["val"])
+    assert (corpus.num_images, corpus.num_texts) == (tiny.ROWS - 1, (tiny.ROWS - 1) * tiny.TEXTS)
+    assert corpus.text_image.max() == tiny.ROWS - 2
+    columns["caption"] = [[] for _ in columns["caption"]]
+    tiny.write_table(path, columns)
+    with pytest.raises(UserError, match=r"split 'val' of datasets=\['coco'\] has no samples"):
+        build_data(tiny.settings(RECIPE, **(options | {"data_root": str(folder)})))
 
 
 def test_embeddings_alone_rank_too(options):

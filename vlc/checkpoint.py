@@ -10,8 +10,8 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,33 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
     report.dropped += [name for name in checkpoint.state if name not in own]
     module.load_state_dict(taken, strict=False)
     return report
+
+
+_ANSWER_HEAD = "objectives.vqa.classifier.3."
+
+
+def with_answers(checkpoint: Checkpoint, answers: Sequence[str], module: nn.Module) -> tuple[Checkpoint, int]:
+    """The checkpoint with its answer head's rows where another vocabulary has them, and how many answers it shares.
+
+    answers: by label of the module, whose own rows stand where the checkpoint does not know the answer. A checkpoint that
+    does not tell its answers, or has these very ones, stays as it is.
+    """
+    theirs, own = list(checkpoint.extras.get("answers") or ()), module.state_dict()
+    names = {f"{_ANSWER_HEAD}weight", f"{_ANSWER_HEAD}bias"} & set(own) & set(checkpoint.state)
+    as_large = all(own[name].shape == checkpoint.state[name].shape for name in names)
+    if not theirs or not names or (theirs == list(answers) and as_large):
+        return checkpoint, len(theirs)
+    known = {answer: label for label, answer in reversed(list(enumerate(theirs))) if answer}
+    pairs = [(label, known[answer]) for label, answer in enumerate(answers) if answer in known]
+    here, there = (
+        torch.tensor(labels, dtype=torch.int64) for labels in (zip(*pairs, strict=True) if pairs else ((), ()))
+    )
+    state = dict(checkpoint.state)
+    for name in names:
+        rows = own[name].clone()
+        rows[here] = state[name][there].to(rows.dtype)
+        state[name] = rows
+    return replace(checkpoint, state=state), len(pairs)
 
 
 # The ranking head of retrieval starts as row 1, "match", of the matching head.

@@ -16,6 +16,7 @@ from vlc.settings import check_keys
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # Sacred 0.8.7 imports it
 
 from sacred import Experiment  # noqa: E402
+from sacred.run import Run  # noqa: E402
 from sacred.utils import SacredError  # noqa: E402
 
 ex = Experiment("VLC", save_git_info=False)
@@ -69,6 +70,7 @@ def config():
     datasets = ["coco", "vg", "sbu", "gcc"]  # their training sets are joined
     dataset_weights = None  # shares of the data sets in training, a number for each; None = all samples of all
     published_splits = False  # validate on the files the published code validated on (test data among them)
+    splits = None  # those that test_only evaluates (None = the test splits), or that index reads (None = all)
     train_transform_keys = ["mae"]  # image pipeline: mae, mae_randaug, mae_test, pixelbert, pixelbert_randaug, shift
     val_transform_keys = ["mae"]
     image_size = 384  # pixels, square; of pixelbert's images the shorter side
@@ -123,6 +125,17 @@ def config():
     fast_dev_run = False  # one batch of everything, nothing written
     val_check_interval = 1.0  # epochs (float) or training batches (int) from one validation to the next
 
+    # predict, index and search: they read a checkpoint (load_path) and what stands here
+    image = None  # file that predict tells of, or that search finds texts for
+    image2 = None  # second image of a statement about two
+    text = None  # what predict is asked, or a list of it; [MASK] stands for words to fill in
+    picture = None  # file for what a reconstructing checkpoint makes of the image
+    index = None  # folder of the index
+    image_folder = None  # index the images below it in place of datasets
+    query = None  # text that search finds images for
+    num_results = 10  # of a search
+    out = None  # JSON file for what predict and search print
+
 
 for name, values in RECIPES.items():
     ex.add_named_config(name, values)
@@ -133,6 +146,12 @@ def reject_unknown_keys(config, command_name, logger):
     with shown_to_user():
         check_keys(config)
     return {}
+
+
+def given_keys(run: Run) -> set[str]:
+    """The keys that a command line states, itself or by its named configs."""
+    named = (RECIPES.get(name, {}) for name in run.meta_info["named_configs"])
+    return set(run.meta_info["config_updates"]).union(*named)
 
 
 def resolve(*named_configs: str, **updates) -> dict:

@@ -1,9 +1,10 @@
 """The data of a run: splits opened and checked at start-up, one loader for training and one for each evaluation split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -13,6 +14,7 @@ from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
 from vlc.data.dataset import BatchDataset, Recipe
 from vlc.data.sampler import EvalSampler, TrainSampler
+from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, TokenHider, load_tokenizer
 from vlc.data.transforms import transform
 from vlc.data.workers import worker_options
@@ -50,14 +52,14 @@ class DataModule(LightningDataModule):
     def __init__(self, settings: DataSettings, needs: Needs, *, num_patches: int, seed: int, test_only: bool):
         super().__init__()
         self.settings, self.needs, self.seed = settings, needs, seed
-        self.num_patches = num_patches
+        self.num_patches, self.test_only = num_patches, test_only
         self.tokenizer = None if settings.image_only else load_tokenizer(settings.tokenizer)
         specs = {name: CATALOG[name] for name in settings.datasets}
         _check_fields(specs, needs)
         if not test_only and not any("train" in spec.tables for spec in specs.values()):
             raise UserError(f"datasets={list(specs)} have no training split: pass test_only=True")
         self.train = None if test_only else self._dataset("train", training=True)
-        wanted = [spec.test if test_only else spec.validated(settings.published_splits) for spec in specs.values()]
+        wanted = [_evaluated(spec, settings, test_only) for spec in specs.values()]
         names = list(dict.fromkeys(name for splits in wanted for name in splits))
         self.evaluation = {name: self._dataset(name) for name in names}
         # The splits that select the checkpoint: all that are validated, or the one that the published code selected by.
@@ -79,6 +81,12 @@ class DataModule(LightningDataModule):
         dataset = BatchDataset(split, sources, self.needs, self._recipe(training), training=training, seed=self.seed)
         if not len(dataset):
             raise UserError(f"split {split!r} of datasets={list(self.settings.datasets)} has no samples")
+        if not self.test_only and not self.needs.fields <= dataset.fields:
+            missing = ", ".join(sorted(self.needs.fields - dataset.fields))
+            raise UserError(
+                f"split {split!r} of datasets={list(self.settings.datasets)} has no {missing}: without labels a split can "
+                "only be tested (test_only=True)"
+            )
         return dataset
 
     def _open(self, name: str, stems: tuple[str, ...]) -> ArrowSplit:
@@ -105,21 +113,6 @@ class DataModule(LightningDataModule):
             draw_false_image=settings.draw_false_image if settings.false_image_source == "dataset" else 0,
             draw_false_text=settings.draw_false_text,
         )
-
-    def answer_vocabulary(self) -> list[str]:
-        """Answers by label, from all labelled splits of the data sets; "" where a label never occurs."""
-        answers: dict[int, str] = {}
-        for name in self.settings.datasets:
-            spec = CATALOG[name]
-            for split, stems in spec.tables.items():
-                if split in spec.unlabelled or "answer_labels" not in spec.fields:
-                    continue
-                paths = self._find(stems, name)
-                table = ArrowSplit(paths, spec, name, {"answers", "answer_labels"}, read_texts=False)
-                labels, texts = (table.column(c) for c in ("answer_labels", "answers"))
-                labels, texts = (pc.list_flatten(pc.list_flatten(column)) for column in (labels, texts))
-                answers |= dict(zip(labels.to_pylist(), texts.to_pylist(), strict=True))
-        return [answers.get(label, "") for label in range(max(answers, default=-1) + 1)]
 
     def train_dataloader(self) -> ResumableLoader:
         trainer = self.trainer
@@ -156,6 +149,50 @@ class DataModule(LightningDataModule):
             "batch_size": None,  # the sampler yields whole batches
             "pin_memory": self.trainer.strategy.root_device.type == "cuda",
         }
+
+
+def _evaluated(spec: DatasetSpec, settings: DataSettings, test_only: bool) -> Collection[str]:
+    """The splits of a data set that are evaluated."""
+    if not test_only:
+        return spec.validated(settings.published_splits)
+    return spec.test if settings.splits is None else [split for split in settings.splits if split in spec.tables]
+
+
+def answer_vocabulary(settings: DataSettings, splits: Collection[str] | None = None) -> list[str]:
+    """Answers by label, from all labelled splits of the data sets, or from those given; "" where a label never occurs.
+
+    Raises UserError where a label stands for several answers.
+    """
+    answers: dict[int, str] = {}
+    for name in settings.datasets:
+        spec = CATALOG[name]
+        for split, stems in spec.tables.items():
+            if split in spec.unlabelled or "answer_labels" not in spec.fields:
+                continue
+            if splits is not None and split not in splits:
+                continue
+            paths = find_tables(settings.data_root, stems, name, spec.writer, settings.data_cache)
+            table = ArrowSplit(paths, spec, name, {"answers", "answer_labels"}, read_texts=False)
+            for label, answer in _labelled_answers(table):
+                if label < 0 or answers.setdefault(label, answer) != answer:
+                    raise UserError(
+                        f"{', '.join(map(str, paths))}: answer label {label} stands for {answer!r}"
+                        + (f", and elsewhere for {answers[label]!r}" if label >= 0 else ", but labels count from 0")
+                        + f". Write the data sets together again: python -m write_arrow {spec.writer} --out FOLDER"
+                    )
+    return [answers.get(label, "") for label in range(max(answers, default=-1) + 1)]
+
+
+def _labelled_answers(table: ArrowSplit) -> list[tuple[int, str]]:
+    """The distinct pairs of label and answer of a table; none where the answers are withheld."""
+    if table.withholds("answer_labels"):
+        return []
+    labels, answers = (
+        pc.list_flatten(pc.list_flatten(table.column(name))) if table.num_rows else pa.array([])
+        for name in ("answer_labels", "answers")
+    )
+    distinct = pa.table({"label": labels, "answer": answers}).group_by(["label", "answer"]).aggregate([])
+    return list(zip(distinct["label"].to_pylist(), distinct["answer"].to_pylist(), strict=True))
 
 
 def _check_fields(specs: dict, needs: Needs) -> None:

@@ -39,8 +39,9 @@ class VLCModule(LightningModule):
     """Encoder and active objectives. loss = sum of weight * objective loss.
 
     optim may be None for a module that is only evaluated. num_images: of an example. answers: the answer vocabulary by
-    label. splits: names of the splits that are evaluated, for which metrics are kept; selecting: those of them that
-    select the checkpoint, by default all. config: written into checkpoints.
+    label; data_answers: that of the data, where it is another. splits: names of the splits that are evaluated, for which
+    metrics are kept; selecting: those of them that select the checkpoint, by default all. config: written into
+    checkpoints.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class VLCModule(LightningModule):
         pad_token_id: int = 0,
         num_images: int = 1,
         answers: tuple[str, ...] = (),
+        data_answers: tuple[str, ...] = (),
         optim: OptimSettings | None = None,
         splits: tuple[str, ...] = (),
         selecting: Collection[str] = (),
@@ -90,6 +92,7 @@ class VLCModule(LightningModule):
             pad_token_id=pad_token_id,
             num_answers=settings.vqav2_label_size,
             answers=answers,
+            data_answers=data_answers,
         )
         self.weights = settings.objectives
         self.objectives = nn.ModuleDict({name: OBJECTIVES[name](options) for name in self.weights})

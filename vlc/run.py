@@ -3,6 +3,7 @@
 import os
 import warnings
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from rich.table import Table
 
 from vlc import checkpoint
 from vlc.callbacks import CorruptImages, FinalValidation, Interruption, NonFiniteLossGuard, Throughput
-from vlc.datamodule import DataModule
+from vlc.data.tokens import vocabulary
+from vlc.datamodule import DataModule, answer_vocabulary
 from vlc.errors import MissingFile, UserError
 from vlc.model.sizes import EncoderSize
 from vlc.module import VLCModule, objective_needs
@@ -74,11 +76,8 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
     checkpoints = [checkpoint.read(path) for path in paths]
     if settings.run.test_only and not settings.run.load_path:
         raise UserError("test_only=True needs load_path=CHECKPOINT")
-    pad_token_id, vocab_size = _vocabulary(settings, data)
-    answers: list[str] = []
-    if "answer_labels" in data.needs.fields:
-        stored = next((c.extras["answers"] for c in reversed(checkpoints) if c.extras.get("answers")), [])
-        answers = stored if settings.run.test_only and stored else data.answer_vocabulary()
+    pad_token_id, vocab_size = vocabulary(data.tokenizer, settings.model.vocab_size)
+    answers, data_answers = _answers(settings, data, checkpoints)
     module = VLCModule(
         settings.model,
         image_size=settings.data.image_size,
@@ -87,6 +86,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         pad_token_id=pad_token_id,
         num_images=data.needs.images,
         answers=tuple(answers),
+        data_answers=tuple(data_answers),
         optim=settings.optim,
         splits=tuple(data.evaluation),
         selecting=data.selecting,
@@ -98,22 +98,36 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
     )
     for loaded in checkpoints:
         complete = settings.run.test_only and loaded is checkpoints[-1]
+        if not settings.run.test_only:
+            loaded, shared = checkpoint.with_answers(loaded, answers, module)
+            if answers and (theirs := loaded.extras.get("answers") or answers) != answers:
+                rank_zero_info(f"{shared} of {len(answers)} answers start from those of the checkpoint ({len(theirs)})")
         rank_zero_info(str(checkpoint.load(module, loaded, complete=complete)))
     return module
 
 
-def _vocabulary(settings: Settings, data: DataModule) -> tuple[int, int]:
-    """Padding id and vocabulary size, from the tokenizer."""
-    wanted = settings.model.vocab_size
-    if data.tokenizer is None:
-        return 0, wanted or 1
-    size = len(data.tokenizer)
-    if wanted is not None and wanted < size:
-        raise UserError(
-            f"vocab_size={wanted} is smaller than the vocabulary of tokenizer={settings.data.tokenizer} ({size}): leave "
-            "vocab_size out (or pass vocab_size=None), it follows"
+def _answers(
+    settings: Settings, data: DataModule, checkpoints: list[checkpoint.Checkpoint]
+) -> tuple[list[str], list[str]]:
+    """The answer vocabulary, and that of the data where it is another.
+
+    Training has that of the data. A test has the checkpoint's, and translates the labels of the data.
+    """
+    if "answer_labels" not in data.needs.fields:
+        return [], []
+    stored = next((list(c.extras["answers"]) for c in reversed(checkpoints) if c.extras.get("answers")), [])
+    if not settings.run.test_only or not stored:
+        return answer_vocabulary(settings.data), []
+    tested = answer_vocabulary(settings.data, data.evaluation)
+    if all(answer in ("", own) for answer, own in zip_longest(tested, stored[: len(tested)], fillvalue=None)):
+        return stored, []
+    distinct = {answer for answer in tested if answer}
+    if unknown := distinct - set(stored):
+        rank_zero_warn(
+            f"The checkpoint does not know {len(unknown)} of the {len(distinct)} answers of the tested data "
+            f"({min(unknown)!r} among them), and cannot give them"
         )
-    return data.tokenizer.pad_token_id, wanted or size
+    return stored, tested
 
 
 def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:

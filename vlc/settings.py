@@ -27,6 +27,7 @@ class DataSettings:
     datasets: tuple[str, ...]
     dataset_weights: tuple[float, ...] | None
     published_splits: bool
+    splits: tuple[str, ...] | None
     train_transform_keys: tuple[str, ...]
     val_transform_keys: tuple[str, ...]
     image_size: int
@@ -122,7 +123,28 @@ class RunSettings:
     precision: int | str
 
 
-_GROUPS = {"data": DataSettings, "model": ModelSettings, "optim": OptimSettings, "run": RunSettings}
+@dataclass(frozen=True)
+class UseSettings:
+    """What predict, index and search are given, and where their results go."""
+
+    image: str | None
+    image2: str | None
+    text: str | tuple[str, ...] | None
+    picture: str | None
+    index: str | None
+    image_folder: str | None
+    query: str | None
+    num_results: int
+    out: str | None
+
+
+_GROUPS = {
+    "data": DataSettings,
+    "model": ModelSettings,
+    "optim": OptimSettings,
+    "run": RunSettings,
+    "use": UseSettings,
+}
 
 
 @dataclass(frozen=True)
@@ -133,6 +155,7 @@ class Settings:
     model: ModelSettings
     optim: OptimSettings
     run: RunSettings
+    use: UseSettings
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
@@ -174,7 +197,12 @@ def _frozen(value: Any, kind: Any) -> Any:
 
     A list of names may come without the quotes that a shell takes away: [coco, vg].
     """
-    if kind == tuple[str, ...] and isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+    if (
+        kind in (tuple[str, ...], tuple[str, ...] | None)
+        and isinstance(value, str)
+        and value.startswith("[")
+        and value.endswith("]")
+    ):
         return tuple(name.strip(" '\"") for name in value[1:-1].split(","))
     if isinstance(value, Mapping):
         return dict(value)
@@ -256,6 +284,7 @@ def _check_numbers(settings: Settings) -> None:
         "draw_false_image": (data.draw_false_image, 0),
         "draw_false_text": (data.draw_false_text, 0),
         "num_nodes": (run.num_nodes, 1),
+        "num_results": (settings.use.num_results, 1),
     }
     for key, (value, lowest) in at_least.items():
         _require(value >= lowest, key, value, f"{lowest} or more")
@@ -285,6 +314,11 @@ def _check_data(data: DataSettings) -> None:
     weights = data.dataset_weights
     valid = weights is None or (len(weights) == len(data.datasets) and all(weight > 0 for weight in weights))
     _require(valid, "dataset_weights", weights, f"a number above 0 for each of datasets={list(data.datasets)}, or None")
+    known = dict.fromkeys(split for name in data.datasets for split in CATALOG[name].tables)
+    valid = data.splits is None or (bool(data.splits) and set(data.splits) <= set(known))
+    _require(
+        valid, "splits", data.splits, f"names out of {', '.join(known)}, which datasets={list(data.datasets)} have"
+    )
     for key in ("train_transform_keys", "val_transform_keys"):
         names = getattr(data, key)
         _require(
@@ -366,11 +400,16 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
     bool: (lambda value: isinstance(value, bool), "True or False"),
     str: (lambda value: isinstance(value, str), "a text"),
     str | None: (lambda value: value is None or isinstance(value, str), "a text, or None"),
+    str | tuple[str, ...] | None: (
+        lambda value: value is None or isinstance(value, str) or _are_texts(value),
+        "a text, or a list of texts",
+    ),
     tuple[float, ...] | None: (
         lambda value: value is None or (isinstance(value, tuple) and all(map(_is_number, value))),
         "a list of numbers, or None",
     ),
     tuple[str, ...]: (_are_texts, "a list of names, as in ['mae']"),
+    tuple[str, ...] | None: (lambda value: value is None or _are_texts(value), "a list of names, or None"),
 }
 
 

@@ -201,7 +201,12 @@ class ArrowSplit:
 
     def table_and_row(self, where: Location) -> tuple[str, int]:
         """File stem and row number in that file, for messages."""
-        return self._files[where.batch].stem, self._first_rows[where.batch] + where.row
+        file, row = self.file_and_row(where)
+        return file.stem, row
+
+    def file_and_row(self, where: Location) -> tuple[Path, int]:
+        """The file, and the number of the row in it."""
+        return self._files[where.batch], self._first_rows[where.batch] + where.row
 
     def image(self, where: Location, column: str) -> pa.Buffer:
         """Encoded bytes of an image, a view into the file. (A scalar's buffer would be a copy.)"""
@@ -230,6 +235,13 @@ class ArrowSplit:
         """Whether every file has the column of a catalogue field."""
         column = self.spec.fields.get(name)
         return column is not None and all(column.name in batch.schema.names for batch in self._batches)
+
+    def withholds(self, name: str) -> bool:
+        """Whether a catalogue field of the texts is empty throughout, as in test sets whose annotations are kept back."""
+        column = self.spec.fields[name]
+        if not column.per_text or not len(self) or not self.provides(name):
+            return False
+        return sum(len(chunk.flatten()) for chunk in self.column(column.name).chunks) == 0
 
     def field(self, where: Location, name: str):
         """Value of a catalogue field for this sample, as a Python object."""

@@ -73,9 +73,12 @@ class BatchDataset(Dataset):
         self.name, self.sources, self.needs, self.recipe = name, sources, needs, recipe
         self.training, self.seed = training, seed
         self._starts = np.cumsum([0] + [len(source) for source in sources])
-        labelled = not any(name in source.spec.unlabelled for source in sources)
+        labelled = [name not in source.spec.unlabelled and not _withholds(source, needs) for source in sources]
+        if any(labelled) and not all(labelled):
+            without = ", ".join(source.dataset for source, has in zip(sources, labelled, strict=True) if not has)
+            raise UserError(f"split {name!r} of {without} has no labels, that of the others has: use one at a time")
         provided = {name for name in needs.optional if all(source.provides(name) for source in sources)}
-        self.fields = needs.ids | (needs.fields | provided if labelled else set())
+        self.fields = needs.ids | (needs.fields | provided if all(labelled) else set())
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -225,6 +228,11 @@ def stack_images(*parts: list[list[Tensor]]) -> list[tuple[Tensor, Sizes | None]
             place[:, : image.shape[1], : image.shape[2]] = image
         stacked.append((images, Sizes(pixels, largest)))
     return stacked
+
+
+def _withholds(source: ArrowSplit, needs: Needs) -> bool:
+    """Whether a source has none of the supervision that is needed."""
+    return bool(needs.fields) and all(source.withholds(name) for name in needs.fields)
 
 
 def _shows(source: ArrowSplit, where: Location, sample: _Sample) -> bool:

@@ -33,6 +33,19 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def vocabulary(tokenizer: PreTrainedTokenizerFast | None, wanted: int | None) -> tuple[int, int]:
+    """Padding id and vocabulary size: the tokenizer's, or the larger one that is wanted."""
+    if tokenizer is None:
+        return 0, wanted or 1
+    size = len(tokenizer)
+    if wanted is not None and wanted < size:
+        raise UserError(
+            f"vocab_size={wanted} is smaller than the vocabulary of tokenizer={tokenizer.name_or_path} ({size}): leave "
+            "vocab_size out (or pass vocab_size=None), it follows"
+        )
+    return tokenizer.pad_token_id, wanted or size
+
+
 @dataclass(frozen=True)
 class Tokens:
     """One tokenised text: ids with [CLS] and [SEP]; words: number of the word of each token, -1 for special tokens."""

@@ -103,8 +103,20 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """What a head says of one example. answers: (answer, value), the best first; unit: what the values are."""
+
+    answers: list[tuple[str, float]]
+    unit: str = "probability"
+    about: str = ""
+
+
+@dataclass(frozen=True)
 class HeadOptions:
-    """What heads are built from. answers: the answer vocabulary by label, "" where unknown."""
+    """What heads are built from.
+
+    answers: the answer vocabulary by label, "" where unknown; data_answers: that of the data, where its labels are others.
+    """
 
     width: int
     vocab_size: int
@@ -115,6 +127,7 @@ class HeadOptions:
     pad_token_id: int = 0
     num_answers: int = 0
     answers: tuple[str, ...] = ()
+    data_answers: tuple[str, ...] = ()
 
 
 class Objective(nn.Module):
@@ -147,6 +160,13 @@ class Objective(nn.Module):
         """Further metrics of a whole split, from its records."""
         return {}
 
+    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
+        """What the head says of a batch of one example without supervision; default: nothing.
+
+        word: what a token id stands for.
+        """
+        return []
+
     def submission(self, records: list[dict[str, Any]]) -> tuple[str, str]:
         """The records as the task's evaluation server or scorer takes them: kind of file, and its content."""
         return "json", to_json(records)
@@ -154,6 +174,12 @@ class Objective(nn.Module):
 
 def to_json(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, indent=1)
+
+
+def most_probable(probabilities: Tensor, name: Callable[[int], str], count: int = 5) -> list[tuple[str, float]]:
+    """The names of the `count` highest of (C,) probabilities, with these."""
+    values, labels = probabilities.float().topk(min(count, len(probabilities)))
+    return [(name(label), value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
 
 
 def mean_ratio(mean: Tensor, count: int) -> Ratio:

@@ -1,5 +1,7 @@
 """Image/text retrieval: an image ranks its own text above others (Kim et al. 2021, ViLT)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from vlc.data.batch import Batch, Needs, Text
 from vlc.model.embed import init_bert_weights
 from vlc.model.encoder import Encoder, ImageTokens
-from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, accuracy, mean_ratio
+from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Reply, accuracy, mean_ratio
 
 
 def stacked_texts(first: Text, second: Text, pad_token_id: int) -> Text:
@@ -49,6 +51,9 @@ class IRTR(Objective):
     def score(self, pooled: Tensor) -> Tensor:
         """Pooled features (N, D) of text-image pairs -> scores (N,), higher = better match."""
         return self.rank_output(pooled)[:, 0]
+
+    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
+        return [Reply([("ranks", self.score(passes().pooled).item())], "score")]
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         text = interleave(batch.text, batch.false_text, self.options.pad_token_id)

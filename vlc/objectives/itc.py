@@ -5,6 +5,7 @@ re-rank only the best of them.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -15,7 +16,7 @@ from vlc.data.batch import Batch, Needs, Text
 from vlc.distributed import gather_features
 from vlc.model.embed import init_bert_weights
 from vlc.model.encoder import Encoder, ImageTokens
-from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, accuracy, mean_ratio
+from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Reply, accuracy, mean_ratio
 from vlc.objectives.irtr import stacked_texts
 
 MAX_SCALE = 100.0  # of the similarities, as in CLIP
@@ -48,6 +49,11 @@ class ITC(Objective):
         return F.normalize(
             self.text_projection(encoder.fuse_pooled(encoder.embed_text(text.ids), text.mask, None)), dim=-1
         )
+
+    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
+        encoder = passes.encoder
+        image = self.embed_images(encoder, encoder.embed_images(batch.images[:, 0], sizes=batch.sizes_of(0)))
+        return [Reply([("near", (image @ self.embed_texts(encoder, batch.text).T).item())], "cosine similarity")]
 
     @property
     def scale(self) -> Tensor:

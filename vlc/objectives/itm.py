@@ -1,12 +1,14 @@
 """Image-text matching, with word-patch alignment beside it."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlc.data.batch import Batch, Needs, Sizes
 from vlc.model.embed import init_bert_weights
-from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, View, accuracy, mean_ratio
+from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Reply, View, accuracy, mean_ratio
 from vlc.objectives.wpa import inner_words, transport_distance
 
 _DRAW = View(draw=1)  # its own patch noise: the masked-language pass uses row 0
@@ -39,6 +41,9 @@ class ITM(Objective):
         """Pooled features (N, D) of text-image pairs -> log odds (N,) of a match, for ranking without fine-tuning."""
         logits = self.fc(pooled)
         return logits[:, 1] - logits[:, 0]
+
+    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
+        return [Reply([("match", self.score(passes().pooled).float().sigmoid().item())])]
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         labels, images = self._pairs(batch)

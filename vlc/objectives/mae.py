@@ -41,6 +41,18 @@ def reconstruction_loss(predicted: Tensor, patches: Tensor, dropped: Tensor, nor
     return (error * dropped).sum() / dropped.sum()
 
 
+def reconstruction(predicted: Tensor, images: Tensor, dropped: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
+    """Normalised images (B, 3, H, W) with the dropped patches (B, P) grey, and with them filled in.
+
+    The decoder predicts standardised patches; they are shown with the true patch's mean and deviation, as MAE does.
+    """
+    patches, hidden = patchify(images, patch_size), dropped[..., None].bool()
+    mean, deviation = patch_statistics(patches)
+    masked = torch.where(hidden, torch.zeros_like(patches), patches)
+    restored = torch.where(hidden, predicted * deviation + mean, patches)
+    return unpatchify(masked, patch_size), unpatchify(restored, patch_size)
+
+
 class MAE(Objective):
     """Owns the decoder: kept patches and mask tokens through a small ViT -> pixels (B, P, patch_size ** 2 * 3)."""
 

@@ -1,12 +1,24 @@
 """Masked language modelling: hidden tokens are read off the other tokens and the image (Devlin et al. 2019)."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import nn
 from transformers.models.bert.modeling_bert import BertConfig, BertPredictionHeadTransform
 
 from vlc.data.batch import Batch, Needs
 from vlc.model.embed import init_bert_weights
-from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, View, accuracy, mean_ratio
+from vlc.objectives.base import (
+    HeadOptions,
+    Objective,
+    Outcome,
+    Passes,
+    Reply,
+    View,
+    accuracy,
+    mean_ratio,
+    most_probable,
+)
 
 
 class MLM(Objective):
@@ -22,6 +34,13 @@ class MLM(Objective):
         self.transform = BertPredictionHeadTransform(BertConfig(hidden_size=options.width, num_attention_heads=1))
         self.decoder = nn.Linear(options.width, options.vocab_size)
         self.apply(init_bert_weights)
+
+    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
+        """The words for each hidden token; nothing where none is hidden."""
+        if batch.masked_text is None:
+            return []
+        rows = self(passes, batch).logits.float().softmax(1)
+        return [Reply(most_probable(row, word), about=f"[MASK] {number}") for number, row in enumerate(rows, 1)]
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         hidden = batch.masked_text

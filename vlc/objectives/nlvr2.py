@@ -2,13 +2,25 @@
 
 import csv
 import io
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from vlc.data.batch import Batch, Needs
-from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, View, accuracy, classifier, mean_ratio
+from vlc.objectives.base import (
+    HeadOptions,
+    Objective,
+    Outcome,
+    Passes,
+    Reply,
+    View,
+    accuracy,
+    classifier,
+    mean_ratio,
+    most_probable,
+)
 
 
 class NLVR2(Objective):
@@ -45,6 +57,10 @@ class NLVR2(Objective):
             columns["right"] = (said == batch.fields["truth"]).tolist()
             columns |= {name: batch.fields[name] for name in self.needs.optional if name in batch.fields}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
+        names = ("False", "True")
+        return [Reply(most_probable(self(passes, batch).logits[0].float().softmax(0), lambda label: names[label]))]
 
     def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
         """Consistency: the share of sentences that are judged rightly of every pair of images they come with.

@@ -1,5 +1,6 @@
 """Visual question answering as classification over a fixed answer vocabulary, with soft targets (VQA v2)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,7 +9,20 @@ from torch import Tensor
 
 from vlc.data.batch import Batch, Needs
 from vlc.errors import UserError
-from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Ratio, classifier, mean_ratio, to_json
+from vlc.objectives.base import (
+    HeadOptions,
+    Objective,
+    Outcome,
+    Passes,
+    Ratio,
+    Reply,
+    classifier,
+    mean_ratio,
+    most_probable,
+    to_json,
+)
+
+_UNKNOWN = -1  # label of an answer that the head does not know
 
 
 def soft_targets(labels: Tensor, scores: Tensor, num_answers: int) -> Tensor:
@@ -41,15 +55,26 @@ class VQA(Objective):
                 f"The data have {len(options.answers)} answers, vqav2_label_size={options.num_answers} is too small: "
                 f"pass vqav2_label_size={len(options.answers)}"
             )
+        own = {answer: label for label, answer in reversed(list(enumerate(options.answers))) if answer}
+        labels = [own.get(answer, _UNKNOWN) for answer in options.data_answers]
+        self.register_buffer("own_labels", torch.tensor(labels) if labels else None, persistent=False)
         self.classifier = classifier(options.width, 2 * options.width, options.num_answers)
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         logits = self.classifier(passes.pooled())
         if "answer_labels" not in batch.fields:
             return Outcome(None, {}, logits)
-        targets = soft_targets(batch.fields["answer_labels"], batch.fields["answer_scores"], logits.shape[1])
+        targets = self._targets(batch)
         loss = F.binary_cross_entropy_with_logits(logits.float(), targets) * targets.shape[1]
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "score": vqa_score(logits, targets)}, logits)
+
+    def _targets(self, batch: Batch) -> Tensor:
+        """Dense targets (B, answers) by the head's own labels; answers that it does not know have none."""
+        labels, scores = batch.fields["answer_labels"], batch.fields["answer_scores"]
+        if self.own_labels is not None:
+            labels = self.own_labels[labels]
+            labels, scores = labels.clamp(min=0), scores.masked_fill(labels == _UNKNOWN, 0)
+        return soft_targets(labels, scores, self.options.num_answers)
 
     def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
         """question_id and answer; on labelled splits the score and, where the data have them, question and answer type."""
@@ -59,16 +84,17 @@ class VQA(Objective):
             "answer": [self._answer(label) for label in best.tolist()],
         }
         if outcome.loss is not None:
-            targets = soft_targets(
-                batch.fields["answer_labels"], batch.fields["answer_scores"], outcome.logits.shape[1]
-            )
-            columns["score"] = targets.gather(1, best[:, None])[:, 0].tolist()
+            columns["score"] = self._targets(batch).gather(1, best[:, None])[:, 0].tolist()
         columns |= {name: batch.fields[name] for name in ("question_type", "answer_type") if name in batch.fields}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def _answer(self, label: int) -> str:
         known = label < len(self.options.answers) and self.options.answers[label]
         return known or "unknown"
+
+    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
+        """The most probable answers; each has a probability of its own, as it was trained."""
+        return [Reply(most_probable(self(passes, batch).logits[0].float().sigmoid(), self._answer))]
 
     def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
         """Mean score of each question type, and of each answer type under score/answers/."""

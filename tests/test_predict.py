@@ -1,0 +1,202 @@
+"""predict: what every head says of an image and a text, and how it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests import tiny
+from vlc import checkpoint
+from vlc.config import resolve
+from vlc.data.dataset import Key
+from vlc.errors import MissingFile, UserError
+from vlc.predict import predict
+from vlc.pretrained import open_pretrained
+from vlc.recipes import loss_weights
+from vlc.run import build_data, build_module, run
+
+VIT = "mae_vit_tiny_patch16"
+TRAINED = {
+    "captions": (
+        "task_finetune_irtr_coco_mae_randaug",
+        {"loss_names": loss_weights(mlm=1, mae=1, itm=1, irtr=1, itc=1)},
+    ),
+    "vqa": ("task_finetune_vqa_mae_randaug", {"vqav2_label_size": 3}),
+    "nlvr2": ("task_finetune_nlvr2_mae_randaug", {}),
+}
+TRAINED["captions"][1].update(is_pretrain=True, draw_false_image=1, draw_false_text=2, mlm_prob=0.5)
+
+
+@pytest.fixture(scope="module")
+def trained(arrows, tmp_path_factory) -> dict[str, str]:
+    """A checkpoint with the heads of captions, one with that of questions, one with that of pairs."""
+    folder = tmp_path_factory.mktemp("trained")
+    paths = {}
+    for name, (recipe, values) in TRAINED.items():
+        options = {"data_root": str(arrows), "log_dir": str(folder / name), "vit": VIT, **values}
+        paths[name] = f"{run(tiny.settings(recipe, **options))['log_dir']}/checkpoints/last.ckpt"
+    return paths
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> list[str]:
+    """Two images, without loss."""
+    folder = tmp_path_factory.mktemp("files")
+    for number in (0, 1):
+        (folder / f"{number}.png").write_bytes(tiny.image_bytes(number, kind="PNG"))
+    return [str(folder / "0.png"), str(folder / "1.png")]
+
+
+def _ask(path: str, **values) -> list[dict]:
+    values = {"num_gpus": 0, "load_path": path, **values}
+    return predict(resolve(**values), set(values))
+
+
+def test_every_head_of_captions_replies(trained, files):
+    records = _ask(trained["captions"], image=files[0], text=["a [MASK] of [MASK]", "a dog"])
+    said = [(record["task"], record["about"], record["text"]) for record in records]
+    masked = "a [MASK] of [MASK]"
+    assert sorted(said) == sorted(
+        [("mlm", "[MASK] 1", masked), ("mlm", "[MASK] 2", masked)]
+        + [(task, "", text) for task in ("itm", "irtr", "itc") for text in (masked, "a dog")]
+    )
+    for record in records:
+        values = [value for _, value in record["answers"]]
+        assert values == sorted(values, reverse=True)
+        assert len(values) == (5 if record["task"] == "mlm" else 1)
+        assert record["unit"] != "probability" or 0 < sum(values) <= 1
+
+
+def test_a_question_gets_the_answers_that_testing_gives(trained, arrows, tmp_path):
+    """The image and text of a sample of the data, once through the loader and once by hand."""
+    recipe, values = TRAINED["vqa"]
+    settings = tiny.settings(recipe, data_root=str(arrows), vit=VIT, test_only=True, load_path=trained["vqa"], **values)
+    data = build_data(settings)
+    module = build_module(settings, data).eval()
+    test = data.evaluation["test"]
+    source, where = test.locate(3)
+    file = tmp_path / "asked.jpg"
+    file.write_bytes(source.image(where, "image").to_pybytes())
+    (record,) = _ask(trained["vqa"], image=str(file), text=source.text(where))
+    with torch.no_grad():
+        batch = module.on_after_batch_transfer(test[[Key(0, 3)]], 0)
+        probabilities = module.outcomes(batch)["vqa"].logits[0].sigmoid()
+    assert [value for _, value in record["answers"]] == pytest.approx(probabilities.sort(descending=True)[0].tolist())
+    assert record["answers"][0][0] == ("yes", "yes", "no")[probabilities.argmax()]
+
+
+def test_two_images(trained, files):
+    (record,) = _ask(trained["nlvr2"], image=files[0], image2=files[1], text="two dogs")
+    assert {answer for answer, _ in record["answers"]} == {"True", "False"}
+    assert sum(value for _, value in record["answers"]) == pytest.approx(1)
+    (swapped,) = _ask(trained["nlvr2"], image=files[1], image2=files[0], text="two dogs")
+    assert swapped["answers"] != record["answers"]
+
+
+def test_a_reconstruction_keeps_what_was_seen(trained, files, tmp_path):
+    out = tmp_path / "made" / "picture.png"
+    assert _ask(trained["captions"], image=files[0], picture=str(out)) == []
+    with Image.open(out) as picture:
+        assert picture.size == (3 * 32, 32)
+        pixels = torch.from_numpy(np.array(picture)).view(32, 3, 32, 3).transpose(0, 1)  # three pictures
+    patches = pixels.view(3, 2, 16, 2, 16, 3)
+    seen = [(row, column) for row in (0, 1) for column in (0, 1) if (patches[0] == patches[1])[row, :, column].all()]
+    assert len(seen) == 1, "of four patches, three quarters are dropped"
+    (row, column) = seen[0]
+    assert torch.equal(patches[2, row, :, column], patches[0, row, :, column])
+    assert not torch.equal(patches[2], patches[0])
+
+
+def test_loss_names_choose_among_the_heads(trained, files):
+    (record,) = _ask(trained["captions"], image=files[0], text="a dog", loss_names=loss_weights(itm=1))
+    assert record["task"] == "itm"
+
+
+def test_a_file_of_results(trained, files, tmp_path):
+    records = _ask(trained["vqa"], image=files[0], text="what", out=str(tmp_path / "out.json"))
+    assert json.loads((tmp_path / "out.json").read_text())[0]["answers"] == [list(a) for a in records[0]["answers"]]
+
+
+def test_a_published_file_is_told_what_it_is_by_the_configuration(trained, files, arrows, tmp_path):
+    """The published layout holds no configuration and no answers."""
+    saved = tmp_path / "released.ckpt"
+    checkpoint.export(checkpoint.read(trained["vqa"]), saved, "vlc_release")
+    content = torch.load(saved, weights_only=True)
+    del content["vlc"]
+    torch.save(content, saved)
+    asked = {"image": files[0], "text": "what is it", "vit": VIT, "image_size": 32, "tokenizer": "emoji"}
+    asked |= {"vocab_size": None, "max_text_len": 16, "vqav2_label_size": 3}
+    with pytest.raises(UserError, match=r"does not tell the answers that its labels stand for: pass data_root="):
+        _ask(str(saved), **asked)
+    told = _ask(str(saved), **asked, data_root=str(arrows), datasets=["vqa"])
+    assert told == _ask(trained["vqa"], image=files[0], text="what is it")
+    with pytest.raises(UserError, match=r"lacks .* Check vit"):
+        _ask(str(saved), **(asked | {"vit": "mae_vit_base_patch16"}), data_root=str(arrows), datasets=["vqa"])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("vqa", {"text": "what"}, "image=FILE is missing"),
+        ("vqa", {"image": 0}, "There is nothing to answer"),
+        ("vqa", {"image": 0, "image2": 1, "text": "what"}, "heads vqa, which take one image"),
+        ("nlvr2", {"image": 0, "text": "what"}, "heads nlvr2, which take a second image"),
+        ("vqa", {"image": 0, "picture": "x.png"}, "has no mae head"),
+        ("vqa", {"image": 0, "text": 3}, "text=3 is not valid: expected a text, or a list"),
+        ("", {"image": 0, "text": "what"}, "load_path=CHECKPOINT is missing"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(trained, files, name, values, message):
+    values = {key: files[value] if key.startswith("image") else value for key, value in values.items()}
+    with pytest.raises(UserError, match=message):
+        _ask(trained.get(name, ""), **values)
+
+
+def test_a_text_without_a_word_to_fill_in(trained, files):
+    chosen = {"loss_names": loss_weights(mlm=1)}
+    with pytest.raises(UserError, match=r"heads mlm, which say nothing of this text: pass .*\[MASK\]"):
+        _ask(trained["captions"], image=files[0], text="a dog", **chosen)
+
+
+def test_bad_images_are_named(trained, files, tmp_path):
+    with pytest.raises(MissingFile, match=r"Image nowhere\.png does not exist"):
+        _ask(trained["vqa"], image="nowhere.png", text="what")
+    (tmp_path / "bad.jpg").write_bytes(tiny.image_bytes()[:100])
+    with pytest.raises(UserError, match=r"bad\.jpg cannot be decoded"):
+        _ask(trained["vqa"], image=str(tmp_path / "bad.jpg"), text="what")
+
+
+def test_without_a_head_nothing_is_answered(trained, files, tmp_path):
+    found = checkpoint.read(trained["vqa"])
+    bare = {name: value for name, value in found.state.items() if not name.startswith("objectives.")}
+    torch.save({"state_dict": bare, "vlc": found.extras}, tmp_path / "bare.ckpt")
+    with pytest.raises(UserError, match="has no head for any of"):
+        _ask(str(tmp_path / "bare.ckpt"), image=files[0], text="what")
+
+
+def test_checkpoints_of_before_a_key_existed_open(trained, files, tmp_path):
+    content = torch.load(trained["vqa"], weights_only=True)
+    del content["vlc"]["config"]["wpa_weight"], content["vlc"]["config"]["num_results"]
+    content["vlc"]["config"]["forgotten"] = 1
+    torch.save(content, tmp_path / "old.ckpt")
+    assert (
+        open_pretrained(resolve(load_path=str(tmp_path / "old.ckpt"), num_gpus=0), {"load_path"}).device.type == "cpu"
+    )
+
+
+def test_the_command_line(trained, files):
+    words = ["predict", "with", f"load_path={trained['vqa']}", f"image={files[0]}", "text=what is it", "num_gpus=0"]
+    done = subprocess.run([sys.executable, "run.py", *words], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "what is it" in done.stdout
+    assert "yes" in done.stdout
+    words[2] = f"load_path={Path(trained['vqa']).with_name('none.ckpt')}"
+    done = subprocess.run([sys.executable, "run.py", *words], capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0
+    assert "none.ckpt does not exist" in done.stderr
+    assert "Traceback" not in done.stderr

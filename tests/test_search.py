@@ -1,0 +1,225 @@
+"""index and search: what is found is what comparing everything finds, and where it lies is told."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from tests import tiny
+from vlc.config import resolve
+from vlc.data.corpus import Corpus
+from vlc.errors import MissingFile, UserError
+from vlc.predict import predict
+from vlc.recipes import loss_weights
+from vlc.retrieval import Scorer
+from vlc.run import build_data, build_module, run
+from vlc.search import build_index, search
+
+VIT = "mae_vit_tiny_patch16"
+CAPTIONS = "task_finetune_irtr_coco_mae_randaug"
+TEST = "coco_caption_karpathy_test.arrow"
+
+
+def _train(arrows: Path, folder: Path, **losses: float) -> str:
+    options = {"data_root": str(arrows), "log_dir": str(folder), "vit": VIT, "draw_false_text": 2}
+    metrics = run(tiny.settings(CAPTIONS, **options, loss_names=loss_weights(**losses)))
+    return f"{metrics['log_dir']}/checkpoints/last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def trained(arrows, tmp_path_factory) -> str:
+    return _train(arrows, tmp_path_factory.mktemp("trained"), irtr=1, itc=1)
+
+
+@pytest.fixture(scope="module")
+def index(trained, arrows, tmp_path_factory) -> str:
+    """The test split's images and texts."""
+    folder = str(tmp_path_factory.mktemp("index") / "coco")
+    assert _index(trained, arrows, folder) == {"images": tiny.ROWS, "texts": tiny.ROWS * tiny.TEXTS}
+    return folder
+
+
+def _index(checkpoint: str, arrows: Path | str, folder: str, **values) -> dict[str, int]:
+    values = {"data_root": str(arrows), "datasets": ["coco"], "splits": ["test"], **values}
+    values |= {"num_gpus": 0, "num_workers": 0, "per_gpu_batchsize": 4, "load_path": checkpoint, "index": folder}
+    return build_index(resolve(**values), set(values))
+
+
+def _search(checkpoint: str, folder: str, **values) -> list[dict]:
+    values = {"num_gpus": 0, "load_path": checkpoint, "index": folder, **values}
+    return search(resolve(**values), set(values))
+
+
+@pytest.fixture(scope="module")
+def scorer(trained, arrows) -> Scorer:
+    """What evaluation makes of the same split."""
+    options = {"data_root": str(arrows), "vit": VIT, "draw_false_text": 2, "test_only": True, "load_path": trained}
+    settings = tiny.settings(CAPTIONS, **options, loss_names=loss_weights(irtr=1, itc=1))
+    data = build_data(settings)
+    module = build_module(settings, data).eval()
+    heads = {"score": module.objectives["irtr"].score, "itc": module.objectives["itc"]}
+    return Scorer(module.encoder, Corpus(data.evaluation["test"]), torch.device("cpu"), **heads)
+
+
+def _texts(arrows: Path) -> list[list[str]]:
+    return pa.ipc.open_file(str(arrows / TEST)).read_all()["caption"].to_pylist()
+
+
+@pytest.mark.parametrize("rerank_k", [None, 128])
+def test_a_text_finds_the_images_that_evaluation_ranks_first(trained, arrows, index, scorer, rerank_k):
+    texts = _texts(arrows)
+    expected = (scorer.similarities() if rerank_k is None else scorer.exact())[:, 3]  # of text 1 of row 1
+    found = _search(trained, index, query=texts[1][1], num_results=4, rerank_k=rerank_k)
+    assert [result["row"] for result in found] == np.argsort(-expected)[:4].tolist()
+    np.testing.assert_allclose([result["score"] for result in found], np.sort(expected)[::-1][:4], atol=1e-5)
+    for result in found:
+        assert (result["source"], result["dataset"]) == (str((arrows / TEST).resolve()), "coco")
+        assert result["text"] == texts[result["row"]][0]
+
+
+@pytest.mark.parametrize("rerank_k", [None, 128])
+def test_an_image_finds_the_texts_that_evaluation_ranks_first(trained, arrows, index, scorer, tmp_path, rerank_k):
+    table = pa.ipc.open_file(str(arrows / TEST)).read_all()
+    (tmp_path / "image.jpg").write_bytes(table["image"][2].as_py())
+    expected = (scorer.similarities() if rerank_k is None else scorer.exact())[2]
+    found = _search(trained, index, image=str(tmp_path / "image.jpg"), rerank_k=rerank_k, num_results=5)
+    np.testing.assert_allclose([result["score"] for result in found], np.sort(expected)[::-1][:5], atol=1e-5)
+    texts = [text for row in _texts(arrows) for text in row]
+    assert [result["text"] for result in found] == [texts[number] for number in np.argsort(-expected)[:5]]
+
+
+def test_only_the_nearest_are_ranked_again(trained, arrows, index, scorer):
+    near = scorer.similarities()[:, 0]
+    found = _search(trained, index, query=_texts(arrows)[0][0], rerank_k=2, num_results=2)
+    assert {result["row"] for result in found} == set(np.argsort(-near)[:2].tolist())
+
+
+def test_a_folder_of_images(trained, tmp_path):
+    folder = tmp_path / "images" / "deeper"
+    folder.mkdir(parents=True)
+    for number in range(5):
+        (folder / f"{number}.png").write_bytes(tiny.image_bytes(number, kind="PNG"))
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no image either")
+    made = str(tmp_path / "index")
+    with pytest.warns(UserWarning, match=r"cannot be decoded: .*broken\.jpg"):
+        assert _index(trained, "", made, image_folder=str(tmp_path / "images")) == {"images": 5}
+    found = _search(trained, made, query="a dog", out=str(tmp_path / "out.json"))
+    assert {Path(result["source"]).name for result in found} == {f"{number}.png" for number in range(5)}
+    assert json.loads((tmp_path / "out.json").read_text()) == found
+    with pytest.raises(UserError, match="holds no texts"):
+        _search(trained, made, image=str(folder / "0.png"))
+    shutil.rmtree(folder)
+    with pytest.raises(MissingFile, match=r"\.png, where an image .* rerank_k=None searches without"):
+        _search(trained, made, query="a dog")
+    assert len(_search(trained, made, query="a dog", rerank_k=None)) == 5
+
+
+def test_too_many_broken_images_stop_the_building_and_leave_nothing(trained, tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        (tmp_path / f"images/{number}.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match="3 of 3 images cannot be decoded, more than the share max_corrupt_ratio=0.01"):
+        _index(trained, "", str(tmp_path / "index"), image_folder=str(tmp_path / "images"))
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_an_index_is_replaced_only_by_a_whole_one(trained, arrows, index, tmp_path, monkeypatch):
+    folder = str(shutil.copytree(index, tmp_path / "index"))
+    monkeypatch.setattr("vlc.search._embedded_texts", lambda *_: (1 / 0 for _ in [0]))
+    with pytest.raises(ZeroDivisionError):
+        _index(trained, arrows, folder)
+    monkeypatch.undo()
+    assert len(_search(trained, folder, query="a dog", rerank_k=None)) == tiny.ROWS
+    assert _index(trained, arrows, folder, splits=["val", "test"])["images"] == 2 * tiny.ROWS
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_a_moved_index_is_read(trained, index, tmp_path):
+    moved = shutil.copytree(index, tmp_path / "elsewhere")
+    assert len(_search(trained, str(moved), query="a dog", rerank_k=None)) == tiny.ROWS
+
+
+def test_rows_without_captions_are_images_all_the_same(trained, arrows, tmp_path):
+    columns = pa.ipc.open_file(str(arrows / TEST)).read_all().to_pydict()
+    columns["caption"][1] = []
+    tiny.write_table(tmp_path / "data" / TEST, columns)
+    counts = _index(trained, tmp_path / "data", str(tmp_path / "index"))
+    assert counts == {"images": tiny.ROWS, "texts": (tiny.ROWS - 1) * tiny.TEXTS}
+    found = _search(trained, str(tmp_path / "index"), query="a dog", rerank_k=None)
+    assert [result["text"] for result in found if result["row"] == 1] == [None]
+
+
+def test_index_and_checkpoint_belong_together(trained, arrows, index, tmp_path):
+    other = _train(arrows, tmp_path, itc=1)
+    with pytest.raises(
+        UserError, match=rf"was made by {Path(trained).resolve()} at image_size=32, whose weights are not"
+    ):
+        _search(other, index, query="a dog")
+    with pytest.raises(UserError, match=r"those of load_path=.* at image_size=48"):
+        _search(trained, index, query="a dog", image_size=48)
+
+
+def test_a_checkpoint_without_embeddings_is_refused(arrows, tmp_path, index):
+    other = _train(arrows, tmp_path, irtr=1)
+    for use in (lambda: _index(other, arrows, str(tmp_path / "index")), lambda: _search(other, index, query="a dog")):
+        with pytest.raises(UserError, match=r"has the heads irtr, but none of objective itc.*loss_names\.itc=1"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "search needs query"),
+        ({"query": "a dog", "image": "a.jpg"}, "and not both"),
+        ({"query": "a dog", "index": None}, "index=None is no index: make one with"),
+        ({"query": "a dog", "num_results": 0}, "num_results=0 is not valid"),
+        ({"image": "nowhere.jpg"}, "Image nowhere.jpg does not exist"),
+    ],
+)
+def test_searches_that_make_no_sense(trained, index, values, message):
+    with pytest.raises(UserError, match=message):
+        _search(trained, values.pop("index", index), **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"index": ""}, "index=FOLDER is missing"),
+        ({"datasets": ["nlvr2"], "splits": None}, "'nlvr2' has pairs of images"),
+        ({"splits": ["tset"]}, r"splits=\('tset',\) is not valid: expected names out of train, val, test"),
+        ({"image_folder": "nowhere"}, "image_folder=nowhere is not a folder"),
+    ],
+)
+def test_indexes_that_make_no_sense(trained, arrows, tmp_path, values, message):
+    with pytest.raises(UserError, match=message):
+        _index(trained, arrows, values.pop("index", str(tmp_path / "index")), **values)
+
+
+def test_other_folders_are_left_alone(trained, arrows, tmp_path):
+    (tmp_path / "precious").write_text("content")
+    with pytest.raises(UserError, match="exists and is no index"):
+        _index(trained, arrows, str(tmp_path))
+    assert (tmp_path / "precious").exists()
+
+
+def test_a_missing_library_is_told_before_anything_is_embedded(trained, arrows, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(UserError, match="faiss, which is not installed"):
+        _index(trained, arrows, str(tmp_path / "index"))
+
+
+def test_embeddings_without_another_head_are_not_ranked_again(arrows, tmp_path):
+    other = _train(arrows, tmp_path, itc=1)
+    _index(other, arrows, str(tmp_path / "index"))
+    (best, *_) = _search(other, str(tmp_path / "index"), query="a dog")
+    table = pa.ipc.open_file(best["source"]).read_all()
+    (tmp_path / "best.jpg").write_bytes(table["image"][best["row"]].as_py())
+    asked = {"image": str(tmp_path / "best.jpg"), "text": "a dog", "num_gpus": 0, "load_path": other}
+    (record,) = predict(resolve(**asked), set(asked))
+    assert record["answers"][0][1] == pytest.approx(best["score"], abs=1e-5), "the similarity that predict tells"

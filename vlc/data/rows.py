@@ -1,0 +1,125 @@
+"""Images and texts by themselves, to be embedded once each: the rows of data sets, or the files below a folder."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vlc.data.arrow import ArrowSplit
+from vlc.data.catalog import CATALOG
+from vlc.data.images import Picture, UndecodableImage, open_image
+from vlc.errors import MissingFile, UserError
+
+
+class Place(NamedTuple):
+    """Where an image or text lies: a row of an arrow file of a data set, or an image file, which has neither.
+
+    text: the text, of an image the first one of its row.
+    """
+
+    source: str
+    dataset: str | None = None
+    row: int | None = None
+    text: str | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.row is None else f"{self.source}:{self.row}"
+
+
+class Images(Protocol):
+    """Encoded images by number."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, number: int) -> pa.Buffer: ...
+
+    def place(self, number: int) -> Place: ...
+
+
+class FolderImages:
+    """The image files below a folder, in the order of their names. Raises MissingFile or UserError if there are none."""
+
+    def __init__(self, folder: str | Path):
+        if not Path(folder).is_dir():
+            raise MissingFile(f"image_folder={folder} is not a folder")
+        kinds = Image.registered_extensions()
+        found = sorted(str(path) for path in Path(folder).resolve().rglob("*") if path.suffix.lower() in kinds)
+        if not found:
+            raise UserError(f"image_folder={folder} holds no image: expected files such as .jpg or .png below it")
+        self._paths = pa.array(found)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, number: int) -> pa.Buffer:
+        return pa.py_buffer(Path(self._paths[number].as_py()).read_bytes())
+
+    def place(self, number: int) -> Place:
+        return Place(self._paths[number].as_py())
+
+
+class RowImages:
+    """The images of a data set's tables, a row each."""
+
+    def __init__(self, rows: ArrowSplit):
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, number: int) -> pa.Buffer:
+        return self._rows.image(self._rows.locate(number), self._rows.spec.images[0])
+
+    def place(self, number: int) -> Place:
+        where = self._rows.locate(number)
+        texts = [text for text in self._rows.texts(where) if text]
+        return _place(self._rows, number, texts[0] if texts else None)
+
+
+def texts(rows: ArrowSplit) -> Iterator[Place]:
+    """All texts of a data set's tables; rows without one have none."""
+    for sample in range(len(rows)):
+        where = rows.locate(sample)
+        yield _place(rows, sample, rows.text(where))
+
+
+def _place(rows: ArrowSplit, sample: int, text: str | None) -> Place:
+    file, row = rows.file_and_row(rows.locate(sample))
+    return Place(str(file.resolve()), rows.dataset, row, text)
+
+
+def read_image(place: Place) -> pa.Buffer:
+    """The encoded image of a place. Raises UserError or MissingFile if it is no longer there."""
+    if not Path(place.source).is_file():
+        raise MissingFile(f"{place.source}, where an image of the index lies, does not exist")
+    if place.dataset is None:
+        return pa.py_buffer(Path(place.source).read_bytes())
+    spec = CATALOG[place.dataset]
+    rows = ArrowSplit([Path(place.source)], spec, place.dataset, set(spec.images), read_texts=False)
+    return rows.image(rows.locate(place.row), spec.images[0])
+
+
+class DecodedImages(Dataset):
+    """Batches by lists of numbers: those of the images that can be decoded, these (3, H, W) uint8, and the others.
+
+    The others are pairs of place and reason.
+    """
+
+    def __init__(self, images: Images, transform: Callable[[Picture, np.random.Generator], Tensor]):
+        self.images, self.transform = images, transform
+
+    def __getitem__(self, numbers: list[int]) -> tuple[list[int], list[Tensor], list[tuple[Place, str]]]:
+        good, pixels, bad = [], [], []
+        for number in numbers:
+            try:
+                picture = open_image(self.images.read(number))
+                pixels.append(self.transform(picture, np.random.default_rng(0)))
+                good.append(number)
+            except UndecodableImage as error:
+                bad.append((self.images.place(number), str(error)))
+        return good, pixels, bad

@@ -1,0 +1,120 @@
+"""`python run.py predict`: what every head of a checkpoint says of an image and a text."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from vlc.data.batch import Batch, MaskedText, Text
+from vlc.data.transforms import denormalize
+from vlc.errors import UserError
+from vlc.objectives import OBJECTIVES
+from vlc.objectives.base import Passes, to_json
+from vlc.objectives.mae import reconstruction
+from vlc.predictions import write_text
+from vlc.pretrained import Pretrained, open_image_file, open_pretrained
+
+# How a text gets to the head, for those that are not answered without it.
+_WANTS = 'text="..." (for words to fill in with [MASK] in their place)'
+
+
+def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, Any]]:
+    """Answer, print, and write what was asked for; returns a record for each text and head, as in the JSON file."""
+    model = open_pretrained(config, given)
+    use = model.settings.use
+    if not use.image:
+        raise UserError("image=FILE is missing: what should be looked at?")
+    images = [open_image_file(model, path) for path in (use.image, use.image2) if path]
+    texts = [use.text] if isinstance(use.text, str) else use.text or []
+    records = [record for text in texts for record in replies(model, images, text)]
+    if use.picture:
+        _write_reconstruction(model, images, texts[0] if texts else None, Path(use.picture))
+    elif not texts:
+        raise UserError(
+            f"There is nothing to answer: pass {_WANTS}, or picture=FILE.png of a checkpoint with a mae head"
+        )
+    if use.out:
+        write_text(Path(use.out), to_json(records))
+    _print(records)
+    return records
+
+
+@torch.inference_mode()
+def replies(model: Pretrained, images: list[Tensor], text: str) -> list[dict[str, Any]]:
+    """A record for each reply of the heads that take so many images; images (3, H, W) uint8.
+
+    Records have task, text, about (which word), unit, and answers: pairs of answer and value. Raises UserError where no
+    head can answer.
+    """
+    if model.text_encoder is None:
+        raise UserError(f"{model.path} was trained on images alone and reads no text")
+    stacked, sizes = model.stacked([images])
+    one = torch.zeros(1, dtype=torch.int64)
+    batch = Batch(images=stacked, sizes=sizes, index=one, split="predict", **_texts(model, text)).to(model.device)
+    passes = Passes(model.module.encoder, batch)
+    word = model.tokenizer.convert_ids_to_tokens
+    records = []
+    with model.forward_context():
+        for name, head in model.module.objectives.items():
+            if head.needs.images == len(images):
+                for reply in head.reply(passes, batch, word):
+                    records.append({"task": name, "text": text, "about": reply.about, "unit": reply.unit})
+                    records[-1]["answers"] = reply.answers
+    if not records:
+        raise UserError(_why_nothing(model, len(images)))
+    return records
+
+
+def _texts(model: Pretrained, text: str) -> dict[str, Text | MaskedText]:
+    """The batch's text, and where it has [MASK] the same with these as its hidden tokens."""
+    encoder = model.text_encoder
+    padded = encoder.pad([encoder(text).ids])
+    positions = (padded.ids.flatten() == encoder.mask_id).nonzero()[:, 0]
+    if not len(positions):
+        return {"text": padded}
+    return {"text": padded, "masked_text": MaskedText(padded, positions, torch.zeros_like(positions))}
+
+
+def _why_nothing(model: Pretrained, num_images: int) -> str:
+    heads = list(model.module.objectives)
+    fitting = [name for name in heads if OBJECTIVES[name].needs.images == num_images]
+    if fitting:
+        return f"{model.path} has the heads {', '.join(heads)}, which say nothing of this text: pass {_WANTS}"
+    wanted = "a second image (image2=FILE)" if num_images == 1 else "one image (leave image2 out)"
+    return f"{model.path} has the heads {', '.join(heads)}, which take {wanted}"
+
+
+@torch.inference_mode()
+def _write_reconstruction(model: Pretrained, images: list[Tensor], text: str | None, path: Path) -> None:
+    """The image, what the encoder saw of it, and what the decoder made of that, side by side."""
+    if "mae" not in model.module.objectives:
+        raise UserError(f"picture={path} wants a reconstruction, but {model.path} has no mae head")
+    encoder, settings = model.module.encoder, model.settings
+    generator = torch.Generator().manual_seed(settings.run.seed)
+    noise = torch.rand(1, 1, encoder.num_patches, generator=generator)
+    own = {"text": _texts(model, text)["text"]} if text and model.text_encoder else {}
+    stacked, _ = model.stacked([images[:1]])
+    batch = Batch(images=stacked, index=torch.zeros(1, dtype=torch.int64), split="predict", noise=noise, **own)
+    batch = batch.to(model.device)
+    passes = Passes(encoder, batch, settings.model.mask_ratio)
+    predicted = model.module.objectives["mae"](passes, batch).logits
+    masked, restored = reconstruction(predicted, batch.images[:, 0], passes().patches.dropped, encoder.size.patch_size)
+    shown = torch.cat([batch.images[:, 0], masked, restored], dim=-1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_pil_image(denormalize(shown, encoder.size.pixels)[0].cpu()).save(path)
+
+
+def _print(records: list[dict[str, Any]]) -> None:
+    console = Console()
+    for text in dict.fromkeys(record["text"] for record in records):
+        table = Table("task", "answer", "value", "", title=text, title_justify="left", box=None)
+        for record in (record for record in records if record["text"] == text):
+            for place, (answer, value) in enumerate(record["answers"]):
+                task = f"{record['task']} {record['about']}".strip() if place == 0 else ""
+                table.add_row(task.replace("[", "\\["), answer.replace("[", "\\["), f"{value:.4f}", record["unit"])
+        console.print(table)

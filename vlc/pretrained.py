@@ -1,0 +1,148 @@
+"""A trained checkpoint opened for use: its model on a device, with the tokenizer and the images as it wants them.
+
+Our checkpoints tell all of this themselves; for published ones the configuration has to.
+"""
+
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from vlc import checkpoint
+from vlc.data.batch import Sizes
+from vlc.data.dataset import stack_images
+from vlc.data.images import UndecodableImage, open_image
+from vlc.data.tokens import TextEncoder, load_tokenizer, vocabulary
+from vlc.data.transforms import normalize, transform
+from vlc.datamodule import answer_vocabulary
+from vlc.errors import MissingFile, UserError
+from vlc.model.encoder import ImageTokens
+from vlc.module import VLCModule
+from vlc.objectives import OBJECTIVES
+from vlc.settings import ModelSettings, Settings
+
+# What a checkpoint's own configuration decides, unless the command line states it. Which heads there are, its content does.
+_OF_THE_MODEL = {field.name for field in fields(ModelSettings)} - {"loss_names", "use_mae"}
+_OF_THE_MODEL |= {"image_size", "max_text_len", "tokenizer"}
+_BATCH = 32  # where per_gpu_batchsize is not given
+_WORDS = "encoder.text_embeddings.word_embeddings.weight"
+_TYPES = "encoder.token_types.weight"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """module: encoder and all heads of the file, in evaluation. text_encoder: None for a model of images alone."""
+
+    settings: Settings
+    module: VLCModule
+    tokenizer: PreTrainedTokenizerFast | None
+    text_encoder: TextEncoder | None
+    device: torch.device
+
+    @property
+    def path(self) -> Path:
+        return Path(self.settings.run.load_path)
+
+    def image(self, data: pa.Buffer, name: str) -> Tensor:
+        """An encoded image, whole, in the model's size: (3, H, W) uint8. Raises UserError, with its name."""
+        try:
+            return self.transform(open_image(data), np.random.default_rng(0))
+        except UndecodableImage as error:
+            raise UserError(f"Image {name} cannot be decoded ({error})") from error
+
+    def stacked(self, rows: list[list[Tensor]]) -> tuple[Tensor, Sizes | None]:
+        """Rows of K images -> (B, K, 3, H, W) float32 on the device, as the encoder takes them, and their sizes (B, K)."""
+        ((images, sizes),) = stack_images(rows)
+        return normalize(images.to(self.device), self.settings.model.size.pixels), sizes and sizes.to(self.device)
+
+    def tokens(self, images: list[Tensor]) -> ImageTokens:
+        """Images embedded for the encoder, a row each."""
+        stacked, sizes = self.stacked([[image] for image in images])
+        return self.module.encoder.embed_images(stacked[:, 0], sizes=sizes and sizes[:, 0])
+
+    @property
+    def transform(self):
+        """Pictures -> (3, H, W) uint8, whole and not augmented, whatever training did."""
+        pipeline = "mae_test" if self.settings.model.size.learned_grid is None else "pixelbert"
+        return transform(pipeline, self.settings.data.image_size)
+
+    def forward_context(self) -> AbstractContextManager:
+        """Half precision on a GPU, as `precision` says."""
+        precision = self.settings.run.precision
+        if (self.device.type == "cpu" and precision != "bf16-mixed") or precision in (32, "32-true"):
+            return nullcontext()
+        half = torch.bfloat16 if self.device.type == "cpu" or torch.cuda.is_bf16_supported() else torch.float16
+        return torch.autocast(self.device.type, half)
+
+
+def open_image_file(model: Pretrained, path: str) -> Tensor:
+    """An image file, whole, in the model's size: (3, H, W) uint8. Raises MissingFile or UserError."""
+    if not Path(path).is_file():
+        raise MissingFile(f"Image {path} does not exist")
+    return model.image(pa.py_buffer(Path(path).read_bytes()), path)
+
+
+def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretrained:
+    """The checkpoint load_path of a configuration; given: the keys that the user stated, which win over the checkpoint's.
+
+    loss_names, where given, chooses among the heads. Raises UserError where the checkpoint cannot be used this way.
+    """
+    if not config["load_path"]:
+        raise UserError("load_path=CHECKPOINT is missing: what should answer?")
+    found = checkpoint.read(config["load_path"])
+    stored = found.extras.get("config") or {}
+    own = {key: stored[key] for key in _OF_THE_MODEL & set(stored) - set(given)}
+    batch = {"per_gpu_batchsize": config["per_gpu_batchsize"] or _BATCH}
+    settings = Settings.from_config({**config, **own, **batch})
+    if "loss_names" not in given:
+        settings = replace(settings, model=replace(settings.model, loss_names=_heads(found)))
+    for name in (_WORDS, _TYPES):
+        if name not in found.state:
+            raise UserError(f"{found.path} (layout {found.layout.name}) is of images alone: nothing here can use it")
+    sizes = {name: len(found.state[name]) for name in (_WORDS, _TYPES)}
+    tokenizer = load_tokenizer(settings.data.tokenizer) if sizes[_WORDS] > 1 else None  # 1: image_only=True
+    pad_token_id, vocab_size = vocabulary(tokenizer, sizes[_WORDS])
+    module = VLCModule(
+        settings.model,
+        image_size=settings.data.image_size,
+        max_text_len=settings.data.max_text_len,
+        vocab_size=vocab_size,
+        pad_token_id=pad_token_id,
+        num_images=sizes[_TYPES] - 1,
+        answers=tuple(_answers(found, settings)),
+    )
+    checkpoint.load(module, found, complete=True)
+    gpus = settings.run.num_gpus
+    device = torch.device("cpu")
+    if gpus and torch.cuda.is_available():
+        device = torch.device("cuda", gpus[0] if isinstance(gpus, tuple) else 0)
+    encoder = tokenizer and TextEncoder(tokenizer, settings.data.max_text_len)
+    return Pretrained(settings, module.eval().to(device), tokenizer, encoder, device)
+
+
+def _heads(found: checkpoint.Checkpoint) -> dict[str, float]:
+    """A weight for each objective, 1 for those of which the checkpoint has the head."""
+    names = {key.split(".")[1] for key in found.state if key.startswith("objectives.")}
+    if not names & set(OBJECTIVES):
+        raise UserError(f"{found.path} has no head for any of {', '.join(OBJECTIVES)}: it can answer nothing")
+    return {name: float(name in names) for name in OBJECTIVES}
+
+
+def _answers(found: checkpoint.Checkpoint, settings: Settings) -> list[str]:
+    """The answer vocabulary: the checkpoint's, or else that of the data."""
+    if "vqa" not in settings.model.objectives:
+        return []
+    stored = list(found.extras.get("answers") or ())
+    if not stored and not settings.data.data_root:
+        raise UserError(
+            f"{found.path} does not tell the answers that its labels stand for: pass data_root=FOLDER and "
+            "datasets=[vqa], the arrow files that do"
+        )
+    return stored or answer_vocabulary(settings.data)
