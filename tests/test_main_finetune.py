@@ -281,6 +281,7 @@ def test_a_folder_that_cannot_be_made_is_named(images, tmp_path):
     [
         ({}, {"smoothing": 0}),
         ({}, {"clip_grad": 0.01}),
+        ({"amp": "bf16"}, {"clip_grad": 0.01}),
         ({}, {"weight_decay": 5}),
         ({}, {"layer_decay": 0.1}),
         ({}, {"drop_path": 0.9}),

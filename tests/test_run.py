@@ -323,6 +323,11 @@ def test_last_checkpoint_lies_in_the_log_folder(options):
     assert last_checkpoint(trainer).is_file()
 
 
+def test_gradients_are_clipped_in_mixed_precision(options):
+    metrics = run(tiny.settings(**PRETRAIN, **options, precision="bf16-mixed", gradient_clip=1.0))
+    assert "mlm/train/loss" in metrics
+
+
 @pytest.mark.parametrize(
     ("vit", "has_bfloat16", "expected"),
     [

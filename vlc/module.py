@@ -21,7 +21,7 @@ from vlc.model.blocks import Block
 from vlc.model.encoder import Encoder
 from vlc.objectives import OBJECTIVES
 from vlc.objectives.base import HeadOptions, Outcome, Passes
-from vlc.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, plain_groups
+from vlc.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, may_fuse, plain_groups
 from vlc.predictions import write_predictions
 from vlc.retrieval import Scorer, evaluate
 from vlc.settings import ModelSettings, OptimSettings
@@ -225,8 +225,8 @@ class VLCModule(LightningModule):
             groups = plain_groups(self, optim, self._task_head_parameters())
         else:
             groups = layer_decay_groups(self, optim)
-        scaled = self.trainer.precision == "16-mixed"
-        optimizer = build_optimizer(groups, optim, fused=not scaled)
+        fused = may_fuse(self.trainer.precision, clips=bool(optim.gradient_clip))
+        optimizer = build_optimizer(groups, optim, fused=fused)
         schedule = build_schedule(optimizer, optim, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

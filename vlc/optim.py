@@ -79,6 +79,15 @@ def layer_decay_groups(module: nn.Module, settings: OptimSettings) -> list[dict]
     return [{**group, "lr": settings.learning_rate * group.pop("lr_scale")} for group in groups]
 
 
+def may_fuse(precision: str, *, clips: bool) -> bool:
+    """Whether an optimiser step may be fused, in a precision by Lightning's name.
+
+    In float16 the scaler looks at the gradients between backward and step. A fused step could unscale them itself, for
+    which Lightning refuses to clip them in any mixed precision.
+    """
+    return precision != "16-mixed" and not (clips and precision.endswith("-mixed"))
+
+
 def build_optimizer(groups: list[dict], settings: OptimSettings, *, fused: bool | None = None) -> torch.optim.Optimizer:
     """The optimiser named by optim_type. fused: torch's single-kernel step, not for float16 with a gradient scaler."""
     if settings.optim_type == "adamw":

@@ -26,7 +26,7 @@ from vlc.onednn import computes_bfloat16, mkl_is_slow, use_onednn
 from vlc.settings import OptimSettings, RunSettings, Settings
 
 LOG_EVERY = 10  # batches
-WIDE = 768  # from this width on bfloat16 is faster than float32 on CPUs that have it
+WIDE = 768  # from this width on a CPU's fast products (bfloat16, oneDNN's) make up for what they cost beside
 
 # Advice of Lightning's that does not apply: metrics are summed over the processes before they are logged, a data module
 # leaves batches to the module, and few workers may be right.
@@ -41,7 +41,8 @@ def run(settings: Settings) -> dict[str, float]:
     data = build_data(settings)
     module = build_module(settings, data)
     trainer = build_trainer(settings, has_validation=bool(data.evaluation))
-    if trainer.strategy.root_device.type == "cpu" and trainer.precision == "32-true" and mkl_is_slow():
+    wide = settings.model.size.width >= WIDE
+    if trainer.strategy.root_device.type == "cpu" and trainer.precision == "32-true" and wide and mkl_is_slow():
         use_onednn(module)
     if settings.model.compile:
         module.encoder.compile_blocks()

@@ -21,6 +21,7 @@ from vlc.classification.data import LabelledImages, seed_everything_drawn_from
 from vlc.classification.model import UNDECAYED, Classifier
 from vlc.data.transforms import normalize
 from vlc.metrics import Ratio
+from vlc.optim import may_fuse
 
 TOP_K = (1, 5)
 LOG_EVERY = 10  # batches
@@ -162,8 +163,8 @@ class ClassificationModule(LightningModule):
         groups = param_groups_layer_decay(
             self.classifier, arguments.weight_decay, no_weight_decay_list=UNDECAYED, layer_decay=arguments.layer_decay
         )
-        scaled = self.trainer.precision == "16-mixed"  # the scaler looks at the gradients between backward and step
-        return torch.optim.AdamW(groups, lr=self.learning_rate, fused=not scaled)
+        fused = may_fuse(self.trainer.precision, clips=bool(arguments.clip_grad))
+        return torch.optim.AdamW(groups, lr=self.learning_rate, fused=fused)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
