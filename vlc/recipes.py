@@ -161,7 +161,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "vqav2_label_size": 50,
         "learning_rate": 3e-4,  # what pre-training learnt is lost above 5e-4
         "layer_decay": 1.0,
-        "max_steps": 2000,
+        "max_steps": 1600,
         "is_pretrain": False,
     },
     "task_finetune_nlvr2_emoji": {
