@@ -208,7 +208,7 @@ def _devices(run: RunSettings) -> tuple[str, int | list[int]]:
 
 
 def _strategy(run: RunSettings, num_devices: int) -> str | Strategy:
-    """Lightning's strategy. Both leave out the reduction of gradients while they accumulate, or do it on shards alone."""
+    """Lightning's strategy. DDP reduces no gradients while they accumulate."""
     if not run.fsdp:
         return "ddp" if num_devices > 1 else "auto"
     if num_devices == 1:

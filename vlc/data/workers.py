@@ -1,6 +1,6 @@
 """Processes that load batches.
 
-They are forked from a server process without threads that has imported what they need. A fork of the training process
+They are forked from a server process that runs nothing of ours and has imported what they need. A fork of the training process
 itself may hang for good: a lock that one of its threads (gloo's, a logger's) holds stays locked in the copy (seen in one
 of ten runs of two processes).
 """

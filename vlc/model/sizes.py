@@ -42,7 +42,7 @@ ENCODERS: dict[str, EncoderSize] = {
     "mae_vit_base_patch16": EncoderSize(768, 12, 12, 16),
     "mae_vit_large_patch16": EncoderSize(1024, 24, 16, 16),
     "mae_vit_huge_patch14": EncoderSize(1280, 32, 16, 14),
-    # ViLT's. Its files on the model hub state this epsilon, its own code 1e-6, and both give the same answers.
+    # ViLT's. Its files on the model hub state this epsilon, its own code 1e-6.
     "vit_base_patch32_384": EncoderSize(
         768, 12, 12, 32, learned_grid=12, norm_eps=1e-12, pixels="centred", dropout=True
     ),
