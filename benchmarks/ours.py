@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from benchmarks.cases import CASES, VOCABULARY, Case, inputs
+from benchmarks.words import config_values
 from benchmarks.worker import serve
 from vlc.config import resolve
 from vlc.data.batch import Batch, MaskedText, Text
@@ -24,7 +26,9 @@ def main() -> None:
 
 def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[], None]:
     """The case's repeat; assignments: further config keys, as key=value."""
-    settings = Settings.from_config(resolve(case.recipe, **case.settings | {"num_gpus": 0}))
+    values = config_values(assignments)
+    case = replace(case, image_size=values.get("image_size", case.image_size))
+    settings = Settings.from_config(resolve(case.recipe, **case.settings | {"num_gpus": 0} | values))
     needs = objective_needs(settings.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)

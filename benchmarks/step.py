@@ -71,7 +71,7 @@ def main() -> None:
             rows += measure(name, precision, arguments, peaks[precision])
     _print(rows, peaks, arguments)
     if arguments.json:
-        arguments.json.write_text(json.dumps(_environment(arguments) | {"peaks": peaks, "rows": rows}, indent=1))
+        arguments.json.write_text(json.dumps(environment(arguments) | {"peaks": peaks, "rows": rows}, indent=1))
 
 
 def _parse() -> argparse.Namespace:
@@ -151,7 +151,8 @@ def _measured_peak(dtype: torch.dtype) -> float:
     return 2 * size**3 / best
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Processor, cores and threads, or the GPU."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
@@ -159,24 +160,26 @@ def _machine() -> str:
     return f"{model or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
-def _environment(arguments: argparse.Namespace) -> dict[str, Any]:
+def environment(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a file of figures states beside them: machine, versions, commits, arguments."""
+
     def commit(folder: Path) -> str:
         command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
     versions = {"vlc": vlc.__version__, "torch": torch.__version__, "python": platform.python_version()}
     return {
-        "machine": _machine(),
+        "machine": machine(),
         "versions": versions,
         "commit": commit(ROOT),
-        "compared_with": commit(arguments.compare) if arguments.compare else None,
+        "compared_with": commit(arguments.compare) if getattr(arguments, "compare", None) else None,
         "arguments": {key: str(value) for key, value in vars(arguments).items()},
     }
 
 
 def _print(rows: list[dict[str, Any]], peaks: dict[str, float], arguments: argparse.Namespace) -> None:
     speeds = ", ".join(f"{name} {peak / 1e12:.2f} TFLOP/s" for name, peak in peaks.items())
-    grid = Table(*rows[0], title=f"{_machine()}; products: {speeds}; {arguments.repeats} repeats")
+    grid = Table(*rows[0], title=f"{machine()}; products: {speeds}; {arguments.repeats} repeats")
     for row in rows:
         grid.add_row(*("" if value is None else str(value) for value in row.values()))
     Console(width=140).print(grid)

@@ -5,7 +5,6 @@ load_path=CHECKPOINT`: named configs and keys as run.py takes them. Prints a tab
 """
 
 import argparse
-import ast
 import json
 import os
 import platform
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import vlc
+from benchmarks.words import config_values
 from vlc.config import resolve
 from vlc.data.corpus import Corpus
 from vlc.retrieval import Scorer, evaluate
@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--json", type=Path, help="file to write the rows to")
     arguments = parser.parse_args()
-    settings = Settings.from_config(resolve(*_named(arguments.words), **_values(arguments.words)))
+    named = [word for word in arguments.words if "=" not in word]
+    settings = Settings.from_config(resolve(*named, test_only=True, **config_values(arguments.words)))
     data = build_data(settings)
     module = build_module(settings, data).eval()
     heads = module.objectives
@@ -46,28 +47,6 @@ def main() -> None:
     rows += [_timed(f"{depth} re-ranked", scorer, depth) for depth in DEPTHS if depth < corpus.num_images]
     rows.append(_timed("all, exact", scorer, None))
     _report(rows, corpus, arguments)
-
-
-def _named(words: list[str]) -> list[str]:
-    return [word for word in words if "=" not in word]
-
-
-def _values(words: list[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {"test_only": True}
-    for word in words:
-        key, separator, value = word.partition("=")
-        if separator:
-            name, _, objective = key.partition(".")
-            parsed = _literal(value)
-            values[name] = values.get(name, {}) | {objective: parsed} if objective else parsed
-    return values
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def _timed(name: str, scorer: Scorer, depth: int | None) -> dict[str, Any]:

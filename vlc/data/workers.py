@@ -1,8 +1,8 @@
 """Processes that load batches.
 
-They are forked from a server process that runs nothing of ours and has imported what they need. A fork of the training process
-itself may hang for good: a lock that one of its threads (gloo's, a logger's) holds stays locked in the copy (seen in one
-of ten runs of two processes).
+They are forked from a server process that does nothing but this and has imported what they need. A fork of the training
+process itself may hang for good: a lock that one of its threads (gloo's, a logger's) holds stays locked in the copy (seen
+in one of ten runs of two processes).
 """
 
 import multiprocessing
