@@ -4,18 +4,12 @@ Each step is a command that can be typed, and is printed as such. Ends with an e
 """
 
 import argparse
-import os
 import shlex
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table as Grid
 
@@ -44,21 +38,20 @@ def main() -> None:
         write_arrow([name, "--out", str(arguments.data)])
     common = {"data_root": str(arguments.data), "log_dir": str(arguments.out / "log"), "seed": arguments.seed}
     pretrained = _run("task_pretrain_emoji", **common)
-    with _beside(arguments.out / "beside.log") as pool:  # steps this small make little of a second core
-        retrieved = pool.submit(_retrieve, common)
-        classified = pool.submit(_classify, arguments, pretrained.checkpoint)
-        finetuned = _run("task_finetune_vqa_emoji", load_path=pretrained.checkpoint, **common)
-        retrieval_test, groups_test = retrieved.result(), classified.result()
+    finetuned = _run("task_finetune_vqa_emoji", load_path=pretrained.checkpoint, **common)
     pretraining_test = _run("task_pretrain_emoji", load_path=pretrained.checkpoint, test_only=True, **common)
     vqa_test = _run("task_finetune_vqa_emoji", load_path=finetuned.checkpoint, test_only=True, **common)
 
     pairs = _run("task_finetune_nlvr2_emoji", load_path=finetuned.checkpoint, **common)
     pairs_test = _run("task_finetune_nlvr2_emoji", load_path=pairs.checkpoint, test_only=True, **common)
+    retrieval = _run("task_retrieval_emoji", **common)
+    retrieval_test = _run("task_retrieval_emoji", load_path=retrieval.checkpoint, test_only=True, **common)
+    groups_test = _classify(arguments, pretrained.checkpoint)
 
     majority = {split: majority_scores(arguments.data, split) for split in ("test", "held_out")}
     rows = _table(vqa_test.metrics, pretraining_test.metrics, majority)
     rows.append(_pairs_row(pairs_test.metrics))
-    rows += _retrieval_rows(retrieval_test, num_rows(arguments.data / "emoji_compositional_test.arrow"))
+    rows += _retrieval_rows(retrieval_test.metrics, num_rows(arguments.data / "emoji_compositional_test.arrow"))
     rows.append(_groups_row(groups_test["test_acc1"], majority_class(arguments.data, "emoji_groups", "test")))
     _print_table(rows)
     report = write_report(arguments.out / "report.html", rows, pretrained, finetuned)
@@ -79,31 +72,6 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--min-vqa", type=float, default=65, metavar="PERCENT", help="fail below it (default: 65)")
     return parser
-
-
-@contextmanager
-def _beside(log: Path) -> Iterator[ProcessPoolExecutor]:
-    """A process for what does not wait for this one; each takes half of the cores, and its output goes to a file."""
-    threads = torch.get_num_threads()
-    half = max(1, threads // 2)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    console.print(f"Beside the next step: retrieval, then classification; they write to {log}")
-    torch.set_num_threads(half)
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_write_to, initargs=(log, half)) as pool:
-        yield pool
-    torch.set_num_threads(threads)
-
-
-def _write_to(log: Path, threads: int) -> None:
-    with log.open("wb") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    torch.set_num_threads(threads)
-
-
-def _retrieve(common: dict[str, str]) -> dict[str, float]:
-    trained = _run("task_retrieval_emoji", **common)
-    return _run("task_retrieval_emoji", load_path=trained.checkpoint, test_only=True, **common).metrics
 
 
 def _run(named: str, **updates) -> Stage:

@@ -150,7 +150,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "mlm_prob": 0.4,
         "mask_ratio": 0.25,
         "learning_rate": 5e-4,
-        "max_steps": 1200,
+        "max_steps": 1000,
     },
     "task_finetune_vqa_emoji": {
         **_EMOJI,
@@ -161,7 +161,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "vqav2_label_size": 50,
         "learning_rate": 3e-4,  # what pre-training learnt is lost above 5e-4
         "layer_decay": 1.0,
-        "max_steps": 1800,
+        "max_steps": 1600,
         "is_pretrain": False,
     },
     "task_finetune_nlvr2_emoji": {
