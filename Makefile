@@ -15,7 +15,8 @@ setup: $(INSTALLED) ## Create .venv and install the pinned requirements
 $(INSTALLED): requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed (PYTHON=... chooses one)" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -r requirements-dev.txt
+	@# --no-compile: Python compiles the modules it imports, at their first import; all of them would take 20 s.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on --no-compile -r requirements-dev.txt
 	@touch $@
 
 demo: $(INSTALLED) ## Pre-train, fine-tune and evaluate on the embedded data; writes result/demo/report.html

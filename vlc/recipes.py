@@ -150,7 +150,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "mlm_prob": 0.4,
         "mask_ratio": 0.25,
         "learning_rate": 5e-4,
-        "max_steps": 1000,
+        "max_steps": 1200,
     },
     "task_finetune_vqa_emoji": {
         **_EMOJI,
