@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test format bench clean
 
@@ -15,8 +17,9 @@ setup: $(INSTALLED) ## Create .venv and install the pinned requirements
 $(INSTALLED): requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed (PYTHON=... chooses one)" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	@# --no-compile: Python compiles the modules it imports, at their first import; all of them would take 20 s.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on --no-compile -r requirements-dev.txt
+	@# Python compiles what is imported, once; pip would compile everything, which takes 20 s more.
+	$(BIN)/python -c 'import vlc.run, main_finetune'
 	@touch $@
 
 demo: $(INSTALLED) ## Pre-train, fine-tune and evaluate on the embedded data; writes result/demo/report.html
