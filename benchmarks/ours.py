@@ -10,6 +10,7 @@ import torch
 from benchmarks.cases import CASES, VOCABULARY, Case, inputs
 from benchmarks.words import config_values
 from benchmarks.worker import serve
+from vlc.allocator import keep_freed_memory
 from vlc.config import resolve
 from vlc.data.batch import Batch, MaskedText, Text
 from vlc.module import VLCModule, objective_needs
@@ -40,8 +41,10 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
         num_images=needs.images,
         optim=settings.optim,
     ).to(device)
-    if device.type == "cpu" and mkl_is_slow():
-        use_onednn(module)
+    if device.type == "cpu":
+        keep_freed_memory()
+        if mkl_is_slow():
+            use_onednn(module)
 
     def autocast() -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=half)

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,24 @@ class CorruptImages(Callback):
                 f"max_corrupt_ratio={self.max_ratio} allows; the last one in row {batch.corrupt[-1].row} of "
                 f"{batch.corrupt[-1].table}"
             )
+
+
+class CastWeightsOnce(Callback):
+    """Keeps what autocast made of the weights for a whole evaluation; by itself it casts them anew for every batch."""
+
+    def __init__(self):
+        self._context = ExitStack()
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._context.enter_context(trainer.precision_plugin.forward_context())
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._context.close()
+
+    on_test_start, on_test_end = on_validation_start, on_validation_end
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        self._context.close()
 
 
 class Throughput(Callback):

@@ -16,13 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 from vlc import checkpoint
-from vlc.callbacks import CorruptImages, FinalValidation, Interruption, NonFiniteLossGuard, Throughput
+from vlc.allocator import keep_freed_memory
+from vlc.callbacks import CastWeightsOnce, CorruptImages, FinalValidation, Interruption, NonFiniteLossGuard, Throughput
 from vlc.data.tokens import vocabulary
 from vlc.datamodule import DataModule, answer_vocabulary
 from vlc.errors import MissingFile, UserError
 from vlc.model.sizes import EncoderSize
 from vlc.module import VLCModule, objective_needs
 from vlc.onednn import computes_bfloat16, mkl_is_slow, use_onednn
+from vlc.precision import precision_options
 from vlc.settings import OptimSettings, RunSettings, Settings
 
 LOG_EVERY = 10  # batches
@@ -41,9 +43,10 @@ def run(settings: Settings) -> dict[str, float]:
     data = build_data(settings)
     module = build_module(settings, data)
     trainer = build_trainer(settings, has_validation=bool(data.evaluation))
-    wide = settings.model.size.width >= WIDE
-    if trainer.strategy.root_device.type == "cpu" and trainer.precision == "32-true" and wide and mkl_is_slow():
-        use_onednn(module)
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
+        if trainer.precision == "32-true" and settings.model.size.width >= WIDE and mkl_is_slow():
+            use_onednn(module)
     if settings.model.compile:
         module.encoder.compile_blocks()
     if settings.run.test_only:
@@ -136,12 +139,15 @@ def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
     accelerator, devices = _devices(run)
     num_devices = devices if isinstance(devices, int) else len(devices)
     logger = TensorBoardLogger(run.log_dir, name=_log_name(run), default_hp_metric=False)
+    precision = _precision(run.precision, accelerator, settings.model.size)
+    # FSDP frees weights after each use: what is kept of them would be memory for the whole model.
+    options = {"precision": precision} if run.fsdp else precision_options(precision, accelerator)
     return Trainer(
         accelerator=accelerator,
         devices=devices,
         num_nodes=run.num_nodes,
         strategy=_strategy(run, num_devices * run.num_nodes),
-        precision=_precision(run.precision, accelerator, settings.model.size),
+        **options,
         max_epochs=optim.max_epoch if optim.max_steps is None else -1,
         max_steps=-1 if optim.max_steps is None else optim.max_steps,
         accumulate_grad_batches=_accumulation(optim, settings.data.per_gpu_batchsize, num_devices * run.num_nodes),
@@ -166,6 +172,7 @@ def _callbacks(settings: Settings, has_validation: bool) -> list:
         FinalValidation(),
         CorruptImages(settings.data.max_corrupt_ratio),
         Throughput(LOG_EVERY),
+        CastWeightsOnce(),
         LearningRateMonitor(logging_interval="step"),
         RichProgressBar(refresh_rate=LOG_EVERY) if terminal else TQDMProgressBar(refresh_rate=10 * LOG_EVERY),
         Interruption(),

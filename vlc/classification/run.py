@@ -21,7 +21,8 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 
 from vlc import checkpoint
-from vlc.callbacks import CorruptImages, Interruption, NonFiniteLossGuard, Throughput
+from vlc.allocator import keep_freed_memory
+from vlc.callbacks import CastWeightsOnce, CorruptImages, Interruption, NonFiniteLossGuard, Throughput
 from vlc.classification.data import MAX_CORRUPT_RATIO, ImageData
 from vlc.classification.model import Classifier
 from vlc.classification.module import LOG_EVERY, ClassificationModule
@@ -29,6 +30,7 @@ from vlc.distributed import LAUNCHED, join_restarted
 from vlc.errors import MissingFile, UserError
 from vlc.model.sizes import ENCODERS
 from vlc.onednn import computes_bfloat16, mkl_is_slow, use_onednn
+from vlc.precision import precision_options
 
 _CHECK = "--model, --nb_classes, and --global_pool against --cls_token"
 
@@ -53,8 +55,10 @@ def run(arguments: Namespace) -> dict[str, float]:
     data = ImageData(arguments, environment.world_size())
     module = ClassificationModule(_classifier(arguments), arguments, _learning_rate(arguments, environment))
     precision = _precision(arguments.amp, accelerator)
-    if accelerator == "cpu" and precision == "32-true" and mkl_is_slow():
-        use_onednn(module)
+    if accelerator == "cpu":
+        keep_freed_memory()
+        if precision == "32-true" and mkl_is_slow():
+            use_onednn(module)
     rank_zero_info(f"Running on {accelerator} in {precision}, {environment.world_size()} processes")
     if arguments.compile:
         module.classifier.compile()
@@ -238,6 +242,8 @@ def _trainer(
     arguments: Namespace, environment: ClusterEnvironment, accelerator: str, devices: int | list[int], precision: str
 ) -> Trainer:
     world_size, local_size = environment.world_size(), _local_size(environment)
+    options = precision_options(precision, accelerator)
+    options["plugins"] = [environment, *options.get("plugins", [])]
     logger = False
     if arguments.log_dir and not arguments.eval:
         logger = TensorBoardLogger(arguments.log_dir, name="", version="")
@@ -246,8 +252,7 @@ def _trainer(
         devices=devices,
         num_nodes=world_size // local_size,
         strategy="ddp" if world_size > 1 else "auto",
-        plugins=[environment],
-        precision=precision,
+        **options,
         max_epochs=arguments.epochs,
         accumulate_grad_batches=arguments.accum_iter,
         gradient_clip_val=arguments.clip_grad,
@@ -264,7 +269,8 @@ def _trainer(
 
 def _callbacks(arguments: Namespace) -> list:
     terminal = Console().is_terminal
-    callbacks = [RichProgressBar(refresh_rate=LOG_EVERY) if terminal else TQDMProgressBar(refresh_rate=10 * LOG_EVERY)]
+    bar = RichProgressBar(refresh_rate=LOG_EVERY) if terminal else TQDMProgressBar(refresh_rate=10 * LOG_EVERY)
+    callbacks = [bar, CastWeightsOnce()]
     if arguments.eval:
         return callbacks
     callbacks += [

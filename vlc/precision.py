@@ -1,0 +1,24 @@
+"""Mixed precision in which every weight is cast once a step, however many passes use it."""
+
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins import MixedPrecision
+
+
+class CachingMixedPrecision(MixedPrecision):
+    """Lightning's, with autocast's cache of cast weights, which Lightning turns off.
+
+    It does so because a pass without gradients once left copies that a later pass could not train through (torch issue
+    65766), which torch has mended.
+    """
+
+    def autocast_context_manager(self) -> torch.autocast:
+        return torch.autocast(self.device, torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16)
+
+
+def precision_options(precision: str, accelerator: str) -> dict[str, Any]:
+    """Trainer's arguments for a precision by Lightning's name ("32-true", "bf16-mixed", ...)."""
+    if not precision.endswith("-mixed"):
+        return {"precision": precision}
+    return {"plugins": [CachingMixedPrecision(precision, "cuda" if accelerator == "gpu" else accelerator)]}
