@@ -13,13 +13,12 @@ WIDTH, DEPTH, HIDDEN, PATCH = 768, 12, 3072, 16
 DECODER_WIDTH, DECODER_DEPTH = 512, 8
 VOCABULARY, ANSWERS = 30_522, 3129
 TEXT_TOKENS = (8, 20)  # of a caption, with [CLS] and [SEP]
-TEXTS_TO_RANK = 64  # by an image, in one repeat of the ranking cases
 FALSE_TEXTS = 15
 
 
 @dataclass(frozen=True)
 class Case:
-    """recipe: a named config. evaluates: ranks texts for an image, where the others train on a batch."""
+    """recipe: a named config. batch: examples of a training step, or the texts that an image ranks if `evaluates`."""
 
     recipe: str
     image_size: int
@@ -29,11 +28,6 @@ class Case:
     @property
     def settings(self) -> dict[str, Any]:
         return {"image_size": self.image_size, "per_gpu_batchsize": self.batch, "batch_size": self.batch}
-
-    @property
-    def samples(self) -> int:
-        """What one repeat gets through: examples, or pairs of image and text."""
-        return TEXTS_TO_RANK if self.evaluates else self.batch
 
 
 _PRETRAIN, _VQA = "task_mlm_itm_mae", "task_finetune_vqa_mae_randaug"
@@ -47,13 +41,13 @@ CASES: dict[str, Case] = {
     "nlvr2_384": Case(_NLVR2, 384, 2),
     "irtr_224": Case(_IRTR, 224, 2),
     "irtr_384": Case(_IRTR, 384, 1),
-    "ranking_224": Case(_IRTR, 224, 1, evaluates=True),
+    "ranking_224": Case(_IRTR, 224, 64, evaluates=True),
 }
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Random inputs of a case: images (B, 2, 3, H, W) uint8, lists of token ids, and supervision by name.
+    """Random inputs of a case: images (B, 2, 3, H, W) uint8 (one to rank texts), token ids, and supervision by name.
 
     hidden: for each text the positions that masked language modelling predicts. false_texts: FALSE_TEXTS for each text.
     """
@@ -77,10 +71,11 @@ def inputs(case: Case, batch: int, text_tokens: tuple[int, int] = TEXT_TOKENS) -
             102,
         ]
 
-    texts = [text() for _ in range(TEXTS_TO_RANK if case.evaluates else batch)]
+    texts = [text() for _ in range(batch)]
+    images = 1 if case.evaluates else batch
     num_patches = (case.image_size // PATCH) ** 2
     return Inputs(
-        images=rng.integers(0, 256, (batch, 2, 3, case.image_size, case.image_size), dtype=np.uint8),
+        images=rng.integers(0, 256, (images, 2, 3, case.image_size, case.image_size), dtype=np.uint8),
         texts=texts,
         hidden=[
             sorted(rng.permutation(np.arange(1, len(ids) - 1))[: round(0.15 * len(ids))].tolist()) for ids in texts
@@ -117,7 +112,7 @@ def needed_flops(case: Case, batch: int, given: Inputs) -> float:
         images = 2 * batch
     else:
         texts = given.texts + given.false_texts if case.recipe == _IRTR else given.texts
-        images = 2 * batch if case.recipe == _NLVR2 else batch
+        images = 1 if case.evaluates else 2 * batch if case.recipe == _NLVR2 else batch
         lengths = [len(ids) + 1 + patches for ids in texts] * (2 if case.recipe == _NLVR2 else 1)
         others = 0
     embedding = 2 * images * patches * 3 * PATCH**2 * WIDTH

@@ -1,4 +1,4 @@
-"""How seconds and peak memory of a training step grow with the batch and with the image.
+"""How seconds and peak memory grow with the batch (in the ranking: the texts) and with the image.
 
 `python -m benchmarks.growth --case pretrain_224 --batches 2 4 8 --image-sizes 224 320 384`: each batch at the case's image
 size, and each image size at the smallest batch. Prints a table; writes it with --json.
@@ -35,7 +35,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.growth", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--case", choices=[name for name, case in CASES.items() if not case.evaluates], required=True)
+    parser.add_argument("--case", choices=CASES, required=True)
     parser.add_argument("--batches", nargs="+", type=int, default=[2, 4, 8])
     parser.add_argument("--image-sizes", nargs="+", type=int, default=[])
     parser.add_argument("--precision", choices=DTYPES, default="float32")

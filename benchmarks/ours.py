@@ -50,7 +50,7 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
         return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
     if case.evaluates:
-        corpus = _Corpus(case)
+        corpus = _Corpus(case, batch)
         scorer = Scorer(module.eval().encoder, corpus, device, score=module.objectives["irtr"].score)
 
         def rank() -> None:
@@ -77,8 +77,8 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
 class _Corpus:
     """An image, and the texts it ranks."""
 
-    def __init__(self, case: Case):
-        given = inputs(case, 1)
+    def __init__(self, case: Case, batch: int):
+        given = inputs(case, batch)
         self._image, self._texts = torch.from_numpy(given.images[0, 0]), given.texts
         self.num_images, self.num_texts = 1, len(given.texts)
 

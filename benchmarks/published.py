@@ -88,12 +88,13 @@ def _rank(model, given: dict, autocast: Callable) -> None:
     """An image against all texts, as its evaluation does it: embedded once, then 64 texts at a time."""
     with autocast():
         image, _, _ = model.transformer.visual_embed(given["image"][0], is_pretrain=False, mask_ratio=0)
-    texts = {name: given[name] for name in ("text_ids", "text_masks", "text_labels")}
-    tokens = image.expand(len(texts["text_ids"]), -1, -1)
-    mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
-    with autocast():
-        pooled = model.infer(texts, image_embeds=tokens, image_masks=mask)["cls_feats"]
-        model.rank_output(pooled)[:, 0].cpu().tolist()
+    for start in range(0, len(given["text_ids"]), 64):
+        texts = {name: given[name][start : start + 64] for name in ("text_ids", "text_masks", "text_labels")}
+        tokens = image.expand(len(texts["text_ids"]), -1, -1)
+        mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+        with autocast():
+            pooled = model.infer(texts, image_embeds=tokens, image_masks=mask)["cls_feats"]
+            model.rank_output(pooled)[:, 0].cpu().tolist()
 
 
 def _batch(case: Case, batch: int, device: torch.device) -> dict:

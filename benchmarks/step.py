@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import vlc
-from benchmarks.cases import CASES, Case, inputs, needed_flops
+from benchmarks.cases import CASES, inputs, needed_flops
 
 ROOT = Path(__file__).parents[1]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -106,7 +106,7 @@ def measure(name: str, precision: str, arguments: argparse.Namespace, peak: floa
     for side in sides.values():
         side.close()
     flops = needed_flops(case, batch, inputs(case, batch))
-    rows = [_row(name, precision, side, sides[side].repeats, case, batch, flops, peak) for side in sides]
+    rows = [_row(name, precision, side, sides[side].repeats, batch, flops, peak) for side in sides]
     for row in rows:
         row["faster"] = round(rows[-1]["median_s"] / row["median_s"], 2) if len(rows) > 1 else None
         row["memory"] = round(row["peak_mb"] / rows[-1]["peak_mb"], 2) if len(rows) > 1 else None
@@ -114,18 +114,17 @@ def measure(name: str, precision: str, arguments: argparse.Namespace, peak: floa
 
 
 def _row(
-    name: str, precision: str, side: str, repeats: list[dict], case: Case, batch: int, flops: float, peak: float
+    name: str, precision: str, side: str, repeats: list[dict], batch: int, flops: float, peak: float
 ) -> dict[str, Any]:
     seconds = [repeat["seconds"] for repeat in repeats]
     median = statistics.median(seconds)
-    samples = case.samples if case.evaluates else batch
     return {
         "case": name,
         "precision": precision,
         "side": side,
         "median_s": round(median, 3),
         "spread_s": round(max(seconds) - min(seconds), 3),
-        "per_s": round(samples / median, 2),
+        "per_s": round(batch / median, 2),
         "peak_mb": round(max(repeat["peak_mb"] for repeat in repeats)),
         "tflop": round(flops / 1e12, 3),
         "of_peak": round(flops / median / peak, 3),
