@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vlc.data.sampler import EvalSampler, TrainSampler
+from vlc.errors import UserError
 
 
 def _samples(sampler) -> list[int]:
@@ -15,11 +16,17 @@ def _all_samples(samplers: list) -> list[int]:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-@pytest.mark.parametrize("num_samples", [1, 7, 12, 24])
+@pytest.mark.parametrize("num_samples", [3, 4, 7, 12, 24])
 def test_evaluation_deals_every_sample_once(num_samples, world_size):
     samplers = [EvalSampler(num_samples, 4, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert sorted(_all_samples(samplers)) == list(range(num_samples))
     assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
+    assert min(map(len, samplers)) > 0, "Lightning refuses a process without batches"
+
+
+def test_fewer_samples_than_processes_are_refused():
+    with pytest.raises(UserError, match="2 samples cannot be shared out over 3 processes"):
+        EvalSampler(2, 4, world_size=3)
 
 
 def test_evaluation_batches_do_not_depend_on_the_number_of_processes():

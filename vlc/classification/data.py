@@ -198,16 +198,15 @@ class ImageData(LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """With --dist_eval whole batches are dealt out to the processes; without, each evaluates everything.
 
-        Every process gets a batch, a smaller one where there are few images: Lightning refuses one without. Fewer images
-        than processes are evaluated by each.
+        Fewer images than processes are evaluated by each.
         """
-        num_images, batch_size = len(self.evaluation), self.arguments.batch_size
+        num_images = len(self.evaluation)
         world_size = self.trainer.world_size if self.arguments.dist_eval else 1
         if num_images < world_size:
             world_size = 1
         sampler = EvalSampler(
             num_images,
-            min(batch_size, num_images // world_size),
+            self.arguments.batch_size,
             rank=self.trainer.global_rank if world_size > 1 else 0,
             world_size=world_size,
         )

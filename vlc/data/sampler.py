@@ -10,6 +10,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from vlc.data.dataset import Key
+from vlc.errors import UserError
 
 
 class TrainSampler(Sampler):
@@ -84,11 +85,18 @@ def _shares(sizes: tuple[int, ...], weights: Sequence[float]) -> tuple[int, ...]
 class EvalSampler(Sampler):
     """Batches in order, dealt out to the processes whole: no sample is repeated, and batches do not depend on who
     handles them, so neither do metrics that look across a batch.
+
+    Every process gets a batch: they are smaller where there would be too few. Raises UserError where there are fewer
+    samples than processes.
     """
 
     def __init__(self, num_samples: int, batch_size: int, *, rank: int = 0, world_size: int = 1):
+        if num_samples < world_size:
+            raise UserError(f"{num_samples} samples cannot be shared out over {world_size} processes: start fewer")
         self.num_samples, self.batch_size = num_samples, batch_size
         self.rank, self.world_size = rank, world_size
+        if self._num_batches < world_size:
+            self.batch_size = num_samples // world_size
 
     def __len__(self) -> int:
         return len(range(self.rank, self._num_batches, self.world_size))
