@@ -4,9 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from sacred import Experiment
 
 from tests import tiny
-from vlc.config import resolve
+from vlc.config import observe_the_first_process, resolve
 from vlc.data.transforms import TRANSFORMS
 from vlc.errors import UserError
 from vlc.objectives import OBJECTIVES
@@ -244,3 +245,22 @@ def test_the_configuration_does_not_import_torch():
     """What makes print_config answer at once."""
     done = subprocess.run([sys.executable, "-c", "import vlc.config, sys; sys.exit('torch' in sys.modules)"])
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "recorded"), [("RANK", "0", True), ("RANK", "1", False), ("LOCAL_RANK", "1", False)]
+)
+def test_observers_record_a_run_once(name, number, recorded, monkeypatch):
+    for each in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, number)
+    seen = {}
+    experiment = Experiment("observed", save_git_info=False)
+    experiment.option_hook(observe_the_first_process)
+
+    @experiment.main
+    def main(_run):
+        seen["unobserved"] = _run.unobserved
+
+    experiment.run()
+    assert seen["unobserved"] is not recorded

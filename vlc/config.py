@@ -4,6 +4,7 @@ Values that follow from others (the sizes from `vit`) are derived in the default
 the command line carry through; contradictions are refused by `vlc.settings`.
 """
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,14 @@ def shown_to_user() -> Iterator[None]:
 def _size(vit: str):
     """The sizes behind a name; an unknown name is reported by the settings, once the configuration is complete."""
     return ENCODERS.get(vit, ENCODERS["mae_vit_base_patch16"])
+
+
+@ex.option_hook
+def observe_the_first_process(options):
+    """Sacred's observers record a run once, however many processes it has (as their launchers number them)."""
+    numbers = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+    if any(number != "0" for number in numbers):
+        options["--unobserved"] = True
 
 
 @ex.config
