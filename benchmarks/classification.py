@@ -36,7 +36,7 @@ from vlc import checkpoint
 from vlc.classification import run as classification
 from vlc.classification.data import ImageData, LabelledImages
 from vlc.classification.module import ClassificationModule
-from vlc.onednn import mkl_is_slow, use_onednn
+from vlc.onednn import suits_onednn, use_onednn
 
 MODEL, SIZE, CLASSES = "vit_base_patch16", 224, 1000
 DTYPES = {"float32": False, "bfloat16": True}
@@ -75,7 +75,7 @@ def _module(precision: str, words: list[str]) -> ClassificationModule:
     words = ["--model", MODEL, "--data_path", "x", "--layer_decay", "0.65", "--batch_size", "8", *words]
     options = main_finetune.parser().parse_args(words)
     module = ClassificationModule(classification._classifier(options), options, 1e-4)
-    if precision == "float32" and mkl_is_slow():
+    if suits_onednn(module.classifier.encoder.size.width, half=DTYPES[precision]):
         use_onednn(module)
     return module
 

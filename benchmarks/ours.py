@@ -14,7 +14,7 @@ from vlc.allocator import keep_freed_memory
 from vlc.config import resolve
 from vlc.data.batch import Batch, MaskedText, Text
 from vlc.module import VLCModule, objective_needs
-from vlc.onednn import mkl_is_slow, use_onednn
+from vlc.onednn import suits_onednn, use_onednn
 from vlc.optim import build_optimizer, layer_decay_groups, plain_groups
 from vlc.retrieval import Scorer
 from vlc.settings import Settings
@@ -43,7 +43,7 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
     ).to(device)
     if device.type == "cpu":
         keep_freed_memory()
-        if mkl_is_slow():
+        if suits_onednn(settings.model.size.width, half=half):
             use_onednn(module)
 
     def autocast() -> torch.autocast:

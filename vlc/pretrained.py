@@ -26,6 +26,7 @@ from vlc.errors import MissingFile, UserError
 from vlc.model.encoder import ImageTokens
 from vlc.module import VLCModule
 from vlc.objectives import OBJECTIVES
+from vlc.onednn import suits_onednn, use_onednn
 from vlc.settings import ModelSettings, Settings
 
 # What a checkpoint's own configuration decides, unless the command line states it. Which heads there are, its content does.
@@ -123,6 +124,9 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretra
     device = torch.device("cpu")
     if gpus and torch.cuda.is_available():
         device = torch.device("cuda", gpus[0] if isinstance(gpus, tuple) else 0)
+    half = settings.run.precision == "bf16-mixed"
+    if device.type == "cpu" and suits_onednn(settings.model.size.width, half=half):
+        use_onednn(module)
     encoder = tokenizer and TextEncoder(tokenizer, settings.data.max_text_len)
     return Pretrained(settings, module.eval().to(device), tokenizer, encoder, device)
 

@@ -23,12 +23,11 @@ from vlc.datamodule import DataModule, answer_vocabulary
 from vlc.errors import MissingFile, UserError
 from vlc.model.sizes import EncoderSize
 from vlc.module import VLCModule, objective_needs
-from vlc.onednn import computes_bfloat16, mkl_is_slow, use_onednn
+from vlc.onednn import WIDE, computes_bfloat16, suits_onednn, use_onednn
 from vlc.precision import precision_options
 from vlc.settings import OptimSettings, RunSettings, Settings
 
 LOG_EVERY = 10  # batches
-WIDE = 768  # from this width on a CPU's fast products (bfloat16, oneDNN's) make up for what they cost beside
 
 # Advice of Lightning's that does not apply: metrics are summed over the processes before they are logged, a data module
 # leaves batches to the module, and few workers may be right.
@@ -45,7 +44,7 @@ def run(settings: Settings) -> dict[str, float]:
     trainer = build_trainer(settings, has_validation=bool(data.evaluation))
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
-        if trainer.precision == "32-true" and settings.model.size.width >= WIDE and mkl_is_slow():
+        if suits_onednn(settings.model.size.width, half=trainer.precision == "bf16-mixed"):
             use_onednn(module)
     if settings.model.compile:
         module.encoder.compile_blocks()

@@ -29,7 +29,7 @@ from vlc.classification.module import LOG_EVERY, ClassificationModule
 from vlc.distributed import LAUNCHED, join_restarted
 from vlc.errors import MissingFile, UserError
 from vlc.model.sizes import ENCODERS
-from vlc.onednn import computes_bfloat16, mkl_is_slow, use_onednn
+from vlc.onednn import computes_bfloat16, suits_onednn, use_onednn
 from vlc.precision import precision_options
 
 _CHECK = "--model, --nb_classes, and --global_pool against --cls_token"
@@ -57,7 +57,7 @@ def run(arguments: Namespace) -> dict[str, float]:
     precision = _precision(arguments.amp, accelerator)
     if accelerator == "cpu":
         keep_freed_memory()
-        if precision == "32-true" and mkl_is_slow():
+        if suits_onednn(module.classifier.encoder.size.width, half=precision == "bf16-mixed"):
             use_onednn(module)
     rank_zero_info(f"Running on {accelerator} in {precision}, {environment.world_size()} processes")
     if arguments.compile:

@@ -3,12 +3,22 @@
 from functools import partial
 
 import torch
+from timm.layers import Mlp as TimmMlp
 from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 
 from vlc.model.attention import Attention, Lengths, first_tokens
+from vlc.onednn import OneDNNLinear
 
 layer_norm = partial(nn.LayerNorm, eps=1e-6)
+
+
+class Mlp(TimmMlp):
+    """timm's two layers with GELU between them, its parameters and its values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.fc1.gelu(x) if isinstance(self.fc1, OneDNNLinear) else self.act(self.fc1(x))
+        return self.drop2(self.fc2(self.drop1(hidden)))
 
 
 class Block(TimmBlock):
@@ -54,6 +64,7 @@ def blocks(
             drop_path=rate,
             proj_drop=dropout,
             attn_layer=Attention,
+            mlp_layer=Mlp,
         )
         for rate in rates
     )
