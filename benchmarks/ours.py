@@ -96,7 +96,7 @@ def _padded(rows: list[list[int]]) -> Text:
     """As `vlc.data.tokens.TextEncoder` pads: to a multiple of 8."""
     length = -(-max(map(len, rows)) // 8) * 8
     ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
-    return Text(ids, (ids != 0).long())
+    return Text(ids, (ids != 0).long(), sum(map(len, rows)))
 
 
 def _batch(case: Case, batch: int, settings: Settings) -> Batch:

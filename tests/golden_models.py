@@ -93,14 +93,14 @@ def build_batch(inputs: dict[str, Any], expected: dict[str, Any]) -> Batch:
     false_text = None
     if "false_text_0" in inputs:
         parts = [torch.stack([inputs[f"false_text_{n}_{part}"] for n in range(3)], 1) for part in ("ids", "masks")]
-        false_text = Text(*(part.flatten(0, 1) for part in parts))
+        false_text = _text(*(part.flatten(0, 1) for part in parts))
     pair = [inputs[name] for name in ("image", "image_0", "image_1") if name in inputs]
     return Batch(
         images=torch.stack(pair, dim=1),
         index=torch.arange(4),
         split="val",
-        text=Text(inputs["text_ids"], inputs["text_masks"]),
-        masked_text=MaskedText(Text(inputs["text_ids_mlm"], inputs["text_masks"]), positions, labels[positions]),
+        text=_text(inputs["text_ids"], inputs["text_masks"]),
+        masked_text=MaskedText(_text(inputs["text_ids_mlm"], inputs["text_masks"]), positions, labels[positions]),
         noise=_noise(inputs, expected),
         negative_images=inputs["false_image_0"][:, None] if "false_image_0" in inputs else None,
         match_draw=expected["itm_perm"] / 4 if "itm_perm" in expected else None,
@@ -114,3 +114,7 @@ def _noise(inputs: dict[str, Tensor], expected: dict[str, Any]) -> Tensor | None
     if "noise_0" not in inputs:
         return None
     return torch.stack([inputs["noise_0"], inputs.get("noise_1", inputs["noise_0"])], dim=1)
+
+
+def _text(ids: Tensor, mask: Tensor) -> Text:
+    return Text(ids, mask, int(mask.sum()))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests import golden_models
+from tests.model.spans import pack_as_gpus
 from vlc.formats import VLC_RELEASE
 from vlc.objectives.base import Passes, View, accuracy
 from vlc.objectives.itm import ITM
@@ -80,12 +81,16 @@ def test_logits_and_losses(case):
         torch.testing.assert_close(outcomes["vqa"].loss, expected["vqa_loss"], **CLOSE)
 
 
-def test_gradients(case):
+@pytest.mark.parametrize("packs", ["not", "on_host", "as_on_gpus"])
+def test_gradients(case, packs, monkeypatch):
     _, golden = case
     if "grad_norms" not in golden.expected:
         pytest.skip("no gradients stored for this model")
-    golden.module.zero_grad()
+    if packs == "as_on_gpus":
+        pack_as_gpus(monkeypatch)
+    golden.module.train(packs != "not").zero_grad()
     golden.module.total_loss(golden.module.outcomes(golden.batch)).backward()
+    golden.module.eval()
     norms, compared = golden.expected["grad_norms"], 0
     for ours, parameter in golden.module.named_parameters():
         theirs = VLC_RELEASE.theirs(ours)

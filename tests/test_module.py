@@ -1,10 +1,15 @@
 """The training step as a whole."""
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import golden_models
+from vlc.model import attention, encoder
+from vlc.objectives import itm
 
 
 class _Waits(TorchDispatchMode):
@@ -39,3 +44,36 @@ def test_a_step_never_waits_for_the_device(golden, name):
         if device.type == "cuda":
             torch.cuda.set_sync_debug_mode("default")
     assert waits.count == 0
+
+
+def test_tensors_without_values_cannot_be_read():
+    for read in (torch.Tensor.item, torch.Tensor.nonzero, bool):
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            read(torch.ones((), device="meta"))
+
+
+@pytest.mark.parametrize("name", golden_models.NAMES)
+def test_a_gpus_step_needs_no_value_on_the_host(golden, name, monkeypatch):
+    """On tensors without values: shapes and types of the packed path with torch's own attention, and no waiting."""
+    calls = []
+
+    def varlen_attn(*arguments):
+        calls.append(arguments)
+        return torch.nn.attention.varlen.varlen_attn(*arguments)
+
+    monkeypatch.setattr(attention, "varlen_attn", varlen_attn)
+    monkeypatch.setattr(encoder, "attends_to_spans", lambda device: True)
+    monkeypatch.setattr(itm.torch, "autocast", lambda *_, **__: nullcontext())  # which does not know this device
+    case = golden_models.load(golden, name)
+    module, batch = case.module.train().to("meta").bfloat16(), case.batch.to("meta")
+    negative = batch.negative_images
+    batch = replace(
+        batch,
+        images=batch.images.bfloat16(),
+        negative_images=None if negative is None else negative.bfloat16(),
+    )
+    loss = module.total_loss(module.outcomes(batch))
+    loss.backward()
+    passes = {"pretrain": 2, "nlvr2": 2}.get(name, 1)
+    assert len(calls) == passes * golden_models.SIZE.depth
+    assert {arguments[0].dtype for arguments in calls} == {torch.bfloat16}

@@ -105,7 +105,7 @@ def test_encoder_is_vilts(tmp_path, batch, image):
     assert all(name.startswith("objectives.mlm") for name in report.new)
     expected = theirs(**_inputs(batch, image), image_token_type_idx=1 + image)
     images = module.encoder.embed_images(batch.images[:, image], sizes=batch.sizes_of(image), image_type=1 + image)
-    encoded = module.encoder.fuse(module.encoder.embed_text(batch.text.ids), batch.text.mask, images)
+    encoded = module.encoder.fuse(module.encoder.embed_text(batch.text), images)
     assert images.tokens.shape[1] == 1 + 4 * 6, "as many as the largest image has, not 6 x 6"
     torch.testing.assert_close(encoded.pooled, expected.pooler_output, **SAME)
     real, hidden = batch.text.mask.bool(), expected.last_hidden_state
@@ -129,7 +129,7 @@ def test_images_of_one_size_need_no_mask(tmp_path, batch):
     images = torch.randn(4, 3, 48, 96)
     tokens = module.encoder.embed_images(images)
     assert tokens.mask is None
-    encoded = module.encoder.fuse(module.encoder.embed_text(batch.text.ids), batch.text.mask, tokens)
+    encoded = module.encoder.fuse(module.encoder.embed_text(batch.text), tokens)
     expected = theirs(batch.text.ids, batch.text.mask, pixel_values=images, pixel_mask=torch.ones(4, 48, 96))
     torch.testing.assert_close(encoded.pooled, expected.pooler_output, **SAME)
 
@@ -267,7 +267,7 @@ def test_itm_takes_the_size_along_with_the_image(batch):
         height, width = SHAPES[image]
         text = Text(batch.text.ids[row, None], batch.text.mask[row, None])
         tokens = module.encoder.embed_images(batch.images[image, :1, :, :height, :width])
-        pooled = module.encoder.fuse(module.encoder.embed_text(text.ids), text.mask, tokens).pooled
+        pooled = module.encoder.fuse(module.encoder.embed_text(text), tokens).pooled
         torch.testing.assert_close(module.objectives["itm"].fc(pooled)[0], outcome.logits[row], atol=1e-5, rtol=1e-4)
 
 

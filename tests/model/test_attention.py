@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.model.spans import plain_varlen_attn
+from vlc.model import attention
 from vlc.model.attention import attend, attend_packed
 from vlc.model.blocks import blocks, key_mask
 from vlc.model.packing import Packing
@@ -32,23 +34,29 @@ def test_products_in_bfloat16_are_close_to_float32(tokens, mask):
     torch.testing.assert_close(_gradient(found, half).float(), _gradient(expected, exact), atol=0.03, rtol=0.03)
 
 
+@pytest.fixture(params=["host", "device"])
+def packing(request, monkeypatch) -> Packing:
+    monkeypatch.setattr(attention, "varlen_attn", plain_varlen_attn)
+    return Packing.on_host(MASK) if request.param == "host" else Packing.on_device(MASK.bool(), int(MASK.sum()))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_packed_sequences_attend_as_padded_ones(tokens, dtype):
-    packing, real = Packing.of(MASK), MASK.bool()
+def test_packed_sequences_attend_as_padded_ones(tokens, dtype, packing):
+    real = MASK.bool()
     inputs = tokens.to(dtype).requires_grad_()
     padded = attend(inputs, 2, key_mask(MASK)) * real[:, :, None]
-    packed = packing.unpack(attend_packed(packing.pack(inputs), 2, packing.lengths))
+    packed = packing.unpack(attend_packed(packing.pack(inputs), 2, packing.spans))
     close = {"atol": 1e-6, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.02, "rtol": 0.02}
     torch.testing.assert_close(packed, padded, **close)
     torch.testing.assert_close(_gradient(packed, inputs), _gradient(padded, inputs), **close)
 
 
-def test_first_tokens_alone_are_those_of_the_whole_block(tokens):
+def test_first_tokens_alone_are_those_of_the_whole_block(tokens, packing):
     (block,) = blocks(24, 1, 2, 4)
-    inputs, mask, packing = tokens.requires_grad_(), key_mask(MASK), Packing.of(MASK)
+    inputs, mask = tokens.requires_grad_(), key_mask(MASK)
     whole = block(inputs, mask)[:, 0]
     alone = block.first(inputs, mask)
-    packed = packing.in_order(block.first(packing.pack(inputs), lengths=packing.lengths))
+    packed = packing.in_order(block.first(packing.pack(inputs), spans=packing.spans))
     parameters = [inputs, *block.parameters()]
     expected = torch.autograd.grad(whole.square().sum(), parameters)
     for first in (alone, packed):

@@ -1,10 +1,13 @@
 """The single-stream encoder."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
 
 from tests.tiny import SMALL
+from vlc.data.batch import Text
 from vlc.model.encoder import Encoder
 from vlc.model.sizes import ENCODERS
 
@@ -66,7 +69,7 @@ def test_image_alone_is_timms_mae_vit():
     assert all(key.startswith(("text_embeddings", "token_types", "pooler")) for key in missing)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        encoded = ours.fuse(None, None, ours.embed_images(images, image_type=None))
+        encoded = ours.fuse(None, ours.embed_images(images, image_type=None))
         torch.testing.assert_close(encoded.image, theirs.forward_features(images), atol=1e-4, rtol=1e-4)
 
 
@@ -116,8 +119,9 @@ def test_checkpointing_keeps_no_activations(encoder):
 
 def test_pooled_feature_alone_is_that_of_the_whole_pass(encoder):
     ids, mask = _text()
-    text, image = encoder.embed_text(ids), encoder.embed_images(torch.randn(3, 3, 32, 32))
-    for parts in ((text, mask, image), (text, mask, None), (None, None, image), (text, torch.ones_like(mask), image)):
+    text, image = encoder.embed_text(Text(ids, mask)), encoder.embed_images(torch.randn(3, 3, 32, 32))
+    full = replace(text, mask=torch.ones_like(mask))
+    for parts in ((text, image), (text, None), (None, image), (full, image)):
         torch.testing.assert_close(encoder.fuse_pooled(*parts), encoder.fuse(*parts).pooled, atol=1e-6, rtol=1e-5)
 
 

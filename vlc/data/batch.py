@@ -31,10 +31,14 @@ class _Tensors:
 
 @dataclass(frozen=True)
 class Text(_Tensors):
-    """ids (B, L) int64; mask (B, L) int64, 1 = real token, 0 = padding."""
+    """ids (B, L) int64; mask (B, L) int64, 1 = real token, 0 = padding.
+
+    num_real: how many tokens are real; None where only a device knows.
+    """
 
     ids: Tensor
     mask: Tensor
+    num_real: int | None = None
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class TextEncoder:
         for number, row in enumerate(rows):
             ids[number, : len(row)] = row
             mask[number, : len(row)] = 1
-        return Text(torch.from_numpy(ids), torch.from_numpy(mask))
+        return Text(torch.from_numpy(ids), torch.from_numpy(mask), sum(map(len, rows)))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Attention of a ViT block over padded or packed sequences, by the products that are fast where it runs.
 
-Packed: the real tokens of all sequences as rows (N, D), without padding, sequences of equal length side by side.
+Packed: the real tokens of all sequences as rows (N, D), without padding (`vlc.model.packing`).
 """
 
 from collections.abc import Iterator
@@ -10,46 +10,62 @@ import torch
 import torch.nn.functional as F
 from timm.layers import Attention as TimmAttention
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 
+from vlc.model.packing import Lengths, Starts
 from vlc.onednn import OneDNNLinear, linear
-
-Lengths = tuple[int, ...]  # of packed sequences, in their order
 
 
 class Attention(TimmAttention):
     """timm's attention, its parameters and its values, also for packed sequences and for single queries."""
 
     def forward(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, lengths: Lengths | None = None
+        self,
+        x: Tensor,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        spans: Lengths | Starts | None = None,
     ) -> Tensor:
-        """Tokens (B, L, D), with attn_mask (B, 1, 1, L) bool, True = attend; or packed (N, D) with their lengths."""
+        """Tokens (B, L, D), with attn_mask (B, 1, 1, L) bool, True = attend; or packed (N, D) with their spans."""
         assert not is_causal
         qkv = self.qkv(x)
-        if lengths is None:
+        if spans is None:
             mixed = attend(qkv, self.num_heads, attn_mask)
         else:
-            mixed = attend_packed(qkv, self.num_heads, lengths)
+            mixed = attend_packed(qkv, self.num_heads, spans)
         return self.proj_drop(self.proj(mixed))
 
-    def first(self, x: Tensor, attn_mask: Tensor | None = None, lengths: Lengths | None = None) -> Tensor:
+    def first(self, x: Tensor, attn_mask: Tensor | None = None, spans: Lengths | Starts | None = None) -> Tensor:
         """What `forward` gives for the first token of each sequence, (B, D)."""
         product = linear if isinstance(self.qkv, OneDNNLinear) else F.linear
         parts = (self.attn_dim, 2 * self.attn_dim)
         (for_queries, for_others), (bias, biases) = self.qkv.weight.split(parts), self.qkv.bias.split(parts)
-        queries, others = product(first_tokens(x, lengths), for_queries, bias), product(x, for_others, biases)
-        if lengths is None:
-            groups = [(queries, others, attn_mask)]
+        queries, others = product(first_tokens(x, spans), for_queries, bias), product(x, for_others, biases)
+        if spans is None:
+            mixed = _attend_first(queries, others, attn_mask, self.num_heads)
+        elif isinstance(spans, Starts):
+            mixed = _attend_first_of_spans(queries, others, spans, self.num_heads)
         else:
-            counts = [count for count, _ in _groups(lengths)]
-            pairs = zip(queries.split(counts), _split(others, lengths), strict=True)
-            groups = [(query, other, None) for query, other in pairs]
-        mixed = [_attend_first(*group, self.num_heads) for group in groups]
-        return self.proj_drop(self.proj(torch.cat(mixed)))
+            queries = queries.split([count for count, _ in _groups(spans)])
+            pairs = zip(queries, _split(others, spans), strict=True)
+            mixed = torch.cat([_attend_first(*pair, None, self.num_heads) for pair in pairs])
+        return self.proj_drop(self.proj(mixed))
 
 
-def first_tokens(x: Tensor, lengths: Lengths | None) -> Tensor:
+def first_tokens(x: Tensor, spans: Lengths | Starts | None) -> Tensor:
     """The first token of each padded (B, L, D) or packed (N, D) sequence: (B, D)."""
-    return x[:, 0] if lengths is None else torch.cat([part[:, 0] for part in _split(x, lengths)])
+    if spans is None:
+        return x[:, 0]
+    if isinstance(spans, Starts):
+        return x.index_select(0, spans.places[:-1])
+    return torch.cat([part[:, 0] for part in _split(x, spans)])
+
+
+def attends_to_spans(device: torch.device) -> bool:
+    """Whether sequences of any lengths are attended to at once: by flash attention, which computes in half precision."""
+    if device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
+        return False
+    return torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def attend(qkv: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
@@ -60,9 +76,13 @@ def attend(qkv: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-def attend_packed(qkv: Tensor, heads: int, lengths: Lengths) -> Tensor:
+def attend_packed(qkv: Tensor, heads: int, spans: Lengths | Starts) -> Tensor:
     """The same for packed sequences: (N, 3 * D) -> (N, D)."""
-    return torch.cat([attend(part, heads).flatten(0, 1) for part in _split(qkv, lengths)])
+    if isinstance(spans, Starts):
+        queries, keys, values = qkv.unflatten(-1, (3, heads, -1)).unbind(1)
+        ends = (spans.places, spans.places, spans.longest, spans.longest)
+        return varlen_attn(queries, keys, values, *ends).flatten(1)
+    return torch.cat([attend(part, heads).flatten(0, 1) for part in _split(qkv, spans)])
 
 
 def _attend_first(queries: Tensor, others: Tensor, mask: Tensor | None, heads: int) -> Tensor:
@@ -70,6 +90,14 @@ def _attend_first(queries: Tensor, others: Tensor, mask: Tensor | None, heads: i
     keys, values = others.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
     queries = queries.unflatten(-1, (heads, -1))[:, :, None]
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask).flatten(1)
+
+
+def _attend_first_of_spans(queries: Tensor, others: Tensor, spans: Starts, heads: int) -> Tensor:
+    """The same for packed keys and values (N, 2 * D)."""
+    keys, values = others.unflatten(-1, (2, heads, -1)).unbind(1)
+    alone = torch.arange(len(queries) + 1, dtype=torch.int32, device=queries.device)
+    mixed = varlen_attn(queries.unflatten(-1, (heads, -1)), keys, values, alone, spans.places, 1, spans.longest)
+    return mixed.flatten(1)
 
 
 def _groups(lengths: Lengths) -> Iterator[tuple[int, int]]:

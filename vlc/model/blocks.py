@@ -7,7 +7,8 @@ from timm.layers import Mlp as TimmMlp
 from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 
-from vlc.model.attention import Attention, Lengths, first_tokens
+from vlc.model.attention import Attention, first_tokens
+from vlc.model.packing import Lengths, Starts
 from vlc.onednn import OneDNNLinear
 
 layer_norm = partial(nn.LayerNorm, eps=1e-6)
@@ -25,16 +26,20 @@ class Block(TimmBlock):
     """timm's block, its parameters and its values, also for packed sequences and for first tokens alone."""
 
     def forward(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, lengths: Lengths | None = None
+        self,
+        x: Tensor,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        spans: Lengths | Starts | None = None,
     ) -> Tensor:
         """Tokens as in `Attention.forward`, and as many."""
         assert not is_causal
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, lengths=lengths)))
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, spans=spans)))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
-    def first(self, x: Tensor, attn_mask: Tensor | None = None, lengths: Lengths | None = None) -> Tensor:
+    def first(self, x: Tensor, attn_mask: Tensor | None = None, spans: Lengths | Starts | None = None) -> Tensor:
         """What `forward` gives for the first token of each sequence, (B, D): the others serve as keys and values."""
-        tokens, mixed = first_tokens(x, lengths), self.attn.first(self.norm1(x), attn_mask, lengths)
+        tokens, mixed = first_tokens(x, spans), self.attn.first(self.norm1(x), attn_mask, spans)
         tokens = tokens + self.drop_path1(self.ls1(mixed))
         return tokens + self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))))
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vlc.data.batch import Sizes
+from vlc.data.batch import Sizes, Text
+from vlc.model.attention import attends_to_spans
 from vlc.model.blocks import blocks, key_mask, layer_norm
 from vlc.model.embed import (
     init_bert_weights,
@@ -22,6 +23,15 @@ from vlc.model.embed import (
 from vlc.model.masking import PatchMask, leading_patches, random_mask, shown_patches, take_patches
 from vlc.model.packing import Packing
 from vlc.model.sizes import EncoderSize
+
+
+@dataclass(frozen=True)
+class TextTokens:
+    """Embedded text, ready for the encoder: tokens (B, L, D); mask (B, L) and num_real as in `Text`."""
+
+    tokens: Tensor
+    mask: Tensor
+    num_real: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,15 @@ class Encoded:
     pooled: Tensor
     patches: PatchMask | None = None
     image_mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """tokens (B, S, D); mask (B, S) bool, True = real, None: all are; num_real: how many are, as in `Text`."""
+
+    tokens: Tensor
+    mask: Tensor | None
+    num_real: int | None = None
 
 
 class Pooler(nn.Module):
@@ -133,7 +152,11 @@ class Encoder(nn.Module):
     def num_patches(self) -> int:
         return self.patch_embed.num_patches
 
-    def embed_text(self, ids: Tensor) -> Tensor:
+    def embed_text(self, text: Text) -> TextTokens:
+        """Text (B, L) -> tokens."""
+        return TextTokens(self.embed_words(text.ids), text.mask, text.num_real)
+
+    def embed_words(self, ids: Tensor) -> Tensor:
         """Token ids (B, L) int64 -> (B, L, D), text's token type added."""
         return self.text_embeddings(ids) + self.token_types.weight[0]
 
@@ -187,58 +210,64 @@ class Encoder(nn.Module):
         mask = shown.gather(1, kept)
         return take_patches(tokens, kept), torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
 
-    def fuse(self, text: Tensor | None, text_mask: Tensor | None, image: ImageTokens | None) -> Encoded:
-        """Embedded text (B, L, D) with its mask (B, L), and an embedded image, through the ViT.
+    def fuse(self, text: TextTokens | None, image: ImageTokens | None) -> Encoded:
+        """Embedded text and an embedded image through the ViT.
 
         text=None runs the image alone, and `pooled` then reads the class token; image=None runs the text alone.
         """
-        sequence, attention_mask, num_text = self._sequence(text, text_mask, image)
-        sequence = self.norm(self._run(sequence, attention_mask))
+        sequence = self._sequence(text, image)
+        tokens, num_text = self.norm(self._run(sequence)), 0 if text is None else text.tokens.shape[1]
         patches, mask = (image.patches, image.mask) if image is not None else (None, None)
-        return Encoded(sequence[:, :num_text], sequence[:, num_text:], self.pooler(sequence), patches, mask)
+        return Encoded(tokens[:, :num_text], tokens[:, num_text:], self.pooler(tokens), patches, mask)
 
-    def fuse_pooled(self, text: Tensor | None, text_mask: Tensor | None, image: ImageTokens | None) -> Tensor:
+    def fuse_pooled(self, text: TextTokens | None, image: ImageTokens | None) -> Tensor:
         """`fuse(...).pooled` (B, D) for less: the last block computes the first tokens alone, and padding costs nothing."""
-        sequence, attention_mask, _ = self._sequence(text, text_mask, image)
-        return self.pooler(self.norm(self._run(sequence, attention_mask, pooled=True))[:, None])
+        return self.pooler(self.norm(self._run(self._sequence(text, image), pooled=True))[:, None])
 
     @staticmethod
-    def _sequence(
-        text: Tensor | None, text_mask: Tensor | None, image: ImageTokens | None
-    ) -> tuple[Tensor, Tensor | None, int]:
-        """Tokens (B, S, D), which of them are keys (B, 1, 1, S), and how many are text."""
+    def _sequence(text: TextTokens | None, image: ImageTokens | None) -> _Sequence:
+        """What is given, side by side."""
         if image is None:
-            return text, key_mask(text_mask), text.shape[1]
+            return _Sequence(text.tokens, text.mask.bool(), text.num_real)
         if text is None:
-            return image.tokens, None if image.mask is None else key_mask(image.mask), 0
-        sequence = torch.cat([text.to(image.tokens.dtype), image.tokens], dim=1)
-        image_mask = text_mask.new_ones(image.tokens.shape[:2]) if image.mask is None else image.mask
-        return sequence, key_mask(torch.cat([text_mask, image_mask.to(text_mask.dtype)], dim=1)), text.shape[1]
+            return _Sequence(image.tokens, image.mask)
+        tokens = torch.cat([text.tokens.to(image.tokens.dtype), image.tokens], dim=1)
+        shown = text.mask.new_ones(image.tokens.shape[:2]) if image.mask is None else image.mask
+        known = text.num_real is not None and image.mask is None
+        num_real = text.num_real + shown.numel() if known else None
+        return _Sequence(tokens, torch.cat([text.mask, shown], dim=1).bool(), num_real)
 
-    def _run(self, sequence: Tensor, attention_mask: Tensor | None, *, pooled: bool = False) -> Tensor:
-        """Tokens (B, S, D) through all blocks; pooled: only the first ones (B, D) come out.
-
-        Packed where nobody reads the tokens at padding (in training, and if pooled), but on CPUs alone: another device
-        would have to tell the host how long the sequences are, compiled blocks would be compiled for all their lengths,
-        and stochastic depth goes by rows.
-        """
-        packing = None
-        if attention_mask is not None and self._may_pack and (pooled or self.training) and sequence.is_cpu:
-            packing = Packing.of(attention_mask[:, 0, 0])
-        if packing is None or packing.is_full:
-            run = {"attn_mask": None if packing is not None else attention_mask}
+    def _run(self, sequence: _Sequence, *, pooled: bool = False) -> Tensor:
+        """Tokens (B, S, D) through all blocks; pooled: only the first ones (B, D) come out."""
+        tokens, packing = sequence.tokens, self._packing(sequence, pooled)
+        if packing is None:
+            run = {"attn_mask": None if sequence.mask is None else key_mask(sequence.mask)}
+        elif packing.is_full:
+            packing, run = None, {}
         else:
-            sequence, run = packing.pack(sequence), {"lengths": packing.lengths}
+            tokens, run = packing.pack(tokens), {"spans": packing.spans}
         for block in self.blocks[: -1 if pooled else None]:
             if self._checkpoints and torch.is_grad_enabled():
-                sequence = checkpoint(block, sequence, use_reentrant=False, **run)
+                tokens = checkpoint(block, tokens, use_reentrant=False, **run)
             else:
-                sequence = block(sequence, **run)
+                tokens = block(tokens, **run)
         if pooled:
-            first = self.blocks[-1].first(sequence, **run)
-            return packing.in_order(first) if "lengths" in run else first
-        return packing.unpack(sequence) if "lengths" in run else sequence
+            tokens = self.blocks[-1].first(tokens, **run)
+            return tokens if packing is None else packing.in_order(tokens)
+        return tokens if packing is None else packing.unpack(tokens)
+
+    def _packing(self, sequence: _Sequence, pooled: bool) -> Packing | None:
+        """How to leave the padding out, where nobody reads the tokens there: in training, and if pooled.
+
+        A GPU must not be asked how long sequences are, so their number of tokens has to be known. Not with compiled
+        blocks, which would be compiled for all lengths, nor with stochastic depth, which goes by rows.
+        """
+        if sequence.mask is None or not self._may_pack or not (pooled or self.training):
+            return None
+        if attends_to_spans(sequence.tokens.device) and sequence.num_real is not None:
+            return Packing.on_device(sequence.mask, sequence.num_real)
+        return Packing.on_host(sequence.mask) if sequence.tokens.is_cpu else None
 
     def forward(self, ids: Tensor, text_mask: Tensor, images: Tensor, **image_options) -> Encoded:
         """One pass over token ids (B, L), their mask (B, L) and images; image_options as in `embed_images`."""
-        return self.fuse(self.embed_text(ids), text_mask, self.embed_images(images, **image_options))
+        return self.fuse(self.embed_text(Text(ids, text_mask)), self.embed_images(images, **image_options))

@@ -1,31 +1,49 @@
-"""Sequences without their padding, for devices on which it would be computed on."""
+"""Sequences without their padding, which costs as much as real tokens."""
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+Lengths = tuple[int, ...]  # of packed sequences, in their order, those of equal length side by side
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where packed sequences of any lengths begin. places (B + 1,) int32, the end last; longest: no sequence is longer."""
+
+    places: Tensor
+    longest: int
 
 
 @dataclass(frozen=True)
 class Packing:
     """Where the real tokens of padded sequences are.
 
-    rows (N,) int64: their places among all B * S, sequence by sequence, those of equal length side by side; lengths: of
-    the sequences in this order; order (B,) int64: which sequences they are; size: B and S.
+    rows (N,) int64: their places among all B * S, sequence by sequence; spans: of the sequences in their order; order (B,)
+    int64: which sequences they are, None: as in the batch; size: B and S.
     """
 
     rows: Tensor
-    lengths: tuple[int, ...]
-    order: Tensor
+    spans: Lengths | Starts
+    order: Tensor | None
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, mask: Tensor) -> "Packing":
-        """From a mask (B, S), nonzero = real; every sequence has a token."""
+    def on_host(cls, mask: Tensor) -> "Packing":
+        """From a mask (B, S) in the host's memory, nonzero = real; every sequence has a token."""
         order = mask.sum(1).argsort()
         real = mask[order].nonzero()
         lengths = torch.bincount(real[:, 0], minlength=len(mask))
         return cls(order[real[:, 0]] * mask.shape[1] + real[:, 1], tuple(lengths.tolist()), order, tuple(mask.shape))
+
+    @classmethod
+    def on_device(cls, mask: Tensor, num_real: int) -> "Packing":
+        """From a mask (B, S) bool with so many real tokens, without waiting for the device it is on."""
+        rows = (~mask).flatten().to(torch.int8).argsort(stable=True)[:num_real]
+        places = F.pad(mask.sum(1).cumsum(0), (1, 0)).to(torch.int32)
+        return cls(rows, Starts(places, mask.shape[1]), None, tuple(mask.shape))
 
     @property
     def is_full(self) -> bool:
@@ -45,4 +63,4 @@ class Packing:
 
     def in_order(self, first: Tensor) -> Tensor:
         """A row (B, D) for each packed sequence -> in the order of the batch."""
-        return first.index_select(0, self.order.argsort())
+        return first if self.order is None else first.index_select(0, self.order.argsort())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vlc.data.batch import Batch, Needs, Sizes, Text
 from vlc.model.embed import init_bert_weights
-from vlc.model.encoder import Encoded, Encoder, ImageTokens
+from vlc.model.encoder import Encoded, Encoder, ImageTokens, TextTokens
 from vlc.model.sizes import EncoderSize
 
 
@@ -64,8 +64,8 @@ class Passes:
 
     def _embedded(
         self, text: Text | None, images: Tensor, view: View, sizes: Sizes | None
-    ) -> tuple[Tensor | None, Tensor | None, ImageTokens]:
-        """What the encoder fuses: embedded text, its mask, embedded image."""
+    ) -> tuple[TextTokens | None, ImageTokens]:
+        """What the encoder fuses."""
         noise = self.batch.noise[:, view.draw] if self.batch.noise is not None else None
         image = self.encoder.embed_images(
             images,
@@ -74,17 +74,18 @@ class Passes:
             mask_ratio=self.dropped_ratio,
             noise=noise,
         )
-        return (None, None, image) if text is None else (self._embedded_text(text), text.mask, image)
+        return None if text is None else self._embedded_text(text), image
 
-    def _embedded_text(self, text: Text) -> Tensor:
-        """A text (B, L) embedded (B, L, D); those of the batch together, as each look-up has a gradient for all words."""
+    def _embedded_text(self, text: Text) -> TextTokens:
+        """An embedded text; those of the batch are embedded together, as each look-up has a gradient for all words."""
         hidden = self.batch.masked_text
         own = [self.batch.text] if hidden is None else [self.batch.text, hidden.text]
         place = next((number for number, one in enumerate(own) if one is text), None)
         if place is None or any(one.ids.shape != text.ids.shape for one in own):
-            return self.encoder.embed_text(text.ids)
-        embed = self.encoder.embed_text
-        return self.once("texts", lambda: embed(torch.cat([one.ids for one in own])).chunk(len(own)))[place]
+            return self.encoder.embed_text(text)
+        words = self.encoder.embed_words
+        embedded = self.once("texts", lambda: words(torch.cat([one.ids for one in own])).chunk(len(own)))
+        return TextTokens(embedded[place], text.mask, text.num_real)
 
 
 Ratio = tuple[Tensor, int]  # (sum, count): adds up over steps and processes

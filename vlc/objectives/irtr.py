@@ -19,7 +19,9 @@ def stacked_texts(first: Text, second: Text, pad_token_id: int) -> Text:
     def joined(parts: tuple[Tensor, Tensor], fill: int) -> Tensor:
         return torch.cat([F.pad(part, (0, length - part.shape[1]), value=fill) for part in parts])
 
-    return Text(joined((first.ids, second.ids), pad_token_id), joined((first.mask, second.mask), 0))
+    known = first.num_real is not None and second.num_real is not None
+    num_real = first.num_real + second.num_real if known else None
+    return Text(joined((first.ids, second.ids), pad_token_id), joined((first.mask, second.mask), 0), num_real)
 
 
 def interleave(true: Text, false: Text, pad_token_id: int) -> Text:
@@ -28,7 +30,7 @@ def interleave(true: Text, false: Text, pad_token_id: int) -> Text:
     both = stacked_texts(true, false, pad_token_id)
     order = torch.arange(len(both.ids), device=both.ids.device)
     order = torch.cat([order[:count, None], order[count:].unflatten(0, (count, -1))], dim=1).flatten()
-    return Text(both.ids[order], both.mask[order])
+    return Text(both.ids[order], both.mask[order], both.num_real)
 
 
 class IRTR(Objective):
@@ -68,4 +70,4 @@ class IRTR(Objective):
 def encode_pairs(encoder: Encoder, text: Text, image: ImageTokens, texts_per_image: int) -> Tensor:
     """Pooled features (B * n, D) of B embedded images with n texts each; text (B * n, L), grouped by image."""
     rows = torch.arange(len(image.tokens), device=image.tokens.device).repeat_interleave(texts_per_image)
-    return encoder.fuse_pooled(encoder.embed_text(text.ids), text.mask, image[rows])
+    return encoder.fuse_pooled(encoder.embed_text(text), image[rows])

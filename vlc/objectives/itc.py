@@ -42,13 +42,11 @@ class ITC(Objective):
 
     def embed_images(self, encoder: Encoder, image: ImageTokens) -> Tensor:
         """Embedded images -> unit vectors (B, D)."""
-        return F.normalize(self.image_projection(encoder.fuse_pooled(None, None, image)), dim=-1)
+        return F.normalize(self.image_projection(encoder.fuse_pooled(None, image)), dim=-1)
 
     def embed_texts(self, encoder: Encoder, text: Text) -> Tensor:
         """Texts (B, L) -> unit vectors (B, D)."""
-        return F.normalize(
-            self.text_projection(encoder.fuse_pooled(encoder.embed_text(text.ids), text.mask, None)), dim=-1
-        )
+        return F.normalize(self.text_projection(encoder.fuse_pooled(encoder.embed_text(text), None)), dim=-1)
 
     def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
         encoder = passes.encoder
