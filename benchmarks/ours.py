@@ -46,6 +46,9 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
         if suits_onednn(settings.model.size.width, half=half):
             use_onednn(module)
 
+    if settings.model.compile:
+        module.compile_parts()
+
     def autocast() -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=half)
 

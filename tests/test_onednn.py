@@ -1,6 +1,7 @@
 """Linear layers through oneDNN, against torch's own."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -26,6 +27,18 @@ def test_onednn_layers_compute_the_same(bias, rows):
         torch.testing.assert_close(layer(inputs), outputs)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(inputs).dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_onednn_layers_can_be_compiled(layer):
+    inputs = torch.randn(3, 12)
+    compiled = torch.compile(layer)
+    expected = F.linear(inputs, layer.weight, layer.bias)
+    torch.testing.assert_close(compiled(inputs), expected)
+    found = torch.autograd.grad(compiled(inputs).square().sum(), layer.weight)
+    torch.testing.assert_close(found, torch.autograd.grad(expected.square().sum(), layer.weight))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(inputs), expected)
 
 
 HALF = {"atol": 0.02, "rtol": 0.02}

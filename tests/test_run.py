@@ -17,7 +17,6 @@ from tests import tiny
 from vlc.callbacks import last_checkpoint
 from vlc.config import resolve
 from vlc.errors import MissingFile, NonFiniteLoss, UserError
-from vlc.model.encoder import Encoder
 from vlc.module import VLCModule
 from vlc.recipes import RECIPES, loss_weights
 from vlc.run import build_data, build_module, build_trainer, run
@@ -343,7 +342,7 @@ def test_half_precision_on_a_cpu_is_bfloat16_where_that_pays(monkeypatch, vit, h
 
 
 def test_compiled_blocks_and_checkpointing_train_to_the_same_weights(arrows, tmp_path, small_vit, monkeypatch):
-    monkeypatch.setattr(Encoder, "compile_blocks", partialmethod(Encoder.compile_blocks, backend="eager"))
+    monkeypatch.setattr(VLCModule, "compile_parts", partialmethod(VLCModule.compile_parts, backend="eager"))
     trained = []
     for fast in (False, True):
         options = {"compile": fast, "activation_checkpointing": fast, "log_dir": str(tmp_path / str(fast))}

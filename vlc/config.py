@@ -99,7 +99,7 @@ def config():
     mlp_ratio = _size(vit).mlp_ratio  # follows from vit
     mask_ratio = 0.0 if _size(vit).learned_grid else 0.75  # share of patches dropped where is_pretrain
     drop_rate = 0.1  # dropout of the text embedding; of ViLT's encoder everywhere
-    compile = False  # compile the encoder's blocks: slower to start, faster where it fuses (GPUs)
+    compile = False  # compile the encoder's blocks and the alignment: slower to start, faster where it fuses (GPUs)
     activation_checkpointing = False  # keep no activations of the encoder's blocks: less memory, a forward pass more
     pretrain_path = ""  # checkpoint to start from, first
     load_path = ""  # checkpoint to start from, or to test

@@ -104,6 +104,12 @@ class VLCModule(LightningModule):
     def _metric_names(self, split: str) -> list[str]:
         return [f"{name}/{split}/{metric}" for name, head in self.objectives.items() for metric in head.metrics]
 
+    def compile_parts(self, **options: Any) -> None:
+        """Compile the encoder's blocks and what gains in the objectives, with options of torch.compile."""
+        self.encoder.compile_blocks(**options)
+        for objective in self.objectives.values():
+            objective.compile_parts(**options)
+
     # -- steps
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

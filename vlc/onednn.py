@@ -93,9 +93,17 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return product(inputs.reshape(-1, inputs.shape[-1]), weight, bias).view(*inputs.shape[:-1], len(weight))
 
 
+@torch.library.custom_op(
+    "vlc::onednn_product", mutates_args=()
+)  # torch.compile takes oneDNN's for packed weights alone
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """rows (N, I), weight (O, I), bias (O,) -> (N, O); strides are free."""
     return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+
+
+@_product.register_fake
+def _(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return rows.new_empty(len(rows), len(weight))
 
 
 class _Linear(torch.autograd.Function):

@@ -47,7 +47,7 @@ def run(settings: Settings) -> dict[str, float]:
         if suits_onednn(settings.model.size.width, half=trainer.precision == "bf16-mixed"):
             use_onednn(module)
     if settings.model.compile:
-        module.encoder.compile_blocks()
+        module.compile_parts()
     if settings.run.test_only:
         trainer.test(module, datamodule=data, verbose=False)
     else:

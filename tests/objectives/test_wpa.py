@@ -2,7 +2,7 @@
 
 import torch
 
-from vlc.objectives.wpa import cosine_costs, inner_words, transport_distance, transport_plan
+from vlc.objectives.wpa import cosine_costs, inner_words, iteration, transport_distance, transport_plan
 
 
 def test_costs_plan_and_distance_are_the_published_ones(golden):
@@ -23,6 +23,14 @@ def test_plan_moves_all_the_mass():
     plan = transport_plan(torch.rand(2, 4, 6), words, patches)
     torch.testing.assert_close(plan.sum((1, 2)), torch.ones(2), atol=1e-3, rtol=1e-3)
     assert not plan[0, :, 2:].any()
+
+
+def test_compiled_iterations_give_the_same_plan():
+    torch.manual_seed(0)
+    words, patches = torch.ones(2, 4, dtype=torch.bool), torch.ones(2, 6, dtype=torch.bool)
+    costs, compiled = torch.rand(2, 4, 6), torch.compile(iteration, dynamic=True, backend="aot_eager")
+    plan = transport_plan(costs, words, patches, iterate=compiled)
+    torch.testing.assert_close(plan, transport_plan(costs, words, patches))
 
 
 def test_equal_vectors_cost_nothing():

@@ -153,6 +153,9 @@ class Objective(nn.Module):
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         raise NotImplementedError
 
+    def compile_parts(self, **options: Any) -> None:
+        """Compile, with options of torch.compile, what gains from it; default: nothing."""
+
     def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
         """A record for each example of an evaluated batch; default: nothing to write."""
         return []

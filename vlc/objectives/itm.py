@@ -1,6 +1,7 @@
 """Image-text matching, with word-patch alignment beside it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +9,9 @@ from torch import Tensor, nn
 
 from vlc.data.batch import Batch, Needs, Sizes
 from vlc.model.embed import init_bert_weights
+from vlc.model.encoder import Encoded
 from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Reply, View, accuracy, mean_ratio
-from vlc.objectives.wpa import inner_words, transport_distance
+from vlc.objectives.wpa import Iteration, inner_words, iteration, transport_distance
 
 _DRAW = View(draw=1)  # its own patch noise: the masked-language pass uses row 0
 
@@ -36,6 +38,10 @@ class ITM(Objective):
         super().__init__(options)
         self.fc = nn.Linear(options.width, 2)
         self.apply(init_bert_weights)
+        self._iterate: Iteration = iteration
+
+    def compile_parts(self, **options: Any) -> None:
+        self._iterate = torch.compile(iteration, dynamic=True, **options)
 
     def score(self, pooled: Tensor) -> Tensor:
         """Pooled features (N, D) of text-image pairs -> log odds (N,) of a match, for ranking without fine-tuning."""
@@ -77,12 +83,12 @@ class ITM(Objective):
         false = true[batch.negative] if batch.negative_sizes is None else batch.negative_sizes[:, 0]
         return Sizes(torch.where(labels.bool()[:, None], true.pixels, false.pixels), true.largest)
 
-    @staticmethod
-    def _alignment(encoded, text_mask: Tensor, labels: Tensor) -> Tensor:
+    def _alignment(self, encoded: Encoded, text_mask: Tensor, labels: Tensor) -> Tensor:
         patches = torch.ones(encoded.image.shape[:2], dtype=torch.bool, device=labels.device)
         if encoded.image_mask is not None:
             patches &= encoded.image_mask
         patches[:, 0] = False  # the class token
         with torch.autocast(labels.device.type, enabled=False):
-            distance = transport_distance(encoded.text, encoded.image, inner_words(text_mask), patches)
+            words = inner_words(text_mask)
+            distance = transport_distance(encoded.text, encoded.image, words, patches, self._iterate)
         return (distance * (2 * labels - 1)).sum() / len(labels)

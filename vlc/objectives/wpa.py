@@ -4,6 +4,8 @@ The transport plan is found with the proximal point method IPOT (Xie et al. 2020
 through the cosine costs.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,37 +16,57 @@ def cosine_costs(text: Tensor, image: Tensor) -> Tensor:
     return 1 - F.normalize(text, dim=-1, eps=1e-5) @ F.normalize(image, dim=-1, eps=1e-5).transpose(1, 2)
 
 
+Iteration = Callable[..., tuple[Tensor, Tensor]]
+
+
+def iteration(
+    kernel: Tensor, plan: Tensor, word_scale: Tensor, counts: tuple[Tensor, Tensor], absent: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The next plan (B, P, L) and the next scaling factors of the words (B, 1, L), of sums that compile into few kernels.
+
+    counts (B, 1, 1): of patches and of words. absent (B, P, 1) and (B, 1, L): large where one takes no part, so that its
+    scaling factor becomes (nearly) 0, never infinite.
+    """
+    scaled = kernel * plan
+    patch_scale = 1 / (counts[0] * (scaled * word_scale).sum(2, keepdim=True) + absent[0])
+    word_scale = 1 / (counts[1] * (scaled * patch_scale).sum(1, keepdim=True) + absent[1])
+    return patch_scale * scaled * word_scale, word_scale
+
+
 @torch.no_grad()
-def transport_plan(costs: Tensor, words: Tensor, patches: Tensor, beta: float = 0.5, iterations: int = 50) -> Tensor:
+def transport_plan(
+    costs: Tensor,
+    words: Tensor,
+    patches: Tensor,
+    beta: float = 0.5,
+    iterations: int = 50,
+    iterate: Iteration = iteration,
+) -> Tensor:
     """Plan (B, P, L) that moves uniform mass on the words onto uniform mass on the patches at least cost.
 
     costs (B, L, P) float32; words (B, L) and patches (B, P) bool, True = takes part. Other cells of the plan are 0.
+    iterate: `iteration`, or what it was compiled to.
     """
-    num_words = words.sum(1).clamp(min=1).to(costs.dtype)[:, None, None]  # (B, 1, 1)
-    num_patches = patches.sum(1).to(costs.dtype)[:, None, None]
+    counts = patches.sum(1)[:, None, None].to(costs.dtype), words.sum(1).clamp(min=1)[:, None, None].to(costs.dtype)
+    absent = (~patches).to(costs.dtype)[:, :, None] * 1e4, (~words).to(costs.dtype)[:, None, :] * 1e4
     pairs = patches[:, :, None] & words[:, None, :]
-    joint = pairs.to(costs.dtype)  # (B, P, L)
-    kernel = torch.exp(-costs.transpose(1, 2) / beta) * joint
-    # Large numbers where a word or patch takes no part: their scaling factors become (nearly) 0, never infinite.
-    no_word = (~words).to(costs.dtype)[:, :, None] * 1e4  # (B, L, 1)
-    no_patch = (~patches).to(costs.dtype)[:, :, None] * 1e4
-    word_scale = words.to(costs.dtype)[:, :, None] / num_words  # (B, L, 1)
-    plan = joint
+    plan = pairs.to(costs.dtype)
+    kernel = torch.exp(-costs.transpose(1, 2) / beta) * plan
+    word_scale = words.to(costs.dtype)[:, None, :] / counts[1]
     for _ in range(iterations):
-        scaled = kernel * plan
-        patch_scale = 1 / (num_patches * (scaled @ word_scale) + no_patch)  # (B, P, 1)
-        word_scale = 1 / (num_words * (scaled.transpose(1, 2) @ patch_scale) + no_word)
-        plan = patch_scale * scaled * word_scale.transpose(1, 2)
+        plan, word_scale = iterate(kernel, plan, word_scale, counts, absent)
     return plan.masked_fill(~pairs, 0)  # a text without words gave 0 / 0
 
 
-def transport_distance(text: Tensor, image: Tensor, words: Tensor, patches: Tensor) -> Tensor:
+def transport_distance(
+    text: Tensor, image: Tensor, words: Tensor, patches: Tensor, iterate: Iteration = iteration
+) -> Tensor:
     """Cost of the best plan for each pair (B,) float32; 0 for a text without words.
 
     text (B, L, D), image (B, P, D); words (B, L), patches (B, P) bool, True = takes part.
     """
     costs = cosine_costs(text.float(), image.float()) * (words[:, :, None] & patches[:, None, :])
-    plan = transport_plan(costs.detach(), words, patches)
+    plan = transport_plan(costs.detach(), words, patches, iterate=iterate)
     return (costs * plan.transpose(1, 2)).sum((1, 2))
 
 
