@@ -27,6 +27,7 @@ from vlc.data.batch import Sizes
 from vlc.data.dataset import stack_images
 from vlc.data.transforms import normalize, shaped_size
 from vlc.module import VLCModule
+from vlc.onednn import suits_onednn, use_onednn
 from vlc.settings import Settings
 
 # Width and height of photographs, as often as COCO has them (roughly): wide, upright, nearly square.
@@ -48,6 +49,8 @@ def main() -> None:
     }
     rows = []
     for precision in arguments.precisions:
+        if device.type == "cpu" and suits_onednn(module.encoder.size.width, half=precision == "bf16"):
+            use_onednn(module)  # as runs do
         context = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
         with torch.inference_mode(), context:
             difference = (sides["vlc"]() - sides["transformers ViltModel"]()).abs().max().item()

@@ -260,12 +260,15 @@ def test_two_processes_resume_exactly(arrows, tmp_path):
 
 
 def test_sharded_training_ends_with_the_same_weights(arrows, tmp_path):
+    """Gradients accumulate over two batches, and the sharded run is stopped and resumed."""
     words = [
         *("with", "task_pretrain_emoji", f"data_root={arrows}", f"log_dir={tmp_path}", "num_gpus=0", "num_workers=0"),
-        *("per_gpu_batchsize=2", "batch_size=8", "warmup_steps=0", "max_steps=2", "val_check_interval=2"),
+        *("per_gpu_batchsize=2", "batch_size=8", "warmup_steps=0", "decay_power=0", "val_check_interval=2"),
     ]
-    _launch(2, [*words, "exp_name=whole"])
-    _launch(2, [*words, "exp_name=sharded", "fsdp=True"])
+    _launch(2, [*words, "exp_name=whole", "max_steps=4"])
+    _launch(2, [*words, "exp_name=stopped", "max_steps=2", "fsdp=True"])
+    stopped = next(tmp_path.glob("stopped*/version_0/checkpoints/last.ckpt"))
+    _launch(2, [*words, "exp_name=sharded", "max_steps=4", "fsdp=True", f"resume_from={stopped}"])
     whole, sharded = (next(tmp_path.glob(f"{name}*/version_0/checkpoints/last.ckpt")) for name in ("whole", "sharded"))
     for name, value in _parameters(whole).items():
         torch.testing.assert_close(_parameters(sharded)[name], value, atol=1e-5, rtol=1e-4, msg=name)

@@ -239,11 +239,11 @@ class Encoder(nn.Module):
 
     def _run(self, sequence: _Sequence, *, pooled: bool = False) -> Tensor:
         """Tokens (B, S, D) through all blocks; pooled: only the first ones (B, D) come out."""
-        tokens, packing = sequence.tokens, self._packing(sequence, pooled)
+        tokens, mask, packing = sequence.tokens, sequence.mask, self._packing(sequence, pooled)
+        if packing is not None and packing.is_full:
+            packing = mask = None
         if packing is None:
-            run = {"attn_mask": None if sequence.mask is None else key_mask(sequence.mask)}
-        elif packing.is_full:
-            packing, run = None, {}
+            run = {"attn_mask": None if mask is None else key_mask(mask)}
         else:
             tokens, run = packing.pack(tokens), {"spans": packing.spans}
         for block in self.blocks[: -1 if pooled else None]:
