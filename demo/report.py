@@ -17,7 +17,7 @@ from torchvision.transforms.functional import to_pil_image
 from vlc.data.dataset import BatchDataset, Key
 from vlc.data.transforms import denormalize
 from vlc.module import VLCModule
-from vlc.objectives.base import Passes
+from vlc.objectives.base import Passes, View
 from vlc.objectives.mae import reconstruction
 from vlc.run import build_data, build_module
 from vlc.settings import Settings
@@ -112,7 +112,7 @@ def _reconstructions(module: VLCModule, test: BatchDataset) -> list[dict[str, An
 def reconstruct(predicted: Tensor, batch, module: VLCModule) -> tuple[Tensor, Tensor]:
     """Normalised images (B, 3, H, W) with the dropped patches grey, and with them filled in."""
     passes = Passes(module.encoder, batch, module.settings.dropped_ratio)
-    dropped = passes.fresh(batch.masked_text.text, batch.images[:, 0]).patches.dropped
+    dropped = passes(View(masked_text=True)).patches.dropped
     return reconstruction(predicted, batch.images[:, 0], dropped, module.encoder.size.patch_size)
 
 

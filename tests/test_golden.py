@@ -9,7 +9,6 @@ from tests import golden_models
 from tests.model.spans import pack_as_gpus
 from vlc.formats import VLC_RELEASE
 from vlc.objectives.base import Passes, View, accuracy
-from vlc.objectives.itm import ITM
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 
@@ -30,13 +29,13 @@ def test_every_weight_is_loaded(case):
 def test_features(case):
     name, golden = case
     passes = Passes(golden.module.encoder, golden.batch, golden.module.settings.dropped_ratio)
-    views = {"mlm.": lambda: passes(View(masked_text=True)), "vqa.": passes, "itm.": lambda: _matching(golden, passes)}
-    views |= {f"infer{place + 1}.": lambda place=place: passes(View(image=place)) for place in (0, 1)}
+    views = {"mlm.": View(masked_text=True), "vqa.": View(), "itm.": View(matching=True, draw=1)}
+    views |= {f"infer{place + 1}.": View(image=place) for place in (0, 1)}
     seen = 0
-    for prefix, encode in views.items():
+    for prefix, view in views.items():
         if f"{prefix}text_feats" not in golden.expected:
             continue
-        encoded, expected = encode(), golden.expected
+        encoded, expected = passes(view), golden.expected
         torch.testing.assert_close(encoded.text, expected[f"{prefix}text_feats"], **CLOSE)
         torch.testing.assert_close(encoded.image, expected[f"{prefix}image_feats"], **CLOSE)
         torch.testing.assert_close(encoded.pooled, expected[f"{prefix}cls_feats"], **CLOSE)
@@ -46,12 +45,6 @@ def test_features(case):
             assert torch.equal(encoded.patches.restore, expected[f"{prefix}mae_ids_restore"])
         seen += 1
     assert seen == {"pretrain": 2, "nlvr2": 2, "irtr": 0}.get(name, 1)
-
-
-def _matching(golden, passes):
-    objective: ITM = golden.module.objectives["itm"]
-    _, images = objective._pairs(golden.batch)
-    return passes.fresh(golden.batch.text, images, View(draw=1))
 
 
 def test_logits_and_losses(case):

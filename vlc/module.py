@@ -122,9 +122,12 @@ class VLCModule(LightningModule):
 
     def outcomes(self, batch: Batch) -> dict[str, Outcome]:
         """Every objective's outcome for a normalised batch; objectives share encoder passes."""
-        passes = Passes(self.encoder, batch, self.settings.dropped_ratio)
+        objectives = self.objectives.values()
+        views = [view for objective in objectives for view in objective.views(batch)]
+        pooled_views = [view for objective in objectives for view in objective.pooled_views]
+        passes = Passes(self.encoder, batch, self.settings.dropped_ratio, views, pooled_views)
         if self.settings.hard_negatives and self.training:
-            batch = self.objectives["itc"].with_hard_negatives(passes, batch)
+            passes.batch = batch = self.objectives["itc"].with_hard_negatives(passes, batch)
         return {name: objective(passes, batch) for name, objective in self.objectives.items()}
 
     def total_loss(self, outcomes: Mapping[str, Outcome]) -> Tensor:

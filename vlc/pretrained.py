@@ -23,7 +23,7 @@ from vlc.data.tokens import TextEncoder, load_tokenizer, vocabulary
 from vlc.data.transforms import normalize, transform
 from vlc.datamodule import answer_vocabulary
 from vlc.errors import MissingFile, UserError
-from vlc.model.encoder import ImageTokens
+from vlc.model.embedded import ImageTokens
 from vlc.module import VLCModule
 from vlc.objectives import OBJECTIVES
 from vlc.onednn import suits_onednn, use_onednn

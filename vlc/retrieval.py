@@ -17,7 +17,8 @@ from vlc.data.batch import Text
 from vlc.data.corpus import Corpus
 from vlc.data.transforms import normalize
 from vlc.distributed import gather_lists, is_first_process, process_number
-from vlc.model.encoder import Encoder, ImageTokens
+from vlc.model.embedded import ImageTokens
+from vlc.model.encoder import Encoder
 from vlc.objectives.base import to_json
 from vlc.objectives.irtr import encode_pairs
 from vlc.objectives.itc import ITC

@@ -13,7 +13,6 @@ from vlc.errors import UserError
 from vlc.model.encoder import Encoder
 from vlc.objectives import ITM, MLM, VQA
 from vlc.objectives.base import HeadOptions, Outcome, Passes, View
-from vlc.objectives.itm import match_labels
 from vlc.objectives.vqa import soft_targets, vqa_score
 
 
@@ -56,6 +55,43 @@ def test_equal_views_share_a_pass(encoder, batch):
     assert passes(View()) is not passes(View(masked_text=True))
 
 
+def test_passes_of_equal_shape_are_one(encoder, batch, monkeypatch):
+    views = (View(masked_text=True), View(matching=True, draw=1))
+    batch = replace(batch, noise=torch.rand(4, 2, 4))
+    expected = [Passes(encoder, batch, 0.5)(view) for view in views]
+    sizes, fuse = [], encoder.fuse
+    monkeypatch.setattr(encoder, "fuse", lambda text, image: sizes.append(len(text.tokens)) or fuse(text, image))
+    passes = Passes(encoder, batch, 0.5, views=views)
+    for view, apart in zip(views, expected, strict=True):
+        together = passes(view)
+        for name in ("text", "image", "pooled"):
+            torch.testing.assert_close(getattr(together, name), getattr(apart, name), atol=1e-5, rtol=1e-4)
+        for ours, theirs in zip(together.patches, apart.patches, strict=True):
+            assert torch.equal(ours, theirs)
+    assert sizes == [8]
+
+
+def test_pooled_features_of_equal_shape_are_one(encoder, batch, monkeypatch):
+    views = (View(image=0), View(image=1))
+    encoder.token_types = torch.nn.Embedding(3, 32)
+    batch = replace(batch, images=torch.rand(4, 2, 3, 32, 32))
+    expected = [Passes(encoder, batch).pooled(view) for view in views]
+    sizes, fuse = [], encoder.fuse_pooled
+    monkeypatch.setattr(encoder, "fuse_pooled", lambda text, image: sizes.append(len(text.tokens)) or fuse(text, image))
+    passes = Passes(encoder, batch, pooled_views=views)
+    for view, apart in zip(views, expected, strict=True):
+        torch.testing.assert_close(passes.pooled(view), apart, atol=1e-5, rtol=1e-4)
+    assert sizes == [8]
+
+
+def test_passes_of_other_shapes_stay_apart(encoder, batch):
+    shorter = Text(batch.text.ids[:, :4], batch.text.mask[:, :4])
+    batch = replace(batch, masked_text=replace(batch.masked_text, text=shorter))
+    passes = Passes(encoder, batch, views=(View(), View(masked_text=True)))
+    assert passes(View()).text.shape[1] == 6
+    assert passes(View(masked_text=True)).text.shape[1] == 4
+
+
 def test_mlm_loss_is_the_mean_over_hidden_tokens(encoder, batch):
     objective = MLM(_options()).eval()
     outcome = objective(Passes(encoder, batch), batch)
@@ -74,33 +110,6 @@ def test_mlm_without_a_hidden_token_costs_nothing_and_has_a_gradient(encoder, ba
     assert outcome.loss == 0
     outcome.loss.backward()
     assert outcome.metrics["accuracy"][1] == 0
-
-
-def test_half_of_the_examples_keep_their_image():
-    assert match_labels(torch.tensor([0.9, 0.1, 0.8, 0.2])).tolist() == [0, 1, 0, 1]
-    assert match_labels(torch.rand(7)).sum() == 3
-
-
-def test_itm_pairs(encoder, batch):
-    objective = ITM(_options(wpa_weight=0))
-    labels, images = objective._pairs(batch)
-    assert labels.tolist() == [0, 1, 0, 1]
-    shown = [next(row for row in range(4) if torch.equal(image, batch.images[row, 0])) for image in images]
-    assert shown == [1, 1, 3, 3]
-
-
-def test_itm_counts_an_example_without_a_wrong_image_as_a_match(batch):
-    batch = replace(batch, negative=torch.tensor([0, 2, 3, 0]))
-    labels, images = ITM(_options())._pairs(batch)
-    assert labels.tolist() == [1, 1, 0, 1]
-    assert torch.equal(images[0], batch.images[0, 0])
-
-
-def test_itm_takes_images_of_the_data_set_where_the_batch_brings_them(batch):
-    others = torch.rand(4, 1, 3, 32, 32)
-    _, images = ITM(_options())._pairs(replace(batch, negative=None, negative_images=others))
-    torch.testing.assert_close(images[0], others[0, 0])
-    torch.testing.assert_close(images[1], batch.images[1, 0])
 
 
 def test_itm_adds_alignment_with_its_weight(encoder, batch):

@@ -20,35 +20,10 @@ from vlc.model.embed import (
     sincos_positions,
     text_embedding,
 )
+from vlc.model.embedded import ImageTokens, TextTokens
 from vlc.model.masking import PatchMask, leading_patches, random_mask, shown_patches, take_patches
 from vlc.model.packing import Packing
 from vlc.model.sizes import EncoderSize
-
-
-@dataclass(frozen=True)
-class TextTokens:
-    """Embedded text, ready for the encoder: tokens (B, L, D); mask (B, L) and num_real as in `Text`."""
-
-    tokens: Tensor
-    mask: Tensor
-    num_real: int | None = None
-
-
-@dataclass(frozen=True)
-class ImageTokens:
-    """Embedded image, ready for the encoder: tokens (B, 1 + kept patches, D), class token first.
-
-    mask (B, 1 + kept patches) bool: False = padding; None: there is none.
-    """
-
-    tokens: Tensor
-    patches: PatchMask | None = None
-    mask: Tensor | None = None
-
-    def __getitem__(self, rows: Tensor) -> "ImageTokens":
-        """The images at `rows` (N,) of the batch; only for images that kept all patches."""
-        assert self.patches is None
-        return ImageTokens(self.tokens[rows], mask=None if self.mask is None else self.mask[rows])
 
 
 @dataclass(frozen=True)
@@ -64,6 +39,15 @@ class Encoded:
     pooled: Tensor
     patches: PatchMask | None = None
     image_mask: Tensor | None = None
+
+    def split(self, count: int) -> list["Encoded"]:
+        """The parts of `count` joined passes."""
+        patches = [None] * count
+        if self.patches is not None:
+            patches = [PatchMask(*part) for part in zip(*(part.chunk(count) for part in self.patches), strict=True)]
+        masks = [None] * count if self.image_mask is None else self.image_mask.chunk(count)
+        tensors = (part.chunk(count) for part in (self.text, self.image, self.pooled))
+        return [Encoded(*parts) for parts in zip(*tensors, patches, masks, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -1,51 +1,79 @@
 """The plug between the encoder and what is learnt: views, shared passes, outcomes and the Objective itself."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vlc.data.batch import Batch, Needs, Sizes, Text
+from vlc.data.batch import Batch, Needs, Text
 from vlc.model.embed import init_bert_weights
-from vlc.model.encoder import Encoded, Encoder, ImageTokens, TextTokens
+from vlc.model.embedded import Embedded, TextTokens, joined, shape
+from vlc.model.encoder import Encoded, Encoder
 from vlc.model.sizes import EncoderSize
+from vlc.objectives.matching import Pairs, pairs
 
 
 @dataclass(frozen=True)
 class View:
     """Names one encoder pass over a batch. Equal views in one step are computed once.
 
-    masked_text: the text with hidden tokens. image: which of the K images. draw: which row of patch noise.
+    masked_text: the text with hidden tokens. image: which of the K images. matching: the images of the batch's `Pairs`
+    instead. draw: which row of patch noise.
     """
 
     masked_text: bool = False
     image: int = 0
+    matching: bool = False
     draw: int = 0
 
 
 class Passes:
     """The encoder bound to one batch: objectives that ask for the same view share its cost.
 
-    dropped_ratio: share of patches that every pass drops, for batches that bring patch noise.
+    dropped_ratio: share of patches that every pass drops, for batches that bring patch noise. views: what will be asked
+    for, pooled_views: what of which only the pooled feature will be; passes of equal shape are then one, of a larger
+    batch, whose products are faster and whose weights have one gradient.
     """
 
-    def __init__(self, encoder: Encoder, batch: Batch, dropped_ratio: float = 0.0):
+    def __init__(
+        self,
+        encoder: Encoder,
+        batch: Batch,
+        dropped_ratio: float = 0.0,
+        views: Iterable[View] = (),
+        pooled_views: Iterable[View] = (),
+    ):
         self.encoder, self.batch, self.dropped_ratio = encoder, batch, dropped_ratio
+        self._views = tuple(views)
+        self._pooled_views = tuple(view for view in pooled_views if view not in self._views)
         self._seen: dict[Any, Any] = {}
 
     def __call__(self, view: View = View()) -> Encoded:
+        """The whole pass."""
         if view not in self._seen:
-            self._seen[view] = self.fresh(*self._inputs(view))
+            together, parts = self._of_equal_shape(view, self._views)
+            encoded = self.encoder.fuse(*joined(parts)).split(len(together))
+            self._seen |= zip(together, encoded, strict=True)
         return self._seen[view]
 
     def pooled(self, view: View = View()) -> Tensor:
-        """The pooled feature (B, D) of a pass of which nothing else is read; it costs less than the whole pass."""
-        if view in self._seen:
-            return self._seen[view].pooled
-        return self.encoder.fuse_pooled(*self._embedded(*self._inputs(view)))
+        """The pooled feature (B, D) of a pass; where nothing else of it is read, it costs less than the whole pass."""
+        if view in self._seen or view in self._views:
+            return self(view).pooled
+        key = ("pooled", view)
+        if key not in self._seen:
+            together, parts = self._of_equal_shape(view, self._pooled_views)
+            pooled = self.encoder.fuse_pooled(*joined(parts)).chunk(len(together))
+            self._seen |= zip((("pooled", one) for one in together), pooled, strict=True)
+        return self._seen[key]
+
+    @property
+    def pairs(self) -> Pairs:
+        """The batch's texts with their own and with other images."""
+        return self.once("pairs", lambda: pairs(self.batch))
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
         """What `make` returns, made the first time that somebody asks for the key."""
@@ -53,26 +81,25 @@ class Passes:
             self._seen[key] = make()
         return self._seen[key]
 
-    def fresh(self, text: Text | None, images: Tensor, view: View = View(), sizes: Sizes | None = None) -> Encoded:
-        """A pass over inputs the objective made itself: images (B, 3, H, W) with their sizes, text or None."""
-        return self.encoder.fuse(*self._embedded(text, images, view, sizes))
+    def _of_equal_shape(self, view: View, others: Iterable[View]) -> tuple[list[View], list[Embedded]]:
+        """The view and those of the others that can go with it, and what the encoder fuses of each."""
+        embedded = {one: self._embedded(one) for one in dict.fromkeys([view, *others])}
+        together = [one for one, part in embedded.items() if shape(part) == shape(embedded[view])]
+        return together, [embedded[one] for one in together]
 
-    def _inputs(self, view: View) -> tuple[Text | None, Tensor, View, Sizes | None]:
-        """What `fresh` takes for a view of the batch."""
-        text = self.batch.masked_text.text if view.masked_text else self.batch.text
-        return text, self.batch.images[:, view.image], view, self.batch.sizes_of(view.image)
-
-    def _embedded(
-        self, text: Text | None, images: Tensor, view: View, sizes: Sizes | None
-    ) -> tuple[TextTokens | None, ImageTokens]:
-        """What the encoder fuses."""
-        noise = self.batch.noise[:, view.draw] if self.batch.noise is not None else None
+    def _embedded(self, view: View) -> Embedded:
+        batch = self.batch
+        text = batch.masked_text.text if view.masked_text else batch.text
+        if view.matching:
+            images, sizes = self.pairs.images, self.pairs.sizes
+        else:
+            images, sizes = batch.images[:, view.image], batch.sizes_of(view.image)
         image = self.encoder.embed_images(
             images,
             sizes=sizes,
             image_type=None if text is None else 1 + view.image,
             mask_ratio=self.dropped_ratio,
-            noise=noise,
+            noise=batch.noise[:, view.draw] if batch.noise is not None else None,
         )
         return None if text is None else self._embedded_text(text), image
 
@@ -136,7 +163,7 @@ class Objective(nn.Module):
 
     needs: what it wants in a batch. metrics: the names it reports. headline: the one that selects checkpoints, if any.
     reads_pooled: whether it reads the pooled feature. task_head: whether the head belongs to one downstream task, and
-    takes the learning-rate factor lr_mult.
+    takes the learning-rate factor lr_mult. pooled_views: of which `forward` will ask for the pooled feature.
     """
 
     needs: ClassVar[Needs] = Needs()
@@ -144,6 +171,7 @@ class Objective(nn.Module):
     headline: ClassVar[str | None] = None
     reads_pooled: ClassVar[bool] = True
     task_head: ClassVar[bool] = False
+    pooled_views: ClassVar[tuple[View, ...]] = ()
 
     def __init__(self, options: HeadOptions):
         """Create the parameters of the head."""
@@ -152,6 +180,10 @@ class Objective(nn.Module):
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         raise NotImplementedError
+
+    def views(self, batch: Batch) -> Iterable[View]:
+        """The whole passes that `forward` will ask for; default: none."""
+        return ()
 
     def compile_parts(self, **options: Any) -> None:
         """Compile, with options of torch.compile, what gains from it; default: nothing."""

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from vlc.data.batch import Batch, Needs, Text
 from vlc.distributed import gather_features
 from vlc.model.embed import init_bert_weights
-from vlc.model.encoder import Encoder, ImageTokens
+from vlc.model.embedded import ImageTokens
+from vlc.model.encoder import Encoder
 from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Reply, accuracy, mean_ratio
 from vlc.objectives.irtr import stacked_texts
 

@@ -7,27 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlc.data.batch import Batch, Needs, Sizes
+from vlc.data.batch import Batch, Needs
 from vlc.model.embed import init_bert_weights
 from vlc.model.encoder import Encoded
 from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Reply, View, accuracy, mean_ratio
 from vlc.objectives.wpa import Iteration, inner_words, iteration, transport_distance
 
-_DRAW = View(draw=1)  # its own patch noise: the masked-language pass uses row 0
-
-
-def match_labels(draw: Tensor) -> Tensor:
-    """Half of the batch (rounded down), the smallest draws (B,), keeps its image: labels (B,) int64, 1 = match."""
-    rank = draw.argsort().argsort()
-    return (rank < len(draw) // 2).long()
+_PAIRS = View(matching=True, draw=1)  # its own patch noise: the masked-language pass uses row 0
 
 
 class ITM(Objective):
     """Does the image belong to the text? Logits (B, 2), class 1 = match.
 
-    Half of the examples get another image, from the batch or from the data set. An example for which the batch has no
-    other image stays a match. The loss of word-patch alignment (distances of true pairs minus those of false ones, over
-    B) is added with the weight wpa_weight.
+    Half of the examples get another image (`vlc.objectives.matching`). The loss of word-patch alignment (distances of true
+    pairs minus those of false ones, over B) is added with the weight wpa_weight.
     """
 
     needs = Needs(matching=True, noise=2)
@@ -39,6 +32,9 @@ class ITM(Objective):
         self.fc = nn.Linear(options.width, 2)
         self.apply(init_bert_weights)
         self._iterate: Iteration = iteration
+
+    def views(self, batch: Batch) -> tuple[View, ...]:
+        return (_PAIRS,)
 
     def compile_parts(self, **options: Any) -> None:
         self._iterate = torch.compile(iteration, dynamic=True, **options)
@@ -52,8 +48,7 @@ class ITM(Objective):
         return [Reply([("match", self.score(passes().pooled).float().sigmoid().item())])]
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        labels, images = self._pairs(batch)
-        encoded = passes.fresh(batch.text, images, _DRAW, self._sizes(batch, labels))
+        labels, encoded = passes.pairs.labels, passes(_PAIRS)
         logits = self.fc(encoded.pooled)
         loss = F.cross_entropy(logits.float(), labels)
         metrics = {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}
@@ -62,26 +57,6 @@ class ITM(Objective):
             metrics["wpa_loss"] = mean_ratio(alignment, len(labels))
             loss = loss + alignment
         return Outcome(loss, metrics, logits)
-
-    def _pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Labels (B,) and the images (B, 3, H, W) that go with them."""
-        labels, true = match_labels(batch.match_draw), batch.images[:, 0]
-        if batch.negative_images is not None:
-            false = batch.negative_images[:, 0]
-        else:
-            false = true[batch.negative]
-            alone = batch.negative == torch.arange(len(true), device=true.device)
-            labels = labels | alone.long()
-        return labels, torch.where(labels.bool()[:, None, None, None], true, false)
-
-    @staticmethod
-    def _sizes(batch: Batch, labels: Tensor) -> Sizes | None:
-        """Sizes (B,) of the images that go with the labels."""
-        true = batch.sizes_of(0)
-        if true is None:
-            return None
-        false = true[batch.negative] if batch.negative_sizes is None else batch.negative_sizes[:, 0]
-        return Sizes(torch.where(labels.bool()[:, None], true.pixels, false.pixels), true.largest)
 
     def _alignment(self, encoded: Encoded, text_mask: Tensor, labels: Tensor) -> Tensor:
         patches = torch.ones(encoded.image.shape[:2], dtype=torch.bool, device=labels.device)

@@ -81,8 +81,11 @@ class MAE(Objective):
             tokens = block(tokens)
         return self.pred(self.norm(tokens)[:, 1:])
 
+    def views(self, batch: Batch) -> tuple[View, ...]:
+        return (View(masked_text=batch.masked_text is not None),)  # the pass of masked language modelling
+
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        encoded = passes(View(masked_text=batch.masked_text is not None))  # the pass of masked language modelling
+        encoded = passes(*self.views(batch))
         predicted = self.decode(encoded.image, encoded.patches)
         patches = patchify(batch.images[:, 0], self.options.size.patch_size)
         loss = self.options.mae_weight * reconstruction_loss(predicted, patches, encoded.patches.dropped)

@@ -42,6 +42,9 @@ class MLM(Objective):
         rows = self(passes, batch).logits.float().softmax(1)
         return [Reply(most_probable(row, word), about=f"[MASK] {number}") for number, row in enumerate(rows, 1)]
 
+    def views(self, batch: Batch) -> tuple[View, ...]:
+        return (View(masked_text=True),)
+
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         hidden = batch.masked_text
         features = passes(View(masked_text=True)).text.flatten(0, 1)[hidden.positions]

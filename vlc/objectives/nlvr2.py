@@ -35,13 +35,14 @@ class NLVR2(Objective):
     metrics = ("loss", "accuracy")
     headline = "accuracy"
     task_head = True
+    pooled_views = (View(image=0), View(image=1))
 
     def __init__(self, options: HeadOptions):
         super().__init__(options)
         self.classifier = classifier(2 * options.width, 2 * options.width, 2)
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        pooled = [passes.pooled(View(image=place)) for place in (0, 1)]
+        pooled = [passes.pooled(view) for view in self.pooled_views]
         logits = self.classifier(torch.cat(pooled, dim=-1))
         labels = batch.fields.get("truth")
         if labels is None:
