@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vlc.data.batch import Batch, Needs, Text
+from vlc.data.batch import Batch, Needs
 from vlc.model.embed import init_bert_weights
 from vlc.model.embedded import Embedded, TextTokens, joined, shape
 from vlc.model.encoder import Encoded, Encoder
@@ -88,8 +88,7 @@ class Passes:
         return together, [embedded[one] for one in together]
 
     def _embedded(self, view: View) -> Embedded:
-        batch = self.batch
-        text = batch.masked_text.text if view.masked_text else batch.text
+        batch, text = self.batch, self._embedded_text(view)
         if view.matching:
             images, sizes = self.pairs.images, self.pairs.sizes
         else:
@@ -101,18 +100,17 @@ class Passes:
             mask_ratio=self.dropped_ratio,
             noise=batch.noise[:, view.draw] if batch.noise is not None else None,
         )
-        return None if text is None else self._embedded_text(text), image
+        return text, image
 
-    def _embedded_text(self, text: Text) -> TextTokens:
-        """An embedded text; those of the batch are embedded together, as each look-up has a gradient for all words."""
-        hidden = self.batch.masked_text
-        own = [self.batch.text] if hidden is None else [self.batch.text, hidden.text]
-        place = next((number for number, one in enumerate(own) if one is text), None)
-        if place is None or any(one.ids.shape != text.ids.shape for one in own):
-            return self.encoder.embed_text(text)
-        words = self.encoder.embed_words
-        embedded = self.once("texts", lambda: words(torch.cat([one.ids for one in own])).chunk(len(own)))
-        return TextTokens(embedded[place], text.mask, text.num_real)
+    def _embedded_text(self, view: View) -> TextTokens | None:
+        """A text of the batch; both are embedded together, as each look-up has a gradient for all words."""
+        plain, hidden = self.batch.text, self.batch.masked_text and self.batch.masked_text.text
+        text = hidden if view.masked_text else plain
+        if hidden is None or hidden.ids.shape != plain.ids.shape:
+            return None if text is None else self.encoder.embed_text(text)
+        embed = self.encoder.embed_words
+        words = self.once("texts", lambda: embed(torch.cat([plain.ids, hidden.ids])).chunk(2))
+        return TextTokens(words[view.masked_text], text.mask, text.num_real)
 
 
 Ratio = tuple[Tensor, int]  # (sum, count): adds up over steps and processes
