@@ -170,7 +170,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "datasets": ["emoji_nlvr2"],
         "loss_names": loss_weights(nlvr2=1),
         "draw_false_image": 0,
-        "learning_rate": 3e-4,
+        "learning_rate": 2e-4,
         "layer_decay": 1.0,
         "max_steps": 500,
         "is_pretrain": False,

@@ -106,11 +106,15 @@ class Passes:
         """A text of the batch; both are embedded together, as each look-up has a gradient for all words."""
         plain, hidden = self.batch.text, self.batch.masked_text and self.batch.masked_text.text
         text = hidden if view.masked_text else plain
-        if hidden is None or hidden.ids.shape != plain.ids.shape:
-            return None if text is None else self.encoder.embed_text(text)
+        if text is None:
+            return None
         embed = self.encoder.embed_words
-        words = self.once("texts", lambda: embed(torch.cat([plain.ids, hidden.ids])).chunk(2))
-        return TextTokens(words[view.masked_text], text.mask, text.num_real)
+        if hidden is None or hidden.ids.shape != plain.ids.shape:
+            words = self.once(f"text {view.masked_text}", lambda: embed(text.ids))
+        else:
+            both = self.once("texts", lambda: embed(torch.cat([plain.ids, hidden.ids])).chunk(2))
+            words = both[view.masked_text]
+        return TextTokens(words, text.mask, text.num_real)
 
 
 Ratio = tuple[Tensor, int]  # (sum, count): adds up over steps and processes
