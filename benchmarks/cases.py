@@ -90,6 +90,12 @@ def inputs(case: Case, batch: int, text_tokens: tuple[int, int] = TEXT_TOKENS) -
     )
 
 
+def stack_flops(lengths: list[int], width: int, hidden: int, depth: int) -> float:
+    """Floating-point operations of a forward pass of sequences through `depth` blocks."""
+    matrices = 2 * (4 * width**2 + 2 * width * hidden)
+    return depth * sum(length * (matrices + 4 * length * width) for length in lengths)
+
+
 def needed_flops(case: Case, batch: int, given: Inputs) -> float:
     """Floating-point operations of the matrix products that a repeat needs: no padding, nothing computed twice.
 
@@ -97,16 +103,11 @@ def needed_flops(case: Case, batch: int, given: Inputs) -> float:
     takes three times the forward pass. Heads of one token, embeddings and norms are left out.
     """
     patches = (case.image_size // PATCH) ** 2
-
-    def stack(lengths: list[int], width: int, hidden: int, depth: int) -> float:
-        matrices = 2 * (4 * width**2 + 2 * width * hidden)
-        return depth * sum(length * (matrices + 4 * length * width) for length in lengths)
-
     if case.recipe == _PRETRAIN:
         kept = int(patches * (1 - 0.6))
         lengths = 2 * [len(ids) + 1 + kept for ids in given.texts]
         predicted = sum(map(len, given.hidden))
-        decoder = stack([1 + patches] * batch, DECODER_WIDTH, 4 * DECODER_WIDTH, DECODER_DEPTH)
+        decoder = stack_flops([1 + patches] * batch, DECODER_WIDTH, 4 * DECODER_WIDTH, DECODER_DEPTH)
         pixels = 2 * batch * patches * DECODER_WIDTH * 3 * PATCH**2
         others = decoder + pixels + 2 * predicted * VOCABULARY * WIDTH
         images = 2 * batch
@@ -116,5 +117,5 @@ def needed_flops(case: Case, batch: int, given: Inputs) -> float:
         lengths = [len(ids) + 1 + patches for ids in texts] * (2 if case.recipe == _NLVR2 else 1)
         others = 0
     embedding = 2 * images * patches * 3 * PATCH**2 * WIDTH
-    forward = stack(lengths, WIDTH, HIDDEN, DEPTH) + embedding + others
+    forward = stack_flops(lengths, WIDTH, HIDDEN, DEPTH) + embedding + others
     return forward if case.evaluates else 3 * forward

@@ -32,6 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 import main_finetune
+from benchmarks.cases import DEPTH, HIDDEN, PATCH, WIDTH, stack_flops
+from benchmarks.step import environment, machine, measured_peak
 from vlc import checkpoint
 from vlc.classification import run as classification
 from vlc.classification.data import ImageData, LabelledImages
@@ -39,6 +41,7 @@ from vlc.classification.module import ClassificationModule
 from vlc.onednn import suits_onednn, use_onednn
 
 MODEL, SIZE, CLASSES = "vit_base_patch16", 224, 1000
+TRAINING = "training step"
 DTYPES = {"float32": False, "bfloat16": True}
 
 
@@ -62,12 +65,13 @@ def main() -> None:
         rows += training(arguments)
     if arguments.validate:
         rows += evaluation(arguments)
-    grid = Table(*rows[0], title=f"{MODEL} at {SIZE}, batch {arguments.batch}, {torch.get_num_threads()} threads")
+    speeds = ", ".join(f"{name} {measured_peak(getattr(torch, name)) / 1e12:.2f} TFLOP/s" for name in DTYPES)
+    grid = Table(*rows[0], title=f"{MODEL} at {SIZE}, batch {arguments.batch}; {machine()}; products: {speeds}")
     for row in rows:
         grid.add_row(*map(str, row.values()))
-    Console().print(grid)
+    Console(width=140).print(grid)
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+        arguments.json.write_text(json.dumps(environment(arguments) | {"rows": rows}, indent=1))
 
 
 def _module(precision: str, words: list[str]) -> ClassificationModule:
@@ -80,6 +84,13 @@ def _module(precision: str, words: list[str]) -> ClassificationModule:
     return module
 
 
+def _flops_per_image(*, trains: bool) -> float:
+    """Of the matrix products alone; a training step takes three times the forward pass."""
+    patches = (SIZE // PATCH) ** 2
+    forward = stack_flops([1 + patches], WIDTH, HIDDEN, DEPTH) + 2 * patches * 3 * PATCH**2 * WIDTH
+    return 3 * forward if trains else forward
+
+
 def _rows(kind: str, baseline: str, times: dict[str, list[float]], size: int) -> list[dict]:
     best = statistics.median(times[baseline])
     return [
@@ -87,7 +98,11 @@ def _rows(kind: str, baseline: str, times: dict[str, list[float]], size: int) ->
             "what": kind,
             "side": side,
             "median_s": round(statistics.median(seconds), 3),
+            "spread_s": round(max(seconds) - min(seconds), 3),
             "images_per_second": round(size / statistics.median(seconds), 2),
+            "tflop_per_s": round(
+                size * _flops_per_image(trains=kind == TRAINING) / statistics.median(seconds) / 1e12, 3
+            ),
             "ratio": round(best / statistics.median(seconds), 2),
         }
         for side, seconds in times.items()
@@ -110,7 +125,7 @@ def training(arguments: argparse.Namespace) -> list[dict]:
             step()
             if repeat:  # the first one warms up
                 times[name].append(time.perf_counter() - started)
-    return _rows("training step", next(iter(sides)), times, arguments.batch)
+    return _rows(TRAINING, next(iter(sides)), times, arguments.batch)
 
 
 def _our_step(precision: str, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:

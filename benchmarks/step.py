@@ -64,7 +64,7 @@ class Side:
 
 def main() -> None:
     arguments = _parse()
-    peaks = {precision: _measured_peak(DTYPES[precision]) for precision in arguments.precision}
+    peaks = {precision: measured_peak(DTYPES[precision]) for precision in arguments.precision}
     rows = []
     for name in arguments.case:
         for precision in arguments.precision:
@@ -131,7 +131,7 @@ def _row(
     }
 
 
-def _measured_peak(dtype: torch.dtype) -> float:
+def measured_peak(dtype: torch.dtype) -> float:
     """FLOP/s of the best of ten products of two matrices, by the faster of torch's own product and oneDNN's."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = PEAK_SIZE * (4 if device == "cuda" else 1)
