@@ -67,6 +67,8 @@ def test_packed_weights_follow_the_weights(layer, half):
         torch.testing.assert_close(layer.gelu(inputs).float(), F.gelu(expected().float()), **close)
         layer.weight.mul_(-1)  # what an optimiser or a checkpoint does
         torch.testing.assert_close(layer(inputs).float(), expected().float(), **close)
+        layer.weight.data = torch.randn(20, 12)
+        torch.testing.assert_close(layer(inputs).float(), expected().float(), **close)
     with torch.autocast("cpu", torch.bfloat16, enabled=not half):
         assert layer(inputs).dtype == (torch.float32 if half else torch.bfloat16)
 

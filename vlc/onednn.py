@@ -48,7 +48,7 @@ class OneDNNLinear(nn.Linear):
     to train or to evaluate.
     """
 
-    _packed: tuple[tuple[int, torch.dtype], Tensor] | None = None
+    _packed: tuple[tuple, Tensor] | None = None  # what they were made of, and they
 
     def forward(self, inputs: Tensor) -> Tensor:
         dtype = self._packed_dtype(inputs)
@@ -78,7 +78,7 @@ class OneDNNLinear(nn.Linear):
         return dtype if dtype in (torch.float32, torch.bfloat16) else None
 
     def _by_packed(self, inputs: Tensor, dtype: torch.dtype, after: str) -> Tensor:
-        key = (self.weight._version, dtype)
+        key = (self.weight.data_ptr(), self.weight._version, dtype)  # data may be exchanged, or changed in place
         if self._packed is None or self._packed[0] != key:
             self._packed = key, torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().to(dtype))
         return torch.ops.mkldnn._linear_pointwise(inputs.to(dtype), self._packed[1], self.bias, after, [], "none")
@@ -93,9 +93,8 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return product(inputs.reshape(-1, inputs.shape[-1]), weight, bias).view(*inputs.shape[:-1], len(weight))
 
 
-@torch.library.custom_op(
-    "vlc::onednn_product", mutates_args=()
-)  # torch.compile takes oneDNN's for packed weights alone
+# An operator of its own, as torch.compile takes oneDNN's for packed weights alone.
+@torch.library.custom_op("vlc::onednn_product", mutates_args=())
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """rows (N, I), weight (O, I), bias (O,) -> (N, O); strides are free."""
     return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")

@@ -44,7 +44,10 @@ def run(settings: Settings) -> dict[str, float]:
     trainer = build_trainer(settings, has_validation=bool(data.evaluation))
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
-        if suits_onednn(settings.model.size.width, half=trainer.precision == "bf16-mixed"):
+        half = trainer.precision == "bf16-mixed"
+        if (
+            suits_onednn(settings.model.size.width, half=half) and not settings.run.fsdp
+        ):  # packed, no weights are shared out
             use_onednn(module)
     if settings.model.compile:
         module.compile_parts()

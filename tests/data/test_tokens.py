@@ -45,6 +45,7 @@ def test_padding_to_a_multiple_of_eight_but_not_above_the_longest_allowed(encode
     batch = encoder.pad([[1, 2, 3], [4]])
     assert batch.ids.shape == (2, 8)
     assert batch.mask.sum(1).tolist() == [3, 1]
+    assert batch.num_real == 4
     assert batch.ids[1].tolist() == [4] + [encoder.pad_id] * 7
     assert encoder.pad([list(range(10))]).ids.shape == (1, 12)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tests.model.spans import plain_varlen_attn
 from vlc.model import attention
-from vlc.model.attention import attend, attend_packed
+from vlc.model.attention import attend, attend_packed, attends_to_spans
 from vlc.model.blocks import blocks, key_mask
 from vlc.model.packing import Packing
 
@@ -49,6 +49,19 @@ def test_packed_sequences_attend_as_padded_ones(tokens, dtype, packing):
     close = {"atol": 1e-6, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.02, "rtol": 0.02}
     torch.testing.assert_close(packed, padded, **close)
     torch.testing.assert_close(_gradient(packed, inputs), _gradient(padded, inputs), **close)
+
+
+@pytest.mark.parametrize(
+    ("capability", "half", "expected"), [((8, 0), True, True), ((7, 5), True, False), ((9, 0), False, False)]
+)
+def test_gpus_attend_to_spans_in_half_precision_where_they_have_flash_attention(
+    monkeypatch, capability, half, expected
+):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: half)
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert attends_to_spans(torch.device("cuda")) is expected
+    assert not attends_to_spans(torch.device("cpu"))
 
 
 def test_first_tokens_alone_are_those_of_the_whole_block(tokens, packing):

@@ -10,6 +10,7 @@ from tests.tiny import SMALL
 from vlc.data.batch import Text
 from vlc.model.encoder import Encoder
 from vlc.model.sizes import ENCODERS
+from vlc.onednn import use_onednn
 
 
 @pytest.fixture
@@ -123,6 +124,20 @@ def test_pooled_feature_alone_is_that_of_the_whole_pass(encoder):
     full = replace(text, mask=torch.ones_like(mask))
     for parts in ((text, image), (text, None), (None, image), (full, image)):
         torch.testing.assert_close(encoder.fuse_pooled(*parts), encoder.fuse(*parts).pooled, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("half", [False, True])
+def test_packed_weights_give_the_same_features(encoder, half):
+    ids, mask = _text()
+    text, image = encoder.embed_text(Text(ids, mask)), encoder.embed_images(torch.randn(3, 3, 32, 32))
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        plain = encoder.fuse(text, image).pooled, encoder.fuse_pooled(text, image)
+        use_onednn(encoder)
+        packed = encoder.fuse(text, image).pooled, encoder.fuse_pooled(text, image)
+    assert encoder.blocks[0].mlp.fc1._packed is not None
+    close = {"atol": 0.05, "rtol": 0.05} if half else {"atol": 1e-5, "rtol": 1e-4}
+    torch.testing.assert_close(packed, plain, **close)
 
 
 def test_blocks_are_compiled_few_times(encoder):
