@@ -45,9 +45,8 @@ def run(settings: Settings) -> dict[str, float]:
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
         half = trainer.precision == "bf16-mixed"
-        if (
-            suits_onednn(settings.model.size.width, half=half) and not settings.run.fsdp
-        ):  # packed, no weights are shared out
+        # FSDP shares weights out: packed ones would be memory for the whole model.
+        if suits_onednn(settings.model.size.width, half=half) and not settings.run.fsdp:
             use_onednn(module)
     if settings.model.compile:
         module.compile_parts()
