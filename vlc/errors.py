@@ -11,3 +11,7 @@ class MissingFile(UserError, FileNotFoundError):
 
 class NonFiniteLoss(UserError):
     """The training loss became NaN or infinite."""
+
+
+class UnwritableFile(UserError, OSError):
+    """A file cannot be written: its folder is read-only, is a file, or has no room."""

@@ -1,10 +1,10 @@
 """Gathering the records of an evaluated split from all processes, and writing them."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from vlc.distributed import gather_lists, is_first_process
+from vlc.files import write_atomically
 from vlc.objectives.base import Objective
 
 
@@ -23,7 +23,5 @@ def write_predictions(
 
 
 def write_text(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(content, encoding="utf-8")
-    os.replace(partial, path)
+    with write_atomically(path) as partial:
+        partial.write_text(content, encoding="utf-8")

@@ -17,6 +17,7 @@ from vlc.data.batch import Text
 from vlc.data.corpus import Corpus
 from vlc.data.transforms import normalize
 from vlc.distributed import gather_lists, is_first_process, process_number
+from vlc.files import write_atomically
 from vlc.model.embedded import ImageTokens
 from vlc.model.encoder import Encoder
 from vlc.objectives.base import to_json
@@ -200,5 +201,6 @@ def evaluate(
         if save_scores:
             kept = {"scores": scores, "text_scores": text_scores} if text_scores is not scores else {"scores": scores}
             arrays = {name: array.astype(np.float16) for name, array in kept.items()}
-            np.savez_compressed(out.with_suffix(".npz"), text_image=corpus.text_image, **arrays)
+            with write_atomically(out.with_suffix(".npz")) as partial, partial.open("wb") as file:
+                np.savez_compressed(file, text_image=corpus.text_image, **arrays)
     return values

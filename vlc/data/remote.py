@@ -2,13 +2,13 @@
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 
 import fsspec
 from filelock import FileLock
 
 from vlc.errors import UserError
+from vlc.files import write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,6 @@ class RemoteFolder:
         with FileLock(f"{local}.lock"):
             if not local.exists():
                 _log.warning("Copying %s/%s to %s", self.url, name, local)
-                partial = local.with_suffix(".partial")
-                self._system.get_file(remote, str(partial))
-                os.replace(partial, local)
+                with write_atomically(local) as partial:
+                    self._system.get_file(remote, str(partial))
         return local

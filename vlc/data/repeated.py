@@ -8,7 +8,6 @@ would save the first look too, but files that other programs wrote do not have i
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlc.data.ipc import is_list, record_batches
+from vlc.files import write_atomically
 
 _AT_ONCE = 1 << 18  # texts; bounds the memory that looking takes
 _WORTH_KEEPING = 100_000  # texts; finding them anew takes milliseconds below
@@ -51,12 +51,10 @@ def _cache_file(path: Path, column: str) -> Path:
 
 
 def _remember(file: Path, found: np.ndarray) -> None:
-    """Written beside and moved, as several processes may do so at once."""
+    """Several processes may do so at once."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as beside:
-            np.save(beside, found)
-        os.replace(beside.name, file)
+        with write_atomically(file) as partial, partial.open("wb") as opened:
+            np.save(opened, found)
     except OSError:
         pass  # no room or no permission: the next process looks again
 
