@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from vlc.data.batch import Batch, CorruptImage
 from vlc.errors import NonFiniteLoss, UserError
+from vlc.terminal import printable
 
 
 def _at_step_end(trainer: Trainer) -> bool:
@@ -121,7 +122,7 @@ class CorruptImages(Callback):
         for image in batch.corrupt:
             if image not in self.corrupt:  # an image comes again, with another text or in another epoch
                 place = f"row {image.row} of {image.table}"
-                rank_zero_warn(f"Left out an image that cannot be decoded: {place}: {image.reason}")
+                rank_zero_warn(printable(f"Left out an image that cannot be decoded: {place}: {image.reason}"))
                 self.corrupt.add(image)
         # A share says nothing about a handful of images: allow the first one.
         if len(self.corrupt) > max(1, self.max_ratio * self.num_seen):

@@ -25,6 +25,7 @@ from vlc.errors import MissingFile, UserError
 from vlc.formats import FORMATS, Format
 from vlc.model.embed import resize_positions
 from vlc.model.sizes import ENCODERS
+from vlc.terminal import printable
 
 # What torch.load raises for files it cannot read, depending on where they are broken.
 _READ_ERRORS = (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, IndexError, TypeError, OSError)
@@ -69,7 +70,7 @@ class LoadReport:
         )
         rows = [row for row in rows if row[1] or row[0] != "started from others"]
         lines = [f"  {title:<20}{len(names):>4}  {text}".rstrip() for title, names, text in rows]
-        return "\n".join([f"Checkpoint {self.path} (layout {self.layout})", *lines])
+        return "\n".join(map(printable, [f"Checkpoint {self.path} (layout {self.layout})", *lines]))
 
 
 def _by_part(names: list[str]) -> str:
@@ -289,15 +290,13 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         checkpoint = read(arguments.source)
-        print(f"{checkpoint.path}: layout {checkpoint.layout.name}, {_by_part(list(checkpoint.state))}")
+        print(printable(f"{checkpoint.path}: layout {checkpoint.layout.name}, {_by_part(list(checkpoint.state))}"))
         if arguments.target:
             left_out = export(checkpoint, arguments.target, arguments.layout)
-            print(
-                f"Wrote {arguments.target} (layout {arguments.layout})"
-                + f", without {_by_part(left_out)}" * bool(left_out)
-            )
+            without = f", without {_by_part(left_out)}" * bool(left_out)
+            print(printable(f"Wrote {arguments.target} (layout {arguments.layout}){without}"))
     except UserError as error:
-        parser.exit(2, f"{error}\n")
+        parser.exit(2, f"{printable(error)}\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from vlc.errors import UserError
 from vlc.model.sizes import ENCODERS
 from vlc.recipes import RECIPES, loss_weights
 from vlc.settings import check_keys
+from vlc.terminal import printable
 
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # Sacred 0.8.7 imports it
 
@@ -34,7 +35,7 @@ def shown_to_user() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise RunError(str(error), print_traceback=False, filter_traceback="never", print_usage=False) from error
+        raise RunError(printable(error), print_traceback=False, filter_traceback="never", print_usage=False) from error
 
 
 def _size(vit: str):

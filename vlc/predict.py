@@ -18,6 +18,7 @@ from vlc.objectives.base import Passes, to_json
 from vlc.objectives.mae import reconstruction
 from vlc.predictions import write_text
 from vlc.pretrained import Pretrained, open_image_file, open_pretrained
+from vlc.terminal import cell
 
 # How a text gets to the head, for those that are not answered without it.
 _WANTS = 'text="..." (for words to fill in with [MASK] in their place)'
@@ -112,9 +113,9 @@ def _write_reconstruction(model: Pretrained, images: list[Tensor], text: str | N
 def _print(records: list[dict[str, Any]]) -> None:
     console = Console()
     for text in dict.fromkeys(record["text"] for record in records):
-        table = Table("task", "answer", "value", "", title=text, title_justify="left", box=None)
+        table = Table("task", "answer", "value", "", title=cell(text), title_justify="left", box=None)
         for record in (record for record in records if record["text"] == text):
             for place, (answer, value) in enumerate(record["answers"]):
                 task = f"{record['task']} {record['about']}".strip() if place == 0 else ""
-                table.add_row(task.replace("[", "\\["), answer.replace("[", "\\["), f"{value:.4f}", record["unit"])
+                table.add_row(cell(task), cell(answer), f"{value:.4f}", record["unit"])
         console.print(table)

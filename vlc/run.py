@@ -26,6 +26,7 @@ from vlc.module import VLCModule, objective_needs
 from vlc.onednn import WIDE, computes_bfloat16, suits_onednn, use_onednn
 from vlc.precision import precision_options
 from vlc.settings import OptimSettings, RunSettings, Settings
+from vlc.terminal import cell
 
 LOG_EVERY = 10  # batches
 
@@ -194,8 +195,8 @@ def _print_metrics(metrics: dict[str, float], log_dir: str) -> None:
     """Every metric of a test on a line; Lightning's own table cuts their names short."""
     grid = Table("test", "value", box=None)
     for name, value in sorted(metrics.items()):
-        grid.add_row(name, f"{value:.4f}")
-    Console().print(grid, f"logs: {log_dir}", sep="\n", soft_wrap=True)
+        grid.add_row(cell(name), f"{value:.4f}")
+    Console().print(grid, cell(f"logs: {log_dir}"), sep="\n", soft_wrap=True)
 
 
 def _log_name(run: RunSettings) -> str:

@@ -34,6 +34,7 @@ from vlc.objectives.irtr import encode_pairs
 from vlc.predictions import write_text
 from vlc.pretrained import Pretrained, open_image_file, open_pretrained
 from vlc.settings import DataSettings
+from vlc.terminal import cell, printable
 from vlc.vectors import VectorFile, Vectors, build, load_faiss
 
 _PLACES = pa.schema([("source", pa.string()), ("dataset", pa.string()), ("row", pa.int64()), ("text", pa.string())])
@@ -67,7 +68,8 @@ def build_index(config: Mapping[str, Any], given: Collection[str]) -> dict[str, 
             raise UserError("There is nothing to index: no image could be embedded, and there is no text")
         made_by = {"checkpoint": str(model.path.resolve()), "image_size": settings.data.image_size}
         write_text(partial / "index.json", to_json(made_by | {"fingerprint": fingerprint(model)} | counts))
-    Console().print(f"{folder}: " + ", ".join(f"{count:,} {kind}" for kind, count in counts.items()), soft_wrap=True)
+    told = f"{folder}: " + ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    Console().print(cell(told), soft_wrap=True)
     return counts
 
 
@@ -158,7 +160,7 @@ def _embedded_images(model: Pretrained, sources: list[Images]) -> Iterator[tuple
                 seen += len(numbers) + len(failed)
                 bad += failed
                 for place, reason in failed:
-                    rank_zero_warn(f"Left out an image that cannot be decoded: {place}: {reason}")
+                    rank_zero_warn(printable(f"Left out an image that cannot be decoded: {place}: {reason}"))
                 if len(bad) > max(1, data.max_corrupt_ratio * seen):
                     raise UserError(
                         f"{len(bad)} of {seen} images cannot be decoded, more than the share max_corrupt_ratio="
@@ -286,5 +288,5 @@ def _print(results: list[dict[str, Any]]) -> None:
     table = Table("score", Column("where", overflow="fold"), "text", box=None)
     for result in results:
         place = Place(**{name: result[name] for name in Place._fields})
-        table.add_row(f"{result['score']:.4f}", str(place).replace("[", "\\["), (place.text or "").replace("[", "\\["))
+        table.add_row(f"{result['score']:.4f}", cell(place), cell(place.text or ""))
     Console().print(table)

@@ -16,6 +16,7 @@ from rich.table import Column
 from rich.text import Text
 
 from vlc.errors import MissingFile, UserError
+from vlc.terminal import cell, printable
 from write_arrow import (
     captions,
     check,
@@ -253,7 +254,7 @@ def _write(arguments: argparse.Namespace) -> None:
         with console.status(f"{arguments.name}: reading annotations"):
             tables = source.tables(conversion)
         for note in conversion.notes:
-            console.print(note)
+            console.print(cell(note))
         _write_all(tables, out, arguments, conversion.root, console)
     except MissingFile as error:
         raise MissingFile(f"{error}. --root should hold: {source.layout}") from error
@@ -268,12 +269,18 @@ def _write_all(
     root: Folder | None,
     console: Console,
 ) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(20),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
     crew = workers(getattr(arguments, "workers", 1), getattr(arguments, "ray", None))
     with crew as crew, Progress(*columns, console=console) as progress:
         tasks = {
             table.stem: progress.add_task(
-                table.stem,
+                printable(table.stem),
                 total=table.num_rows,
                 start=False,
                 size=0,
@@ -290,7 +297,7 @@ def _write_all(
         verify = getattr(arguments, "verify", True)
         written = list(write_tables(tables, out, root=root, crew=crew, verify=verify, advance=advance))
     for file in written:
-        console.print(_told(file, out))
+        console.print(cell(_told(file, out)))
 
 
 def _told(file: Written, out: Folder) -> str:
@@ -319,7 +326,7 @@ def command_line() -> int:
     try:
         main()
     except UserError as error:
-        print(f"write_arrow: {error}", file=sys.stderr)
+        print(f"write_arrow: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("write_arrow: interrupted; the same command goes on or starts again", file=sys.stderr)

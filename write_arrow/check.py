@@ -25,6 +25,7 @@ from rich.table import Column, Table
 from vlc.data.catalog import CATALOG
 from vlc.data.spec import DatasetSpec
 from vlc.errors import UserError
+from vlc.terminal import cell
 from write_arrow.storage import Folder
 from write_arrow.workers import num_cores, problem_of
 
@@ -78,11 +79,11 @@ def run(arguments: argparse.Namespace) -> None:
     for report in reports:
         numbers = (f"{report.num_rows:,}", f"{report.num_texts:,}", decimal(report.size))
         problems = f"[red]{len(report.problems)}[/]" if report.problems else "-"
-        table.add_row(report.stem, ", ".join(report.readers) or "(not in the catalogue)", *numbers, problems)
+        table.add_row(cell(report.stem), ", ".join(report.readers) or "(not in the catalogue)", *numbers, problems)
     console.print(table)
     told = [f"{report.stem}: {problem}" for report in reports for problem in report.problems] + general
     for problem in told:
-        console.print(problem, style="red", markup=False, soft_wrap=True)
+        console.print(cell(problem, "red"), soft_wrap=True)
     if told:
         sys.exit(1)
     console.print(f"{len(reports)} files, no problems")

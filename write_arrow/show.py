@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from rich.console import Console
 
 from vlc.errors import UserError
+from vlc.terminal import cell
 from write_arrow.storage import Folder
 from write_arrow.workers import problem_of
 
@@ -37,13 +38,13 @@ def run(arguments: argparse.Namespace) -> None:
     stem = os.path.basename(arguments.file).removesuffix(".arrow")
     console = Console(highlight=False, soft_wrap=True)
     num_rows, schema, rows = read(arguments.file, arguments.first, arguments.rows)
-    console.print(f"{arguments.file}: {num_rows:,} rows", markup=False)
+    console.print(cell(f"{arguments.file}: {num_rows:,} rows"))
     for field in schema:
-        console.print(f"  {field.name}: {field.type}", markup=False)
+        console.print(cell(f"  {field.name}: {field.type}"))
     for number, row in enumerate(rows, start=arguments.first):
         console.print(f"[bold]row {number}[/]")
         for name, value in row.items():
-            console.print(f"  {name}: {_shown(value)}", markup=False)
+            console.print(cell(f"  {name}: {_shown(value)}"))
     tiles = [
         (value, f"{number}: {_first_text(row)}")
         for number, row in enumerate(rows, start=arguments.first)
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     if tiles:
         path = arguments.sheet or Path(f"{stem}.png")
         contact_sheet(tiles).save(path)
-        console.print(f"picture of these images: {path}", markup=False)
+        console.print(cell(f"picture of these images: {path}"))
 
 
 def read(path: str, first: int, num_rows: int) -> tuple[int, pa.Schema, list[dict[str, Any]]]:

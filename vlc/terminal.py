@@ -1,0 +1,29 @@
+"""Foreign text on its way to a terminal: captions, answers, names of files and columns, keys of foreign files.
+
+Such text may hold escape sequences, line breaks, and characters that turn the order of what follows. None of them may
+reach the terminal, and rich may not read markup in it.
+"""
+
+import re
+
+from rich.text import Text
+
+_DANGEROUS = re.compile(
+    "["
+    "\x00-\x1f\x7f-\x9f"  # control characters, ESC and line breaks among them
+    "\u2028\u2029"  # further line breaks
+    "\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069"  # bidirectional marks, embeddings, overrides and isolates
+    "\ud800-\udfff"  # bytes of file names that are not UTF-8: to print them is an error
+    "\ufeff\ufff9-\ufffb"  # byte order mark, annotations
+    "]"
+)
+
+
+def printable(text: object) -> str:
+    r"""The text with control characters and bidirectional marks as Python escapes (\x1b, \n, \u202e), on a single line."""
+    return _DANGEROUS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
+
+
+def cell(text: object, style: str = "") -> Text:
+    """The same for rich's tables and consoles, which read no markup in it."""
+    return Text(printable(text), style)
