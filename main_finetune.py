@@ -12,6 +12,7 @@ from pathlib import Path
 from vlc.data.workers import start_worker_server
 from vlc.errors import UserError
 from vlc.model.sizes import ENCODERS
+from vlc.terminal import printable
 
 _SIZES = [name for name, size in ENCODERS.items() if size.learned_grid is None]
 MODELS = [*_SIZES, *(name.removeprefix("mae_") for name in _SIZES)]
@@ -163,4 +164,4 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        sys.exit(f"main_finetune.py: {error}")
+        sys.exit(f"main_finetune.py: {printable(error)}")
