@@ -1,13 +1,16 @@
 """Linear layers through oneDNN, against torch's own."""
 
 import copy
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from vlc.onednn import OneDNNLinear, use_onednn
+from vlc.onednn import WIDE, OneDNNLinear, computes_bfloat16, packs_bfloat16, suits_onednn, use_onednn
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -57,18 +60,20 @@ def layer() -> torch.nn.Linear:
 def test_packed_weights_follow_the_weights(layer, half):
     inputs, close = torch.randn(3, 2, 12), HALF if half else {}
 
-    def expected() -> torch.Tensor:
-        return inputs @ layer.weight.clone().t() + layer.bias  # a clone: autocast keeps what it made of a parameter
+    def check() -> None:
+        # A context for each change: inside of one, autocast keeps what it made of a parameter.
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            expected = (inputs @ layer.weight.t() + layer.bias).float()
+            outputs = layer(inputs)
+            assert outputs.dtype == (torch.bfloat16 if half else torch.float32)
+            torch.testing.assert_close(outputs.float(), expected, **close)
+            torch.testing.assert_close(layer.gelu(inputs).float(), F.gelu(expected), **close)
 
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        before = layer(inputs)
-        assert before.dtype == (torch.bfloat16 if half else torch.float32)
-        torch.testing.assert_close(before.float(), expected().float(), **close)
-        torch.testing.assert_close(layer.gelu(inputs).float(), F.gelu(expected().float()), **close)
-        layer.weight.mul_(-1)  # what an optimiser or a checkpoint does
-        torch.testing.assert_close(layer(inputs).float(), expected().float(), **close)
-        layer.weight.data = torch.randn(20, 12)
-        torch.testing.assert_close(layer(inputs).float(), expected().float(), **close)
+    check()
+    layer.weight.mul_(-1)  # what an optimiser or a checkpoint does
+    check()
+    layer.weight.data = torch.randn(20, 12)
+    check()
     with torch.autocast("cpu", torch.bfloat16, enabled=not half):
         assert layer(inputs).dtype == (torch.float32 if half else torch.bfloat16)
 
@@ -87,3 +92,58 @@ def test_packed_weights_are_not_kept_for_training_nor_copied(layer):
     assert copy.deepcopy(layer)._packed is None
     layer.train()
     assert layer._packed is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("able", [False, True])
+def test_bfloat16_weights_are_packed_where_the_processor_can(layer, monkeypatch, able):
+    if able and not packs_bfloat16():
+        pytest.skip("this processor cannot")
+    monkeypatch.setattr("vlc.onednn.packs_bfloat16", lambda: able)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = layer(torch.ones(3, 12))
+    assert (layer._packed is not None) == able
+    assert outputs.dtype == torch.bfloat16
+    torch.testing.assert_close(outputs.float(), F.linear(torch.ones(3, 12), layer.weight, layer.bias), **HALF)
+    assert suits_onednn(WIDE, half=True) == able
+    assert able or not computes_bfloat16("cpu")
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_choice_asks_the_processor(monkeypatch, half):
+    """Each with the processor's answer, and without oneDNN."""
+    for built, supported, expected in ((True, True, True), (True, False, False), (False, True, False)):
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda built=built: built)
+        monkeypatch.setattr(
+            torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda supported=supported: supported, raising=False
+        )
+        packs_bfloat16.cache_clear()
+        monkeypatch.setattr("vlc.onednn.mkl_is_slow", lambda: False)
+        assert packs_bfloat16() == expected
+        assert suits_onednn(WIDE, half=half) == (half and expected)
+        assert not suits_onednn(WIDE - 1, half=half)
+    monkeypatch.undo()
+    packs_bfloat16.cache_clear()
+
+
+OLD_PROCESSOR = """
+import platform
+import torch
+from vlc.onednn import computes_bfloat16, packs_bfloat16, use_onednn
+layer, inputs = torch.nn.Linear(12, 20), torch.randn(3, 12)
+expected = layer(inputs)
+use_onednn(layer)
+with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    torch.testing.assert_close(layer(inputs).float(), expected, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(layer.gelu(inputs).float(), torch.nn.functional.gelu(expected), atol=0.02, rtol=0.02)
+assert platform.machine() != "x86_64" or not (packs_bfloat16() or computes_bfloat16("cpu"))
+"""
+
+
+def test_processors_without_avx512():
+    """oneDNN and torch are told to do without, as on older processors, where the packing of bfloat16 fails."""
+    limited = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    done = subprocess.run(
+        [sys.executable, "-c", OLD_PROCESSOR], env=limited, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ Zen 5: 100 against 210 GFLOP/s on a core). In evaluation, weights put into oneDN
 bfloat16 too. oneDNN's products are within reach as the operators that torch.compile uses.
 """
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -22,16 +23,25 @@ def mkl_is_slow() -> bool:
     return "AuthenticAMD" in _CPUINFO.read_text(errors="replace")
 
 
+@cache
+def packs_bfloat16() -> bool:
+    """Whether oneDNN takes bfloat16 weights in its own order here: on x86 it wants AVX-512, or AVX2 with conversions.
+
+    torch asks oneDNN, so that ONEDNN_MAX_CPU_ISA counts.
+    """
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def computes_bfloat16(accelerator: str) -> bool:
     """Whether a device ("gpu", "cpu", ...) multiplies bfloat16 matrices itself, rather than by way of float32."""
     if accelerator == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return packs_bfloat16() and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return accelerator == "gpu" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def suits_onednn(width: int, *, half: bool) -> bool:
     """Whether the linear layers of an encoder gain from `use_onednn` on the CPU; half: in bfloat16."""
-    return width >= WIDE and (half or mkl_is_slow())
+    return width >= WIDE and (packs_bfloat16() if half else mkl_is_slow())
 
 
 def use_onednn(module: nn.Module) -> None:
@@ -44,8 +54,8 @@ def use_onednn(module: nn.Module) -> None:
 class OneDNNLinear(nn.Linear):
     """A linear layer whose products on the CPU are oneDNN's: in float32, and without gradients in bfloat16 too.
 
-    Without gradients the weights are kept in oneDNN's order (as much memory again), until they change or the layer is set
-    to train or to evaluate.
+    Where oneDNN cannot take bfloat16, torch's own product is used, as in training. Without gradients the weights are
+    kept in oneDNN's order (as much memory again), until they change or the layer is set to train or to evaluate.
     """
 
     _packed: tuple[tuple, Tensor] | None = None  # what they were made of, and they
@@ -75,7 +85,7 @@ class OneDNNLinear(nn.Linear):
             dtype = torch.get_autocast_dtype("cpu")
         else:
             dtype = inputs.dtype if inputs.dtype == self.weight.dtype else None
-        return dtype if dtype in (torch.float32, torch.bfloat16) else None
+        return dtype if dtype == torch.float32 or (dtype == torch.bfloat16 and packs_bfloat16()) else None
 
     def _by_packed(self, inputs: Tensor, dtype: torch.dtype, after: str) -> Tensor:
         key = (self.weight.data_ptr(), self.weight._version, dtype)  # data may be exchanged, or changed in place
