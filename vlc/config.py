@@ -5,23 +5,93 @@ the command line carry through; contradictions are refused by `vlc.settings`.
 """
 
 import os
+import shlex
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
+from docopt import DocoptExit
+
+from vlc.config_files import check_value, load_config_file
 from vlc.errors import UserError
 from vlc.model.sizes import ENCODERS
 from vlc.recipes import RECIPES, loss_weights
-from vlc.settings import check_keys
+from vlc.settings import check_keys, check_sources
 from vlc.terminal import printable
 
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # Sacred 0.8.7 imports it
 
+import sacred.arg_parser  # noqa: E402
+import sacred.initialize  # noqa: E402
 from sacred import Experiment  # noqa: E402
 from sacred.run import Run  # noqa: E402
 from sacred.utils import SacredError  # noqa: E402
 
-ex = Experiment("VLC", save_git_info=False)
+
+class _Experiment(Experiment):
+    """Sacred's, with words for the user where a command line or a value cannot be used."""
+
+    def run_commandline(self, argv: list[str] | None = None) -> Run | None:
+        try:
+            return super().run_commandline(argv)
+        except DocoptExit:
+            print(f"run.py: {self._cure(list(argv or sys.argv)[1:])}", file=sys.stderr)
+            sys.exit(1)
+
+    def _check_command(self, cmd_name: str | None) -> str | None:
+        error = super()._check_command(cmd_name)
+        return error and f"run.py: {self._cure([cmd_name])}"
+
+    def _create_run(self, command_name=None, config_updates=None, *others, **options) -> Run:
+        with shown_to_user():
+            check_updates(config_updates or {})
+        return super()._create_run(command_name, config_updates, *others, **options)
+
+    def _cure(self, words: list[str]) -> str:
+        """What is wrong with a command line that Sacred does not take."""
+        commands = [name for name, _ in self.gather_commands()]
+        first = words[0] if words else ""
+        if first in commands:
+            command, rest = [first], words[1:]
+        else:
+            command, rest = [], words
+        if "with" not in words and rest and (command or _is_configuration(first)):
+            line = shlex.join(["python", "run.py", *command, "with", *rest])
+            return printable(f"named configs and key=value stand behind the word with: {line}")
+        near = get_close_matches(first, [*commands, "with", *RECIPES], n=3)
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
+        return printable(
+            f"{shlex.join(words)} is no command.{hint} Expected python run.py [COMMAND] with NAMED_CONFIG ... key=value "
+            f"...; the commands are {', '.join(commands)}"
+        )
+
+
+def _is_configuration(word: str) -> bool:
+    return "=" in word or word in RECIPES or Path(word).is_file()
+
+
+def check_updates(updates: Mapping[str, Any]) -> None:
+    """Raise UserError for values that cannot even be put together with the defaults."""
+    for key, value in updates.items():
+        check_value(key, value)
+    check_keys(updates)
+    check_sources(updates)
+
+
+def _load_named_config(path: str) -> dict[str, Any]:
+    with shown_to_user():
+        return load_config_file(path)
+
+
+# By themselves they would build the objects that a file, or a value, names.
+sacred.initialize.load_config_file = _load_named_config
+sacred.arg_parser.restore = lambda value: value
+
+ex = _Experiment("VLC", save_git_info=False)
 ex.doc = "Pre-train, fine-tune or test. `print_config` shows every key; README.md lists the named configs."
 
 
@@ -159,8 +229,8 @@ def reject_unknown_keys(config, command_name, logger):
 
 
 def given_keys(run: Run) -> set[str]:
-    """The keys that a command line states, itself or by its named configs."""
-    named = (RECIPES.get(name, {}) for name in run.meta_info["named_configs"])
+    """The keys that a command line states, itself or by its named configs and files."""
+    named = (RECIPES.get(name) or load_config_file(name) for name in run.meta_info["named_configs"])
     return set(run.meta_info["config_updates"]).union(*named)
 
 

@@ -181,13 +181,27 @@ def config_keys() -> tuple[str, ...]:
 def check_keys(config: Mapping[str, Any]) -> None:
     """Raise UserError for a key that no setting reads, with the nearest valid ones."""
     _check_known(config, config_keys(), "config key")
-    _check_known(config["loss_names"], OBJECTIVE_NAMES, "objective in loss_names")
+    losses = config.get("loss_names", {})
+    _require(isinstance(losses, Mapping), "loss_names", losses, "weights by objective, as in loss_names.mlm=1")
+    _check_known(losses, OBJECTIVE_NAMES, "objective in loss_names")
+
+
+def check_sources(config: Mapping[str, Any]) -> None:
+    """Raise UserError for values of the wrong kind that other defaults are computed from, and so must be known first."""
+    if "seed" in config:
+        seed = config["seed"]
+        _require(_is_whole(seed) and 0 <= seed < 2**32, "seed", seed, "a whole number from 0 to 4294967295")
+    for key in ("vit", "tokenizer"):
+        if key in config:
+            _require(isinstance(config[key], str), key, config[key], f"a text{_as_text(key, config[key])}")
+    for name, weight in config.get("loss_names", {}).items():
+        _require(_is_number(weight), f"loss_names.{name}", weight, "a number")
 
 
 def _check_known(names: Iterable[str], known: tuple[str, ...], kind: str) -> None:
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, n=3, cutoff=0.5)
+            near = get_close_matches(str(name)[:100], known, n=3, cutoff=0.5)
             hint = f"Did you mean {', '.join(near)}? " if near else ""
             raise UserError(f"Unknown {kind} {name!r}. {hint}Valid: {', '.join(sorted(known))}")
 
@@ -413,6 +427,13 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+def _as_text(key: str, value: Any) -> str:
+    """How a number, or another word that Python reads as a value, is given as a text on a command line."""
+    return (
+        "" if isinstance(value, str | tuple | list | Mapping) else f"; for the text {value} write '{key}=\"{value}\"'"
+    )
+
+
 def _check_types(settings: Settings) -> None:
     """Numbers must be numbers: Sacred passes on whatever stands behind the equals sign."""
     for name, group in _GROUPS.items():
@@ -421,6 +442,7 @@ def _check_types(settings: Settings) -> None:
             if field.type in _TYPES:
                 valid, expected = _TYPES[field.type]
                 value = getattr(values, field.name)
-                _require(valid(value), field.name, value, expected)
+                hint = _as_text(field.name, value) if expected.startswith("a text") else ""
+                _require(valid(value), field.name, value, expected + hint)
     for name, weight in settings.model.loss_names.items():
         _require(_is_number(weight), f"loss_names.{name}", weight, "a number")
