@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vlc import checkpoint
 from vlc.data.batch import Batch, MaskedText, Text
-from vlc.data.spec import padded_floats, padded_integers
+from vlc.data.values import padded_floats, padded_integers
 from vlc.model.sizes import ENCODERS, EncoderSize
 from vlc.module import VLCModule
 from vlc.recipes import OBJECTIVE_NAMES
@@ -86,7 +86,7 @@ def build_batch(inputs: dict[str, Any], expected: dict[str, Any]) -> Batch:
         fields = {
             "answer_labels": torch.from_numpy(padded_integers(inputs["vqa_labels"])),
             "answer_scores": torch.from_numpy(padded_floats(inputs["vqa_scores"])),
-            "question_id": torch.tensor(inputs["qid"]),
+            "question_id": inputs["qid"],
         }
     if "answers" in inputs:
         fields = {"truth": torch.tensor(inputs["answers"]).long(), "identifier": [f"dev-0-{n}-0" for n in range(4)]}

@@ -4,14 +4,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
+from vlc.data.checks import check_annotations, check_ids, labelled_answers
 from vlc.data.dataset import BatchDataset, Recipe
 from vlc.data.sampler import EvalSampler, TrainSampler
 from vlc.data.spec import DatasetSpec
@@ -87,6 +86,10 @@ class DataModule(LightningDataModule):
                 f"split {split!r} of datasets={list(self.settings.datasets)} has no {missing}: without labels a split can "
                 "only be tested (test_only=True)"
             )
+        for source in sources:
+            check_annotations(source, dataset.fields, training=training)
+            if self.test_only:
+                check_ids(source, self.needs.ids)
         return dataset
 
     def _open(self, name: str, stems: tuple[str, ...]) -> ArrowSplit:
@@ -173,26 +176,14 @@ def answer_vocabulary(settings: DataSettings, splits: Collection[str] | None = N
                 continue
             paths = find_tables(settings.data_root, stems, name, spec.writer, settings.data_cache)
             table = ArrowSplit(paths, spec, name, {"answers", "answer_labels"}, read_texts=False)
-            for label, answer in _labelled_answers(table):
-                if label < 0 or answers.setdefault(label, answer) != answer:
+            for label, answer in labelled_answers(table):
+                if answers.setdefault(label, answer) != answer:
                     raise UserError(
-                        f"{', '.join(map(str, paths))}: answer label {label} stands for {answer!r}"
-                        + (f", and elsewhere for {answers[label]!r}" if label >= 0 else ", but labels count from 0")
-                        + f". Write the data sets together again: python -m write_arrow {spec.writer} --out FOLDER"
+                        f"{', '.join(map(str, paths))}: answer label {label} stands for {answer!r}, and elsewhere for "
+                        f"{answers[label]!r}. Write the data sets together again: python -m write_arrow {spec.writer} "
+                        "--out FOLDER"
                     )
     return [answers.get(label, "") for label in range(max(answers, default=-1) + 1)]
-
-
-def _labelled_answers(table: ArrowSplit) -> list[tuple[int, str]]:
-    """The distinct pairs of label and answer of a table; none where the answers are withheld."""
-    if table.withholds("answer_labels"):
-        return []
-    labels, answers = (
-        pc.list_flatten(pc.list_flatten(table.column(name))) if table.num_rows else pa.array([])
-        for name in ("answer_labels", "answers")
-    )
-    distinct = pa.table({"label": labels, "answer": answers}).group_by(["label", "answer"]).aggregate([])
-    return list(zip(distinct["label"].to_pylist(), distinct["answer"].to_pylist(), strict=True))
 
 
 def _check_fields(specs: dict, needs: Needs) -> None:

@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Column, Table
 
 from vlc.data.catalog import CATALOG
 from vlc.data.spec import DatasetSpec
+from vlc.data.values import IDENTIFIERS, flat_values, num_texts, text_problems, value_problems
 from vlc.errors import UserError
 from vlc.terminal import cell
 from write_arrow.storage import Folder
@@ -53,10 +53,15 @@ class _Reader:
     spec: DatasetSpec
 
     @property
-    def columns(self) -> set[str]:
-        """Columns that must be there; a split without labels needs its ids only."""
+    def fields(self) -> frozenset[str]:
+        """Fields that are read; of a split without labels its ids only."""
         labelled = self.split not in self.spec.unlabelled
-        return self.spec.columns(frozenset(name for name in self.spec.fields if labelled or name == "question_id"))
+        return frozenset(name for name, column in self.spec.fields.items() if labelled or column.kind is IDENTIFIERS)
+
+    @property
+    def columns(self) -> set[str]:
+        """Columns that must be there."""
+        return self.spec.columns(self.fields)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +165,7 @@ def _check(folder: Folder, stem: str, readers: list[_Reader], num_images: int | 
         texts = _text_column(schema, readers)
         report.problems += _schema_problems(schema, readers)
         images = [field.name for field in schema if _is_binary(field.type)]
-        check_batch = partial(_check_batch, folder, stem, images, texts, [reader.spec for reader in readers])
+        check_batch = partial(_check_batch, folder, stem, images, texts, readers)
         wanted = [None if num_images is None else -(-num_images // len(parts)) for _ in parts]
         problems = []
         for found in run_all(check_batch, parts, wanted):
@@ -237,7 +242,7 @@ def _check_batch(
     stem: str,
     images: list[str],
     texts: str | None,
-    specs: list[DatasetSpec],
+    readers: list[_Reader],
     part: "_Part",
     num_images: int | None,
 ) -> _Found:
@@ -251,45 +256,23 @@ def _check_batch(
             problem = "no image" if not image.is_valid else problem_of(image.as_py())
             if problem:
                 problems.append((row, f"{name} cannot be decoded: {problem}"))
-    counts = np.ones(batch.num_rows, dtype=np.int64)
-    if texts is not None and _is_list(batch.column(texts).type):
-        counts = _list_lengths(batch.column(texts))
+    counts = np.ones(batch.num_rows, dtype=np.int64) if texts is None else num_texts(batch.column(texts))
     if texts is not None:
         problems += [(row, f"no {texts}") for row in np.flatnonzero(counts == 0).tolist()]
-    for spec in specs:  # each counts its own texts: one file may hold captions and questions
-        columns = {column.name for column in spec.fields.values() if column.per_text}
-        problems += _uneven(batch, sorted(columns), spec.text)
+        problems += text_problems(batch.column(texts), texts)
+    for reader in readers:  # each counts its own texts: one file may hold captions and questions
+        problems += value_problems(batch, reader.spec, reader.fields, withheld=True)
+    problems = sorted(set(problems))
     ids = {name: _hashes(batch.column(name)) for name in IDS if name in batch.schema.names}
-    return _Found(batch.num_rows, int(counts.sum()), sorted(problems), ids)
-
-
-def _uneven(batch: pa.RecordBatch, columns: list[str], texts: str) -> list[tuple[int, str]]:
-    """Rows whose columns do not hold one value for each text; empty ones (withheld answers) may be."""
-    if texts not in batch.schema.names or not _is_list(batch.column(texts).type):
-        return []
-    expected, wrong = _list_lengths(batch.column(texts)), []
-    for column in columns:
-        if column in batch.schema.names and _is_list(batch.column(column).type):
-            lengths = _list_lengths(batch.column(column))
-            rows = np.flatnonzero((lengths != expected) & (lengths != 0)).tolist()
-            wrong += [(row, f"{lengths[row]} {column} for {expected[row]} {texts}") for row in rows]
-    return wrong
-
-
-def _list_lengths(lists: pa.Array) -> np.ndarray:
-    return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-
-
-def _values(column: pa.Array) -> list:
-    return (column.flatten() if _is_list(column.type) else column).to_pylist()
+    return _Found(batch.num_rows, int(counts.sum()), problems, ids)
 
 
 def _hashes(column: pa.Array) -> np.ndarray:
     """64-bit hashes of ids: ten million take 80 MB. Numbers and texts hash alike in all processes."""
-    values = _values(column)
-    if pa.types.is_integer(column.type):
-        return np.array(values, dtype=np.int64)
-    encoded = [str(value).encode() for value in values]
+    values = flat_values(column)
+    if pa.types.is_integer(values.type):
+        return values.to_numpy(zero_copy_only=False).astype(np.int64)
+    encoded = [str(value).encode() for value in values.to_pylist()]
     pairs = np.array([(zlib.crc32(text), zlib.adler32(text[::-1])) for text in encoded], dtype=np.uint64).reshape(-1, 2)
     return (pairs[:, 0] << np.uint64(32) | pairs[:, 1]).view(np.int64)
 
@@ -320,7 +303,7 @@ class _Ids:
                 reader = pa.ipc.open_file(file)
                 for number in range(reader.num_record_batches):
                     cells = reader.get_batch(number).column(column)
-                    for value, hashed in zip(_values(cells), _hashes(cells).tolist(), strict=True):
+                    for value, hashed in zip(flat_values(cells).to_pylist(), _hashes(cells).tolist(), strict=True):
                         if hashed in repeated:
                             return stem, str(value)
         raise AssertionError("repeated ids were read from these files")

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 from vlc.data.arrow import ArrowSplit
-from vlc.data.spec import Column, DatasetSpec, integers
+from vlc.data.spec import Column, DatasetSpec
+from vlc.data.values import IDENTIFIERS
 from vlc.errors import UserError
 
-SPEC = DatasetSpec("captions", {"train": ("t",)}, fields={"id": Column("id", collate=integers)})
+SPEC = DatasetSpec("captions", {"train": ("t",)}, fields={"id": Column("id", IDENTIFIERS)})
 
 
 def samples(path: Path) -> list[list]:

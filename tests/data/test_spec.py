@@ -3,11 +3,10 @@
 import numpy as np
 
 from vlc.data.catalog import CATALOG
-from vlc.data.spec import integers, padded_floats, padded_integers
+from vlc.data.values import padded_floats, padded_integers
 
 
 def test_collating():
-    assert integers([3, 1]).dtype == np.int64
     np.testing.assert_array_equal(padded_integers([[4], [], [5, 6]]), [[4, 0], [0, 0], [5, 6]])
     padded = padded_floats([[0.3], [1.0, 0.6]])
     assert padded.dtype == np.float32

@@ -43,7 +43,7 @@ def batch() -> Batch:
         fields={
             "answer_labels": torch.tensor([[0, 2], [1, 0], [2, 0], [1, 2]]),
             "answer_scores": torch.tensor([[1.0, 0.3], [0.6, 0.0], [1.0, 0.0], [0.3, 0.9]]),
-            "question_id": torch.tensor([10, 11, 12, 13]),
+            "question_id": [10, 11, 12, 13],
             "question_type": ["count", "where", "count", "where"],
         },
     )

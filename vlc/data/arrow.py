@@ -1,11 +1,12 @@
 """Reading Arrow files: memory-mapped tables, and an index from sample number to (row, text).
 
-A sample is one text of one row (or one row, where texts are not read). Nothing is copied out of the files until a
-sample is used; what is kept in memory is a few numbers for each record batch and one for each repeated text.
+A sample is one text of one row (or one row, where texts are not read); a null is no text. Nothing is copied out of the
+files until a sample is used; what is kept in memory is a few numbers for each record batch and one for each text that is
+left out, because it is repeated or null.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from vlc.data.ipc import is_binary, is_list, is_text, record_batches
 from vlc.data.remote import RemoteFolder, is_url
 from vlc.data.repeated import repeated_texts
 from vlc.data.spec import DatasetSpec
+from vlc.data.values import null_texts, num_values, uneven
 from vlc.errors import MissingFile, UserError
 
 
@@ -94,21 +96,30 @@ class ArrowSplit:
         self._files: list[Path] = []  # the file of each record batch
         self._first_rows: list[int] = []  # the number of its first row in that file
         self._sound: set[int] = set()  # record batches that were checked
-        counts, repeated = [], [np.empty(0, dtype=np.int64)]
+        self.num_missing: dict[Path, int] = {}  # texts of each file that are null; they are left out
+        counts, left_out, first = [], [np.empty(0, dtype=np.int64)], 0
         for path in self.paths:
-            rows, texts = 0, sum(counts)
+            rows, texts, missing = 0, first, [np.empty(0, dtype=np.int64)]
             for batch in self._read(path):
                 self._batches.append(batch)
                 self._files.append(path)
                 self._first_rows.append(rows)
+                if self.read_texts:
+                    with self._blaming(path):
+                        missing.append(texts + null_texts(batch.column(self.spec.text)))
                 counts.append(self._count_texts(batch))
+                texts += counts[-1]
                 rows += batch.num_rows
+            left_out.append(np.concatenate(missing))
+            self.num_missing[path] = len(left_out[-1])
             if self.read_texts and self.spec.unique_texts:
                 with self._blaming(path):
-                    repeated.append(texts + repeated_texts(path, self.spec.text, sum(counts) - texts))
+                    repeated = first + repeated_texts(path, self.spec.text, texts - first)
+                left_out[-1] = np.union1d(left_out[-1], repeated) if len(left_out[-1]) else repeated
+            first = texts
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        # For each repeated text the number of samples before it, so that a search tells how many to skip.
-        skipped = np.concatenate(repeated)
+        # For each text left out the number of samples before it, so that a search tells how many to skip.
+        skipped = np.concatenate(left_out)
         self._skipped = skipped - np.arange(len(skipped))
 
     def _read(self, path: Path) -> list[pa.RecordBatch]:
@@ -163,19 +174,46 @@ class ArrowSplit:
             with self._blaming(self._files[number]):
                 for column in self.columns:
                     batch.column(column).validate(full=True)
-                self._check_lengths(batch)
+            self._check_lengths(number)
             self._sound.add(number)
         return batch
 
-    def _check_lengths(self, batch: pa.RecordBatch) -> None:
-        """Annotations are as many as texts in each row, or withheld for all."""
+    def _check_lengths(self, number: int) -> None:
+        """Annotations are as many as texts in each row, or withheld for all of a record batch."""
+        batch = self._batches[number]
         offsets = self._text_offsets(batch)
         for column in self.spec.fields.values() if offsets is not None else ():
-            if not column.per_text or column.name not in self.columns:
-                continue
-            theirs = batch.column(column.name).offsets.to_numpy()
-            if theirs[-1] > theirs[0] and not np.array_equal(theirs - theirs[0], offsets - offsets[0]):
-                raise ValueError(f"rows have more or fewer {column.name} than {self.spec.text}")
+            if column.per_text and column.name in self.columns and num_values(batch.column(column.name)):
+                found = uneven(batch.column(column.name), np.diff(offsets), column.name, self.spec.text)
+                for row, problem in found:
+                    raise self.mistake(number, row, problem)
+
+    def mistake(self, number: int, row: int, problem: str) -> UserError:
+        """The error to raise for a row of a record batch."""
+        path, row = self.place(number, row)
+        return UserError(
+            f"Row {row} of {path}: {problem}. Mend the file, or write it again with: "
+            f"python -m write_arrow {self.spec.writer} --out {path.parent}"
+        )
+
+    def place(self, number: int, row: int) -> tuple[Path, int]:
+        """The file of a row of a record batch, and the number of the row in it."""
+        return self._files[number], self._first_rows[number] + row
+
+    def batches(self, fields: Collection[str] = ()) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The record batches with rows, each with its number; columns that are read were checked for damage.
+
+        fields: of the catalogue's row, whose columns were checked too.
+        """
+        for number in range(len(self._batches)):
+            if self._batches[number].num_rows:
+                batch = self._checked(number)
+                names = batch.schema.names
+                columns = {self.spec.fields[name].within(names).name for name in fields} - self.columns
+                with self._blaming(self._files[number]):
+                    for column in columns & set(names):
+                        batch.column(column).validate(full=True)
+                yield number, batch
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -206,7 +244,7 @@ class ArrowSplit:
 
     def file_and_row(self, where: Location) -> tuple[Path, int]:
         """The file, and the number of the row in it."""
-        return self._files[where.batch], self._first_rows[where.batch] + where.row
+        return self.place(where.batch, where.row)
 
     def image(self, where: Location, column: str) -> pa.Buffer:
         """Encoded bytes of an image, a view into the file. (A scalar's buffer would be a copy.)"""
@@ -220,16 +258,11 @@ class ArrowSplit:
     def texts(self, where: Location) -> list[str]:
         """All texts of the row."""
         cell = self._cell(where, self.spec.text).as_py()
-        return [cell] if isinstance(cell, str) else cell or []
+        return [cell] if isinstance(cell, str) else [text for text in cell or () if text is not None]
 
     def text(self, where: Location) -> str:
-        """Raises UserError where there is none."""
         cell = self._cell(where, self.spec.text)
-        text = cell.values[where.text].as_py() if hasattr(cell, "values") else cell.as_py()
-        if text is None:
-            table, row = self.table_and_row(where)
-            raise UserError(f"Row {row} of {table}.arrow has no text in column {self.spec.text}")
-        return text
+        return cell.values[where.text].as_py() if hasattr(cell, "values") else cell.as_py()
 
     def provides(self, name: str) -> bool:
         """Whether every file has the column of a catalogue field."""
@@ -241,13 +274,11 @@ class ArrowSplit:
         column = self.spec.fields[name]
         if not column.per_text or not len(self) or not self.provides(name):
             return False
-        return sum(len(chunk.flatten()) for chunk in self.column(column.name).chunks) == 0
+        return not any(num_values(batch.column(column.name)) for _, batch in self.batches((name,)))
 
     def field(self, where: Location, name: str):
         """Value of a catalogue field for this sample, as a Python object."""
-        column = self.spec.fields[name]
-        if column.fallback and column.name not in self._batches[where.batch].schema.names:
-            column = column.fallback
+        column = self.spec.fields[name].within(self._batches[where.batch].schema.names)
         cell = self._cell(where, column.name)
         value = cell.values[where.text].as_py() if column.per_text else cell.as_py()
         return f"{value}-{where.text}" if column.numbered else value

@@ -1,21 +1,23 @@
 """CATALOG: every data set the suite reads, a row each. Adding one is adding a row."""
 
-from vlc.data.spec import Column, DatasetSpec, integers, padded_floats, padded_integers, truths
+from vlc.data.spec import Column, DatasetSpec
+from vlc.data.values import ANSWERS, IDENTIFIERS, LABELS, NAMES, SCORES, TRUTHS
 
 _VQA_FIELDS = {
-    "question_id": Column("question_id", collate=integers),
-    "answer_labels": Column("answer_labels", collate=padded_integers),
-    "answer_scores": Column("answer_scores", collate=padded_floats),
-    "question_type": Column("question_types", optional=True),
-    "answer_type": Column("answer_types", optional=True),
+    "question_id": Column("question_id", IDENTIFIERS),
+    "answer_labels": Column("answer_labels", LABELS),
+    "answer_scores": Column("answer_scores", SCORES, beside="answer_labels"),
+    "answers": Column("answers", ANSWERS, beside="answer_labels", optional=True),
+    "question_type": Column("question_types", NAMES, optional=True),
+    "answer_type": Column("answer_types", NAMES, optional=True),
 }
 
 
 _NLVR2_FIELDS = {
-    "truth": Column("answers", collate=truths),
+    "truth": Column("answers", TRUTHS),
     # Published files name the pair of images alone; its sentences are numbered as they stand.
-    "identifier": Column("identifiers", fallback=Column("identifier", per_text=False, numbered=True)),
-    "statement_type": Column("statement_types", optional=True),
+    "identifier": Column("identifiers", IDENTIFIERS, fallback=Column("identifier", IDENTIFIERS, False, numbered=True)),
+    "statement_type": Column("statement_types", NAMES, optional=True),
 }
 
 

@@ -77,8 +77,13 @@ class BatchDataset(Dataset):
         if any(labelled) and not all(labelled):
             without = ", ".join(source.dataset for source, has in zip(sources, labelled, strict=True) if not has)
             raise UserError(f"split {name!r} of {without} has no labels, that of the others has: use one at a time")
-        provided = {name for name in needs.optional if all(source.provides(name) for source in sources)}
+        provided = {
+            name
+            for name in needs.optional
+            if all(source.provides(name) and not source.withholds(name) for source in sources)
+        }
         self.fields = needs.ids | (needs.fields | provided if all(labelled) else set())
+        self._collate = {name: _collation(name, sources) for name in self.fields}
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -205,7 +210,7 @@ class BatchDataset(Dataset):
         collated = {}
         for name in sorted(self.fields):
             cells = [sample.split.field(sample.where, name) for sample in samples]
-            values = self.sources[0].spec.fields[name].collate(cells)
+            values = self._collate[name](cells)
             collated[name] = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
         return collated
 
@@ -228,6 +233,15 @@ def stack_images(*parts: list[list[Tensor]]) -> list[tuple[Tensor, Sizes | None]
             place[:, : image.shape[1], : image.shape[2]] = image
         stacked.append((images, Sizes(pixels, largest)))
     return stacked
+
+
+def _collation(name: str, sources: list[ArrowSplit]) -> Callable[[list], Any]:
+    """How all sources collate a field. Raises UserError where they differ."""
+    kinds = {source.dataset: source.spec.fields[name].kind for source in sources}
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{dataset} has {kind.expected}" for dataset, kind in kinds.items())
+        raise UserError(f"Data sets {', '.join(kinds)} cannot be joined, as they differ in {name!r}: {told}")
+    return next(iter(kinds.values())).collate
 
 
 def _withholds(source: ArrowSplit, needs: Needs) -> bool:

@@ -1,55 +1,31 @@
 """A data set is a row of data: where its tables lie and what each column means."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
-
-
-def integers(cells: list[int]) -> np.ndarray:
-    """Cells of one number each -> (B,) int64."""
-    return np.array(cells, dtype=np.int64)
-
-
-def truths(cells: list[str]) -> np.ndarray:
-    """Cells of "True" or "False" -> (B,) int64, 1 = true."""
-    return np.array([cell == "True" for cell in cells], dtype=np.int64)
-
-
-def padded_integers(cells: list[list[int]]) -> np.ndarray:
-    """Cells of several numbers -> (B, longest) int64, padded with 0. Pair it with padded scores of 0."""
-    return _pad(cells, np.int64)
-
-
-def padded_floats(cells: list[list[float]]) -> np.ndarray:
-    """Cells of several numbers -> (B, longest) float32, padded with 0."""
-    return _pad(cells, np.float32)
-
-
-def _pad(cells: list[list], dtype: type) -> np.ndarray:
-    padded = np.zeros((len(cells), max(map(len, cells), default=0)), dtype=dtype)
-    for row, cell in zip(padded, cells, strict=True):
-        row[: len(cell)] = cell
-    return padded
+from vlc.data.values import Kind
 
 
 @dataclass(frozen=True)
 class Column:
     """One annotation column.
 
-    per_text: the cell holds one value for each text of the row. collate: cells of a batch -> the batch's field, a list
-    or an array that becomes a tensor (a module-level function: worker processes pickle it). numbered: the value is
+    kind: what its values are. per_text: the cell holds one value for each text of the row. numbered: the value is
     followed by a dash and the number of the text in its row. fallback: read where a file lacks the column. optional: a
-    file may lack it without a fallback.
+    file may lack it without a fallback. beside: the column that has as many values for each text as this one.
     """
 
     name: str
+    kind: Kind
     per_text: bool = True
-    collate: Callable[[list], Any] = list
     numbered: bool = False
     fallback: "Column | None" = None
     optional: bool = False
+    beside: str | None = None
+
+    def within(self, names: Collection[str]) -> "Column":
+        """This column, or its fallback where a file with these columns lacks it."""
+        return self.fallback if self.fallback and self.name not in names else self
 
 
 @dataclass(frozen=True)

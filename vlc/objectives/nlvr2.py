@@ -74,7 +74,7 @@ class NLVR2(Objective):
             if "right" in record:
                 split, group, _, sentence = record["identifier"].rsplit("-", 3)
                 judged.setdefault(f"{split}-{group}-{sentence}", []).append(record["right"])
-            if "statement_type" in record:
+            if record.get("statement_type") is not None:
                 by_type.setdefault(f"accuracy/{record['statement_type']}", []).append(record["right"])
         values = {name: sum(hits) / len(hits) for name, hits in sorted(by_type.items())}
         return values | ({"consistency": sum(map(all, judged.values())) / len(judged)} if judged else {})

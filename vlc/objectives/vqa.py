@@ -80,7 +80,7 @@ class VQA(Objective):
         """question_id and answer; on labelled splits the score and, where the data have them, question and answer type."""
         best = outcome.logits.argmax(1)
         columns = {
-            "question_id": batch.fields["question_id"].tolist(),
+            "question_id": batch.fields["question_id"],
             "answer": [self._answer(label) for label in best.tolist()],
         }
         if outcome.loss is not None:
@@ -101,7 +101,7 @@ class VQA(Objective):
         scores: dict[str, list[float]] = {}
         for record in records:
             for name, prefix in (("question_type", ""), ("answer_type", "answers/")):
-                if "score" in record and name in record:
+                if "score" in record and record.get(name) is not None:
                     scores.setdefault(f"score/{prefix}{record[name]}", []).append(record["score"])
         return {name: sum(values) / len(values) for name, values in sorted(scores.items())}
 

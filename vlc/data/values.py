@@ -1,0 +1,306 @@
+"""What the values of annotation columns mean: the spellings that are understood, and where others stand.
+
+The writers, `write_arrow check` and the start of a run ask the same function, `value_problems`; batches are then made of
+what it let through. Everything is looked at a column at a time: a million questions take about a second.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from vlc.data.spec import Column, DatasetSpec
+
+MOST_LABELS = 2**24  # of a vocabulary: a label above is a mistake, and a list by label would fill the memory
+_TRUTHS = {"true": 1, "1": 1, 1.0: 1, "false": 0, "0": 0, 0.0: 0}
+_SHOWN = 80  # letters of a value in a message
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the values of a column are.
+
+    expected: what they should be, in words.
+    understood: values without nulls -> mask (N,) bool of those that are; None: this type holds none.
+    collate: cells of a batch, all understood -> the batch's field, a list or an array that becomes a tensor (a
+    module-level function: worker processes pickle it).
+    several: the cell of a text is a list of values. distinct: which all differ. nullable: values may be missing.
+    """
+
+    expected: str
+    understood: Callable[[pa.Array], np.ndarray | None]
+    collate: Callable[[list], Any] = list
+    several: bool = False
+    distinct: bool = False
+    nullable: bool = False
+
+
+def truths(cells: list[Any]) -> np.ndarray:
+    """Cells of one truth each, in any known spelling -> (B,) int64, 1 = true. Raises KeyError for other spellings."""
+    return np.array([truth(cell) for cell in cells], dtype=np.int64)
+
+
+def truth(value: Any) -> int:
+    """1 for true, 0 for false, in any known spelling. Raises KeyError for others, TypeError for None."""
+    return _TRUTHS[value.lower() if isinstance(value, str) else float(value)]
+
+
+def padded_integers(cells: list[list[int]]) -> np.ndarray:
+    """Cells of several numbers -> (B, longest) int64, padded with 0. Pair it with padded scores of 0."""
+    return _pad(cells, np.int64)
+
+
+def padded_floats(cells: list[list[float]]) -> np.ndarray:
+    """Cells of several numbers -> (B, longest) float32, padded with 0."""
+    return _pad(cells, np.float32)
+
+
+def _pad(cells: list[list], dtype: type) -> np.ndarray:
+    padded = np.zeros((len(cells), max(map(len, cells), default=0)), dtype=dtype)
+    for row, cell in zip(padded, cells, strict=True):
+        row[: len(cell)] = cell
+    return padded
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _numbers(values: pa.Array) -> np.ndarray | None:
+    if pa.types.is_integer(values.type):
+        return values.to_numpy(zero_copy_only=False)
+    if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
+        return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return None
+
+
+def _are_truths(values: pa.Array) -> np.ndarray | None:
+    if pa.types.is_boolean(values.type):
+        return np.ones(len(values), dtype=bool)
+    if _is_string(values.type):
+        known = pa.array([spelling for spelling in _TRUTHS if isinstance(spelling, str)], values.type)
+        return pc.is_in(pc.utf8_lower(values), known).to_numpy(zero_copy_only=False)
+    numbers = _numbers(values)
+    return None if numbers is None else (numbers == 0) | (numbers == 1)
+
+
+def are_labels(values: pa.Array) -> np.ndarray | None:
+    """Mask (N,) of whole numbers from 0 to below MOST_LABELS, of whatever type of numbers; None: no numbers."""
+    numbers = _numbers(values)
+    return None if numbers is None else (numbers >= 0) & (numbers < MOST_LABELS) & (numbers == np.floor(numbers))
+
+
+def _are_scores(values: pa.Array) -> np.ndarray | None:
+    numbers = _numbers(values)
+    return None if numbers is None else (numbers >= 0) & (numbers <= 1)
+
+
+def _are_identifiers(values: pa.Array) -> np.ndarray | None:
+    if pa.types.is_integer(values.type):
+        return np.ones(len(values), dtype=bool)
+    return pc.binary_length(values).to_numpy(zero_copy_only=False) > 0 if _is_string(values.type) else None
+
+
+def _are_texts(values: pa.Array) -> np.ndarray | None:
+    return np.ones(len(values), dtype=bool) if _is_string(values.type) else None
+
+
+TRUTHS = Kind("true or false (in small or capital letters, as a boolean, or as 1 or 0)", _are_truths, truths)
+LABELS = Kind(
+    f"different whole numbers from 0 to {MOST_LABELS - 1:,}", are_labels, padded_integers, several=True, distinct=True
+)
+SCORES = Kind("numbers from 0 to 1", _are_scores, padded_floats, several=True)
+ANSWERS = Kind("strings", _are_texts, several=True)
+IDENTIFIERS = Kind("an integer, or a string that is not empty", _are_identifiers)
+NAMES = Kind("a string", _are_texts, nullable=True)  # of what a question or statement is, where that is known
+TEXTS = Kind("a string", _are_texts)
+
+Problem = tuple[int, str]  # number of the row, and what is wrong in it
+
+
+def value_problems(
+    batch: pa.RecordBatch, spec: "DatasetSpec", fields: Collection[str], *, texts: bool = True, withheld: bool = False
+) -> list[Problem]:
+    """What is wrong with the annotations of some rows, sorted by row; the batch has been validated.
+
+    fields: of the catalogue's row; columns that the batch lacks are passed over. texts: whether annotations belong to
+    texts, which are looked at too. withheld: whether columns may be empty throughout.
+    """
+    names, problems = set(batch.schema.names), []
+    texts = texts and spec.text in names
+    counts = num_texts(batch.column(spec.text)) if texts else None
+    if texts:
+        problems += text_problems(batch.column(spec.text), spec.text)
+    for name in sorted(fields):
+        column = spec.fields[name].within(names)
+        if column.name not in names:
+            continue
+        cells = batch.column(column.name)
+        if withheld and column.per_text and not num_values(cells):
+            continue
+        problems += _column_problems(column, cells, counts, spec.text)
+        if column.beside in names:
+            problems += _unpaired(column, cells, batch.column(column.beside))
+    return sorted(problems)
+
+
+def _column_problems(column: "Column", cells: pa.Array, counts: np.ndarray | None, text: str) -> Iterator[Problem]:
+    kind, rows = column.kind, np.arange(len(cells))
+    if column.per_text:
+        if counts is not None:
+            yield from uneven(cells, counts, column.name, text)
+        if not is_lists(cells.type):
+            if len(cells):
+                yield 0, f"{column.name} is {cells.type}, expected a list with an entry for each text"
+            return
+        cells, rows, _ = _entries(cells, rows)
+    cells = plain(cells)
+    if kind.several:
+        yield from ((row, f"{column.name} holds null, expected a list") for row in rows[_nulls(cells)].tolist())
+        cells, rows = _present(cells, rows)
+        if not is_lists(cells.type):
+            yield from _unknown(column, cells, rows, f"a list of {kind.expected}")
+            return
+        cells, rows, owners = _entries(cells, rows)
+    if not kind.nullable:
+        yield from (
+            (row, f"{column.name} holds null, expected {kind.expected}") for row in rows[_nulls(cells)].tolist()
+        )
+    known = ~_nulls(cells)
+    cells, rows = _present(cells, rows)
+    understood = kind.understood(cells) if len(cells) else np.ones(0, dtype=bool)
+    wrong = np.ones(len(cells), dtype=bool) if understood is None else ~understood
+    yield from _unknown(column, cells.filter(pa.array(wrong)), rows[wrong], kind.expected)
+    if kind.distinct and not wrong.any():
+        yield from _repeated(column, cells, rows, owners[known])
+
+
+def _unknown(column: "Column", values: pa.Array, rows: np.ndarray, expected: str) -> Iterator[Problem]:
+    for row, value in zip(rows.tolist(), values, strict=True):
+        shown = repr(value.as_py())
+        shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+        yield row, f"{column.name} holds {shown}, expected {expected}"
+
+
+def _repeated(column: "Column", labels: pa.Array, rows: np.ndarray, owners: np.ndarray) -> Iterator[Problem]:
+    """Labels that stand twice in one list; owners (N,): the list of each."""
+    keys = owners * MOST_LABELS + _numbers(labels).astype(np.int64)
+    order = np.argsort(keys, kind="stable")
+    again = order[1:][np.diff(keys[order]) == 0]
+    for place in again.tolist():
+        yield int(rows[place]), f"{column.name} holds {labels[place].as_py()} twice for one text"
+
+
+def _unpaired(column: "Column", cells: pa.Array, others: pa.Array) -> Iterator[Problem]:
+    """Lists of values that are not as many as those of another column for the same text."""
+    if not (is_lists(cells.type) and is_lists(others.type)):
+        return
+    (ours, rows, _), (theirs, other_rows, _) = (_entries(part, np.arange(len(part))) for part in (cells, others))
+    if not np.array_equal(rows, other_rows) or not (_may_be_lists(ours.type) and _may_be_lists(theirs.type)):
+        return  # told already
+    lengths, other_lengths = list_lengths(ours), list_lengths(theirs)
+    for place in np.flatnonzero(lengths != other_lengths).tolist():
+        problem = f"{lengths[place]} {column.name} and {other_lengths[place]} {column.beside} for one text"
+        yield int(rows[place]), problem
+
+
+def uneven(cells: pa.Array, counts: np.ndarray, column: str, text: str) -> Iterator[Problem]:
+    """Rows of lists that do not hold an entry for each of the row's texts (N,)."""
+    if is_lists(cells.type) or pa.types.is_null(cells.type):
+        lengths = list_lengths(cells)
+        for row in np.flatnonzero(lengths != counts).tolist():
+            yield row, f"{lengths[row]} {column} for {counts[row]} {text}"
+
+
+def text_problems(texts: pa.Array, column: str) -> Iterator[Problem]:
+    """Texts that are null, each with its row; a row without any is none."""
+    rows = np.arange(len(texts))
+    if is_lists(texts.type):
+        texts, rows, _ = _entries(texts, rows)
+    texts = plain(texts)
+    yield from ((row, f"{column} holds null, expected {TEXTS.expected}") for row in rows[_nulls(texts)].tolist())
+
+
+def null_texts(texts: pa.Array) -> np.ndarray:
+    """Sorted numbers of the texts that are none, counted as the column's offsets count; (0,) for most columns, at once."""
+    if not pa.types.is_list(texts.type) and not pa.types.is_large_list(texts.type):
+        return np.flatnonzero(_nulls(texts)) if texts.null_count and not pa.types.is_null(texts.type) else _NONE
+    offsets = texts.offsets.to_numpy().astype(np.int64)
+    values = texts.values.slice(offsets[0], offsets[-1] - offsets[0])
+    if not texts.null_count and not values.null_count:
+        return _NONE
+    return np.flatnonzero(_nulls(values) | np.repeat(_nulls(texts), np.diff(offsets)))
+
+
+_NONE = np.empty(0, dtype=np.int64)
+
+
+def num_texts(texts: pa.Array) -> np.ndarray:
+    """Number of texts of each row (N,) int64: entries of its list, or its one string."""
+    if is_lists(texts.type) or pa.types.is_null(texts.type):
+        return list_lengths(texts)
+    return np.ones(len(texts), dtype=np.int64)
+
+
+def num_values(cells: pa.Array) -> int:
+    """How many values a column holds, in lists of any depth."""
+    while is_lists(cells.type):
+        cells = pc.list_flatten(cells)
+    cells = plain(cells)
+    return len(cells) - cells.null_count
+
+
+def flat_values(cells: pa.Array) -> pa.Array:
+    """The values of a column, out of lists of any depth, without nulls."""
+    while is_lists(cells.type):
+        cells = pc.list_flatten(cells)
+    return plain(cells).drop_null()
+
+
+def is_lists(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
+    )
+
+
+def _may_be_lists(kind: pa.DataType) -> bool:
+    return is_lists(kind) or pa.types.is_null(kind)
+
+
+def list_lengths(lists: pa.Array) -> np.ndarray:
+    """(N,) int64; null lists are empty."""
+    if pa.types.is_null(lists.type):
+        return np.zeros(len(lists), dtype=np.int64)
+    return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def plain(values: pa.Array) -> pa.Array:
+    """The same values without dictionary, and strings as offsets and letters."""
+    while pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    return values.cast(pa.large_string()) if pa.types.is_string_view(values.type) else values
+
+
+def _entries(lists: pa.Array, rows: np.ndarray) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+    """All entries of lists, the row that each belongs to, and the number of its list."""
+    owners = np.repeat(np.arange(len(lists)), list_lengths(lists))
+    return plain(pc.list_flatten(lists)), rows[owners], owners
+
+
+def _nulls(values: pa.Array) -> np.ndarray:
+    return values.is_null().to_numpy(zero_copy_only=False)
+
+
+def _present(values: pa.Array, rows: np.ndarray) -> tuple[pa.Array, np.ndarray]:
+    if not values.null_count:
+        return values, rows
+    present = ~_nulls(values)
+    return values.filter(pa.array(present)), rows[present]
