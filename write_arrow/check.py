@@ -106,7 +106,7 @@ def check(folder: Folder, num_images: int | None = None, num_workers: int = 1) -
         for name in sorted(names)
         if name.startswith(".") and name.endswith((".partial", ".unfinished.json"))
     ]
-    readers = {stem: list(_readers(stem)) for stem in stems}
+    readers = {stem: list(readers_of(stem)) for stem in stems}
     general += _missing(stems, readers)
     seen = _Ids()
     if num_workers == 1:
@@ -125,7 +125,8 @@ def _natural(stem: str) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", stem)]
 
 
-def _readers(stem: str) -> Iterator[_Reader]:
+def readers_of(stem: str) -> Iterator[_Reader]:
+    """The data sets of the catalogue that read a file, each with the split it belongs to."""
     for dataset, spec in CATALOG.items():
         for split, patterns in spec.tables.items():
             if any(_is_shard(stem, pattern) if pattern.endswith("*") else stem == pattern for pattern in patterns):

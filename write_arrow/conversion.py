@@ -69,6 +69,18 @@ class Conversion:
                 f"{self.root.where(path)}: an entry lacks {', '.join(keys)}: {str(entry)[:200]!r}"
             ) from error
 
+    def typed(self, entry: Any, path: str, **types: type) -> list[Any]:
+        """Values of an annotation by key, each of its type. Raises UserError if it lacks one, or has another type."""
+        values = self.pick(entry, path, *types)
+        for value, (key, expected) in zip(values, types.items(), strict=True):
+            if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+                named = {int: "an integer", str: "a string", list: "a list"}[expected]
+                raise UserError(
+                    f"{self.root.where(path)}: {key} is {str(value)[:80]!r}, expected {named}, in the entry "
+                    f"{str(entry)[:200]!r}"
+                )
+        return values
+
     def arrange(self, plans: Plans) -> Plans:
         """The same plans, shuffled and limited as the options say."""
         plans.shuffle(getattr(self.options, "seed", None))

@@ -1,7 +1,10 @@
 """NLVR2: sentences about pairs of images. https://github.com/lil-lab/nlvr (images on request)"""
 
+from typing import Any
+
 import pyarrow as pa
 
+from vlc.data.values import TRUTHS, truth
 from vlc.errors import UserError
 from write_arrow.conversion import Conversion
 from write_arrow.writer import PlannedTable
@@ -35,7 +38,8 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
         path = f"nlvr2/data/{annotations}"
         pairs = conversion.groups()
         for entry in conversion.lines(path):
-            identifier, sentence, label = conversion.pick(entry, path, "identifier", "sentence", "label")
+            identifier, sentence = conversion.typed(entry, path, identifier=str, sentence=str)
+            label = _label(*conversion.pick(entry, path, "label"), conversion.root.where(path), identifier)
             pairs.add(identifier.rpartition("-")[0], [sentence, label, entry.get("directory"), identifier])
         plans = conversion.plans()
         for pair, sentences in pairs:
@@ -52,10 +56,18 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
             plans.append(
                 images,
                 questions=[sentence for sentence, *_ in sentences],
-                answers=[str(label) for _, label, *_ in sentences],
+                answers=[label for _, label, *_ in sentences],
                 identifier=pair,
                 **({} if conversion.compat else {"identifiers": [identifier for *_, identifier in sentences]}),
             )
         conversion.notes.append(f"{stem}: {plans.num_planned:,} pairs, {pairs.num_values:,} sentences")
         made += conversion.table(stem, SCHEMA if conversion.compat else _OURS, plans)
     return made
+
+
+def _label(label: Any, path: str, identifier: str) -> str:
+    """The published spelling of a label. Raises UserError for one that no spelling is known of."""
+    try:
+        return ("False", "True")[truth(label)]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: {identifier} has label {label!r}, expected {TRUTHS.expected}") from error

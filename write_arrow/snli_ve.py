@@ -34,8 +34,8 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
         path = f"snli_ve_{split}.jsonl"
         images, unlabelled = conversion.groups(), 0
         for entry in conversion.lines(path):
-            label, premise, sentence, pair = conversion.pick(
-                entry, path, "gold_label", "sentence1", "sentence2", "pairID"
+            label, premise, sentence, pair = conversion.typed(
+                entry, path, gold_label=str, sentence1=str, sentence2=str, pairID=str
             )
             if label == _NO_LABEL:
                 unlabelled += 1

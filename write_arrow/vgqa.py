@@ -34,14 +34,15 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
     held_out = _held_out(conversion)
     in_coco = conversion.groups()
     for entry in conversion.entries("image_data.json"):
-        image_id, coco_id = conversion.pick(entry, "image_data.json", "image_id", "coco_id")
+        (image_id,) = conversion.typed(entry, "image_data.json", image_id=int)
+        (coco_id,) = conversion.pick(entry, "image_data.json", "coco_id")
         if coco_id is not None and coco_id not in held_out:
             in_coco.add(image_id, coco_id)
     usable, num_questions = conversion.groups(), 0
     for entry in conversion.entries("question_answers.json"):
-        for question in conversion.pick(entry, "question_answers.json", "qas")[0]:
-            image_id, number, text, answer = conversion.pick(
-                question, "question_answers.json", "image_id", "qa_id", "question", "answer"
+        for question in conversion.typed(entry, "question_answers.json", qas=list)[0]:
+            image_id, number, text, answer = conversion.typed(
+                question, "question_answers.json", image_id=int, qa_id=int, question=str, answer=str
             )
             num_questions += 1
             answer = normalize_answer(answer)

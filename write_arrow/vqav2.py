@@ -76,7 +76,7 @@ def vocabulary(conversion: Conversion) -> dict[str, int]:
     for split in ("train", "val"):
         path = _SPLITS[split].annotations
         for entry in conversion.entries(path, "annotations"):
-            counts[normalize_answer(conversion.pick(entry, path, "multiple_choice_answer")[0])] += 1
+            counts[normalize_answer(conversion.typed(entry, path, multiple_choice_answer=str)[0])] += 1
     frequent = (answer for answer, count in counts.items() if count >= MIN_COUNT)
     return {answer: label for label, answer in enumerate(frequent)}
 
@@ -85,7 +85,7 @@ def _plans(split: _Split, labels: dict[str, int], conversion: Conversion) -> Pla
     files = conversion.files(split.folder)
     asked, path = conversion.groups(), f"v2_OpenEnded_mscoco_{split.questions}_questions.json"
     for entry in conversion.entries(path, "questions"):
-        image_id, number, text = conversion.pick(entry, path, "image_id", "question_id", "question")
+        image_id, number, text = conversion.typed(entry, path, image_id=int, question_id=int, question=str)
         asked.add(image_id, [number, text])
     answered = _answers(split, labels, conversion) if split.annotations else None
     plans, num_missing = conversion.plans(), 0
@@ -121,8 +121,8 @@ def _answers(split: _Split, labels: dict[str, int], conversion: Conversion) -> G
     """Question -> known answers, their labels and scores, question type, answer type."""
     answered, path = conversion.groups(), split.annotations
     for entry in conversion.entries(path, "annotations"):
-        number, answers = conversion.pick(entry, path, "question_id", "answers")
-        texts = [conversion.pick(answer, path, "answer")[0] for answer in answers]
+        number, answers = conversion.typed(entry, path, question_id=int, answers=list)
+        texts = [conversion.typed(answer, path, answer=str)[0] for answer in answers]
         # The published converter looked the annotators' words up as they are, in a vocabulary of normalised ones.
         votes = Counter(texts if conversion.compat else map(normalize_answer, texts))
         known = [answer for answer in votes if answer in labels]

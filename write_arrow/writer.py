@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from vlc.data.values import value_problems
 from vlc.errors import UserError
+from write_arrow.check import readers_of
 from write_arrow.plans import Plan, Plans
 from write_arrow.shards import ARROW, Form
 from write_arrow.storage import Folder
@@ -177,6 +179,7 @@ def _planned(table: PlannedTable, root: Folder, crew: Workers, *, verify: bool) 
             for field in table.schema
         ]
         made = _Made(pa.RecordBatch.from_arrays(arrays, schema=table.schema), len(plans), prepared.rejected)
+        _check_values(table.stem, made.batch, kept)
         del prepared, columns, arrays  # the next images are read without these in memory
         yield made
         del made
@@ -220,6 +223,16 @@ def _column(stem: str, field: pa.Field, plans: list[Plan]) -> pa.Array:
                     "Mend the annotation and run the same command"
                 ) from error
         raise
+
+
+def _check_values(stem: str, batch: pa.RecordBatch, plans: list[Plan]) -> None:
+    """Raise UserError where a data set that reads the file would not understand an annotation."""
+    for reader in readers_of(stem):
+        if reader.spec.fields:  # captions alone may be missing
+            for row, problem in value_problems(batch, reader.spec, reader.fields, withheld=True):
+                raise UserError(
+                    f"{stem}: {problem}, beside {plans[row].images[0].name}. Mend the annotation and run the same command"
+                )
 
 
 def _write(

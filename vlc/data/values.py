@@ -6,6 +6,7 @@ what it let through. Everything is looked at a column at a time: a million quest
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,8 +46,10 @@ def truths(cells: list[Any]) -> np.ndarray:
 
 
 def truth(value: Any) -> int:
-    """1 for true, 0 for false, in any known spelling. Raises KeyError for others, TypeError for None."""
-    return _TRUTHS[value.lower() if isinstance(value, str) else float(value)]
+    """1 for true, 0 for false, in any known spelling. Raises KeyError or TypeError for others."""
+    if isinstance(value, Decimal):
+        value = float(value)
+    return _TRUTHS[value.lower() if isinstance(value, str) else value]
 
 
 def padded_integers(cells: list[list[int]]) -> np.ndarray:
