@@ -198,6 +198,7 @@ def test_sizes_follow_from_the_name_of_the_vit():
         ),
         ({"loss_names": loss_weights(irtr=1)}, "loss_names.irtr needs texts of other images, but draw_false_text=0"),
         ({"loss_names": loss_weights(mlm=1), "get_recall_metric": True}, "get_recall_metric=True ranks with the head"),
+        ({"draw_false_image": 2}, "draw_false_image=2, but itm.* uses one wrong image.*: pass draw_false_image=1"),
         ({"draw_false_image": 0}, "loss_names.itm needs wrong images, but draw_false_image=0"),
         ({"false_image_source": "web"}, "false_image_source='web' is not valid: expected batch or dataset"),
         ({"num_workers": -1}, "num_workers=-1"),

@@ -135,7 +135,7 @@ def config():
     wpa_weight = 0.1  # weight of word-patch alignment inside itm, 0 = off
     mlm_prob = 0.15  # share of tokens that mlm hides
     whole_word_masking = False  # mlm hides whole words
-    draw_false_image = 1  # wrong images for itm, each sample
+    draw_false_image = 1  # wrong images for itm, each sample: 1, or 0 without itm
     false_image_source = "batch"  # where they come from: batch (nothing more to decode), dataset
     draw_false_text = 0  # wrong texts, each sample
     hard_negatives = False  # wrong images and texts in training: those of the batch that loss_names.itc finds alike

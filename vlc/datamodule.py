@@ -113,7 +113,7 @@ class DataModule(LightningDataModule):
             num_patches=self.num_patches,
             text_encoder=encoder,
             token_hider=encoder and TokenHider(encoder, settings.mlm_prob, settings.whole_word_masking),
-            draw_false_image=settings.draw_false_image if settings.false_image_source == "dataset" else 0,
+            false_images=settings.false_image_source == "dataset",
             draw_false_text=settings.draw_false_text,
         )
 

@@ -250,6 +250,11 @@ def _check(settings: Settings) -> None:
         )
     if "itm" in objectives and data.draw_false_image == 0:
         raise UserError("loss_names.itm needs wrong images, but draw_false_image=0: pass draw_false_image=1")
+    if data.draw_false_image > 1:
+        raise UserError(
+            f"draw_false_image={data.draw_false_image}, but itm, as published, uses one wrong image for each sample: pass "
+            "draw_false_image=1"
+        )
     if "itm" in objectives and data.false_image_source == "batch" and data.per_gpu_batchsize == 1:
         raise UserError(
             "loss_names.itm takes wrong images from the batch, but per_gpu_batchsize=1: raise it, or pass "

@@ -9,6 +9,7 @@ from vlc.data.arrow import ArrowSplit
 from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
 from vlc.data.dataset import BatchDataset, Key, Recipe, stack_images
+from vlc.data.images import open_image
 from vlc.data.tokens import TextEncoder, TokenHider, load_tokenizer
 from vlc.data.transforms import transform
 from vlc.errors import UserError
@@ -16,13 +17,13 @@ from vlc.errors import UserError
 ENCODER = TextEncoder(load_tokenizer("emoji"), max_text_len=12)
 
 
-def _recipe(pipeline: str = "mae", draw_false_image: int = 0) -> Recipe:
+def _recipe(pipeline: str = "mae", false_images: bool = False) -> Recipe:
     return Recipe(
         transform=transform(pipeline, 32),
         num_patches=4,
         text_encoder=ENCODER,
         token_hider=TokenHider(ENCODER, 0.4, whole_words=False),
-        draw_false_image=draw_false_image,
+        false_images=false_images,
     )
 
 
@@ -87,19 +88,28 @@ def test_a_sample_without_a_wrong_image_in_its_batch_points_to_itself(tmp_path):
 
 def test_wrong_images_from_the_data_set(tmp_path):
     dataset = _dataset(
-        tmp_path, _captions(["a"], ["b"], ["c"]), Needs(matching=True), pipeline="mae_test", draw_false_image=2
+        tmp_path, _captions(["a"], ["b"], ["c"]), Needs(matching=True), pipeline="mae_test", false_images=True
     )
     own = dataset[_keys(0, 1, 2)].images[:, 0]
     for epoch in range(5):
         batch = dataset[_keys(1, epoch=epoch)]
-        assert batch.negative_images.shape == (1, 2, 3, 32, 32)
-        for image in batch.negative_images[0]:
-            assert not torch.equal(image, own[1])
-            assert torch.equal(image, own[0]) or torch.equal(image, own[2])
+        assert batch.negative_images.shape == (1, 1, 3, 32, 32)
+        (image,) = batch.negative_images[0]
+        assert not torch.equal(image, own[1])
+        assert torch.equal(image, own[0]) or torch.equal(image, own[2])
+
+
+def test_a_wrong_image_is_decoded_once(tmp_path, monkeypatch):
+    """What nobody looks at is not decoded: an image of its own and a wrong one for each sample."""
+    dataset = _dataset(tmp_path, _captions(["a"], ["b"]), Needs(matching=True), false_images=True)
+    decoded = []
+    monkeypatch.setattr("vlc.data.dataset.open_image", lambda data: decoded.append(data) or open_image(data))
+    dataset[_keys(0, 1)]
+    assert len(decoded) == 4
 
 
 def test_no_wrong_image_in_the_whole_data_set_is_told(tmp_path):
-    dataset = _dataset(tmp_path, _captions(["a"], ["a"]), Needs(matching=True), draw_false_image=1)
+    dataset = _dataset(tmp_path, _captions(["a"], ["a"]), Needs(matching=True), false_images=True)
     with pytest.raises(UserError, match="No wrong image found for the caption 'a'"):
         dataset[_keys(0)]
 

@@ -87,7 +87,7 @@ class Batch(_Tensors):
     index (B,) int64: the samples' numbers in their split; split: its name.
     noise (B, V, P) float32 in [0, 1): one row of patch noise for each of V masked passes.
     negative (B,) int64: for each example the batch row of another image, its own row where there is none.
-    negative_images (B, N, 3, H, W): images of other rows of the data set, like `images`; negative_sizes (B, N): theirs.
+    negative_images (B, 1, 3, H, W): an image of another row of the data set, like `images`; negative_sizes (B, 1): its.
     false_text (B * N, L): N texts of other images for each example, grouped by example.
     shows (B, B) bool: whether the image of the column has the text of the row; its own always.
     match_draw (B,) float32 in [0, 1): decides which examples keep their image in image-text matching.

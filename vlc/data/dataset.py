@@ -36,15 +36,15 @@ class Recipe:
     """How samples are prepared.
 
     transform: image pipeline. num_patches: length of a row of patch noise. text_encoder None: images alone.
-    draw_false_image: wrong images read from the data set for each sample, 0 = taken from the batch. draw_false_text:
-    texts of other images for each sample.
+    false_images: whether a wrong image of each sample is read from the data set, instead of taken from the batch.
+    draw_false_text: texts of other images for each sample.
     """
 
     transform: Callable[[Picture, np.random.Generator], Tensor]
     num_patches: int
     text_encoder: TextEncoder | None
     token_hider: TokenHider | None
-    draw_false_image: int = 0
+    false_images: bool = False
     draw_false_text: int = 0
 
 
@@ -117,8 +117,8 @@ class BatchDataset(Dataset):
             parts["noise"] = torch.from_numpy(noise)
         if needs.matching:
             parts["match_draw"] = torch.tensor([sample.rng.random() for sample in samples])
-            if recipe.draw_false_image:
-                image_parts.append([self._false_images(sample) for sample in samples])
+            if recipe.false_images:
+                image_parts.append([[self._false_image(sample)] for sample in samples])
             else:
                 parts["negative"] = torch.tensor([_false_row(number, samples) for number in range(len(samples))])
         if needs.shows:
@@ -169,19 +169,16 @@ class BatchDataset(Dataset):
     def _image(self, source: ArrowSplit, where: Location, column: str, rng: np.random.Generator) -> Tensor:
         return self.recipe.transform(open_image(source.image(where, column)), rng)
 
-    def _false_images(self, sample: _Sample) -> list[Tensor]:
-        """draw_false_image images (3, H, W) of other rows that do not have the sample's caption."""
-        images = []
+    def _false_image(self, sample: _Sample) -> Tensor:
+        """An image (3, H, W) of another row that does not have the sample's caption."""
         for _ in range(_ATTEMPTS):
             source, where = self.locate(int(sample.rng.integers(len(self))))
             if _shows(source, where, sample):
                 continue
             try:
-                images.append(self._image(source, where, source.spec.images[0], sample.rng))
+                return self._image(source, where, source.spec.images[0], sample.rng)
             except UndecodableImage:
                 continue  # reported when it is drawn as a sample of its own
-            if len(images) == self.recipe.draw_false_image:
-                return images
         raise UserError(
             f"No wrong image found for the caption {sample.text!r} in {_ATTEMPTS} draws: split {self.name!r} has too few "
             "images, or too many with this caption"
