@@ -78,6 +78,11 @@ def _add_data_and_checkpoints(group) -> None:
     )
     add("--nb_classes", type=int, default=1000, help="(1000)")
     add("--eval_split", default="val", help="split that is evaluated (val)")
+    add(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        help="compare images with the checksums in our files (in evaluation)",
+    )
     add("--finetune", default="", help="checkpoint of VLC, MAE, timm or ours to start from")
     pooling = group.add_mutually_exclusive_group()
     pooling.add_argument(

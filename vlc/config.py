@@ -150,6 +150,7 @@ def config():
     datasets = ["coco", "vg", "sbu", "gcc"]  # their training sets are joined
     dataset_weights = None  # shares of the data sets in training, a number for each; None = all samples of all
     published_splits = False  # validate on the files the published code validated on (test data among them)
+    verify = None  # compare what is read with the checksums of our files: True, False; None = in evaluation
     splits = None  # those that test_only evaluates (None = the test splits), or that index reads (None = all)
     train_transform_keys = ["mae"]  # image pipeline: mae, mae_randaug, mae_test, pixelbert, pixelbert_randaug, shift
     val_transform_keys = ["mae"]

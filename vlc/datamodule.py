@@ -73,7 +73,7 @@ class DataModule(LightningDataModule):
 
     def _dataset(self, split: str, training: bool = False) -> BatchDataset:
         sources = [
-            self._open(name, stems)
+            self._open(name, stems, training)
             for name in self.settings.datasets
             if (stems := CATALOG[name].splits(self.settings.published_splits).get(split))
         ]
@@ -92,13 +92,14 @@ class DataModule(LightningDataModule):
                 check_ids(source, self.needs.ids)
         return dataset
 
-    def _open(self, name: str, stems: tuple[str, ...]) -> ArrowSplit:
+    def _open(self, name: str, stems: tuple[str, ...], training: bool) -> ArrowSplit:
         spec, settings = CATALOG[name], self.settings
         columns = spec.columns(self.needs.fields | self.needs.ids)
         if settings.image_only:
             columns = columns - {spec.text}
         paths = self._find(stems, name)
-        return ArrowSplit(paths, spec, name, columns, read_texts=not settings.image_only)
+        verify = not training if settings.verify is None else settings.verify
+        return ArrowSplit(paths, spec, name, columns, read_texts=not settings.image_only, verify=verify)
 
     def _find(self, stems: tuple[str, ...], name: str) -> list[Path]:
         settings = self.settings

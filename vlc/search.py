@@ -85,7 +85,8 @@ def open_rows(settings: DataSettings, *, read_texts: bool) -> list[ArrowSplit]:
             raise UserError(f"datasets: {name!r} has pairs of images, of which none can be found alone")
         stems = tuple(stem for split in settings.splits or spec.tables for stem in spec.tables.get(split, ()))
         paths = find_tables(settings.data_root, stems, name, spec.writer, settings.data_cache)
-        opened.append(ArrowSplit(paths, spec, name, {spec.text, *spec.images}, read_texts=read_texts))
+        columns, verify = {spec.text, *spec.images}, settings.verify is not False
+        opened.append(ArrowSplit(paths, spec, name, columns, read_texts=read_texts, verify=verify))
     return opened
 
 

@@ -27,6 +27,7 @@ class DataSettings:
     datasets: tuple[str, ...]
     dataset_weights: tuple[float, ...] | None
     published_splits: bool
+    verify: bool | None
     splits: tuple[str, ...] | None
     train_transform_keys: tuple[str, ...]
     val_transform_keys: tuple[str, ...]

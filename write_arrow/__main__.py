@@ -1,6 +1,7 @@
 """Write the Arrow files of a data set, check a folder of them, or look into one."""
 
 import argparse
+import json
 import os
 import sqlite3
 import sys
@@ -295,7 +296,11 @@ def _write_all(
             progress.update(task.id, advance=rows, size=task.fields["size"] + size)
 
         verify = getattr(arguments, "verify", True)
-        written = list(write_tables(tables, out, root=root, crew=crew, verify=verify, advance=advance))
+        given = {name: value for name, value in vars(arguments).items() if name not in ("out", "workers", "ray")}
+        made_from = json.dumps(given, sort_keys=True, default=str)
+        written = list(
+            write_tables(tables, out, root=root, crew=crew, verify=verify, made_from=made_from, advance=advance)
+        )
     for file in written:
         console.print(cell(_told(file, out)))
 

@@ -181,11 +181,23 @@ class Plans:
             images, values = json.loads(text)
             yield Plan(tuple(StoredFile(*image) for image in images), values)
 
-    def digest(self, start: int, stop: int) -> str | None:
-        """A hash of the plans and of the versions of their files; None where a version is unknown."""
-        total = hashlib.sha256()
+    def digest(self, start: int, stop: int) -> "Digest":
+        """Hashes of the plans, with the versions of their files and without."""
+        versions, contents = hashlib.sha256(), hashlib.sha256()
         for text in self.texts(start, stop):
-            if any(image[2] is None for image in json.loads(text)[0]):
-                return None
-            total.update(text.encode() + b"\n")
-        return total.hexdigest()
+            images, values = json.loads(text)
+            if any(image[2] is None for image in images):
+                versions = None
+            if versions is not None:
+                versions.update(text.encode() + b"\n")
+            named = [[path, member, offset] for path, _, _, offset, member in images]
+            contents.update(json.dumps([named, values]).encode() + b"\n")
+        return Digest(versions and versions.hexdigest(), contents.hexdigest())
+
+
+class Digest(NamedTuple):
+    """Hashes of plans. versions: changes when a file does, None where that cannot be told. contents: of paths and values
+    alone, which are the same wherever the files lie."""
+
+    versions: str | None
+    contents: str

@@ -1,20 +1,23 @@
 """Streaming rows into files that are either whole or absent: record batches of bounded bytes, one at a time."""
 
 import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from vlc.data.identity import Mark
 from vlc.data.values import value_problems
 from vlc.errors import UserError
 from write_arrow.check import readers_of
-from write_arrow.plans import Plan, Plans
+from write_arrow.plans import Digest, Plan, Plans
 from write_arrow.shards import ARROW, Form
 from write_arrow.storage import Folder
 from write_arrow.workers import Here, Images, Rejected, Task, Workers
@@ -23,7 +26,7 @@ BATCH_BYTES = 16 * 2**20  # image bytes held before a record batch is written
 BATCH_ROWS = 8192  # rows of small or no images
 SHARD_ROWS = 100_000  # rows of a numbered file, as in the published ones
 _UNKNOWN_BYTES = 2**18  # assumed of an image whose size is not known before it is read
-_FORMAT = 1  # of what this writes: raise it when the same plans give other bytes
+_FORMAT = 2  # of what this writes: raise it when the same plans give other bytes
 
 Advance = Callable[[int, int], None]  # hears the rows and the bytes that were written
 
@@ -117,17 +120,24 @@ def write_tables(
     root: Folder | None = None,
     crew: Workers | None = None,
     verify: bool = True,
+    made_from: str = "",
     advance: Callable[[Table | PlannedTable, int, int], None] = lambda table, rows, size: None,
 ) -> Iterator[Written]:
     """Write files one after the other; images are read from root by the crew. Yields each when it is finished.
 
-    What an interrupted run finished is kept where it is certain to come from the same plans, files and options.
+    Each file is marked as one of this conversion. What an interrupted run finished is kept where it is certain to come
+    from the same plans, files and options; readers refuse what it leaves until the same command has finished it.
+    made_from: what decides the rows of tables that have no plans.
     Raises UserError if the folder holds numbered files that would be read together with these, yet are not theirs.
     """
     _refuse_strange_shards(tables, out)
-    journal = _Journal(out, tables[0].stem)
-    for table in tables:
-        inputs = _inputs(table, verify)
+    digests = [table.plans.digest(*table.bounds) if isinstance(table, PlannedTable) else None for table in tables]
+    run = _identity(tables, digests, made_from)
+    names = tuple(table.name for table in tables)
+    journal = _Journal(out, tables[0].stem, names)
+    for table, digest in zip(tables, digests, strict=True):
+        mark = Mark(run, table.name, names)
+        inputs = _inputs(table, verify, digest, run)
         finished = journal.finished(table.name, inputs)
         if finished is None:
             made = (
@@ -135,7 +145,8 @@ def write_tables(
                 if isinstance(table, Table)
                 else _planned(table, root, crew or Here(), verify=verify)
             )
-            finished = _write(table, made, out, lambda rows, size, table=table: advance(table, rows, size), inputs)
+            told = partial(advance, table)
+            finished = _write(table, made, out, told, inputs, mark, journal.begin)
             journal.add(finished)
         yield finished
     journal.close()
@@ -236,11 +247,17 @@ def _check_values(stem: str, batch: pa.RecordBatch, plans: list[Plan]) -> None:
 
 
 def _write(
-    table: Table | PlannedTable, made: Iterable[_Made], out: Folder, advance: Advance, inputs: str | None = None
+    table: Table | PlannedTable,
+    made: Iterable[_Made],
+    out: Folder,
+    advance: Advance,
+    inputs: str | None = None,
+    mark: Mark | None = None,
+    before_naming: Callable[[], None] = lambda: None,
 ) -> Written:
     num_rows, rejected = 0, []
     with out.create(table.name) as file:
-        with table.form.open(file, table.schema) as writer:
+        with table.form.open(file, table.schema, mark) as writer:
             for batch, num_planned, left_out in made:
                 if batch.num_rows:
                     writer.write_batch(batch)
@@ -254,6 +271,7 @@ def _write(
                 f"{rejected[0].path} ({rejected[0].reason})"
             )
         num_rejected = _write_rejected(table, rejected, out)  # before the table gets its name
+        before_naming()
     status = out.stat(table.name)
     return Written(table.name, num_rows, num_rejected, status.size, status.version, inputs)
 
@@ -284,20 +302,41 @@ def _refuse_strange_shards(tables: list[Table | PlannedTable], out: Folder) -> N
         )
 
 
-def _inputs(table: Table | PlannedTable, verify: bool) -> str | None:
+def _identity(tables: list[Table | PlannedTable], digests: list[Digest | None], made_from: str) -> str:
+    """An identity of a conversion: another one for other rows, the same wherever and by however many workers it is made."""
+    parts = [
+        (table.name, table.schema.to_string(), made_from if digest is None else digest.contents)
+        for table, digest in zip(tables, digests, strict=True)
+    ]
+    return hashlib.sha256(json.dumps([_FORMAT, parts]).encode()).hexdigest()[:32]
+
+
+def _inputs(table: Table | PlannedTable, verify: bool, digest: Digest | None, run: str) -> str | None:
     """A hash of all that a planned file is made of; None where that is not certain."""
-    digest = table.plans.digest(*table.bounds) if isinstance(table, PlannedTable) else None
-    return digest and f"{_FORMAT} {BATCH_BYTES} {verify} {table.schema.to_string()} {digest}"
+    versions = digest and digest.versions
+    return versions and f"{_FORMAT} {BATCH_BYTES} {verify} {run} {table.schema.to_string()} {versions}"
 
 
 class _Journal:
-    """What a run has finished so far, in a file beside its tables that goes when all are."""
+    """What a run is writing, and has finished so far: in a file beside its tables, from before the first of them gets its
+    name until all have theirs."""
 
-    def __init__(self, out: Folder, first_stem: str):
-        self.out, self.name = out, f".{first_stem}.unfinished.json"
+    def __init__(self, out: Folder, first_stem: str, names: tuple[str, ...]):
+        self.out, self.name, self.names = out, f".{first_stem}.unfinished.json", names
+        self.begun = False
         self.written: dict[str, dict[str, Any]] = {}
         with contextlib.suppress(ValueError):  # cut short: nothing is kept
-            self.written = json.loads(out.read_text(self.name) or "{}")
+            self.written = json.loads(out.read_text(self.name) or "{}").get("written", {})
+
+    def begin(self) -> None:
+        """Called before a file gets its name, from when on old and new files may stand beside each other."""
+        if not self.begun:
+            self._save()
+            self.begun = True
+
+    def _save(self) -> None:
+        with self.out.create(self.name) as file:
+            file.write(json.dumps({"files": self.names, "written": self.written}).encode())
 
     def finished(self, name: str, inputs: str | None) -> Written | None:
         """The file, if it is there as it was finished from the same inputs."""
@@ -312,8 +351,7 @@ class _Journal:
     def add(self, written: Written) -> None:
         if written.inputs is not None:
             self.written[written.name] = asdict(written)
-            with self.out.create(self.name) as file:
-                file.write(json.dumps(self.written).encode())
+            self._save()
 
     def close(self) -> None:
         self.out.remove(self.name)

@@ -79,6 +79,7 @@ def test_the_digest_tells_order_content_and_files(scratch):
     shuffled = _plans(scratch)
     shuffled.shuffle(1)
     digests.append(shuffled.digest(0, 10))
-    assert len(set(digests)) == 4
+    assert len({digest.versions for digest in digests}) == 4
+    assert len({digest.contents for digest in digests}) == 3  # a file's version is none of them
     assert _plans(scratch).digest(0, 10) == digests[0]
-    assert _plans(scratch, version=None).digest(0, 10) is None
+    assert _plans(scratch, version=None).digest(0, 10) == (None, digests[0].contents)

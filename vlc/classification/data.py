@@ -165,7 +165,10 @@ class ImageData(LightningDataModule):
         super().__init__()
         self.arguments = arguments
         splits = [arguments.eval_split] if arguments.eval else ["train", arguments.eval_split]
-        sources = {split: open_split(arguments.data_path, split) for split in splits}
+        verified = {split: split == arguments.eval_split for split in splits}
+        if arguments.verify is not None:
+            verified = dict.fromkeys(splits, arguments.verify)
+        sources = {split: open_split(arguments.data_path, split, verify=verified[split]) for split in splits}
         check_classes(sources, arguments.nb_classes)
         self.train = None
         if not arguments.eval:

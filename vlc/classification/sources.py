@@ -4,10 +4,12 @@ Every source knows all labels from the start and reads an image's encoded bytes 
 """
 
 import json
+import logging
 import os
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,11 +18,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from torchvision.datasets.folder import find_classes, make_dataset
 
 from vlc.data.arrow import ArrowSplit
+from vlc.data.checksums import IMAGE_CHECKSUM, ROW_CHECKSUM, row_checksum, verify_image
+from vlc.data.folders import is_hidden, visible_entries
+from vlc.data.identity import (
+    FileState,
+    file_state,
+    is_journal,
+    mark_of,
+    require_finished,
+    require_one_conversion,
+    require_unchanged,
+)
+from vlc.data.ipc import inflation_limit, inflation_refusal, is_binary, refuse_other_kinds
 from vlc.data.spec import DatasetSpec
 from vlc.errors import MissingFile, UserError
+
+_log = logging.getLogger(__name__)
 
 WRITER = "python -m write_arrow imagenet"
 _SPEC = DatasetSpec(writer="imagenet", tables={})
@@ -48,10 +63,11 @@ class Source(Protocol):
         """Where it lies."""
 
 
-def open_split(data_path: str | Path, split: str) -> Source:
+def open_split(data_path: str | Path, split: str, *, verify: bool = False) -> Source:
     """The images of a split: DATA_PATH/SPLIT/CLASS/*, or the shards DATA_PATH/NAME_SPLIT_*.{arrow,parquet,tar}.
 
-    DATA_PATH/NAME chooses among several data sets in one folder. Raises MissingFile or UserError, naming what was found.
+    DATA_PATH/NAME chooses among several data sets in one folder. verify: compare what is read with the checksums that our
+    writer left. Raises MissingFile or UserError, naming what was found.
     """
     path = Path(data_path)
     if (path / split).is_dir():
@@ -60,7 +76,11 @@ def open_split(data_path: str | Path, split: str) -> Source:
     kinds = {shard.suffix for shard in shards}
     if len(kinds) > 1:
         raise UserError(f"{path}: split {split!r} has shards of several kinds ({', '.join(sorted(kinds))}): keep one")
-    return {".arrow": ArrowImages, ".parquet": ParquetImages, ".tar": TarImages}[kinds.pop()](shards)
+    journals = [file for file in shards[0].parent.iterdir() if is_journal(file.name)]
+    again = f"Write them again with: {WRITER}"
+    require_finished({shard.name for shard in shards}, journals, again)
+    require_one_conversion(shards, again)
+    return {".arrow": ArrowImages, ".parquet": ParquetImages, ".tar": TarImages}[kinds.pop()](shards, verify=verify)
 
 
 def find_shards(path: Path, split: str) -> list[Path]:
@@ -91,26 +111,48 @@ class FolderImages:
     def __init__(self, root: Path):
         self.root = root
         try:
-            names, labels = find_classes(str(root))
-            samples = make_dataset(str(root), labels, _SUFFIXES, allow_empty=True)
-        except FileNotFoundError as error:
-            raise MissingFile(f"{root} holds no folder for any class: expected {root}/CLASS/IMAGE.jpg") from error
+            names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not is_hidden(entry.name))
+            found = {name: [e for e in visible_entries(root / name) if _is_image(e.name)] for name in names}
+        except OSError as error:
+            raise UserError(f"{error.filename or root} cannot be listed: {error.strerror}") from error
+        if not names:
+            raise MissingFile(f"{root} holds no folder for any class: expected {root}/CLASS/IMAGE.jpg")
         self.class_names: tuple[str, ...] | None = tuple(names)
-        self.labels = np.array([label for _, label in samples], dtype=np.int64)
-        self._paths = pa.array([path for path, _ in samples], pa.string())
+        labels, paths = [], []
+        for label, name in enumerate(names):
+            labels += [label] * len(found[name])
+            paths += [os.fsencode(entry.path) for entry in found[name]]
+            if broken := [entry.path for entry in found[name] if not entry.is_file()]:
+                raise MissingFile(f"{broken[0]} is a link to a file that does not exist: mend or remove it")
+        self.labels = np.array(labels, dtype=np.int64)
+        self._paths = pa.array(paths, pa.binary())  # a name need not be UTF-8
+
+    def _path(self, number: int) -> str:
+        return os.fsdecode(self._paths[number].as_py())
 
     def read(self, number: int) -> pa.Buffer:
-        return pa.py_buffer(Path(self._paths[number].as_py()).read_bytes())
+        try:
+            return pa.py_buffer(Path(self._path(number)).read_bytes())
+        except OSError as error:
+            raise UserError(
+                f"{self._path(number)} was there at the start and cannot be read now ({error.strerror}): images are needed "
+                "until the end"
+            ) from error
 
     def place(self, number: int) -> Place:
-        return Place(self._paths[number].as_py(), 0)
+        return Place(self._path(number), 0)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES)
 
 
 class ArrowImages:
     """Arrow files with columns image (encoded bytes), label (integer) and class_name (string), memory-mapped."""
 
-    def __init__(self, paths: list[Path]):
-        self._split = ArrowSplit(paths, _SPEC, "imagenet", {"image", "label", "class_name"}, read_texts=False)
+    def __init__(self, paths: list[Path], *, verify: bool = False):
+        columns = {"image", "label", "class_name"}
+        self._split = ArrowSplit(paths, _SPEC, "imagenet", columns, read_texts=False, verify=verify)
         if not len(self._split):
             raise UserError(f"{paths[0]} has no rows. Write it again with: {WRITER}")
         self.labels = _labels(self._split.column("label"), paths[0])
@@ -130,22 +172,23 @@ class ParquetImages:
     A row group is decoded whole for any of its rows, and the last one is kept: good in order, slow when shuffled.
     """
 
-    def __init__(self, paths: list[Path]):
-        self.paths = [str(path) for path in paths]
+    def __init__(self, paths: list[Path], *, verify: bool = False):
+        self.paths, self.verify = [str(path) for path in paths], verify
+        self.states = _states(self.paths)
         labels, names, groups = [], [], []
         for file, path in enumerate(self.paths):
-            try:
-                metadata = pq.ParquetFile(path)
-                columns = metadata.schema_arrow.names
+            with _blaming(path, "a Parquet file"), _parquet(path, verify) as opened:
+                columns = opened.schema_arrow.names
                 if missing := {"image", "label"} - set(columns):
                     raise UserError(f"{path} lacks column {', '.join(sorted(missing))}; it has {', '.join(columns)}")
-                table = metadata.read(columns=[name for name in ("label", "class_name") if name in columns])
-            except (pa.ArrowInvalid, OSError) as error:
-                raise UserError(f"{path} is damaged or not a Parquet file ({error})") from error
-            labels.append(_labels(table["label"], paths[file]))
-            names += table["class_name"].chunks if "class_name" in columns else []
-            sizes = [metadata.metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+                _check_parquet(path, opened)
+                table = opened.read(columns=[name for name in ("label", "class_name") if name in columns])
+                labels.append(_labels(table["label"], paths[file]))
+                names += table["class_name"].chunks if "class_name" in columns else []
+                sizes = [opened.metadata.row_group(number).num_rows for number in range(opened.num_row_groups)]
             groups += [(file, number, size) for number, size in enumerate(sizes)]
+        if verify and (without := [path for path in self.paths if self.states[path].checksum is None]):
+            _log.warning("Can be verified only if their writer left checksums of pages: %s", ", ".join(without))
         self.labels = np.concatenate(labels)
         self._groups = np.array(groups, dtype=np.int64).reshape(-1, 3)
         self._starts = np.concatenate([[0], np.cumsum(self._groups[:, 2])])
@@ -158,7 +201,10 @@ class ParquetImages:
 
     def read(self, number: int) -> pa.Buffer:
         file, group, row = self._locate(number)
-        return pa.py_buffer(_row_group(self.paths[file], group)[row].as_py())
+        path = self.paths[file]
+        image = _row_group(path, group, self.verify, self.states[path])[row]
+        self.states[path] = require_unchanged(Path(path), self.states[path])  # after reading, so that nothing slips in
+        return _present(image.as_py(), self.place(number))
 
     def place(self, number: int) -> Place:
         file, _, _ = self._locate(number)
@@ -166,10 +212,63 @@ class ParquetImages:
         return Place(self.paths[file], number - int(first))
 
 
+@contextmanager
+def _parquet(path: str, verify: bool) -> Iterator[pq.ParquetFile]:
+    """A file, by a name that need not be UTF-8."""
+    with pa.memory_map(os.fsencode(path)) as mapped:
+        refuse_other_kinds(mapped.read(64))
+        mapped.seek(0)
+        yield pq.ParquetFile(mapped, page_checksum_verification=verify)
+
+
+def _check_parquet(path: str, opened: pq.ParquetFile) -> None:
+    """Raises UserError where images are no bytes; ValueError where a row group says that it grows out of proportion."""
+    kind = opened.schema_arrow.field("image").type
+    if pa.types.is_struct(kind):
+        kind = next((kind.field(i).type for i in range(kind.num_fields) if kind.field(i).name == "bytes"), pa.int8())
+    if not is_binary(kind):
+        raise UserError(f"{path}: column image holds {kind}, expected encoded images as bytes, or a struct with bytes")
+    size, limit = os.stat(path).st_size, inflation_limit(0)
+    for number in range(opened.num_row_groups):
+        group = opened.metadata.row_group(number)
+        declared = group.total_byte_size
+        if declared > max(limit, 16 * size):
+            raise ValueError(inflation_refusal(size, declared))
+
+
 @lru_cache(maxsize=1)
-def _row_group(path: str, group: int) -> pa.ChunkedArray:
-    images = pq.ParquetFile(path).read_row_group(group, columns=["image"])["image"].combine_chunks()
+def _row_group(path: str, group: int, verify: bool, state: FileState) -> pa.ChunkedArray:
+    """The images of a row group. state: of the file, so that what is kept is of no older one."""
+    with _blaming(path, "a Parquet file"), _parquet(path, verify) as opened:
+        images = opened.read_row_group(group, columns=["image"])["image"].combine_chunks()
     return images.field("bytes") if pa.types.is_struct(images.type) else images
+
+
+def _states(paths: list[str]) -> dict[str, FileState]:
+    states = {}
+    for path in paths:
+        with _blaming(path, "a data file"):
+            states[path] = file_state(Path(path))
+    return states
+
+
+@contextmanager
+def _blaming(path: str, kind: str) -> Iterator[None]:
+    """Errors of a damaged file as one that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (pa.ArrowException, tarfile.TarError, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or not {kind} ({error})") from error
+
+
+def _present(image: bytes | None, place: Place) -> pa.Buffer:
+    if image is None:
+        raise UserError(
+            f"{place.table} has no image in row {place.row} (it is null): remove the row, or write it again"
+        )
+    return pa.py_buffer(image)
 
 
 class TarImages:
@@ -178,18 +277,24 @@ class TarImages:
     The headers are read once, at the start; images are then read from their places, in any order.
     """
 
-    def __init__(self, paths: list[Path]):
+    def __init__(self, paths: list[Path], *, verify: bool = False):
         self.paths = [str(path) for path in paths]
-        labels, names, members = [], [], []
+        self.states = _states(self.paths)
+        labels, names, members, checksums = [], [], [], []
         for file, path in enumerate(self.paths):
             for key, parts in _members(path).items():
                 image = next((parts[suffix] for suffix in parts if f".{suffix}" in _SUFFIXES), None)
                 if image is None:
                     continue
-                label, name = _tar_label(path, key, parts)
+                label, name, checksum = _tar_label(path, self.states[path], key, parts)
                 labels.append(label)
                 names.append(name)
                 members.append((file, *image))
+                checksums.append(checksum)
+        without = None in checksums
+        self._checksums = np.array(checksums, dtype=np.uint32) if verify and not without else None
+        if verify and without:
+            _log.warning("Cannot be verified, as another writer left no checksums: %s", ", ".join(self.paths))
         self.labels = np.array(labels, dtype=np.int64)
         self._members = np.array(members, dtype=np.int64).reshape(-1, 3)
         self.class_names = None
@@ -198,7 +303,12 @@ class TarImages:
 
     def read(self, number: int) -> pa.Buffer:
         file, offset, size = self._members[number].tolist()
-        return pa.py_buffer(_read_at(self.paths[file], offset, size))
+        path = self.paths[file]
+        image = _read_at(path, self.states[path], offset, size)
+        if self._checksums is not None:
+            with _blaming(f"{path}, row {self.place(number).row},", "an uncompressed tar file"):
+                verify_image(image, int(self._checksums[number]))
+        return pa.py_buffer(image)
 
     def place(self, number: int) -> Place:
         file = int(self._members[number, 0])
@@ -208,39 +318,64 @@ class TarImages:
 def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
     """Key -> suffix -> (offset, size) of the regular files in a tar file, in its order."""
     found: dict[str, dict[str, tuple[int, int]]] = {}
-    try:
+    with _blaming(path, "an uncompressed tar file"):
+        with open(path, "rb") as opened:
+            refuse_other_kinds(opened.read(64))
         with tarfile.open(path, "r:") as file:
             for member in file:
-                if member.isfile():
-                    folder, _, name = member.name.rpartition("/")
+                folder, _, name = member.name.rpartition("/")
+                if member.isfile() and not is_hidden(name):
                     key, _, suffix = name.partition(".")
                     found.setdefault(f"{folder}/{key}", {})[suffix.lower()] = (member.offset_data, member.size)
-    except tarfile.TarError as error:
-        raise UserError(f"{path} is damaged or not an uncompressed tar file ({error})") from error
+            _require_end(path, file)
     return found
 
 
-def _tar_label(path: str, key: str, parts: dict[str, tuple[int, int]]) -> tuple[int, str | None]:
+def _require_end(path: str, file: tarfile.TarFile) -> None:
+    """Raises ValueError where a file does not end as tar files do: tarfile takes a damaged header for the end."""
+    with open(path, "rb") as opened:
+        opened.seek(file.offset)
+        end = opened.read(tarfile.BLOCKSIZE)
+        follows = any(end) or any(any(chunk) for chunk in iter(lambda: opened.read(1 << 20), b""))
+    if follows or (not end and mark_of(file.pax_headers) is not None):
+        raise ValueError(f"no end of the file at byte {file.offset:,}: it is cut short, or a header is damaged")
+
+
+def _tar_label(
+    path: str, state: FileState, key: str, parts: dict[str, tuple[int, int]]
+) -> tuple[int, str | None, int | None]:
+    """Label, class name if told, and the checksum of the image if our writer left one."""
     try:
-        if "cls" in parts:
-            label, described = int(_read_at(path, *parts["cls"])), {}
-        else:
-            described = json.loads(_read_at(path, *parts["json"]))
-            label = int(described["label"])
-        if "json" in parts and not described:
-            described = json.loads(_read_at(path, *parts["json"]))
-    except (KeyError, ValueError) as error:
+        described = json.loads(_read_at(path, state, *parts["json"])) if "json" in parts else {}
+        label = int(_read_at(path, state, *parts["cls"])) if "cls" in parts else int(described["label"])
+        if ROW_CHECKSUM in described and (
+            row_checksum(described) != described[ROW_CHECKSUM] or label != described["label"]
+        ):
+            raise UserError(f"{path} is damaged: {key}.json or {key}.cls is not as it was written")
+        return label, described.get("class_name"), described.get(IMAGE_CHECKSUM)
+    except UserError:
+        raise
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f'{path}: {key} has no label: expected {key}.cls or "label" in {key}.json') from error
-    return label, described.get("class_name")
 
 
-def _read_at(path: str, offset: int, size: int) -> bytes:
-    return os.pread(_descriptor(path), size, offset)
+def _read_at(path: str, state: FileState, offset: int, size: int) -> bytes:
+    """Bytes of the file that had this state when it was opened."""
+    descriptor = _descriptor(path, state)
+    data = os.pread(descriptor, size, offset)
+    require_unchanged(Path(path), state, os.fstat(descriptor))
+    if len(data) != size:
+        raise UserError(f"{path} ends before byte {offset + size:,}: it was cut short")
+    return data
 
 
 @lru_cache(maxsize=256)
-def _descriptor(path: str) -> int:
-    return os.open(path, os.O_RDONLY)
+def _descriptor(path: str, state: FileState) -> int:
+    """state: tells a file from one that had this name before."""
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"{path} can no longer be read ({error.strerror}): it is needed until the end") from error
 
 
 def _labels(column: pa.ChunkedArray, path: Path) -> np.ndarray:

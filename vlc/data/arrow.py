@@ -5,6 +5,8 @@ files until a sample is used; what is kept in memory is a few numbers for each r
 left out, because it is repeated or null.
 """
 
+import logging
+import os
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -14,12 +16,23 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from vlc.data.ipc import is_binary, is_list, is_text, record_batches
+from vlc.data.checksums import BatchChecksums, batch_checksums, verify_columns, verify_image
+from vlc.data.identity import (
+    FileState,
+    file_state,
+    is_journal,
+    require_finished,
+    require_one_conversion,
+    require_unchanged,
+)
+from vlc.data.ipc import in_plain_layout, is_binary, is_list, is_text, open_mapped, record_batches
 from vlc.data.remote import RemoteFolder, is_url
 from vlc.data.repeated import repeated_texts
 from vlc.data.spec import DatasetSpec
 from vlc.data.values import null_texts, num_values, uneven
 from vlc.errors import MissingFile, UserError
+
+_log = logging.getLogger(__name__)
 
 
 class Location(NamedTuple):
@@ -36,7 +49,7 @@ def find_tables(
     """Arrow files of the given stems, shards in numerical order; those of a URL are copied to the folder `cache` first.
 
     Raises MissingFile, naming the path, the data set and the command that writes it, if a stem has no file; UserError if
-    a URL cannot be read.
+    a URL cannot be read, or if the files are what an interrupted conversion left (see `vlc.data.identity`).
     """
     remote = RemoteFolder(str(data_root), cache) if is_url(data_root) else None
     root = Path(data_root)
@@ -56,6 +69,10 @@ def find_tables(
                 f"Write it with: python -m write_arrow {writer} --out {folder}"
             )
         found += [remote.fetch(name) if remote else root / name for name in names]
+    again = f"Write them again with: python -m write_arrow {writer} --out {remote.url if remote else root}"
+    journals = [remote.fetch(name) if remote else root / name for name in present if is_journal(name)]
+    require_finished({path.name for path in found}, journals, again)
+    require_one_conversion(found, again)
     return found
 
 
@@ -71,18 +88,29 @@ def _names(stem: str, present: set[str]) -> list[str]:
 class ArrowSplit:
     """The rows of one split of one data set, from one or more Arrow IPC files, addressed by sample number.
 
-    columns: what must be there; read_texts=False makes every row one sample without text.
-    Raises UserError if a file is damaged or lacks a column: where its metadata show it, at once; where its offsets or
-    texts do, when a record batch is first used. What flips a letter or moves a caption to the next row without breaking
-    the format cannot be noticed.
+    columns: what must be there; read_texts=False makes every row one sample without text. verify: compare what is read
+    with the checksums that our writer left; of files without any a warning tells.
+    Raises UserError if a file is damaged or lacks a column: where its metadata show it, at once; where its offsets, its
+    texts or a checksum do, when a record batch or an image is first used; and if a file is not the one that was opened
+    first, by this object or by the one that it was unpickled from.
     """
 
     def __init__(
-        self, paths: list[Path], spec: DatasetSpec, dataset: str, columns: set[str], *, read_texts: bool = True
+        self,
+        paths: list[Path],
+        spec: DatasetSpec,
+        dataset: str,
+        columns: set[str],
+        *,
+        read_texts: bool = True,
+        verify: bool = False,
     ):
         self.paths, self.spec, self.dataset, self.columns = paths, spec, dataset, columns
-        self.read_texts = read_texts
+        self.read_texts, self.verify = read_texts, verify
+        self.states: dict[Path, FileState] = {}
         self._open()
+        if verify and (without := [path for path in paths if not self._has_checksums(path)]):
+            _log.warning("Cannot be verified, as another writer left no checksums: %s", ", ".join(map(str, without)))
 
     def __getstate__(self):
         return {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
@@ -97,17 +125,21 @@ class ArrowSplit:
         self._first_rows: list[int] = []  # the number of its first row in that file
         self._sound: set[int] = set()  # record batches that were checked
         self.num_missing: dict[Path, int] = {}  # texts of each file that are null; they are left out
+        self._plain: dict[tuple[int, str], pa.Array] = {}  # columns that came in another layout
+        self._checksums: dict[int, BatchChecksums | None] = {}  # of the record batches that were checked
         counts, left_out, first = [], [np.empty(0, dtype=np.int64)], 0
         for path in self.paths:
+            self._recognise(path)
             rows, texts, missing = 0, first, [np.empty(0, dtype=np.int64)]
             for batch in self._read(path):
                 self._batches.append(batch)
                 self._files.append(path)
                 self._first_rows.append(rows)
-                if self.read_texts:
-                    with self._blaming(path):
-                        missing.append(texts + null_texts(batch.column(self.spec.text)))
-                counts.append(self._count_texts(batch))
+                number = len(self._batches) - 1
+                with self._blaming(path):
+                    if self.read_texts:
+                        missing.append(texts + null_texts(self._column(number, self.spec.text)))
+                    counts.append(self._count_texts(number))
                 texts += counts[-1]
                 rows += batch.num_rows
             left_out.append(np.concatenate(missing))
@@ -117,10 +149,33 @@ class ArrowSplit:
                     repeated = first + repeated_texts(path, self.spec.text, texts - first)
                 left_out[-1] = np.union1d(left_out[-1], repeated) if len(left_out[-1]) else repeated
             first = texts
+            self._recognise(path)
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         # For each text left out the number of samples before it, so that a search tells how many to skip.
         skipped = np.concatenate(left_out)
         self._skipped = skipped - np.arange(len(skipped))
+
+    def _recognise(self, path: Path) -> None:
+        """The file is the one that was opened first."""
+        if path in self.states:
+            self.states[path] = require_unchanged(path, self.states[path])
+        else:
+            with self._blaming(path):
+                self.states[path] = file_state(path)
+
+    def _require_unchanged(self, number: int) -> None:
+        """The file of a record batch was not written into. One that took its place does not matter: ours stays mapped."""
+        path = self._files[number]
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            return
+        state = self.states[path]
+        if status.st_mtime_ns != state.changed and status.st_ino == state.inode:
+            self.states[path] = require_unchanged(path, state, status)
+
+    def _has_checksums(self, path: Path) -> bool:
+        return self.states[path].checksum is not None
 
     def _read(self, path: Path) -> list[pa.RecordBatch]:
         """The record batches of a file, their columns checked."""
@@ -147,54 +202,86 @@ class ArrowSplit:
         return f"Write it again with: python -m write_arrow {self.spec.writer} --out {path.parent}"
 
     @contextmanager
-    def _blaming(self, path: Path) -> Iterator[None]:
-        """Turns pyarrow's errors into one that names the file."""
+    def _blaming(self, path: Path, where: Location | None = None) -> Iterator[None]:
+        """Turns pyarrow's errors into one that names the file, and the row."""
         try:
             yield
+        except UserError:
+            raise
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:  # what pyarrow raises on damaged files
-            raise UserError(f"{path} is damaged or not an Arrow IPC file ({error}). {self._advice(path)}") from error
+            row = "" if where is None else f", row {self.file_and_row(where)[1]}"
+            raise UserError(
+                f"{path} is damaged or not an Arrow IPC file ({error}{row}). {self._advice(path)}"
+            ) from error
 
-    def _count_texts(self, batch: pa.RecordBatch) -> int:
-        offsets = self._text_offsets(batch)
-        return batch.num_rows if offsets is None else int(offsets[-1]) - int(offsets[0])
+    def _count_texts(self, number: int) -> int:
+        offsets = self._text_offsets(number)
+        return self._batches[number].num_rows if offsets is None else int(offsets[-1]) - int(offsets[0])
 
-    def _text_offsets(self, batch: pa.RecordBatch) -> np.ndarray | None:
+    def _text_offsets(self, number: int) -> np.ndarray | None:
         """Row i has the texts [offsets[i], offsets[i + 1]) of the column's values; None: each row has one."""
         if not self.read_texts:
             return None
-        texts = batch.column(self.spec.text)
+        texts = self._column(number, self.spec.text)
         if pa.types.is_null(texts.type):
-            return np.zeros(batch.num_rows + 1, dtype=np.int64)
+            return np.broadcast_to(np.int64(0), len(texts) + 1)
         return texts.offsets.to_numpy() if is_list(texts.type) else None
+
+    def _column(self, number: int, name: str) -> pa.Array:
+        """A column of a record batch, without views, dictionaries and the like."""
+        column = self._batches[number].column(name)
+        if name in self.spec.images:
+            return column
+        plain = self._plain.get((number, name))
+        if plain is None:
+            plain = in_plain_layout(column)
+            if plain is not column:
+                column.validate(full=True)
+                self._plain[number, name] = plain
+        return plain
 
     def _checked(self, number: int) -> pa.RecordBatch:
         """A record batch; when it is first used, its offsets and texts are checked, but not what images contain."""
         batch = self._batches[number]
         if number not in self._sound:
+            self._require_unchanged(number)
             with self._blaming(self._files[number]):
                 for column in self.columns:
                     batch.column(column).validate(full=True)
             self._check_lengths(number)
+            if self.verify and self._has_checksums(self._files[number]):
+                with self._blaming(self._files[number]):
+                    self._checksums[number] = self._verified(number)
             self._sound.add(number)
         return batch
 
+    def _verified(self, number: int) -> BatchChecksums:
+        """The checksums of a record batch, its columns compared with them."""
+        file = self._files[number]
+        first = self._files.index(file)
+        with open_mapped(file) as source:
+            metadata = pa.ipc.open_file(source).get_batch_with_custom_metadata(number - first).custom_metadata
+        checksums = batch_checksums(metadata)
+        if checksums is None:
+            raise ValueError("a record batch has lost its checksums")
+        verify_columns(self._batches[number], checksums, self.columns)
+        return checksums
+
     def _check_lengths(self, number: int) -> None:
         """Annotations are as many as texts in each row, or withheld for all of a record batch."""
-        batch = self._batches[number]
-        offsets = self._text_offsets(batch)
+        offsets = self._text_offsets(number)
         for column in self.spec.fields.values() if offsets is not None else ():
-            if column.per_text and column.name in self.columns and num_values(batch.column(column.name)):
-                found = uneven(batch.column(column.name), np.diff(offsets), column.name, self.spec.text)
-                for row, problem in found:
+            if not column.per_text or column.name not in self.columns:
+                continue
+            cells = self._column(number, column.name)
+            if num_values(cells):
+                for row, problem in uneven(cells, np.diff(offsets), column.name, self.spec.text):
                     raise self.mistake(number, row, problem)
 
     def mistake(self, number: int, row: int, problem: str) -> UserError:
         """The error to raise for a row of a record batch."""
         path, row = self.place(number, row)
-        return UserError(
-            f"Row {row} of {path}: {problem}. Mend the file, or write it again with: "
-            f"python -m write_arrow {self.spec.writer} --out {path.parent}"
-        )
+        return UserError(f"Row {row} of {path}: {problem}. Mend the file. {self._advice(path)}")
 
     def place(self, number: int, row: int) -> tuple[Path, int]:
         """The file of a row of a record batch, and the number of the row in it."""
@@ -230,7 +317,8 @@ class ArrowSplit:
         text = int(sample) + int(np.searchsorted(self._skipped, sample, side="right"))
         number = int(np.searchsorted(self._starts, text, side="right")) - 1
         text -= int(self._starts[number])
-        offsets = self._text_offsets(self._checked(number))
+        self._checked(number)
+        offsets = self._text_offsets(number)
         if offsets is None:
             return Location(number, text, 0)
         text += int(offsets[0])
@@ -247,13 +335,24 @@ class ArrowSplit:
         return self.place(where.batch, where.row)
 
     def image(self, where: Location, column: str) -> pa.Buffer:
-        """Encoded bytes of an image, a view into the file. (A scalar's buffer would be a copy.)"""
+        """Encoded bytes of an image, a view into the file. (A scalar's buffer would be a copy.)
+
+        Raises UserError where there is none, or it is not as it was written.
+        """
         cells = self._checked(where.batch).column(column)
-        _, offsets, content = cells.buffers()
-        width = np.int64 if pa.types.is_large_binary(cells.type) else np.int32
-        first = (cells.offset + where.row) * np.dtype(width).itemsize
-        start, end = np.frombuffer(offsets, width, count=2, offset=first).tolist()
-        return content.slice(start, end - start)
+        self._require_unchanged(where.batch)
+        image = _bytes(cells, where.row)
+        checksums = self._checksums.get(where.batch)
+        if checksums is not None and column in checksums.images:
+            with self._blaming(self._files[where.batch], where):
+                verify_image(image, int(checksums.images[column][where.row]))
+        if image is None:
+            table, row = self.table_and_row(where)
+            raise UserError(
+                f"Row {row} of {table}.arrow has no image in column {column} (it is null): remove the row. "
+                f"{self._advice(self._files[where.batch])}"
+            )
+        return image
 
     def texts(self, where: Location) -> list[str]:
         """All texts of the row."""
@@ -284,10 +383,32 @@ class ArrowSplit:
         return f"{value}-{where.text}" if column.numbered else value
 
     def _cell(self, where: Location, column: str) -> pa.Scalar:
-        return self._checked(where.batch).column(column)[where.row]
+        self._checked(where.batch)
+        return self._column(where.batch, column)[where.row]
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A whole column, for work on all rows at once."""
         return pa.chunked_array(
-            [self._checked(n).column(name) for n, batch in enumerate(self._batches) if batch.num_rows]
+            [self._checked_column(n, name) for n, batch in enumerate(self._batches) if batch.num_rows]
         )
+
+    def _checked_column(self, number: int, name: str) -> pa.Array:
+        self._checked(number)
+        return self._column(number, name)
+
+
+def _bytes(cells: pa.Array, row: int) -> pa.Buffer | None:
+    """The content of a cell of bytes, in any layout; None where it is null."""
+    kind = cells.type
+    if pa.types.is_dictionary(kind):
+        number = cells.indices[row].as_py()
+        return None if number is None else _bytes(cells.dictionary, number)
+    if not cells[row].is_valid if cells.null_count else False:
+        return None
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        return cells[row].as_buffer()
+    _, offsets, content = cells.buffers()
+    width = np.int64 if pa.types.is_large_binary(kind) else np.int32
+    first = (cells.offset + row) * np.dtype(width).itemsize
+    start, end = np.frombuffer(offsets, width, count=2, offset=first).tolist()
+    return content.slice(start, end - start)

@@ -20,10 +20,15 @@ def visible_files(root: str | Path, *, follow_links: bool = True) -> Iterator[st
     list files that are. Names that are not UTF-8 come as `os.fsdecode` gives them. Raises OSError where a folder cannot
     be listed.
     """
-    yield from _below(os.fspath(root), follow_links, set())
+    return (entry.path for entry in visible_entries(root, follow_links=follow_links) if entry.is_file())
 
 
-def _below(folder: str, follow_links: bool, entered: set[tuple[int, int]]) -> Iterator[str]:
+def visible_entries(root: str | Path, *, follow_links: bool = True) -> Iterator[os.DirEntry]:
+    """The same as entries of their folders, with links that lead nowhere among them."""
+    return _below(os.fspath(root), follow_links, set())
+
+
+def _below(folder: str, follow_links: bool, entered: set[tuple[int, int]]) -> Iterator[os.DirEntry]:
     status = os.stat(folder)
     if (status.st_dev, status.st_ino) in entered:  # a link that leads back up
         return
@@ -35,5 +40,5 @@ def _below(folder: str, follow_links: bool, entered: set[tuple[int, int]]) -> It
             continue
         if entry.is_dir():
             yield from _below(entry.path, follow_links, entered)
-        elif entry.is_file():
-            yield entry.path
+        elif entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
+            yield entry

@@ -1,31 +1,122 @@
-"""Arrow IPC files as memory-mapped record batches."""
+"""Arrow IPC files as memory-mapped record batches, whoever wrote them."""
 
+import os
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlc.data.flatbuffer import MAGIC, footer_blocks, inflated_size
 
 _FIRST_MESSAGE = 8  # bytes, after the magic number and its padding
+_STREAM_END = 8  # bytes that may stand before the footer
+_FEATHER_1 = b"FEA1"
+_LFS = b"version https://git-lfs"
+# Compressed data may grow to so many bytes, or to so many times the file.
+_INFLATED_MIB, _INFLATED_TIMES = 1024, 16
+
+
+def open_mapped(path: str | Path) -> pa.MemoryMappedFile:
+    """A file in memory; its name may be any that the file system allows. Raises OSError."""
+    return pa.memory_map(os.fsencode(path))
 
 
 def record_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
-    """The schema of a file and its record batches, views into the file; of what they contain nothing is read.
+    """The schema of a file or stream and its record batches, views into the file; of what they contain nothing is read.
 
     The batches are read one after the other as the messages they are, and not where the footer says, which a flipped bit
-    would send elsewhere unnoticed. Raises pyarrow's errors, or OSError, if the file is damaged.
+    would send elsewhere unnoticed. Some writers (polars) leave no such stream; then the messages that the footer lists have
+    to fill the file. Compressed batches are inflated, if that stays within `inflation_limit`. Raises pyarrow's errors, or
+    OSError or ValueError, if the file is damaged.
     """
-    source = pa.memory_map(str(path))
-    footer = pa.ipc.open_file(source)
-    source.seek(_FIRST_MESSAGE)
-    messages = pa.ipc.open_stream(source)
-    batches = list(messages)
-    if len(batches) != footer.num_record_batches or not messages.schema.equals(footer.schema):
-        raise pa.ArrowInvalid("the footer contradicts the contents")
-    source.seek(0)
+    source = open_mapped(path)
     whole = source.read_buffer()
+    schema, batches = _read(source, whole)
     for batch in batches:
         batch.validate()
         _check_layout(batch, whole)
-    return messages.schema, batches
+    return schema, batches
+
+
+def _read(source: pa.MemoryMappedFile, whole: pa.Buffer) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+    refuse_other_kinds(bytes(whole[:64]))
+    if bytes(whole[:6]) != MAGIC:
+        return _read_stream(whole, 0)
+    footer = pa.ipc.open_file(source)
+    try:
+        schema, batches = _read_stream(whole, _FIRST_MESSAGE)
+    except pa.ArrowInvalid as error:
+        return _read_blocks(footer, whole, error)
+    if len(batches) != footer.num_record_batches or not schema.equals(footer.schema):
+        raise pa.ArrowInvalid("the footer contradicts the contents")
+    return schema, batches
+
+
+def _read_stream(whole: pa.Buffer, start: int) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+    _refuse_inflation(_stream_messages(whole, start), whole.size)
+    stream = pa.ipc.open_stream(whole.slice(start))
+    return stream.schema, list(stream)
+
+
+def _stream_messages(whole: pa.Buffer, start: int) -> Iterator[tuple[pa.Buffer, pa.Buffer]]:
+    for message in pa.ipc.MessageReader.open_stream(whole.slice(start)):
+        if message.type in ("record batch", "dictionary"):
+            yield message.metadata, message.body
+
+
+def _read_blocks(
+    footer: pa.RecordBatchFileReader, whole: pa.Buffer, error: Exception
+) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+    """What the footer lists, if its messages lie one behind the other up to the footer. Raises `error` if they do not."""
+    blocks, end = footer_blocks(memoryview(whole))
+    places = [*blocks, None]
+    for block, following in pairwise(places):
+        gap = (end if following is None else following.offset) - block.end
+        if min(block.offset - _FIRST_MESSAGE, block.metadata - 8, block.body, gap) < 0 or gap >= 64 + _STREAM_END:
+            raise error
+    messages = (
+        (whole.slice(block.offset, block.metadata), whole.slice(block.offset + block.metadata, block.body))
+        for block in blocks
+    )
+    _refuse_inflation(((_without_length(metadata), body) for metadata, body in messages), whole.size)
+    return footer.schema, [footer.get_batch(number) for number in range(footer.num_record_batches)]
+
+
+def _without_length(metadata: pa.Buffer) -> pa.Buffer:
+    """A message begins with its length, since version 0.15 of the format after a mark of four bytes."""
+    return metadata.slice(8 if bytes(metadata[:4]) == b"\xff" * 4 else 4)
+
+
+def refuse_other_kinds(beginning: bytes) -> None:
+    """Raises ValueError where a file begins as a kind that is sometimes taken for Arrow's, or for Parquet's or tar's."""
+    if beginning.startswith(_LFS):
+        raise ValueError("it is a pointer of Git LFS, which stands for the file: fetch that with `git lfs pull`")
+    if beginning.startswith(_FEATHER_1):
+        raise ValueError("it is a Feather file of version 1: write it again with pyarrow.feather.write_feather")
+
+
+def inflation_limit(file_size: int) -> int:
+    """Bytes that the compressed data of a file may grow to; VLC_MAX_INFLATED_MIB raises it."""
+    mebibytes = int(os.environ.get("VLC_MAX_INFLATED_MIB", _INFLATED_MIB))
+    return max(mebibytes * 2**20, _INFLATED_TIMES * file_size)
+
+
+def _refuse_inflation(messages: Iterator[tuple[pa.Buffer, pa.Buffer]], file_size: int) -> None:
+    """Compressed data are kept in memory as a whole, so what they say that they will take is added up beforehand."""
+    declared, limit = 0, inflation_limit(file_size)
+    for metadata, body in messages:
+        declared += inflated_size(memoryview(metadata), memoryview(body))
+        if declared > limit:
+            raise ValueError(inflation_refusal(file_size, declared))
+
+
+def inflation_refusal(file_size: int, declared: int) -> str:
+    return (
+        f"its {file_size:,} bytes are compressed and would grow to {declared:,} or more; if that is meant, set the "
+        "environment variable VLC_MAX_INFLATED_MIB to a higher limit"
+    )
 
 
 def _check_layout(batch: pa.RecordBatch, file: pa.Buffer) -> None:
@@ -41,15 +132,69 @@ def _check_layout(batch: pa.RecordBatch, file: pa.Buffer) -> None:
         end = buffer.address + buffer.size
 
 
+# -- types: several of them hold the same
+
+
 def is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
 
+def _is_any_list(kind: pa.DataType) -> bool:
+    views = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
+    return is_list(kind) or views or pa.types.is_fixed_size_list(kind)
+
+
+def _is_view(kind: pa.DataType) -> bool:
+    return pa.types.is_string_view(kind) or pa.types.is_binary_view(kind)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def is_text(kind: pa.DataType) -> bool:
-    """Strings, or lists of strings."""
-    text = kind.value_type if is_list(kind) else kind
-    return pa.types.is_string(text) or pa.types.is_large_string(text) or pa.types.is_null(text)
+    """Strings, or lists of strings, in any of their layouts."""
+    kind = _plain(kind)
+    text = _plain(kind.value_type) if _is_any_list(kind) else kind
+    return (
+        pa.types.is_string(text)
+        or pa.types.is_large_string(text)
+        or pa.types.is_string_view(text)
+        or pa.types.is_null(text)
+    )
 
 
 def is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind)
+    """Bytes, in any of their layouts."""
+    kind = _plain(kind)
+    return (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_null(kind)
+    )
+
+
+def in_plain_layout(column: pa.Array) -> pa.Array:
+    """The same values in a list, string or number array without views, dictionaries or fixed sizes: mostly itself.
+
+    (pyarrow's own cast of list views loses values, so lists are put together here.)
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return in_plain_layout(column.dictionary_decode())
+    if _is_view(kind):
+        return column.cast(pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary())
+    if not _is_any_list(kind) or not _needs_plain_layout(kind):
+        return column
+    lengths = pc.fill_null(pc.list_value_length(column), 0).cast(pa.int64())
+    offsets = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths)])
+    nulls = column.is_null() if column.null_count else None
+    return pa.LargeListArray.from_arrays(offsets, in_plain_layout(column.flatten()), mask=nulls)
+
+
+def _needs_plain_layout(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind) or _is_view(kind):
+        return True
+    return _is_any_list(kind) and (not is_list(kind) or _needs_plain_layout(kind.value_type))

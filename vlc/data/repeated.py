@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlc.data.ipc import is_list, record_batches
+from vlc.data.ipc import in_plain_layout, is_list, record_batches
 from vlc.files import write_atomically
 
 _AT_ONCE = 1 << 18  # texts; bounds the memory that looking takes
@@ -63,9 +63,9 @@ def find_repeated(path: Path, column: str) -> np.ndarray:
     """What `repeated_texts` returns, by looking at all texts. Their pages are let go with the mapping."""
     found, first = [np.empty(0, dtype=np.int64)], 0
     for batch in record_batches(path)[1]:
-        texts = batch.column(column)
+        batch.column(column).validate(full=True)
+        texts = in_plain_layout(batch.column(column))
         if is_list(texts.type):
-            texts.validate(full=True)
             offsets = texts.offsets.to_numpy()
             found += [first + part for part in _in_batch(texts.values, offsets)]
             first += int(offsets[-1]) - int(offsets[0])

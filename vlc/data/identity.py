@@ -1,0 +1,180 @@
+"""Which conversion a file belongs to, and whether it is still the file that was opened.
+
+Our writers leave a mark in each file they write: an identity of the conversion (the same for the same annotations and
+options), the file's name, and the names of all files of the conversion. Files of other writers have none, and are taken
+as they are.
+"""
+
+import json
+import os
+import re
+import tarfile
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlc.data.checksums import FILE
+from vlc.errors import UserError
+
+_RUN, _NAME, _FILES = "vlc.run", "vlc.name", "vlc.files"  # keys in the metadata of a file
+_JOURNAL = re.compile(r"\..+\.unfinished\.json")
+_SHARD = re.compile(r"(.*?)\d+(\.\w+)")
+
+
+class Mark(NamedTuple):
+    """run: identity of the conversion. name: of the file, when it was written. files: names of the conversion's files."""
+
+    run: str
+    name: str
+    files: tuple[str, ...]
+
+    def metadata(self) -> dict[str, str]:
+        """As it is written into a file."""
+        return {_RUN: self.run, _NAME: self.name, _FILES: json.dumps(self.files)}
+
+
+def mark_of(metadata: Mapping | None) -> Mark | None:
+    """The mark in the metadata of a file, None if it has none."""
+    found = {_text(key): _text(value) for key, value in (metadata or {}).items()}
+    if not {_RUN, _NAME, _FILES} <= set(found):
+        return None
+    return Mark(found[_RUN], found[_NAME], tuple(json.loads(found[_FILES])))
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def file_metadata(path: Path) -> Mapping:
+    """What stands in the footer of an Arrow or Parquet file, or in the first header of a tar file.
+
+    Raises OSError, pyarrow's errors or tarfile's where it cannot be read.
+    """
+    if path.suffix == ".tar":
+        with tarfile.open(path, "r:") as archive:
+            return archive.pax_headers
+    if path.suffix == ".parquet":
+        with open(path, "rb") as file:
+            return pq.read_metadata(file).metadata or {}
+    with pa.memory_map(os.fsencode(path)) as file:
+        return pa.ipc.open_file(file).metadata or {}
+
+
+def read_mark(path: Path) -> Mark | None:
+    """The mark of a file; None where it has none, or cannot be read: whoever opens the file says so better."""
+    try:
+        return mark_of(file_metadata(path))
+    except (pa.ArrowException, tarfile.TarError, OSError, ValueError):
+        return None
+
+
+def require_one_conversion(paths: list[Path], again: str) -> None:
+    """Raises UserError where files belong to a conversion of which others are missing, or were written by another one.
+
+    paths: files that are read together, as they are found in their folder. Looked at are these, numbered files of the
+    same stem, and whatever files beside them the same conversion wrote, as labels of a data set's splits depend on each
+    other. Files that were renamed stand for themselves. again: what to do about it.
+    """
+    found = {path.name: path for path in paths}
+    marks: dict[Path, Mark | None] = {}
+
+    def mark(path: Path) -> Mark | None:
+        if path not in marks:
+            made = read_mark(path)
+            marks[path] = made if made and made.name == path.name else None
+        return marks[path]
+
+    for path in paths:
+        if (ours := mark(path)) is None:
+            continue
+        for name in ours.files:
+            other = found.get(name, path.with_name(name))
+            theirs = mark(other) if other.exists() else None
+            if theirs is not None and theirs.run != ours.run:
+                raise UserError(
+                    f"{path} and {other.name} were written by different conversions, of which one was not finished: "
+                    f"their rows and labels need not fit each other. {again}"
+                )
+            if not other.exists() and _stem(name) is not None and _stem(name) == _stem(path.name):
+                raise UserError(f"{other} is missing, which was written together with {path.name}. {again}")
+        for other in paths:
+            theirs = mark(other) if _stem(other.name) == _stem(path.name) is not None else None
+            if theirs is not None and theirs.run != ours.run:
+                raise UserError(f"{path} and {other.name} were written by different conversions. {again}")
+
+
+def _stem(name: str) -> tuple[str, str] | None:
+    """Of a numbered file, what all files of its series have in common."""
+    match = _SHARD.fullmatch(name)
+    return match and match.groups()
+
+
+def unfinished(journals: Iterable[Path]) -> set[str]:
+    """Names of the files that conversions were writing when they were interrupted, by their journals."""
+    names: set[str] = set()
+    for journal in journals:
+        try:
+            read = json.loads(journal.read_text())
+        except (OSError, ValueError):
+            continue  # finished in the meantime; a journal is never half written
+        if isinstance(read, dict):
+            names.update(read.get("files", read))
+    return names
+
+
+def is_journal(name: str) -> bool:
+    return _JOURNAL.fullmatch(name) is not None
+
+
+def require_finished(names: Collection[str], journals: Iterable[Path], again: str) -> None:
+    """Raises UserError where files belong to a conversion that was interrupted, or that is not finished yet."""
+    if left := sorted(unfinished(journals) & set(names)):
+        more = " and more" if len(left) > 3 else ""
+        raise UserError(
+            f"{', '.join(left[:3])}{more}: the conversion that writes this was interrupted, or is not finished yet, so "
+            f"that old files may stand beside new ones. {again}"
+        )
+
+
+class FileState(NamedTuple):
+    """A file when it was opened. size: bytes; changed: ns; checksum: of all its bytes, where our writer left it."""
+
+    size: int
+    changed: int
+    inode: int
+    checksum: str | None
+
+
+def file_state(path: Path) -> FileState:
+    """Raises OSError where there is no such file."""
+    status = os.stat(path)
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ino, _checksum(path))
+
+
+def _checksum(path: Path) -> str | None:
+    try:
+        value = file_metadata(path).get(FILE) if path.suffix != ".tar" else None
+    except (pa.ArrowException, OSError):
+        return None
+    return value and _text(value)
+
+
+def require_unchanged(path: Path, state: FileState, status: os.stat_result | None = None) -> FileState:
+    """What is to be expected of the file from now on. Raises UserError where it is not the one that was opened.
+
+    status: of the file that is read, None = by path. A file whose time alone changed is the same where its checksum is.
+    """
+    try:
+        status = os.stat(path) if status is None else status
+    except OSError as error:
+        raise UserError(f"{path} can no longer be read ({error.strerror}): it is needed until the end") from error
+    now = FileState(status.st_size, status.st_mtime_ns, status.st_ino, state.checksum)
+    if now == state or (now.size == state.size and state.checksum is not None and _checksum(path) == state.checksum):
+        return now
+    raise UserError(
+        f"{path} was changed while this program was reading it, and would be mixed with what was read before. Start the "
+        "program again when the file is complete"
+    )
