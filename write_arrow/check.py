@@ -1,6 +1,6 @@
-"""Checks a folder of Arrow files against the catalogue: schemas, counts, images that decode, ids that occur once.
+"""Checks a folder of Arrow files: schemas as the catalogue asks, counts, images that decode, unique ids, checksums.
 
-Exits with status 1 if anything is wrong.
+Shards of labelled images in Parquet or tar files are opened and read too. Exits with status 1 if anything is wrong.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,12 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Column, Table
 
+from vlc.classification.sources import ParquetImages, TarImages
 from vlc.data.catalog import CATALOG
+from vlc.data.checksums import DamagedData, verify_file
+from vlc.data.folders import is_hidden
+from vlc.data.identity import require_one_conversion
+from vlc.data.ipc import in_plain_layout, is_binary, is_text, open_batches, record_batches
 from vlc.data.spec import DatasetSpec
 from vlc.data.values import IDENTIFIERS, flat_values, num_texts, text_problems, value_problems
 from vlc.errors import UserError
@@ -31,18 +37,20 @@ from write_arrow.workers import num_cores, problem_of
 
 IDS = ("image_id", "identifier", "question_id", "pair_id")
 _PART_ROWS = 2000  # that a worker looks into at a time
+_LABELLED = re.compile(r"(^|[-_])(train|val|validation|test)([-_]\d+(-of-\d+)?)?\.(parquet|tar)$")
 _SHOWN = 5  # of the problems of one kind in one file
 
 
 @dataclass
 class Report:
-    """What was found in a file. readers: the data sets and splits that read it."""
+    """What was found in a file. readers: the data sets and splits that read it. verified: it had a checksum that held."""
 
     stem: str
     readers: list[str]
     num_rows: int = 0
     num_texts: int = 0
     size: int = 0
+    verified: bool = False
     problems: list[str] = field(default_factory=list)
 
 
@@ -89,6 +97,16 @@ def run(arguments: argparse.Namespace) -> None:
     told = [f"{report.stem}: {problem}" for report in reports for problem in report.problems] + general
     for problem in told:
         console.print(cell(problem, "red"), soft_wrap=True)
+    if without := [report.stem for report in reports if not report.verified and not report.problems]:
+        told_without = ", ".join(without[:_SHOWN]) + (
+            f" and {len(without) - _SHOWN:,} more" if without[_SHOWN:] else ""
+        )
+        console.print(
+            cell(
+                f"{told_without}: written without checksums, so that damage which leaves a file readable cannot be found"
+            ),
+            soft_wrap=True,
+        )
     if told:
         sys.exit(1)
     console.print(f"{len(reports)} files, no problems")
@@ -99,7 +117,8 @@ def check(folder: Folder, num_images: int | None = None, num_workers: int = 1) -
     names = folder.names()
     stems = sorted((name.removesuffix(".arrow") for name in names if name.endswith(".arrow")), key=_natural)
     stems = [stem for stem in stems if not stem.startswith(".")]
-    if not stems:
+    labelled = sorted(name for name in names if _LABELLED.search(name) and not is_hidden(name))
+    if not stems and not labelled:
         raise UserError(f"{folder} holds no arrow files")
     general = [
         f"{name}: left by an interrupted run; the same command finishes it"
@@ -108,6 +127,8 @@ def check(folder: Folder, num_images: int | None = None, num_workers: int = 1) -
     ]
     readers = {stem: list(readers_of(stem)) for stem in stems}
     general += _missing(stems, readers)
+    if folder.is_local:
+        general += _mixed([Path(folder.path) / name for name in (*(f"{stem}.arrow" for stem in stems), *labelled)])
     seen = _Ids()
     if num_workers == 1:
         reports = [_check(folder, stem, readers[stem], num_images, seen, map) for stem in stems]
@@ -117,7 +138,40 @@ def check(folder: Folder, num_images: int | None = None, num_workers: int = 1) -
     for stem, column, count, example in seen.repeated(folder):
         problem = f"{count:,} values of {column} repeat earlier ones, such as {example!r}"
         next(report for report in reports if report.stem == stem).problems.append(problem)
+    if folder.is_local:
+        reports += [_check_labelled(folder, name, num_images) for name in labelled]
     return reports, general
+
+
+def _mixed(paths: list[Path]) -> list[str]:
+    """Whether files were written by different conversions, though they belong together."""
+    try:
+        require_one_conversion(paths, "Write them again with the same command")
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _check_labelled(folder: Folder, name: str, num_images: int | None) -> Report:
+    """A shard of labelled images that is no Arrow file."""
+    report = Report(name, ["main_finetune"], size=folder.stat(name).size or 0)
+    path = Path(folder.path) / name
+    try:
+        if path.suffix == ".parquet":
+            with open(path, "rb") as file:
+                report.verified = verify_file(file, report.size)
+        source = (ParquetImages if path.suffix == ".parquet" else TarImages)([path], verify=True)
+        report.verified |= isinstance(source, TarImages) and source.has_checksums
+        report.num_rows = len(source.labels)
+        problems = []
+        for number in range(report.num_rows)[:num_images]:
+            if problem := problem_of(source.read(number).to_pybytes()):
+                problems.append(f"row {number}: image cannot be decoded: {problem}")
+        more = [f"and {len(problems) - _SHOWN:,} more rows"] if len(problems) > _SHOWN else []
+        report.problems += problems[:_SHOWN] + more
+    except (DamagedData, OSError, UserError) as error:
+        report.problems.append(f"cannot be read ({error}): write it again")
+    return report
 
 
 def _natural(stem: str) -> list:
@@ -160,9 +214,12 @@ def _check(folder: Folder, stem: str, readers: list[_Reader], num_images: int | 
     report.size = folder.stat(f"{stem}.arrow").size or 0
     try:
         with folder.open_mapped(f"{stem}.arrow") as file:
-            reader = pa.ipc.open_file(file)
-            schema = reader.schema
-            parts = [part for number in range(reader.num_record_batches) for part in _parts(reader, number, folder)]
+            schema, num_batches, get_batch = open_batches(file)
+            parts = [part for number in range(num_batches) for part in _parts(get_batch(number), number, folder)]
+        with folder.open(f"{stem}.arrow") as file:
+            report.verified = verify_file(file, report.size)
+        if folder.is_local and not report.verified:
+            record_batches(Path(folder.path) / f"{stem}.arrow")  # structure that footer and contents agree on
         texts = _text_column(schema, readers)
         report.problems += _schema_problems(schema, readers)
         images = [field.name for field in schema if _is_binary(field.type)]
@@ -177,7 +234,7 @@ def _check(folder: Folder, stem: str, readers: list[_Reader], num_images: int | 
                 seen.add(stem, readers[0] if readers else None, column, hashes)
         more = [f"and {len(problems) - _SHOWN:,} more rows"] if len(problems) > _SHOWN else []
         report.problems += problems[:_SHOWN] + more
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError, UserError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         report.problems.append(f"cannot be read ({error}): write it again")
     return report
 
@@ -190,14 +247,14 @@ class _Part(NamedTuple):
     num_rows: int
 
 
-def _parts(reader: pa.RecordBatchFileReader, batch: int, folder: Folder) -> list[_Part]:
-    num_rows = reader.get_batch(batch).num_rows
+def _parts(batch: pa.RecordBatch, number: int, folder: Folder) -> list[_Part]:
+    num_rows = batch.num_rows
     step = _PART_ROWS if folder.is_local else num_rows  # a remote batch is fetched whole each time
-    return [_Part(batch, start, min(step, num_rows - start)) for start in range(0, num_rows, max(step, 1))]
+    return [_Part(number, start, min(step, num_rows - start)) for start in range(0, num_rows, max(step, 1))]
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return is_binary(kind) and not pa.types.is_null(kind)
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -205,7 +262,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return is_text(kind) and not pa.types.is_null(kind)
 
 
 def _text_column(schema: pa.Schema, readers: list[_Reader]) -> str | None:
@@ -249,8 +306,9 @@ def _check_batch(
 ) -> _Found:
     """Looks into a part of a record batch, in a worker."""
     with folder.open_mapped(f"{stem}.arrow") as file:
-        batch = pa.ipc.open_file(file).get_batch(part.batch).slice(part.start, part.num_rows)
+        batch = open_batches(file)[2](part.batch).slice(part.start, part.num_rows)
     batch.validate(full=True)
+    batch = pa.RecordBatch.from_pydict({name: in_plain_layout(batch.column(name)) for name in batch.schema.names})
     problems: list[tuple[int, str]] = []
     for name in images:
         for row, image in enumerate(batch.column(name)[:num_images]):
@@ -301,9 +359,9 @@ class _Ids:
     def _example(self, folder: Folder, column: str, parts: list, repeated: set[int]) -> tuple[str, str]:
         for stem in dict.fromkeys(stem for stem, _ in parts):
             with folder.open_mapped(f"{stem}.arrow") as file:
-                reader = pa.ipc.open_file(file)
-                for number in range(reader.num_record_batches):
-                    cells = reader.get_batch(number).column(column)
+                _, num_batches, get_batch = open_batches(file)
+                for number in range(num_batches):
+                    cells = in_plain_layout(get_batch(number).column(column))
                     for value, hashed in zip(flat_values(cells).to_pylist(), _hashes(cells).tolist(), strict=True):
                         if hashed in repeated:
                             return stem, str(value)

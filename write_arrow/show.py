@@ -5,7 +5,7 @@ import io
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from rich.console import Console
 
+from vlc.data.ipc import open_batches
 from vlc.errors import UserError
 from vlc.terminal import cell
 from write_arrow.storage import Folder
@@ -62,17 +63,16 @@ def read(path: str, first: int, num_rows: int) -> tuple[int, pa.Schema, list[dic
     folder, name = os.path.split(path)
     with Folder(folder or ".").open_mapped(name) as file:
         try:
-            reader = pa.ipc.open_file(file)
-            total = sum(reader.get_batch(number).num_rows for number in range(reader.num_record_batches))
-            rows = list(itertools.islice(_rows(reader, first), num_rows))
-        except (pa.ArrowInvalid, OSError) as error:
+            schema, num_batches, get_batch = open_batches(file)
+            total = sum(get_batch(number).num_rows for number in range(num_batches))
+            rows = list(itertools.islice(_rows(map(get_batch, range(num_batches)), first), num_rows))
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"{path} is damaged or not an Arrow IPC file ({error})") from error
-    return total, reader.schema, rows
+    return total, schema, rows
 
 
-def _rows(reader: pa.RecordBatchFileReader, first: int) -> Iterator[dict[str, Any]]:
-    for number in range(reader.num_record_batches):
-        batch = reader.get_batch(number)
+def _rows(batches: Iterable[pa.RecordBatch], first: int) -> Iterator[dict[str, Any]]:
+    for batch in batches:
         for row in range(min(first, batch.num_rows), batch.num_rows):
             yield batch.slice(row, 1).to_pylist()[0]
         first = max(first - batch.num_rows, 0)

@@ -89,7 +89,7 @@ class Folder:
         if not self.is_local or "://" in path:
             return self.open(path)
         with self._mended(path):
-            return pa.memory_map(os.path.join(self.path, path))
+            return pa.memory_map(os.fsencode(os.path.join(self.path, path)))
 
     def read_text(self, path: str) -> str | None:
         """A small UTF-8 file, None if it does not exist."""

@@ -291,9 +291,9 @@ class TarImages:
                 names.append(name)
                 members.append((file, *image))
                 checksums.append(checksum)
-        without = None in checksums
-        self._checksums = np.array(checksums, dtype=np.uint32) if verify and not without else None
-        if verify and without:
+        self.has_checksums = None not in checksums
+        self._checksums = np.array(checksums, dtype=np.uint32) if verify and self.has_checksums else None
+        if verify and not self.has_checksums:
             _log.warning("Cannot be verified, as another writer left no checksums: %s", ", ".join(self.paths))
         self.labels = np.array(labels, dtype=np.int64)
         self._members = np.array(members, dtype=np.int64).reshape(-1, 3)

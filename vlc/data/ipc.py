@@ -1,14 +1,15 @@
 """Arrow IPC files as memory-mapped record batches, whoever wrote them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlc.data.flatbuffer import MAGIC, footer_blocks, inflated_size
+from vlc.data.flatbuffer import MAGIC, Block, Malformed, footer_blocks, inflated_size
 
 _FIRST_MESSAGE = 8  # bytes, after the magic number and its padding
 _STREAM_END = 8  # bytes that may stand before the footer
@@ -40,6 +41,25 @@ def record_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
     return schema, batches
 
 
+def open_batches(source: pa.NativeFile | BinaryIO) -> tuple[pa.Schema, int, Callable[[int], pa.RecordBatch]]:
+    """The schema of an open file or stream, how many record batches it has, and a function that reads one by its number.
+
+    Raises as `record_batches`; the layout is not looked at, and of remote files neither are the sizes.
+    """
+    refuse_other_kinds(beginning := source.read(64))
+    source.seek(0)
+    if not beginning.startswith(MAGIC):
+        stream = pa.ipc.open_stream(source)
+        batches = list(stream)
+        return stream.schema, len(batches), batches.__getitem__
+    reader = pa.ipc.open_file(source)
+    if isinstance(source, pa.MemoryMappedFile):
+        source.seek(0)
+        whole = source.read_buffer()
+        _refuse_inflation(_block_messages(whole, footer_blocks(memoryview(whole))[0]), whole.size)
+    return reader.schema, reader.num_record_batches, reader.get_batch
+
+
 def _read(source: pa.MemoryMappedFile, whole: pa.Buffer) -> tuple[pa.Schema, list[pa.RecordBatch]]:
     refuse_other_kinds(bytes(whole[:64]))
     if bytes(whole[:6]) != MAGIC:
@@ -47,7 +67,7 @@ def _read(source: pa.MemoryMappedFile, whole: pa.Buffer) -> tuple[pa.Schema, lis
     footer = pa.ipc.open_file(source)
     try:
         schema, batches = _read_stream(whole, _FIRST_MESSAGE)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, Malformed) as error:
         return _read_blocks(footer, whole, error)
     if len(batches) != footer.num_record_batches or not schema.equals(footer.schema):
         raise pa.ArrowInvalid("the footer contradicts the contents")
@@ -69,19 +89,28 @@ def _stream_messages(whole: pa.Buffer, start: int) -> Iterator[tuple[pa.Buffer, 
 def _read_blocks(
     footer: pa.RecordBatchFileReader, whole: pa.Buffer, error: Exception
 ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
-    """What the footer lists, if its messages lie one behind the other up to the footer. Raises `error` if they do not."""
+    """What the footer lists, if its messages lie one behind the other between schema and footer. Raises `error` if not.
+
+    The footer holds the schema too, so that the first one takes no more room than the footer does.
+    """
     blocks, end = footer_blocks(memoryview(whole))
     places = [*blocks, None]
+    if (blocks[0].offset if blocks else end) > _FIRST_MESSAGE + (whole.size - end) + 64:
+        raise error
     for block, following in pairwise(places):
         gap = (end if following is None else following.offset) - block.end
         if min(block.offset - _FIRST_MESSAGE, block.metadata - 8, block.body, gap) < 0 or gap >= 64 + _STREAM_END:
             raise error
-    messages = (
-        (whole.slice(block.offset, block.metadata), whole.slice(block.offset + block.metadata, block.body))
-        for block in blocks
-    )
-    _refuse_inflation(((_without_length(metadata), body) for metadata, body in messages), whole.size)
+    _refuse_inflation(_block_messages(whole, blocks), whole.size)
     return footer.schema, [footer.get_batch(number) for number in range(footer.num_record_batches)]
+
+
+def _block_messages(whole: pa.Buffer, blocks: list[Block]) -> Iterator[tuple[pa.Buffer, pa.Buffer]]:
+    for block in blocks:
+        if min(block) < 0 or block.end > whole.size:
+            raise Malformed("the footer leads out of the file")
+        metadata = _without_length(whole.slice(block.offset, block.metadata))
+        yield metadata, whole.slice(block.offset + block.metadata, block.body)
 
 
 def _without_length(metadata: pa.Buffer) -> pa.Buffer:
@@ -120,14 +149,20 @@ def inflation_refusal(file_size: int, declared: int) -> str:
 
 
 def _check_layout(batch: pa.RecordBatch, file: pa.Buffer) -> None:
-    """The buffers of a record batch lie one behind the other, aligned to 8 or 64 bytes: nothing else points to data."""
-    end = None
+    """The buffers of a record batch lie one behind the other, aligned to 8 or 64 bytes: nothing else points to data.
+
+    Alignment is that of the file, or that of the record batch.
+    """
+    first = end = None
     for buffer in (buffer for column in batch.columns for buffer in column.buffers() if buffer):
         if not file.address <= buffer.address < file.address + file.size:  # compressed, so elsewhere by now
             return
-        if end is not None:
+        if end is None:
+            first = buffer.address
+        else:
             gap = buffer.address - end
-            if not (0 <= gap < 8 or (0 <= gap < 64 and buffer.address % 64 == 0)):
+            aligned = buffer.address % 64 == 0 or (buffer.address - first) % 64 == 0
+            if not (0 <= gap < 8 or (0 <= gap < 64 and aligned)):
                 raise pa.ArrowInvalid("buffers of a record batch overlap or leave a gap")
         end = buffer.address + buffer.size
 
@@ -183,7 +218,7 @@ def in_plain_layout(column: pa.Array) -> pa.Array:
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return in_plain_layout(column.dictionary_decode())
+        return in_plain_layout(column.dictionary).take(column.indices)
     if _is_view(kind):
         return column.cast(pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary())
     if not _is_any_list(kind) or not _needs_plain_layout(kind):
