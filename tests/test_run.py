@@ -16,7 +16,7 @@ from pytorch_lightning import Callback
 from tests import tiny
 from vlc.callbacks import last_checkpoint
 from vlc.config import resolve
-from vlc.errors import MissingFile, NonFiniteLoss, UserError
+from vlc.errors import MissingFile, NonFiniteLoss, NonFiniteMetric, UserError
 from vlc.module import VLCModule
 from vlc.recipes import RECIPES, loss_weights
 from vlc.run import build_data, build_module, build_trainer, run
@@ -139,6 +139,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_tells_the_step(options, mon
         run(tiny.settings(**PRETRAIN, **options, max_steps=20, val_check_interval=3))
     (saved,) = Path(options["log_dir"]).glob("*/version_0/checkpoints/epoch=0-step=3.ckpt")
     assert all(value.isfinite().all() for value in _parameters(saved).values())
+
+
+@pytest.mark.parametrize("named", ["task_mlm_itm_mae", "task_finetune_vqa_mae_randaug"])
+def test_a_checkpoint_with_a_nan_fails_its_evaluation_and_is_never_the_best(options, monkeypatch, named):
+    """Also where no labels tell: the questions of VQA's test split have no answers."""
+    good = _last(run(tiny.settings(named, **options)))
+    state = torch.load(good, weights_only=True)
+    state["state_dict"]["encoder.norm.weight"][0] = float("nan")
+    broken = Path(options["log_dir"]) / "broken.ckpt"
+    torch.save(state, broken)
+    with pytest.raises(NonFiniteMetric, match="NaN or infinite: "):
+        run(tiny.settings(named, **options, test_only=True, load_path=str(broken)))
+    with pytest.raises(NonFiniteMetric, match="NaN or infinite: .*/val(_coco)?/loss"):
+        run(tiny.settings(named, **options, exp_name="from_broken", load_path=str(broken)))
+    assert not list(Path(options["log_dir"]).glob("from_broken*/**/*.ckpt"))
 
 
 def _damage(folder: Path, stem: str, row: int) -> None:

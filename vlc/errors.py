@@ -15,3 +15,7 @@ class NonFiniteLoss(UserError):
 
 class UnwritableFile(UserError, OSError):
     """A file cannot be written: its folder is read-only, is a file, or has no room."""
+
+
+class NonFiniteMetric(UserError):
+    """What an evaluation measured is NaN or infinite."""

@@ -1,12 +1,17 @@
 """Metrics as ratios: sums and counts, never means of means."""
 
+import math
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from vlc.errors import NonFiniteMetric
+
 
 class Ratio(Metric):
-    """sum / count over all batches and processes, in float64; NaN where nothing was counted."""
+    """sum / count over all batches and processes, in float64; None where nothing was counted."""
 
     full_state_update = False
 
@@ -19,5 +24,15 @@ class Ratio(Metric):
         self.sum += total
         self.count += count
 
-    def compute(self) -> Tensor:
-        return self.sum / self.count
+    def compute(self) -> Tensor | None:
+        return self.sum / self.count if self.count else None
+
+
+def check_finite(values: Mapping[str, float | Tensor]) -> None:
+    """Raises NonFiniteMetric that names what is NaN or infinite: such a value would select a checkpoint, or be left out."""
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    if broken:
+        raise NonFiniteMetric(
+            f"Measured values are NaN or infinite: {', '.join(broken)}. The model's weights are broken, or its activations "
+            "overflow: evaluate an earlier checkpoint, or pass precision=32"
+        )

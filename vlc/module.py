@@ -1,6 +1,8 @@
 """The one place that weighs, sums and logs; nothing here knows a task."""
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from vlc.data.batch import Batch, Needs
 from vlc.data.corpus import Corpus
 from vlc.data.transforms import normalize
-from vlc.metrics import Ratio
+from vlc.metrics import Ratio, check_finite
 from vlc.model.blocks import Block
 from vlc.model.encoder import Encoder
 from vlc.objectives import OBJECTIVES
@@ -156,6 +158,8 @@ class VLCModule(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         for name, outcome in self._evaluate(batch).items():
             records = self.objectives[name].predict(outcome, batch)
+            if records and outcome.logits.isnan().any():  # without labels no loss would tell
+                check_finite({f"{name}/{batch.split}/logits": math.nan})
             self.records.setdefault((name, batch.split), []).extend(records)
 
     def _evaluate(self, batch: Batch) -> dict[str, Outcome]:
@@ -200,13 +204,14 @@ class VLCModule(LightningModule):
         return values
 
     def _computed_ratios(self) -> dict[str, Tensor]:
-        """Every ratio that counted something, and the ratios reset."""
+        """Every ratio that counted something, and the ratios reset. Raises NonFiniteMetric."""
         values = {}
         for name, ratio in self.ratios.items():
             value = ratio.compute()
             ratio.reset()
-            if not value.isnan():
+            if value is not None:
                 values[name] = value.float()
+        check_finite(values)
         return values
 
     def the_metric(self, values: Mapping[str, Tensor]) -> Tensor:

@@ -18,6 +18,7 @@ from vlc.data.corpus import Corpus
 from vlc.data.transforms import normalize
 from vlc.distributed import gather_lists, is_first_process, process_number
 from vlc.files import write_atomically
+from vlc.metrics import check_finite
 from vlc.model.embedded import ImageTokens
 from vlc.model.encoder import Encoder
 from vlc.objectives.base import to_json
@@ -41,14 +42,15 @@ class Ranks:
 def rank(scores: np.ndarray, text_image: np.ndarray) -> Ranks:
     """Ranks from scores (images, texts); text_image (texts,) is the image that each text belongs to.
 
-    Ties count against us: an equal score of another candidate stands before the right one.
+    Ties count against us: an equal score of another candidate stands before the right one. So does NaN: a right one that
+    is NaN comes last.
     """
     texts = np.arange(scores.shape[1])
     true = scores[text_image, texts]
-    image_of_text = (scores >= true).sum(axis=0)
+    image_of_text = (~(scores < true)).sum(axis=0)
     own = text_image[None, :] == np.arange(len(scores))[:, None]
     best = np.where(own, scores, -np.inf).max(axis=1, keepdims=True)
-    text_of_image = 1 + ((scores >= best) & ~own).sum(axis=1)
+    text_of_image = 1 + (~(scores < best) & ~own).sum(axis=1)
     return Ranks(image_of_text, text_of_image)
 
 
@@ -194,6 +196,8 @@ def evaluate(
         scores = text_scores = scorer.exact()
     else:
         scores, text_scores = scorer.reranked(rerank_k)
+    if not np.isfinite(scores).all() or not np.isfinite(text_scores).all():
+        check_finite({"the scores of a ranking": np.nan})
     values = recalls(scores, corpus.text_image, text_scores) | fold_recalls(scores, corpus.text_image, text_scores)
     if out is not None and is_first_process():
         sizes = {"images": corpus.num_images, "texts": corpus.num_texts}

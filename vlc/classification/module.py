@@ -1,7 +1,9 @@
 """Training and evaluation of the classifier as a Lightning module: loss, schedule, metrics, log.txt."""
 
 import json
+import math
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from torch.nn import functional as F
 from vlc.classification.data import LabelledImages, seed_everything_drawn_from
 from vlc.classification.model import UNDECAYED, Classifier
 from vlc.data.transforms import normalize
-from vlc.metrics import Ratio
+from vlc.metrics import Ratio, check_finite
 from vlc.optim import may_fuse
 
 TOP_K = (1, 5)
@@ -147,6 +149,7 @@ class ClassificationModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.test_metrics = {f"test_{name}": _value(ratio) for name, ratio in self.test_ratios.items()}
+        check_finite(self.test_metrics)
         self.log_dict(self.test_metrics, logger=False)
         for prefix in self.evaluated:
             acc1, acc5, loss = (self.test_metrics[f"test_{prefix}{name}"] for name in ("acc1", "acc5", "loss"))
@@ -199,7 +202,7 @@ def _without_prefix(state: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _value(ratio: Ratio) -> float:
-    """The ratio over all processes, reset."""
-    value = float(ratio.compute())
+    """The ratio over all processes, reset; NaN where nothing was counted."""
+    value = ratio.compute()
     ratio.reset()
-    return value
+    return math.nan if value is None else float(value)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlc.data.batch import Batch, Needs
@@ -226,8 +227,25 @@ def mean_ratio(mean: Tensor, count: int) -> Ratio:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Ratio:
-    """Right arg-maxes and their number; logits (N, C), labels (N,)."""
+    """Right arg-maxes and their number; logits (N, C), labels (N,). Of equal logits the first is the answer, as told."""
     return (logits.argmax(dim=-1) == labels).sum(), labels.numel()
+
+
+def ranked_accuracy(scores: Tensor, own: Tensor) -> Ratio:
+    """How many queries score their own candidate above all others, and their number; scores (N, C), own (N,).
+
+    Ties count against us, and so does NaN: the own candidates have places of their own (the first, the diagonal), by
+    which an arg-max would favour them.
+    """
+    right = scores.gather(1, own[:, None])
+    return ((~(scores < right)).sum(dim=1) == 1).sum(), own.numel()
+
+
+def linear_in_float32(layer: nn.Linear, features: Tensor) -> Tensor:
+    """The layer in float32, whatever autocast says: in half precision too many scores would be equal."""
+    with torch.autocast(features.device.type, enabled=False):
+        bias = None if layer.bias is None else layer.bias.float()
+        return F.linear(features.float(), layer.weight.float(), bias)
 
 
 def classifier(in_width: int, hidden_width: int, num_classes: int) -> nn.Sequential:

@@ -10,7 +10,16 @@ from vlc.data.batch import Batch, Needs, Text
 from vlc.model.embed import init_bert_weights
 from vlc.model.embedded import ImageTokens
 from vlc.model.encoder import Encoder
-from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Reply, accuracy, mean_ratio
+from vlc.objectives.base import (
+    HeadOptions,
+    Objective,
+    Outcome,
+    Passes,
+    Reply,
+    linear_in_float32,
+    mean_ratio,
+    ranked_accuracy,
+)
 
 
 def stacked_texts(first: Text, second: Text, pad_token_id: int) -> Text:
@@ -52,8 +61,8 @@ class IRTR(Objective):
         self.apply(init_bert_weights)
 
     def score(self, pooled: Tensor) -> Tensor:
-        """Pooled features (N, D) of text-image pairs -> scores (N,), higher = better match."""
-        return self.rank_output(pooled)[:, 0]
+        """Pooled features (N, D) of text-image pairs -> scores (N,) float32, higher = better match."""
+        return linear_in_float32(self.rank_output, pooled)[:, 0]
 
     def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
         return [Reply([("ranks", self.score(passes().pooled).item())], "score")]
@@ -64,8 +73,8 @@ class IRTR(Objective):
         pooled = encode_pairs(passes.encoder, text, image, len(text.ids) // len(batch))
         scores = self.score(pooled).unflatten(0, (len(batch), -1))
         own = torch.zeros(len(batch), dtype=torch.int64, device=scores.device)
-        loss = F.cross_entropy(scores.float(), own)
-        return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": accuracy(scores, own)}, scores)
+        loss = F.cross_entropy(scores, own)
+        return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": ranked_accuracy(scores, own)}, scores)
 
 
 def encode_pairs(encoder: Encoder, text: Text, image: ImageTokens, texts_per_image: int) -> Tensor:

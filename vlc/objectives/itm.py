@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from vlc.data.batch import Batch, Needs
 from vlc.model.embed import init_bert_weights
 from vlc.model.encoder import Encoded
-from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Reply, View, accuracy, mean_ratio
+from vlc.objectives.base import (
+    HeadOptions,
+    Objective,
+    Outcome,
+    Passes,
+    Reply,
+    View,
+    accuracy,
+    linear_in_float32,
+    mean_ratio,
+)
 from vlc.objectives.wpa import Iteration, inner_words, iteration, transport_distance
 
 _PAIRS = View(matching=True, draw=1)  # its own patch noise: the masked-language pass uses row 0
@@ -40,17 +50,17 @@ class ITM(Objective):
         self._iterate = torch.compile(iteration, dynamic=True, **options)
 
     def score(self, pooled: Tensor) -> Tensor:
-        """Pooled features (N, D) of text-image pairs -> log odds (N,) of a match, for ranking without fine-tuning."""
-        logits = self.fc(pooled)
+        """Pooled features (N, D) of text-image pairs -> log odds (N,) float32 of a match, to rank without fine-tuning."""
+        logits = linear_in_float32(self.fc, pooled)
         return logits[:, 1] - logits[:, 0]
 
     def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
-        return [Reply([("match", self.score(passes().pooled).float().sigmoid().item())])]
+        return [Reply([("match", self.score(passes().pooled).sigmoid().item())])]
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         labels, encoded = passes.pairs.labels, passes(_PAIRS)
-        logits = self.fc(encoded.pooled)
-        loss = F.cross_entropy(logits.float(), labels)
+        logits = linear_in_float32(self.fc, encoded.pooled)
+        loss = F.cross_entropy(logits, labels)
         metrics = {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}
         if self.options.wpa_weight:
             alignment = self.options.wpa_weight * self._alignment(encoded, batch.text.mask, labels)
