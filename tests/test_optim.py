@@ -61,6 +61,23 @@ def test_parameter_groups_are_the_published_ones(golden, name, weights):
         assert group["weight_decay"] == expected["weight_decay"], parameter
 
 
+def test_only_the_published_classifiers_take_the_rate_of_heads_and_the_temperature_does_not_decay():
+    settings = _settings(lr_mult=10, weight_decay=0.01)
+    weights = loss_weights(vqa=1, irtr=1, itc=1, itm=1, mlm=1)
+    module = golden_models.build_module(golden_models.model_settings(loss_names=weights))
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    groups = {
+        names[parameter]: group
+        for group in plain_groups(module, settings, module._task_head_parameters())
+        for parameter in group["params"]
+    }
+    fast = {name for name, group in groups.items() if group["lr"] == pytest.approx(1e-2)}
+    assert fast == {name for name in groups if name.startswith("objectives.vqa.classifier.")}
+    assert groups["objectives.itc.log_scale"]["weight_decay"] == 0
+    assert groups["objectives.itc.image_projection.weight"]["weight_decay"] == 0.01
+    assert groups["objectives.irtr.rank_output.weight"]["lr"] == pytest.approx(1e-3)
+
+
 @pytest.mark.parametrize("fused", [None, True])
 def test_adamw_steps_are_the_published_ones(golden, fused):
     steps = torch.load(golden / "optim/adamw_steps.pt", weights_only=True)

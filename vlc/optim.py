@@ -16,8 +16,8 @@ from vlc.settings import OptimSettings
 BETAS, EPS = (0.9, 0.98), 1e-8
 
 # The plain groups leave out biases and norms by name, as published: the norm inside a task classifier ("classifier.1")
-# is not caught, and decays.
-_UNDECAYED = re.compile(r"bias$|norm\d?\.weight$|LayerNorm\.weight$")
+# is not caught, and decays. The temperature of contrast, which the published code lacks, is no weight.
+_UNDECAYED = re.compile(r"bias$|norm\d?\.weight$|LayerNorm\.weight$|log_scale$")
 
 # Layers for the layer-wise decay, in timm's notation: 0 the embeddings, i + 1 the i-th block, then all the rest.
 LAYERS = {

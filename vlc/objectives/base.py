@@ -165,8 +165,8 @@ class Objective(nn.Module):
     """A head with its loss, its metrics and its predictions. Knows nothing of trainer or loader.
 
     needs: what it wants in a batch. metrics: the names it reports. headline: the one that selects checkpoints, if any.
-    reads_pooled: whether it reads the pooled feature. task_head: whether the head belongs to one downstream task, and
-    takes the learning-rate factor lr_mult. pooled_views: of which `forward` will ask for the pooled feature.
+    reads_pooled: whether it reads the pooled feature. task_head: whether the head takes the learning-rate factor lr_mult,
+    as the published classifiers do. pooled_views: of which `forward` will ask for the pooled feature.
     """
 
     needs: ClassVar[Needs] = Needs()

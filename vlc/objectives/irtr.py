@@ -53,7 +53,6 @@ class IRTR(Objective):
     needs = Needs(false_texts=True)
     metrics = ("loss", "accuracy")
     headline = "accuracy"
-    task_head = True
 
     def __init__(self, options: HeadOptions):
         super().__init__(options)
