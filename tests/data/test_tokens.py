@@ -56,6 +56,28 @@ def test_words_of_pieces(encoder):
     assert len(set(tokens.words)) == 3
 
 
+def _published_whole_words(pieces: list[int], length: int, probability: float, tries: int) -> tuple[np.ndarray, int]:
+    """How often the published code hides each word of a text, and how often none, said anew: tokens padded to `length`,
+    every [PAD] a candidate like a word, as many tokens drawn as `probability` of the padded length, [PAD]s then kept."""
+    rng = np.random.default_rng(1)
+    candidates = pieces + [1] * (length - 2 - sum(pieces))
+    budget = max(1, round(length * probability))
+    counts, nothing = np.zeros(len(pieces)), 0
+    for _ in range(tries):
+        taken, hidden = 0, []
+        for candidate in rng.permutation(len(candidates)):
+            if taken >= budget:
+                break
+            if taken + candidates[candidate] > budget:
+                continue
+            taken += candidates[candidate]
+            if candidate < len(pieces):
+                hidden.append(candidate)
+        counts[hidden] += 1
+        nothing += not hidden
+    return counts, nothing
+
+
 class TestHiding:
     def _many(self, encoder, whole_words, text=TEXT, probability=0.15):
         hider, tokens = TokenHider(encoder, probability, whole_words), encoder(text)
@@ -88,8 +110,43 @@ class TestHiding:
         for row in hidden:
             words = {tokens.words[p] for p in row.positions}
             assert sorted(row.positions) == [p for p, word in enumerate(tokens.words) if word in words]
-        budget = max(1, round(0.15 * len(tokens.ids)))
-        assert {len(row.positions) for row in hidden} <= set(range(budget + 1))
+        assert min(len(row.positions) for row in hidden) > 0
+
+    @pytest.mark.parametrize("num_words", [1, 3, 7, 12, 30])
+    def test_words_are_hidden_as_often_as_the_published_code_hides_them(self, num_words):
+        """Words of one piece and of two, in texts of many lengths; where the published draw hides nothing, one is."""
+        pieces = [1 + word % 2 for word in range(num_words)]  # of each word
+        words = [word for word, count in enumerate(pieces) for _ in range(count)]
+        tokens = Tokens([2, *[9] * len(words), 3], [-1, *words, -1])
+        length, probability, tries = 64, 0.15, 4000
+        encoder = TextEncoder(load_tokenizer("emoji"), max_text_len=length)
+        hider = TokenHider(encoder, probability, whole_words=True)
+        ours = np.zeros(num_words)
+        for seed in range(tries):
+            hidden = {tokens.words[p] for p in hider(tokens, np.random.default_rng(seed)).positions}
+            assert hidden, "at least one token always"
+            ours[list(hidden)] += 1
+        theirs, nothing = _published_whole_words(pieces, length, probability, tries)
+        expected = (theirs + nothing / num_words) / tries
+        for size in (1, 2):
+            of_size = [word for word, count in enumerate(pieces) if count == size]
+            if of_size:
+                assert ours[of_size].mean() / tries == pytest.approx(expected[of_size].mean(), abs=0.02)
+
+    def test_a_word_of_two_pieces_in_a_short_text_is_hidden_as_published(self):
+        """Six of 40 tokens are drawn, so it is one of the first five of 38 candidates; of its own 8 tokens one would be."""
+        theirs, _ = _published_whole_words([1, 1, 2, 1, 1], 40, 0.15, 20000)
+        assert theirs[2] / 20000 == pytest.approx(5 / 38, abs=0.01)
+        tokens = Tokens([2, 9, 9, 9, 9, 9, 9, 3], [-1, 0, 1, 2, 2, 3, 4, -1])
+        hider = TokenHider(TextEncoder(load_tokenizer("emoji"), max_text_len=40), 0.15, whole_words=True)
+        ours = [3 in hider(tokens, np.random.default_rng(seed)).positions for seed in range(4000)]
+        assert np.mean(ours) > 5 / 38 - 0.02
+
+    def test_one_long_word_alone_is_hidden(self):
+        encoder = TextEncoder(load_tokenizer("emoji"), max_text_len=16)
+        tokens = Tokens([2, *[9] * 6, 3], [-1, *[0] * 6, -1])
+        hidden = TokenHider(encoder, 0.15, whole_words=True)(tokens, np.random.default_rng(0))
+        assert hidden.positions == [1, 2, 3, 4, 5, 6]
 
     def test_an_empty_text_hides_nothing(self, encoder):
         for whole_words in (False, True):

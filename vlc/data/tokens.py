@@ -92,13 +92,17 @@ class HiddenTokens:
 class TokenHider:
     """Hides tokens for masked language modelling, as BERT does (Devlin et al. 2019, section 3.1).
 
-    Each token is chosen with `probability`; with whole_words, whole words are drawn until that share of the tokens is
-    reached (at least one token). Of the chosen tokens 80 % become [MASK], 10 % a random token, 10 % stay.
+    Each token is chosen with `probability`. With whole_words, words are drawn as the published code does: out of the text
+    padded to max_text_len, in which every [PAD] is a word too, until that share of the padded length is reached; the
+    padding among them is then left out. So a word is hidden about as often in a short text as in a long one. Where that
+    hides nothing, which the published code allows, a word at random is hidden. Of the chosen tokens 80 % become [MASK],
+    10 % a random token, 10 % stay.
     """
 
     def __init__(self, encoder: TextEncoder, probability: float, whole_words: bool):
         self.mask_id, self.vocab_size = encoder.mask_id, encoder.vocab_size
         self.probability, self.whole_words = probability, whole_words
+        self.padded_length = encoder.max_text_len
 
     def __call__(self, tokens: Tokens, rng: np.random.Generator) -> HiddenTokens:
         choose = self._choose_words if self.whole_words else self._choose_tokens
@@ -120,13 +124,20 @@ class TokenHider:
         for position, word in enumerate(tokens.words):
             if word >= 0:
                 words.setdefault(word, []).append(position)
-        budget = max(1, round(len(tokens.ids) * self.probability))  # special tokens count, as in the published code
-        chosen: list[int] = []
+        if not words:
+            return []
         groups = list(words.values())
-        for number in rng.permutation(len(groups)):
-            if len(chosen) + len(groups[number]) <= budget:
-                chosen += groups[number]
-        return sorted(chosen)
+        sizes = [len(group) for group in groups] + [1] * (self.padded_length - len(tokens.ids))
+        budget = max(1, round(self.padded_length * self.probability))
+        chosen: list[int] = []
+        for number in rng.permutation(len(sizes)).tolist():
+            if sizes[number] <= budget:
+                budget -= sizes[number]
+                if number < len(groups):
+                    chosen += groups[number]
+                if budget == 0:
+                    break
+        return sorted(chosen) or groups[int(rng.integers(len(groups)))]
 
 
 def masked_text(encoder: TextEncoder, rows: list[Tokens], hidden: list[HiddenTokens]) -> MaskedText:
