@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 import torch
 
 from tests import tiny
@@ -31,6 +32,32 @@ RECORDS = [
 
 def test_consistency_counts_sentences_that_are_always_judged_rightly():
     assert _objective().summary(RECORDS) == {"consistency": 2 / 3}
+
+
+@pytest.mark.parametrize("own", ["q1", "a-b", "1-2-3", "dev-850-x-0", "", 17])
+def test_identifiers_of_other_data_are_taken_as_they_are_and_consistency_says_what_it_leaves_out(own):
+    records = [record | {"identifier": own} for record in RECORDS[:2]]
+    with pytest.warns(UserWarning, match="consistency leaves out 2 of 2 sentences: identifiers such as"):
+        assert _objective().summary(records) == {}
+    with pytest.warns(UserWarning, match="leaves out 2 of 7 sentences"):
+        assert _objective().summary(RECORDS + records) == {"consistency": 2 / 3}
+    assert _objective().submission(records)[1].startswith(f"{own},True\n")
+
+
+def test_data_with_identifiers_of_their_own_are_tested_to_the_end(arrows, small_vit, tmp_path):
+    folder = tiny.write_dataset(tmp_path / "own", "nlvr2")
+    for path in folder.glob("*.arrow"):
+        columns = pa.ipc.open_file(str(path)).read_all().to_pydict()
+        columns["identifiers"] = [[f"pair{n}/{text}" for text in range(tiny.TEXTS)] for n in range(tiny.ROWS)]
+        tiny.write_table(path, columns)
+    options = {"data_root": str(folder), "vit": small_vit, "log_dir": str(tmp_path)}
+    trained = run(tiny.settings("task_finetune_nlvr2_mae_randaug", **options))
+    saved = f"{trained['log_dir']}/checkpoints/last.ckpt"
+    tested = run(tiny.settings("task_finetune_nlvr2_mae_randaug", **options, test_only=True, load_path=saved))
+    assert {"nlvr2/dev/accuracy", "nlvr2/test1/accuracy"} <= set(tested)
+    assert not [name for name in tested if name.endswith("consistency")]
+    lines = Path(tested["log_dir"], "nlvr2_test1.csv").read_text().splitlines()
+    assert lines[0].startswith("pair0/0,")
 
 
 def test_accuracy_by_type_of_statement_where_the_data_have_it():

@@ -2,11 +2,13 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities import rank_zero_warn
 
 from vlc.data.batch import Batch, Needs
 from vlc.objectives.base import (
@@ -21,6 +23,9 @@ from vlc.objectives.base import (
     mean_ratio,
     most_probable,
 )
+
+# SPLIT-SET-PAIR-SENTENCE; a sentence of a set comes with several pairs.
+_IDENTIFIER = re.compile(r"(.+)-(\d+)-\d+-(\d+)", re.DOTALL)
 
 
 class NLVR2(Objective):
@@ -66,16 +71,26 @@ class NLVR2(Objective):
     def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
         """Consistency: the share of sentences that are judged rightly of every pair of images they come with.
 
-        And the accuracy of each type of statement.
+        And the accuracy of each type of statement. Consistency counts the sentences whose identifiers tell which pairs
+        belong together, as NLVR2's do (SPLIT-SET-PAIR-SENTENCE, such as dev-850-0-1); a warning tells of others.
         """
+        unnamed: list[str] = []
         judged: dict[str, list[bool]] = {}
         by_type: dict[str, list[bool]] = {}
         for record in records:
             if "right" in record:
-                split, group, _, sentence = record["identifier"].rsplit("-", 3)
-                judged.setdefault(f"{split}-{group}-{sentence}", []).append(record["right"])
+                named = _IDENTIFIER.fullmatch(str(record["identifier"]))
+                if named is None:
+                    unnamed.append(str(record["identifier"]))
+                else:
+                    judged.setdefault("-".join(named.groups()), []).append(record["right"])
             if record.get("statement_type") is not None:
                 by_type.setdefault(f"accuracy/{record['statement_type']}", []).append(record["right"])
+        if unnamed:
+            rank_zero_warn(
+                f"NLVR2's consistency leaves out {len(unnamed)} of {len(records)} sentences: identifiers such as "
+                f"{unnamed[0]!r} do not tell set, pair and sentence as dev-850-0-1 does"
+            )
         values = {name: sum(hits) / len(hits) for name, hits in sorted(by_type.items())}
         return values | ({"consistency": sum(map(all, judged.values())) / len(judged)} if judged else {})
 
