@@ -14,6 +14,8 @@ from tests import tiny
 from tests.classification.folders import write_folder
 from vlc.model.sizes import ENCODERS
 
+collect_ignore = ["reliability"]  # slow: run where it is named
+
 GOLDEN = Path(__file__).parent / "golden"
 
 assert vlc.__version__

@@ -225,6 +225,8 @@ def _fit(name: str, value: Tensor, tensor: Tensor) -> Tensor | None:
     """The file's value in the module's shape; None if that cannot be done."""
     if value.shape == tensor.shape:
         return value
+    if value.numel() == tensor.numel() == 1:  # a number was once stored without a dimension
+        return value.reshape(tensor.shape)
     if value.ndim != tensor.ndim or value.shape[-1] != tensor.shape[-1]:
         return None
     if name.endswith("pos_embed"):

@@ -49,6 +49,16 @@ def gather_features(features: Tensor) -> tuple[Tensor, int]:
     return torch.cat(all_gather(features)), dist.get_rank() * len(features)
 
 
+def gather_values(values: Tensor) -> Tensor:
+    """Values (B, ...) of all processes (P * B, ...), by rank, without gradients; where `gather_features` gathers."""
+    if not is_distributed() or not torch.is_grad_enabled():
+        return values
+    values = values.contiguous()
+    gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, values)
+    return torch.cat(gathered)
+
+
 def gather_lists(items: list[Any]) -> list[Any]:
     """The processes' lists one after the other, on every process; items are picklable."""
     if not is_distributed():

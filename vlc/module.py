@@ -41,9 +41,9 @@ class VLCModule(LightningModule):
     """Encoder and active objectives. loss = sum of weight * objective loss.
 
     optim may be None for a module that is only evaluated. num_images: of an example. answers: the answer vocabulary by
-    label; data_answers: that of the data, where it is another. splits: names of the splits that are evaluated, for which
-    metrics are kept; selecting: those of them that select the checkpoint, by default all. config: written into
-    checkpoints.
+    label; data_answers: that of the data, where it is another. image_only: no batch has texts. splits: names of the splits
+    that are evaluated, for which metrics are kept; selecting: those of them that select the checkpoint, by default all.
+    config: written into checkpoints.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class VLCModule(LightningModule):
         num_images: int = 1,
         answers: tuple[str, ...] = (),
         data_answers: tuple[str, ...] = (),
+        image_only: bool = False,
         optim: OptimSettings | None = None,
         splits: tuple[str, ...] = (),
         selecting: Collection[str] = (),
@@ -100,6 +101,9 @@ class VLCModule(LightningModule):
         self.objectives = nn.ModuleDict({name: OBJECTIVES[name](options) for name in self.weights})
         if not any(objective.reads_pooled for objective in self.objectives.values()):
             self.encoder.pooler.requires_grad_(False)  # no loss reaches it, which DDP would wait for
+        if image_only:
+            self.encoder.text_embeddings.requires_grad_(False)
+            self.encoder.token_types.requires_grad_(False)
         self.ratios = nn.ModuleDict({name: Ratio() for split in splits for name in self._metric_names(split)})
         self.records: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
@@ -163,7 +167,10 @@ class VLCModule(LightningModule):
             self.records.setdefault((name, batch.split), []).extend(records)
 
     def _evaluate(self, batch: Batch) -> dict[str, Outcome]:
+        """The batch's outcomes, with what they measured added up; none of a batch that counts elsewhere."""
         outcomes = self.outcomes(batch)
+        if batch.again:
+            return {}
         for name, outcome in outcomes.items():
             for metric, ratio in outcome.metrics.items():
                 self.ratios[f"{name}/{batch.split}/{metric}"].update(*ratio)
@@ -174,7 +181,8 @@ class VLCModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         values = self._computed_ratios()
         if self.ranks_at_validation and not self.trainer.sanity_checking:
-            values |= self._recalls(None)
+            with gathered(self):
+                values |= self._recalls(None)
         self.log_dict(values)
         self.log("val/the_metric", self.the_metric(values), prog_bar=True)
 
@@ -186,7 +194,8 @@ class VLCModule(LightningModule):
             values |= {f"{name}/{split}/{metric}": value for metric, value in summary.items()}
         self.records.clear()
         if self.ranks_at_test:
-            values |= self._recalls(self.trainer.log_dir)
+            with gathered(self):
+                values |= self._recalls(self.trainer.log_dir)
         self.log_dict({name: float(value) for name, value in values.items()})
 
     def _recalls(self, folder: str | None) -> dict[str, Tensor]:
@@ -260,6 +269,16 @@ class VLCModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vlc"] = self.extras
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Gives the temperature of contrast its dimension, which older checkpoints lack, in the optimiser's state too."""
+        state, name = checkpoint["state_dict"], "objectives.itc.log_scale"
+        if name in state and not state[name].ndim:
+            state[name] = state[name].reshape(1)
+            for optimizer in checkpoint.get("optimizer_states", ()):
+                for moments in optimizer["state"].values():
+                    scalars = [key for key, value in moments.items() if key != "step" and not value.ndim]
+                    moments |= {key: moments[key].reshape(1) for key in scalars}
+
 
 def shard(module: VLCModule, mesh: DeviceMesh) -> None:
     """Share a module out over a mesh in place (FSDP2): each block gathers its weights while it runs, the rest at once."""
@@ -269,3 +288,21 @@ def shard(module: VLCModule, mesh: DeviceMesh) -> None:
     fully_shard(module, mesh=mesh)
     for entry in ("training_step", "validation_step", "test_step", "_recalls"):
         register_fsdp_forward_method(module, entry)
+
+
+@contextmanager
+def gathered(module: nn.Module) -> Iterator[None]:
+    """All weights of a sharded module on every process for a while, so that each makes as many passes as it likes."""
+    parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    inner = [part for part in parts if part is not module]
+    for part in inner:
+        part.set_reshard_after_forward(False, recurse=False)
+    for part in parts:
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in inner:
+            part.set_reshard_after_forward(True, recurse=False)
+        for part in parts:
+            part.reshard()

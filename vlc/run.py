@@ -93,6 +93,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         num_images=data.needs.images,
         answers=tuple(answers),
         data_answers=tuple(data_answers),
+        image_only=settings.data.image_only,
         optim=settings.optim,
         splits=tuple(data.evaluation),
         selecting=data.selecting,

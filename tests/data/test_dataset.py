@@ -8,7 +8,7 @@ from tests import tiny
 from vlc.data.arrow import ArrowSplit
 from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
-from vlc.data.dataset import BatchDataset, Key, Recipe, stack_images
+from vlc.data.dataset import BatchDataset, Key, Recipe, _hash, stack_images
 from vlc.data.images import open_image
 from vlc.data.tokens import TextEncoder, TokenHider, load_tokenizer
 from vlc.data.transforms import transform
@@ -178,3 +178,26 @@ def test_images_of_one_shape_have_no_sizes():
     ((images, sizes),) = stack_images([[torch.zeros(3, 4, 6)], [torch.ones(3, 4, 6)]])
     assert images.shape == (2, 1, 3, 4, 6)
     assert sizes is None
+
+
+def test_shown_pairs_are_told_within_and_across_batches_with_each_rows_texts_read_once(tmp_path, monkeypatch):
+    rows = [["a dog", "one dog"], ["two cats"], ["a dog", "a bus"], ["a bus", "two cats", "a tree"]]
+    dataset = _dataset(tmp_path, _captions(*rows), Needs(shows=True))
+    owner = [number for number, row in enumerate(rows) for _ in row]
+    text = [text for row in rows for text in row]
+    reads, read = [], ArrowSplit.texts
+    monkeypatch.setattr(ArrowSplit, "texts", lambda self, where: reads.append(where.row) or read(self, where))
+    first, second = dataset[_keys(0, 1, 3, 2)], dataset[_keys(4, 7, 5, 6)]
+    assert sorted(reads) == [0, 1, 2, 2, 3], "each row once a batch"
+    for images, texts in ((first, first), (first, second), (second, first), (second, second)):
+        found = images.identity.shows(texts.identity)
+        for i, sample in enumerate(texts.index.tolist()):
+            for j, other in enumerate(images.index.tolist()):
+                expected = owner[sample] == owner[other] or text[sample] in rows[owner[other]]
+                assert found[i, j] == expected, (sample, other)
+    assert torch.equal(first.shows, first.identity.shows(first.identity))
+
+
+def test_hashes_of_texts_are_the_same_in_every_process():
+    assert _hash("a dog") == _hash("a " + "dog") == -4081912340589182210
+    assert _hash("a dog") != _hash("a dog ")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from vlc.data.sampler import EvalSampler, TrainSampler
-from vlc.errors import UserError
 
 
 def _samples(sampler) -> list[int]:
@@ -19,20 +18,33 @@ def _all_samples(samplers: list) -> list[int]:
 @pytest.mark.parametrize("num_samples", [3, 4, 7, 12, 24])
 def test_evaluation_deals_every_sample_once(num_samples, world_size):
     samplers = [EvalSampler(num_samples, 4, rank=rank, world_size=world_size) for rank in range(world_size)]
-    assert sorted(_all_samples(samplers)) == list(range(num_samples))
-    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
-    assert min(map(len, samplers)) > 0, "Lightning refuses a process without batches"
+    counted = [key.sample for sampler in samplers for batch in sampler for key in batch if not key.again]
+    assert sorted(counted) == list(range(num_samples))
 
 
-def test_fewer_samples_than_processes_are_refused():
-    with pytest.raises(UserError, match="2 samples cannot be shared out over 3 processes"):
-        EvalSampler(2, 4, world_size=3)
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("num_samples", [1, 2, 3, 13, 25])
+def test_evaluation_has_the_same_batches_counted_once_and_equally_many_for_each_process(num_samples, world_size):
+    """Also with fewer batches, or samples, than processes."""
+    alone = list(EvalSampler(num_samples, 4))
+    shared = [list(EvalSampler(num_samples, 4, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    assert {len(batches) for batches in shared} == {-(-len(alone) // world_size)}
+    assert {len(EvalSampler(num_samples, 4, rank=rank, world_size=world_size)) for rank in range(world_size)} == {
+        len(shared[0])
+    }
+    counted = [batch for batches in shared for batch in batches if not batch[0].again]
+    assert sorted(counted) == alone
+    again = [[key._replace(again=False) for key in batch] for batches in shared for batch in batches if batch[0].again]
+    assert all(batch in alone for batch in again)
 
 
-def test_evaluation_batches_do_not_depend_on_the_number_of_processes():
-    alone = list(EvalSampler(10, 4))
-    shared = [list(EvalSampler(10, 4, rank=rank, world_size=2)) for rank in range(2)]
-    assert alone == [shared[0][0], shared[1][0], shared[0][1]]
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("num_samples", [7, 11, 17, 23])
+def test_training_batches_are_as_large_on_every_process(num_samples, world_size):
+    samplers = [TrainSampler([num_samples], 4, seed=1, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for batches in zip(*samplers, strict=True):
+        assert len({len(batch) for batch in batches}) == 1
+    assert len(_all_samples(samplers)) == num_samples // world_size * world_size
 
 
 @pytest.mark.parametrize("num_samples", [7, 9, 12])

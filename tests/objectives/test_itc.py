@@ -1,6 +1,9 @@
 """Contrast on given embeddings: the loss as defined, what counts as right, and the negatives it picks."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,12 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from tests import tiny
-from vlc.data.batch import Batch, Text
+from vlc.data.batch import Batch, Identity, Text
 from vlc.model.sizes import ENCODERS
 from vlc.objectives.base import HeadOptions, Passes
 from vlc.objectives.itc import ITC
 from vlc.recipes import loss_weights
-from vlc.run import run
+from vlc.run import build_data, build_module, run
 
 WIDTH, SIZE = 8, 6
 
@@ -62,6 +65,132 @@ def test_a_text_that_occurs_twice_is_right_for_both_images(itc):
     scores[0, 3] = scores[3, 0] = -np.inf
     expected = (_info_nce(scores) + _info_nce(scores.T)) / 2
     assert itc(passes, batch).loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+class _Threads:
+    """Stands for processes: what one gathers, the others must bring too."""
+
+    def __init__(self, count: int):
+        self.count, self.rank = count, threading.local()
+        self.barrier, self.brought = threading.Barrier(count), [None] * count
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        self.brought[self.rank.number] = values
+        self.barrier.wait(10)
+        gathered = torch.cat(self.brought)
+        self.barrier.wait(10)
+        return gathered
+
+    def run(self, work) -> list:
+        def of(number: int):
+            self.rank.number = number
+            return work(number)
+
+        with ThreadPoolExecutor(self.count) as pool:
+            return list(pool.map(of, range(self.count)))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_pairs_of_other_processes_that_match_are_no_wrong_ones(itc, monkeypatch, count):
+    """Loss and gradients of several processes are those of one with the whole batch, where texts and images repeat."""
+    texts = [
+        ["a", "b"],
+        ["c"],
+        ["a", "d"],
+        ["e"],
+        ["c", "f"],
+        ["a", "b"],
+    ]  # of each example's row; its own is the first
+    rows = torch.tensor([0, 1, 2, 3, 4, 0])
+    whole = Identity(
+        row=rows,
+        text=torch.tensor([ord(row[0]) for row in texts]),
+        row_texts=torch.tensor([[ord(row[0]), ord(row[-1])] for row in texts]),
+    )
+    shows = torch.tensor([[rows[i] == rows[j] or texts[i][0] in texts[j] for j in range(SIZE)] for i in range(SIZE)])
+    assert torch.equal(whole.shows(whole), shows)
+
+    def measured(work) -> tuple[float, list[torch.Tensor]]:
+        generator = torch.Generator().manual_seed(0)
+        vectors = [torch.randn(SIZE, WIDTH, generator=generator).requires_grad_() for _ in range(2)]
+        losses = work(*(F.normalize(part, dim=-1) for part in vectors))
+        loss = sum(losses) / len(losses)
+        return loss.item(), list(torch.autograd.grad(loss, [*vectors, itc.log_scale]))
+
+    def loss(identity: Identity, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        batch = Batch(torch.zeros(len(images), 1, 3, 2, 2), torch.arange(len(images)), "train", identity=identity)
+        passes = Passes(None, batch)
+        passes.once("itc", lambda: (images, texts))
+        return itc(passes, batch).loss
+
+    alone, gradients = measured(lambda images, texts: [loss(whole, images, texts)])
+    threads, size = _Threads(count), SIZE // count
+    monkeypatch.setattr(
+        "vlc.objectives.itc.gather_features", lambda values: (threads.gather(values), threads.rank.number * len(values))
+    )
+    monkeypatch.setattr("vlc.objectives.itc.gather_values", threads.gather)
+
+    def together(images: torch.Tensor, texts: torch.Tensor) -> list[torch.Tensor]:
+        def of(number: int) -> torch.Tensor:
+            part = slice(number * size, (number + 1) * size)
+            identity = Identity(whole.row[part], whole.text[part], whole.row_texts[part, : 2 - number % 2])
+            if number % 2:  # of another width: the rows of a batch have as many texts as the longest of them
+                identity = replace(identity, row_texts=torch.cat([whole.row_texts[part]] * 2, dim=1))
+            return loss(identity, images[part], texts[part])
+
+        return threads.run(of)
+
+    shared, shared_gradients = measured(together)
+    assert shared == pytest.approx(alone, rel=1e-6)
+    for ours, expected in zip(shared_gradients, gradients, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_the_diagonal_is_no_advantage_where_all_are_alike(itc):
+    batch = _batch()
+    passes = Passes(None, batch)
+    same = F.normalize(torch.ones(SIZE, WIDTH), dim=-1)
+    passes.once("itc", lambda: (same, same))
+    right, count = itc(passes, batch).metrics["accuracy"]
+    assert (int(right), count) == (0, 2 * SIZE)
+
+
+def test_similarities_are_float32_within_half_precision(itc):
+    batch = _batch()
+    passes, images, texts = _passes(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = itc(passes, batch).logits
+    torch.testing.assert_close(logits, images @ texts.T / 0.07)
+
+
+def test_a_temperature_without_a_dimension_is_read(tmp_path, arrows, small_vit):
+    """As older checkpoints have it; the run continues with it, and the optimiser's state."""
+    options = {
+        "datasets": ["coco"],
+        "loss_names": loss_weights(itc=1),
+        "data_root": str(arrows),
+        "log_dir": str(tmp_path),
+    }
+    saved = f"{run(tiny.settings(**options, max_steps=2))['log_dir']}/checkpoints/last.ckpt"
+    state = torch.load(saved, weights_only=True)
+    scale = state["state_dict"]["objectives.itc.log_scale"]
+    state["state_dict"]["objectives.itc.log_scale"] = scale[0]
+    for moments in state["optimizer_states"][0]["state"].values():
+        if moments["exp_avg"].shape == (1,):
+            moments |= {key: moments[key][0] for key in ("exp_avg", "exp_avg_sq")}
+    old = tmp_path / "old.ckpt"
+    torch.save(state, old)
+    settings = tiny.settings(**options, load_path=str(old))
+    module = build_module(settings, build_data(settings))
+    assert torch.equal(module.objectives["itc"].log_scale.data, scale)
+    new, old = (
+        torch.load(
+            run(tiny.settings(**options, max_steps=3, resume_from=str(path)))["log_dir"] + "/checkpoints/last.ckpt",
+            weights_only=True,
+        )["state_dict"]
+        for path in (saved, old)
+    )
+    assert all(torch.equal(new[name], old[name]) for name in new)
 
 
 def test_hard_wrong_images_are_the_similar_ones_and_never_right(itc):

@@ -36,11 +36,12 @@ _ATTEMPTS = 100  # at replacing a corrupt image
 
 @dataclass(frozen=True)
 class LabelledImages(_Tensors):
-    """images (B, 3, H, W), uint8 or normalised float32; labels (B,) int64; corrupt: as in `vlc.data.batch.Batch`."""
+    """images (B, 3, H, W), uint8 or normalised float32; labels (B,) int64; corrupt, again: as in `vlc.data.batch.Batch`."""
 
     images: Tensor
     labels: Tensor
     corrupt: tuple[CorruptImage, ...] = ()
+    again: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -109,7 +110,8 @@ class ImageDataset(Dataset):
         corrupt: list[CorruptImage] = []
         samples = [self._sample(Key(*key), corrupt) for key in keys]
         images, labels = zip(*samples, strict=True)
-        return LabelledImages(torch.stack(images), torch.tensor(labels), tuple(corrupt))
+        again = any(Key(*key).again for key in keys)
+        return LabelledImages(torch.stack(images), torch.tensor(labels), tuple(corrupt), again)
 
     def _sample(self, key: Key, corrupt: list[CorruptImage]) -> tuple[Tensor, int]:
         rng = np.random.default_rng((self.seed, key.epoch, key.sample))
@@ -199,19 +201,13 @@ class ImageData(LightningDataModule):
         return self.trainer.current_epoch, progress.current.processed
 
     def val_dataloader(self) -> DataLoader:
-        """With --dist_eval whole batches are dealt out to the processes; without, each evaluates everything.
-
-        Fewer images than processes are evaluated by each.
-        """
-        num_images = len(self.evaluation)
-        world_size = self.trainer.world_size if self.arguments.dist_eval else 1
-        if num_images < world_size:
-            world_size = 1
+        """With --dist_eval whole batches are dealt out to the processes; without, each evaluates everything."""
+        shared = self.arguments.dist_eval
         sampler = EvalSampler(
-            num_images,
+            len(self.evaluation),
             self.arguments.batch_size,
-            rank=self.trainer.global_rank if world_size > 1 else 0,
-            world_size=world_size,
+            rank=self.trainer.global_rank if shared else 0,
+            world_size=self.trainer.world_size if shared else 1,
         )
         return DataLoader(self.evaluation, sampler=sampler, **self._loader_options())
 

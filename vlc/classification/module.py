@@ -139,6 +139,8 @@ class ClassificationModule(LightningModule):
     # -- evaluation
 
     def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
+        if batch.again:
+            return
         for prefix, classifier in self.evaluated.items():
             logits = classifier(batch.images).float()
             size = len(batch)
@@ -159,7 +161,7 @@ class ClassificationModule(LightningModule):
     # -- batches, optimiser and checkpoints
 
     def on_after_batch_transfer(self, batch: LabelledImages, dataloader_idx: int) -> LabelledImages:
-        return LabelledImages(normalize(batch.images), batch.labels, batch.corrupt)
+        return replace(batch, images=normalize(batch.images))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         arguments = self.arguments

@@ -70,6 +70,26 @@ class Sizes(_Tensors):
 
 
 @dataclass(frozen=True)
+class Identity(_Tensors):
+    """Which rows and texts a batch's B examples are of, as numbers that mean the same in every process.
+
+    row (B,) int64: of the data set. text (B,) int64: hashes of the texts. row_texts (B, T) int64: hashes of all texts that
+    the rows have.
+    """
+
+    row: Tensor
+    text: Tensor
+    row_texts: Tensor
+
+    def shows(self, others: "Identity") -> Tensor:
+        """(N, B) bool: whether this batch's image of the column has the text of the row, one of N others'."""
+        shown = others.row[:, None] == self.row
+        for texts in self.row_texts.T:
+            shown = shown | (others.text[:, None] == texts)
+        return shown
+
+
+@dataclass(frozen=True)
 class CorruptImage:
     """An image that could not be decoded, and gave way to another sample in a training batch."""
 
@@ -89,9 +109,11 @@ class Batch(_Tensors):
     negative (B,) int64: for each example the batch row of another image, its own row where there is none.
     negative_images (B, 1, 3, H, W): an image of another row of the data set, like `images`; negative_sizes (B, 1): its.
     false_text (B * N, L): N texts of other images for each example, grouped by example.
-    shows (B, B) bool: whether the image of the column has the text of the row; its own always.
+    shows (B, B) bool: whether the image of the column has the text of the row; its own always. identity: what tells it of
+    pairs of other processes too.
     match_draw (B,) float32 in [0, 1): decides which examples keep their image in image-text matching.
     fields: supervision and ids by name, as the catalogue's columns collate them.
+    again: an evaluated batch that counts elsewhere (see `EvalSampler`).
     """
 
     images: Tensor
@@ -103,12 +125,14 @@ class Batch(_Tensors):
     negative: Tensor | None = None
     negative_images: Tensor | None = None
     shows: Tensor | None = None
+    identity: Identity | None = None
     match_draw: Tensor | None = None
     false_text: Text | None = None
     sizes: Sizes | None = None
     negative_sizes: Sizes | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     corrupt: tuple[CorruptImage, ...] = ()  # replaced by other samples; in training only
+    again: bool = False
 
     def __len__(self) -> int:
         return len(self.index)

@@ -7,6 +7,7 @@ of workers or processes nor on what was read before, and a run can resume anywhe
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlc.data.arrow import ArrowSplit, Location
-from vlc.data.batch import Batch, CorruptImage, Needs, Sizes
+from vlc.data.batch import Batch, CorruptImage, Identity, Needs, Sizes
 from vlc.data.images import Picture, UndecodableImage, open_image
 from vlc.data.tokens import HiddenTokens, TextEncoder, TokenHider, Tokens, masked_text
 from vlc.errors import UserError
@@ -25,10 +26,11 @@ _ATTEMPTS = 100  # at replacing a corrupt image or finding a wrong one
 
 
 class Key(NamedTuple):
-    """A sample in an epoch; the epoch decides its augmentation."""
+    """A sample in an epoch; the epoch decides its augmentation. again: in evaluation, it was counted elsewhere."""
 
     epoch: int
     sample: int
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ class BatchDataset(Dataset):
             else:
                 parts["negative"] = torch.tensor([_false_row(number, samples) for number in range(len(samples))])
         if needs.shows:
-            parts["shows"] = torch.tensor([[_shows(s.split, s.where, sample) for s in samples] for sample in samples])
+            parts["identity"] = self._identity(samples)
+            parts["shows"] = parts["identity"].shows(parts["identity"])
         if needs.false_texts:
             texts = [tokens.ids for sample in samples for tokens in self._false_texts(sample)]
             parts["false_text"] = recipe.text_encoder.pad(texts)
@@ -137,8 +140,22 @@ class BatchDataset(Dataset):
             split=self.name,
             fields=self._collate_fields(samples),
             corrupt=tuple(corrupt),
+            again=any(sample.key.again for sample in samples),
             **parts,
         )
+
+    def _identity(self, samples: list[_Sample]) -> Identity:
+        numbers = {id(source): number for number, source in enumerate(self.sources)}
+        rows, texts, of_row = [], [], {}
+        for sample in samples:
+            row = (numbers[id(sample.split)] << 55) + (sample.where.batch << 31) + sample.where.row
+            rows.append(row)
+            texts.append(_hash(sample.text))
+            if row not in of_row:
+                of_row[row] = [_hash(text) for text in sample.split.texts(sample.where) if text is not None]
+        longest = max(map(len, of_row.values()))
+        padded = [of_row[row] + [text] * (longest - len(of_row[row])) for row, text in zip(rows, texts, strict=True)]
+        return Identity(torch.tensor(rows), torch.tensor(texts), torch.tensor(padded))
 
     def _sample(self, key: Key, corrupt: list[CorruptImage], *, texts: bool = True) -> _Sample:
         rng = np.random.default_rng((self.seed, key.epoch, key.sample))
@@ -244,6 +261,11 @@ def _collation(name: str, sources: list[ArrowSplit]) -> Callable[[list], Any]:
 def _withholds(source: ArrowSplit, needs: Needs) -> bool:
     """Whether a source has none of the supervision that is needed."""
     return bool(needs.fields) and all(source.withholds(name) for name in needs.fields)
+
+
+def _hash(text: str) -> int:
+    """A number of 64 bits that stands for a text, the same one in every process."""
+    return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little", signed=True)
 
 
 def _shows(source: ArrowSplit, where: Location, sample: _Sample) -> bool:

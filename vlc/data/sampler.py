@@ -10,7 +10,6 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from vlc.data.dataset import Key
-from vlc.errors import UserError
 
 
 class TrainSampler(Sampler):
@@ -20,8 +19,8 @@ class TrainSampler(Sampler):
     for each data set, it has as many of each as its share of the weights, and is as long as can be without repeating one:
     it ends with the data set that is used up first, and draws anew from the others each time.
     batch_size is that of one process. All processes get the same number of batches; the last global batch may be
-    smaller, and is dropped where it has fewer samples than there are processes. `start` batches of the current epoch
-    are skipped: that is how a run resumes.
+    smaller, as large on each: what does not divide by the processes waits for another epoch. `start` batches of the
+    current epoch are skipped: that is how a run resumes.
     """
 
     def __init__(
@@ -61,7 +60,8 @@ class TrainSampler(Sampler):
         self.epoch, self.start = epoch, num_batches
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = self._order()
+        # Equal parts: objectives that look across processes compare as many samples of each, and DDP weighs them alike.
+        order = self._order()[: self.num_samples // self.world_size * self.world_size]
         for number in range(self.start, len(self)):
             batch = order[number * self.global_batch : (number + 1) * self.global_batch]
             yield [Key(self.epoch, int(sample)) for sample in batch[self.rank :: self.world_size]]
@@ -83,29 +83,25 @@ def _shares(sizes: tuple[int, ...], weights: Sequence[float]) -> tuple[int, ...]
 
 
 class EvalSampler(Sampler):
-    """Batches in order, dealt out to the processes whole: no sample is repeated, and batches do not depend on who
-    handles them, so neither do metrics that look across a batch.
+    """Batches in order, dealt out to the processes whole: they do not depend on who handles them, so neither do metrics
+    that look across a batch.
 
-    Every process gets a batch: they are smaller where there would be too few. Raises UserError where there are fewer
-    samples than processes.
+    All processes get the same number of batches, as sharded models need all of them for every pass. Where the batches do
+    not divide, the last ones come `again`: they are computed, and not counted.
     """
 
     def __init__(self, num_samples: int, batch_size: int, *, rank: int = 0, world_size: int = 1):
-        if num_samples < world_size:
-            raise UserError(f"{num_samples} samples cannot be shared out over {world_size} processes: start fewer")
         self.num_samples, self.batch_size = num_samples, batch_size
         self.rank, self.world_size = rank, world_size
-        if self._num_batches < world_size:
-            self.batch_size = num_samples // world_size
 
     def __len__(self) -> int:
-        return len(range(self.rank, self._num_batches, self.world_size))
+        return -(-self._num_batches // self.world_size)
 
     @property
     def _num_batches(self) -> int:
         return -(-self.num_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for number in range(self.rank, self._num_batches, self.world_size):
-            first = number * self.batch_size
-            yield [Key(0, sample) for sample in range(first, min(first + self.batch_size, self.num_samples))]
+        for number in range(self.rank, len(self) * self.world_size, self.world_size):
+            again, first = number >= self._num_batches, number % self._num_batches * self.batch_size
+            yield [Key(0, sample, again) for sample in range(first, min(first + self.batch_size, self.num_samples))]

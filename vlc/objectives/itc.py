@@ -13,11 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlc.data.batch import Batch, Needs, Text
-from vlc.distributed import gather_features
+from vlc.distributed import gather_features, gather_values
 from vlc.model.embed import init_bert_weights
 from vlc.model.embedded import ImageTokens
 from vlc.model.encoder import Encoder
-from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, Reply, accuracy, mean_ratio
+from vlc.objectives.base import (
+    HeadOptions,
+    Objective,
+    Outcome,
+    Passes,
+    Reply,
+    linear_in_float32,
+    mean_ratio,
+    ranked_accuracy,
+)
 from vlc.objectives.irtr import stacked_texts
 
 MAX_SCALE = 100.0  # of the similarities, as in CLIP
@@ -27,7 +36,7 @@ class ITC(Objective):
     """Symmetric cross entropy over similarities with a learned temperature; logits (B, batch of all processes).
 
     The encoder runs on the image alone and on the text alone; the pooled features are projected to unit length. Other
-    pairs of a process's batch that match too (a text or an image that occurs twice) are no candidates.
+    pairs of the batch of all processes that match too (a text or an image that occurs twice) are no candidates.
     """
 
     needs = Needs(shows=True)
@@ -39,15 +48,16 @@ class ITC(Objective):
         self.image_projection = nn.Linear(options.width, options.width, bias=False)
         self.text_projection = nn.Linear(options.width, options.width, bias=False)
         self.apply(init_bert_weights)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.log_scale = nn.Parameter(torch.tensor([math.log(1 / 0.07)]))  # (1,), as FSDP shares out no scalar
 
     def embed_images(self, encoder: Encoder, image: ImageTokens) -> Tensor:
-        """Embedded images -> unit vectors (B, D)."""
-        return F.normalize(self.image_projection(encoder.fuse_pooled(None, image)), dim=-1)
+        """Embedded images -> unit vectors (B, D) float32."""
+        return F.normalize(linear_in_float32(self.image_projection, encoder.fuse_pooled(None, image)), dim=-1)
 
     def embed_texts(self, encoder: Encoder, text: Text) -> Tensor:
-        """Texts (B, L) -> unit vectors (B, D)."""
-        return F.normalize(self.text_projection(encoder.fuse_pooled(encoder.embed_text(text), None)), dim=-1)
+        """Texts (B, L) -> unit vectors (B, D) float32."""
+        pooled = encoder.fuse_pooled(encoder.embed_text(text), None)
+        return F.normalize(linear_in_float32(self.text_projection, pooled), dim=-1)
 
     def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
         encoder = passes.encoder
@@ -65,7 +75,7 @@ class ITC(Objective):
         def embedded() -> tuple[Tensor, Tensor]:
             encoder = passes.encoder
             tokens = encoder.embed_images(batch.images[:, 0], sizes=batch.sizes_of(0))
-            return self.embed_images(encoder, tokens).float(), self.embed_texts(encoder, batch.text).float()
+            return self.embed_images(encoder, tokens), self.embed_texts(encoder, batch.text)
 
         return passes.once("itc", embedded)
 
@@ -78,7 +88,7 @@ class ITC(Objective):
         """
         with torch.enable_grad():
             images, texts = self.embed(passes, batch)
-        logits = (self.scale * texts @ images.T).masked_fill(batch.shows, -torch.inf)  # (texts, images)
+        logits = self._similarities(texts, images).masked_fill(batch.shows, -torch.inf)  # (texts, images)
         changes = {}
         if batch.negative is not None:
             some = ~batch.shows.all(1, keepdim=True)
@@ -95,17 +105,33 @@ class ITC(Objective):
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         images, texts = self.embed(passes, batch)
-        also_right = batch.shows & ~torch.eye(len(batch), dtype=torch.bool, device=images.device)
-        to_texts, own = self._logits(images, texts, also_right.T)
-        to_images, _ = self._logits(texts, images, also_right)
+        all_images, first = gather_features(images)
+        all_texts, _ = gather_features(texts)
+        own = first + torch.arange(len(batch), device=images.device)
+        of_images, of_texts = (shown.scatter(1, own[:, None], False) for shown in _shown(batch, first))
+        to_texts = self._similarities(images, all_texts).masked_fill(of_images, -torch.inf)
+        to_images = self._similarities(texts, all_images).masked_fill(of_texts, -torch.inf)
         loss = (F.cross_entropy(to_texts, own) + F.cross_entropy(to_images, own)) / 2
-        right, count = (sum(parts) for parts in zip(accuracy(to_texts, own), accuracy(to_images, own), strict=True))
+        found = zip(ranked_accuracy(to_texts, own), ranked_accuracy(to_images, own), strict=True)
+        right, count = (sum(parts) for parts in found)
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": (right, count)}, to_texts)
 
-    def _logits(self, queries: Tensor, candidates: Tensor, also_right: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled similarities (B, batch of all processes) without those of also_right (B, B), and the right columns."""
-        candidates, first = gather_features(candidates)
-        logits = self.scale * queries @ candidates.T
-        after = logits.shape[1] - first - len(also_right)
-        own = first + torch.arange(len(queries), device=logits.device)
-        return logits.masked_fill(F.pad(also_right, (first, after)), -torch.inf), own
+    def _similarities(self, queries: Tensor, candidates: Tensor) -> Tensor:
+        """Scaled (queries, candidates) float32: in half precision, values up to 100 would lie half a unit apart."""
+        with torch.autocast(queries.device.type, enabled=False):
+            return self.scale.float() * queries @ candidates.T
+
+
+def _shown(batch: Batch, first: int) -> tuple[Tensor, Tensor]:
+    """(B, batch of all processes) bool: which texts belong to each image of the batch, and which images to each text.
+
+    first: where the batch begins among those of all processes.
+    """
+    identity = batch.identity
+    if identity is None:  # a batch of one process, made by hand
+        return batch.shows.T, batch.shows
+    others = replace(identity, row=gather_values(identity.row), text=gather_values(identity.text))
+    of_images = identity.shows(others).T
+    # Only its own process knows all texts of an image's row: it tells the others.
+    everywhere = gather_values(of_images.to(torch.uint8)).bool()
+    return of_images, everywhere[:, first : first + len(batch)].T
