@@ -62,12 +62,12 @@ def write_report(path: Path, rows: list[dict[str, Any]], pretrained: Stage, fine
 
 
 def _load(stage: Stage) -> tuple[VLCModule, BatchDataset]:
-    """The trained module, and its test split."""
+    """The trained module, and the test split of its first data set."""
     settings = Settings.from_config(
         stage.settings.as_config() | {"load_path": stage.checkpoint, "test_only": True, "num_workers": 0}
     )
     data = build_data(settings)
-    return build_module(settings, data).eval(), data.evaluation["test"]
+    return build_module(settings, data).eval(), next(iter(data.evaluation.values()))
 
 
 @torch.no_grad()

@@ -22,6 +22,33 @@ def test_training_joins_data_sets_and_their_shards(arrows, small_vit):
     assert list(data.evaluation) == ["val"]
 
 
+def test_a_split_that_several_data_sets_have_is_evaluated_apart(arrows, small_vit):
+    data = _data(arrows, small_vit, datasets=["coco", "vg", "f30k"])
+    assert list(data.evaluation) == ["val_coco", "val_f30k"]
+    assert data.evaluated_splits == ["val"]
+    assert data.selecting == {"val_coco", "val_f30k"}
+    for name, dataset in data.evaluation.items():
+        (source,) = dataset.sources
+        assert f"val_{source.dataset}" == name
+        assert len(dataset) == tiny.ROWS * tiny.TEXTS
+        assert dataset[[(0, 0), (0, 1)]].split == name
+    assert len(data.train) == (2 + 1 + 1) * tiny.ROWS * tiny.TEXTS
+
+
+def test_splits_that_one_of_the_data_sets_has_keep_their_names(arrows, small_vit):
+    data = _data(
+        arrows, small_vit, datasets=["emoji_scenes", "emoji"], test_only=True, load_path="x", tokenizer="emoji"
+    )
+    assert list(data.evaluation) == ["test_emoji_scenes", "test_emoji", "held_out"]
+
+
+def test_the_split_that_selects_as_published_is_that_of_each_data_set(arrows, small_vit):
+    named = ("task_finetune_nlvr2_mae_randaug", "data_published_splits")
+    data = _data(arrows, small_vit, *named, datasets=["nlvr2", "emoji_nlvr2"])
+    assert list(data.evaluation) == ["dev", "test1", "val"]
+    assert data.selecting == {"test1", "val"}
+
+
 def test_testing_opens_the_test_splits_alone(arrows, small_vit):
     data = _data(arrows, small_vit, "task_finetune_vqa_emoji", test_only=True, load_path="x")
     assert data.train is None

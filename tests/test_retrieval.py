@@ -128,6 +128,43 @@ def test_recalls_select_where_asked_and_are_written_when_tested(options):
     assert np.load(Path(tested["log_dir"], "irtr_test_ranking.npz"))["scores"].shape == (tiny.ROWS, 2 * tiny.ROWS)
 
 
+def test_joined_data_sets_are_ranked_each_within_itself(options):
+    joined = run(tiny.settings(RECIPE, **options, get_recall_metric=True, datasets=["coco", "f30k"]))
+    names = {name.split("/")[1] for name in joined if name.startswith("irtr/")}
+    assert names == {"train", "val_coco", "val_f30k"}
+    expected = [joined[f"irtr/val_{name}/{way}_r1"] for name in ("coco", "f30k") for way in ("ir", "tr")]
+    assert joined["val/the_metric"] == pytest.approx(sum(expected))
+    saved = f"{joined['log_dir']}/checkpoints/last.ckpt"
+    tested = {
+        names: run(tiny.settings(RECIPE, **options, datasets=list(names), test_only=True, load_path=saved))
+        for names in (("coco", "f30k"), ("coco",), ("f30k",))
+    }
+    for name in ("coco", "f30k"):
+        alone = {key: value for key, value in tested[(name,)].items() if key.startswith("irtr/test/")}
+        assert "irtr/test/ir_r1" in alone
+        for key, value in alone.items():
+            assert tested["coco", "f30k"][key.replace("/test/", f"/test_{name}/")] == pytest.approx(value), key
+        written = json.loads(Path(tested["coco", "f30k"]["log_dir"], f"irtr_test_{name}_ranking.json").read_text())
+        assert (written["images"], written["texts"]) == (tiny.ROWS, tiny.ROWS * tiny.TEXTS)
+
+
+def test_scores_that_are_nan_rank_last_and_fail_the_evaluation(options):
+    scores = np.array([[np.nan, 1.0, 0.0], [0.0, 2.0, np.nan], [0.0, 0.0, np.nan]], dtype=np.float32)
+    ranks = rank(scores, np.arange(3))
+    assert ranks.image_of_text.tolist() == [3, 1, 3]
+    assert ranks.text_of_image.tolist() == [3, 2, 3]
+    settings = tiny.settings(RECIPE, **options)
+    data = build_data(settings)
+    module = build_module(settings, data).eval()
+    with torch.no_grad():
+        module.objectives["irtr"].rank_output.bias.fill_(float("nan"))
+    scorer = Scorer(
+        module.encoder, Corpus(data.evaluation["val"]), torch.device("cpu"), score=module.objectives["irtr"].score
+    )
+    with pytest.raises(NonFiniteMetric, match="the scores of a ranking"):
+        evaluate(scorer, None)
+
+
 def test_the_matching_head_ranks_without_fine_tuning(options):
     losses = {"datasets": ["coco"], "loss_names": loss_weights(itm=1)}
     trained = run(tiny.settings(**options, **losses))

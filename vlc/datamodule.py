@@ -1,6 +1,6 @@
 """The data of a run: splits opened and checked at start-up, one loader for training and one for each evaluation split."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class ResumableLoader(DataLoader):
 class DataModule(LightningDataModule):
     """Opens the data sets of a run and serves what its objectives need.
 
+    evaluation: data sets by the names of their metrics, each evaluated apart: the split's name, and with the data set's
+    (val_coco) where several have that split. evaluated_splits: the names of the splits alone.
     test_only opens the test splits instead of training and validation. Raises UserError or MissingFile, before any
     training, where files, columns or fields are missing.
     """
@@ -57,33 +59,46 @@ class DataModule(LightningDataModule):
         _check_fields(specs, needs)
         if not test_only and not any("train" in spec.tables for spec in specs.values()):
             raise UserError(f"datasets={list(specs)} have no training split: pass test_only=True")
-        self.train = None if test_only else self._dataset("train", training=True)
-        wanted = [_evaluated(spec, settings, test_only) for spec in specs.values()]
-        names = list(dict.fromkeys(name for splits in wanted for name in splits))
-        self.evaluation = {name: self._dataset(name) for name in names}
+        self.train = None if test_only else self._dataset("train", settings.datasets, training=True)
+        wanted = {name: _evaluated(spec, settings, test_only) for name, spec in specs.items()}
+        self.evaluated_splits = list(dict.fromkeys(split for splits in wanted.values() for split in splits))
+
+        def called(split: str, dataset: str) -> str:
+            return f"{split}_{dataset}" if sum(split in splits for splits in wanted.values()) > 1 else split
+
+        self.evaluation = {
+            called(split, name): self._dataset(split, (name,), called=called(split, name))
+            for split in self.evaluated_splits
+            for name in wanted
+            if split in wanted[name]
+        }
         # The splits that select the checkpoint: all that are validated, or the one that the published code selected by.
         published = settings.published_splits
         self.selecting = {
-            name
-            for spec in specs.values()
-            for name in spec.validated(published)[-1 if published and spec.published_validation else 0 :]
+            called(split, name)
+            for name, spec in specs.items()
+            for split in spec.validated(published)[-1 if published and spec.published_validation else 0 :]
         }
-        if test_only and not names:
+        if test_only and not self.evaluated_splits:
             raise UserError(f"test_only=True, but datasets={list(specs)} have no test split")
 
-    def _dataset(self, split: str, training: bool = False) -> BatchDataset:
+    def _dataset(
+        self, split: str, datasets: Sequence[str], *, training: bool = False, called: str | None = None
+    ) -> BatchDataset:
+        """A split of data sets, joined."""
         sources = [
             self._open(name, stems, training)
-            for name in self.settings.datasets
+            for name in datasets
             if (stems := CATALOG[name].splits(self.settings.published_splits).get(split))
         ]
-        dataset = BatchDataset(split, sources, self.needs, self._recipe(training), training=training, seed=self.seed)
+        recipe, seed = self._recipe(training), self.seed
+        dataset = BatchDataset(split, sources, self.needs, recipe, training=training, seed=seed, called=called)
         if not len(dataset):
-            raise UserError(f"split {split!r} of datasets={list(self.settings.datasets)} has no samples")
+            raise UserError(f"split {split!r} of datasets={list(datasets)} has no samples")
         if not self.test_only and not self.needs.fields <= dataset.fields:
             missing = ", ".join(sorted(self.needs.fields - dataset.fields))
             raise UserError(
-                f"split {split!r} of datasets={list(self.settings.datasets)} has no {missing}: without labels a split can "
+                f"split {split!r} of datasets={list(datasets)} has no {missing}: without labels a split can "
                 "only be tested (test_only=True)"
             )
         for source in sources:

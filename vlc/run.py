@@ -125,7 +125,7 @@ def _answers(
     stored = next((list(c.extras["answers"]) for c in reversed(checkpoints) if c.extras.get("answers")), [])
     if not settings.run.test_only or not stored:
         return answer_vocabulary(settings.data), []
-    tested = answer_vocabulary(settings.data, data.evaluation)
+    tested = answer_vocabulary(settings.data, data.evaluated_splits)
     if all(answer in ("", own) for answer, own in zip_longest(tested, stored[: len(tested)], fillvalue=None)):
         return stored, []
     distinct = {answer for answer in tested if answer}

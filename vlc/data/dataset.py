@@ -65,13 +65,23 @@ class _Sample:
 class BatchDataset(Dataset):
     """The samples of one or more splits (of the same name, of several data sets), by lists of keys.
 
-    Indexing with a list of keys gives a Batch. An image that cannot be decoded gives way to another sample in training
-    (and is listed in the batch), and raises UserError in evaluation.
+    called: how batches and metrics name the split, where not by its own name. Indexing with a list of keys gives a Batch.
+    An image that cannot be decoded gives way to another sample in training (and is listed in the batch), and raises
+    UserError in evaluation.
     """
 
     def __init__(
-        self, name: str, sources: list[ArrowSplit], needs: Needs, recipe: Recipe, *, training: bool, seed: int
+        self,
+        name: str,
+        sources: list[ArrowSplit],
+        needs: Needs,
+        recipe: Recipe,
+        *,
+        training: bool,
+        seed: int,
+        called: str | None = None,
     ):
+        self.called = called or name
         self.name, self.sources, self.needs, self.recipe = name, sources, needs, recipe
         self.training, self.seed = training, seed
         self._starts = np.cumsum([0] + [len(source) for source in sources])
@@ -137,7 +147,7 @@ class BatchDataset(Dataset):
             negative_images=negative_images,
             negative_sizes=negative_sizes,
             index=torch.tensor([sample.key.sample for sample in samples]),
-            split=self.name,
+            split=self.called,
             fields=self._collate_fields(samples),
             corrupt=tuple(corrupt),
             again=any(sample.key.again for sample in samples),
