@@ -134,7 +134,7 @@ def config():
     mae_weight = 1.0  # further weight of the reconstruction loss
     wpa_weight = 0.1  # weight of word-patch alignment inside itm, 0 = off
     mlm_prob = 0.15  # share of tokens that mlm hides
-    whole_word_masking = False  # mlm hides whole words
+    whole_word_masking = False  # mlm hides whole words, drawn as the published code draws them
     draw_false_image = 1  # wrong images for itm, each sample: 1, or 0 without itm
     false_image_source = "batch"  # where they come from: batch (nothing more to decode), dataset
     draw_false_text = 0  # wrong texts, each sample

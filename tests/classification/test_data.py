@@ -63,7 +63,7 @@ def test_flags_of_the_augmentation_change_what_is_seen(images, given, changed):
 @pytest.mark.parametrize("dist_eval", [True, False])
 @pytest.mark.parametrize("num_images", [2, 3, 4, 9, 11])
 def test_each_process_evaluates_its_share(tmp_path, num_images, dist_eval):
-    """Together each image once, also where there are fewer batches than processes; all of them without --dist_eval."""
+    """Together each image is counted once, also where there are fewer than processes; without --dist_eval all by each."""
     root = write_folder(tmp_path, {"train": 8, "val": num_images}, ("one",))
     more = {"dist_eval": True} if dist_eval else {}
     data = ImageData(arguments(root, batch_size=2, nb_classes=1, **more), world_size=3)
@@ -73,9 +73,10 @@ def test_each_process_evaluates_its_share(tmp_path, num_images, dist_eval):
         batches = list(data.val_dataloader().sampler)
         assert batches, "Lightning refuses a process without batches"
         assert all(len(batch) <= 2 for batch in batches)
-        numbers.append([key.sample for batch in batches for key in batch])
+        numbers.append([key.sample for batch in batches for key in batch if not key.again])
+        assert [data.evaluation[batch].again for batch in batches] == [batch[0].again for batch in batches]
     everything = list(range(num_images))
-    if dist_eval and num_images >= 3:
+    if dist_eval:
         assert sorted(itertools.chain(*numbers)) == everything
     else:
         assert numbers == [everything] * 3
