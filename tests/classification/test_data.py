@@ -10,8 +10,16 @@ from PIL import Image
 from torchvision import transforms
 
 from tests.classification.folders import arguments, write_folder
-from vlc.classification.data import ImageData, eval_transform, seed_everything_drawn_from, train_transform
+from vlc.classification.data import (
+    ImageData,
+    LabelledImages,
+    eval_transform,
+    seed_everything_drawn_from,
+    train_transform,
+)
+from vlc.classification.module import ClassificationModule
 from vlc.data.transforms import MEAN, STD, normalize
+from vlc.metrics import Ratio
 
 
 def _picture(width: int = 90, height: int = 70) -> Image.Image:
@@ -80,3 +88,15 @@ def test_each_process_evaluates_its_share(tmp_path, num_images, dist_eval):
         assert sorted(itertools.chain(*numbers)) == everything
     else:
         assert numbers == [everything] * 3
+
+
+def test_a_batch_that_counts_elsewhere_is_not_counted():
+    def classifier(images: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(images), 3)
+
+    ratios = {name: Ratio() for name in ("loss", "acc1", "acc5")}
+    module = Namespace(evaluated={"": classifier}, test_ratios=ratios)
+    for again in (False, True):
+        batch = LabelledImages(torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64), again=again)
+        ClassificationModule.validation_step(module, batch, 0)
+    assert {int(ratio.count) for ratio in ratios.values()} == {4}
