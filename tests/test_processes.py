@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests import processes
+from tests.test_module import _Waits
 from vlc.run import build_data, build_module
 
 # The losses that look across processes, a model half of which is idle, rankings; DDP and FSDP, two processes and three.
@@ -35,7 +36,9 @@ def test_every_weight_that_trains_has_a_gradient_in_every_step(folder, small_vit
     data = build_data(settings)
     module = build_module(settings, data).train()
     batch = module.on_after_batch_transfer(data.train[[(0, 0), (0, 5)]], 0)
-    module.total_loss(module.outcomes(batch)).backward()
+    with _Waits() as waits:
+        module.total_loss(module.outcomes(batch)).backward()
+    assert waits.count == 0, "the host does not wait for the device"
     assert not [name for name, weight in module.named_parameters() if weight.requires_grad and weight.grad is None]
     trained = [weight for weight in module.parameters() if weight.requires_grad]
     assert sum(weight.numel() for weight in trained) > 0

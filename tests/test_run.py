@@ -156,6 +156,12 @@ def test_a_checkpoint_with_a_nan_fails_its_evaluation_and_is_never_the_best(opti
     assert not list(Path(options["log_dir"]).glob("from_broken*/**/*.ckpt"))
 
 
+def test_a_validation_that_counts_nothing_selects_nothing(options):
+    changes = {"datasets": ["coco"], "loss_names": loss_weights(mlm=1), "mlm_prob": 1e-6}
+    with pytest.raises(UserError, match=r"Nothing was counted in the splits that select the checkpoint \(val\)"):
+        run(tiny.settings(**changes, **options))
+
+
 def _damage(folder: Path, stem: str, row: int) -> None:
     path = folder / f"{stem}.arrow"
     columns = pa.ipc.open_file(str(path)).read_all().to_pydict()

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from vlc.data.batch import Batch, Needs
 from vlc.data.corpus import Corpus
 from vlc.data.transforms import normalize
+from vlc.errors import UserError
 from vlc.metrics import Ratio, check_finite
 from vlc.model.blocks import Block
 from vlc.model.encoder import Encoder
@@ -180,7 +181,9 @@ class VLCModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         values = self._computed_ratios()
-        if self.ranks_at_validation and not self.trainer.sanity_checking:
+        if self.trainer.sanity_checking:  # a few batches, in which there may be nothing to count
+            return
+        if self.ranks_at_validation:
             with gathered(self):
                 values |= self._recalls(None)
         self.log_dict(values)
@@ -226,7 +229,8 @@ class VLCModule(LightningModule):
     def the_metric(self, values: Mapping[str, Tensor]) -> Tensor:
         """What selects checkpoints: the sum of the objectives' headlines over the selecting splits, higher is better.
 
-        Where no objective has one (reconstruction alone), the negative sum of the losses.
+        Where no objective has one (reconstruction alone), the negative sum of the losses. Raises UserError where nothing
+        was counted.
         """
         headlines, losses = [], []
         for key, value in values.items():
@@ -238,6 +242,11 @@ class VLCModule(LightningModule):
                 headlines.append(value)
             elif metric == "loss":
                 losses.append(-value)
+        if not (headlines or losses):
+            raise UserError(
+                f"Nothing was counted in the splits that select the checkpoint ({', '.join(sorted(self.selecting))}): they "
+                "are too small for loss_names.mlm to hide a token, raise mlm_prob"
+            )
         return torch.stack(headlines or losses).sum()
 
     # -- optimiser and checkpoints

@@ -1,7 +1,7 @@
 """Every recipe and every objective alone, in two processes and three, with DDP and FSDP.
 
 Each case trains two epochs of data whose size nothing divides, validates and tests; what was measured is what one process
-measures. `python -m pytest tests/reliability/test_processes.py` runs it, in about twenty minutes on two cores.
+measures. `python -m pytest tests/reliability/test_processes.py` runs it, in about ten minutes on two cores.
 """
 
 import pytest
