@@ -61,9 +61,9 @@ def _measured(folder: Path, size: int, arguments: argparse.Namespace) -> dict[st
     exact_seconds = time.perf_counter() - start
     start = time.perf_counter()
     with _peak_memory() as peak:
-        build(vectors, folder, "index", flat_up_to=0)
+        files = build(vectors, folder, "index", flat_up_to=0)
     build_seconds = time.perf_counter() - start
-    index = Vectors(folder, "index")
+    index = Vectors(folder, files)
     index.nearest(queries[:10], K)  # reads the lists into the page cache
     start = time.perf_counter()
     found = np.concatenate([index.nearest(query[None], K)[1] for query in queries])

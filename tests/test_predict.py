@@ -147,12 +147,26 @@ def test_a_published_file_is_told_what_it_is_by_the_configuration(trained, files
         ("vqa", {"image": 0, "image2": 1, "text": "what"}, "heads vqa, which take one image"),
         ("nlvr2", {"image": 0, "text": "what"}, "heads nlvr2, which take a second image"),
         ("vqa", {"image": 0, "picture": "x.png"}, "has no mae head"),
-        ("vqa", {"image": 0, "text": 3}, "text=3 is not valid: expected a text, or a list"),
+        ("captions", {"image": 0, "picture": "x.abc"}, r"picture=x\.abc is of no kind that is written here"),
+        ("captions", {"image": 0, "picture": "tests"}, "picture=tests is a folder: name a file"),
+        (
+            "captions",
+            {"image": 0, "picture": "README.md/x.png"},
+            "picture=README.md/x.png cannot be written: Not a dir",
+        ),
+        ("vqa", {"image": 0, "text": "what", "out": "tests"}, "out=tests is a folder: name a file"),
+        ("vqa", {"image": 0, "text": "what", "out": "README.md/x"}, "out=README.md/x cannot be written: Not a dir"),
+        ("vqa", {"image": 0, "text": 3}, "expected a text, or a list of texts; for the text 3 write 'text=\"3\"'"),
+        ("vqa", {"image": 0, "text": ""}, "text='' holds a text without words"),
+        ("vqa", {"image": 0, "text": ["what", " "]}, "holds a text without words"),
+        ("vqa", {"image": 5, "text": "what"}, "image=5 is not valid: expected a text, or None; for the text 5"),
+        ("vqa", {"image": ["a.png"], "text": "what"}, "is not valid: expected a text"),
+        ("vqa", {"image": "tests", "text": "what"}, "Image tests is a folder: name a file"),
         ("", {"image": 0, "text": "what"}, "load_path=CHECKPOINT is missing"),
     ],
 )
 def test_what_cannot_be_answered_is_refused(trained, files, name, values, message):
-    values = {key: files[value] if key.startswith("image") else value for key, value in values.items()}
+    values = {key: files[value] if value in (0, 1) else value for key, value in values.items()}
     with pytest.raises(UserError, match=message):
         _ask(trained.get(name, ""), **values)
 

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +16,14 @@ import torch
 from tests import tiny
 from vlc.config import resolve
 from vlc.data.corpus import Corpus
-from vlc.errors import MissingFile, UserError
+from vlc.errors import DamagedIndex, MissingFile, UserError
 from vlc.predict import predict
+from vlc.pretrained import open_pretrained
 from vlc.recipes import loss_weights
 from vlc.retrieval import Scorer
 from vlc.run import build_data, build_module, run
-from vlc.search import build_index, search
+from vlc.search import build_index, fingerprint, search
+from vlc.settings import Settings
 
 VIT = "mae_vit_tiny_patch16"
 CAPTIONS = "task_finetune_irtr_coco_mae_randaug"
@@ -155,6 +160,155 @@ def test_rows_without_captions_are_images_all_the_same(trained, arrows, tmp_path
     assert [result["text"] for result in found if result["row"] == 1] == [None]
 
 
+@pytest.fixture
+def opened(trained, monkeypatch) -> None:
+    """Opens the checkpoint once for many searches."""
+    values = {"num_gpus": 0, "load_path": trained, "rerank_k": None}
+    model = open_pretrained(resolve(**values), set(values))
+    mark = fingerprint(model)
+    monkeypatch.setattr("vlc.search.fingerprint", lambda _: mark)
+
+    def reopened(config, given):
+        asked = Settings.from_config({**config, "per_gpu_batchsize": 4})
+        data = {key: getattr(asked.data, key) for key in ("data_root", "datasets", "splits", "num_workers")}
+        settings = replace(model.settings, use=asked.use, run=asked.run, data=replace(model.settings.data, **data))
+        return replace(model, settings=settings)
+
+    monkeypatch.setattr("vlc.search.open_pretrained", reopened)
+
+
+def _flipped(content: bytes, rng: np.random.Generator, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1 << rng.integers(8)]) + content[place + 1 :]
+
+
+DAMAGES = {
+    "bit": _flipped,
+    "zeros": lambda content, rng, place: (content[:place] + bytes(512))[: len(content)] + content[place + 512 :],
+    "noise": lambda content, rng, place: content[:place] + rng.bytes(64) + content[place + 64 :],
+    "cut": lambda content, rng, place: content[:place],
+    "more": lambda content, rng, place: content + rng.bytes(place),
+    "empty": lambda content, rng, place: b"",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_index_is_refused_with_the_command_that_makes_it_anew(
+    trained, arrows, index, tmp_path, opened, damage
+):
+    folder = Path(shutil.copytree(index, tmp_path / "index"))
+    (tmp_path / "image.png").write_bytes(tiny.image_bytes(kind="PNG"))
+    questions = ({"query": "a dog", "num_results": 100}, {"image": str(tmp_path / "image.png"), "num_results": 100})
+    sound = [_search(trained, str(folder), rerank_k=None, **question) for question in questions]
+    rng, messages = np.random.default_rng(0), []
+    for number in range(60):
+        path = sorted(folder.iterdir())[number % 5]
+        content = path.read_bytes()
+        path.unlink()  # what is mapped stays as it is
+        path.write_bytes(DAMAGES[damage](content, rng, int(rng.integers(len(content)))))
+        for question, before in zip(questions, sound, strict=True):
+            try:
+                assert _search(trained, str(folder), rerank_k=None, **question) == before
+            except DamagedIndex as error:
+                messages.append((path.name, str(error)))
+        path.unlink()
+        path.write_bytes(content)
+    assert len(messages) >= 60, "a file of images is not read for texts"
+    command = f"python run.py index with load_path={trained} index={folder} "
+    for name, message in messages:
+        assert command in message
+        if name != "index.json":
+            assert message.endswith(f"{command}data_root={arrows} 'datasets=[coco]' 'splits=[test]'")
+
+
+def test_files_of_an_index_belong_together(trained, arrows, index, tmp_path, opened):
+    folder = Path(shutil.copytree(index, tmp_path / "index"))
+    other = tmp_path / "other"
+    _index(trained, arrows, str(other), splits=["val"])
+    for name in ("images.0.faiss", "images.arrow", "index.json"):
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        with pytest.raises(DamagedIndex):
+            _search(trained, str(folder), query="a dog", rerank_k=None)
+        (folder / name).write_bytes((other / name).read_bytes())
+        with pytest.raises(DamagedIndex):
+            _search(trained, str(folder), query="a dog", rerank_k=None)
+        (folder / name).write_bytes(content)
+    for content in ("[]", "null", "1", '"a"', "{}", "[" * 100_000, '{"fingerprint": 1}', '{"checksum": "a"}', "\x00"):
+        (folder / "index.json").write_text(content)
+        with pytest.raises(DamagedIndex, match=r"index\.json.*Make it again: python run\.py index with"):
+            _search(trained, str(folder), query="a dog", rerank_k=None)
+    (folder / "index.json").unlink()
+    assert _index(trained, arrows, str(folder))["images"] == tiny.ROWS, "the command that the message names works"
+    assert len(_search(trained, str(folder), query="a dog", rerank_k=None)) == tiny.ROWS
+
+
+def test_an_index_whose_replacement_was_killed_between_its_renames_is_brought_back(trained, arrows, index, tmp_path):
+    for build in (False, True):
+        folder = tmp_path / f"index{build}"
+        shutil.copytree(index, folder.with_name(f".{folder.name}.old"))
+        shutil.copytree(index, folder.with_name(f".{folder.name}.partial"))
+        if build:
+            _index(trained, arrows, str(folder))
+        assert len(_search(trained, str(folder), query="a dog", rerank_k=None)) == tiny.ROWS
+    shutil.copytree(index, tmp_path / ".half.partial")
+    (tmp_path / ".half.partial" / "index.json").unlink()
+    with pytest.raises(MissingFile, match="is no index"):
+        _search(trained, str(tmp_path / "half"), query="a dog")
+
+
+KILLED = """
+import os, sys, signal, tests.test_search as own
+from vlc import search
+step = int(sys.argv[4])
+calls = iter(range(100))
+def killed(function):
+    def call(*arguments, **options):
+        if next(calls) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return call
+for place, name in ((search, "build"), (search, "write_text"), (search.os, "rename"), (search, "fingerprint")):
+    setattr(place, name, killed(getattr(place, name)))
+own._index(sys.argv[1], sys.argv[2], sys.argv[3], splits=["val"])
+"""
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 6])
+def test_a_killed_building_leaves_the_former_index_or_none(trained, arrows, index, tmp_path, step):
+    """Kills while the vectors are indexed, before index.json is written, and before each of the renames."""
+    folder = tmp_path / "index"
+    shutil.copytree(index, folder)
+    words = [sys.executable, "-c", KILLED, trained, str(arrows), str(folder), str(step)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=200)
+    if step == 6:
+        assert done.returncode == 0, "there is no sixth place"
+    else:
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    found = _search(trained, str(folder), query="a dog", rerank_k=None)
+    assert {Path(result["source"]).name for result in found} == {TEST if step < 6 else TEST.replace("test", "val")}
+
+
+def test_an_empty_table_is_told(trained, arrows, tmp_path):
+    columns = pa.ipc.open_file(str(arrows / TEST)).read_all()
+    tiny.write_table(tmp_path / "none" / TEST, columns.slice(0, 0).to_pydict())
+    with pa.ipc.new_file(str(tmp_path / "none" / TEST), columns.schema) as writer:
+        writer.write_table(columns.slice(0, 0))
+    with pytest.raises(UserError, match=r"nothing to index: .* Check data_root=\S+ 'datasets=\[coco\]'"):
+        _index(trained, tmp_path / "none", str(tmp_path / "index"))
+    assert not (tmp_path / "index").exists()
+
+
+def test_places_that_cannot_be_written_are_told_before_the_work(trained, index, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("vlc.search._open_index", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr("vlc.search._appearing_whole", lambda *_: pytest.fail("work was done"))
+    for out, reason in ((tmp_path, "is a folder"), (tmp_path / "file" / "out.json", "Not a directory")):
+        with pytest.raises(UserError, match=rf"out={out} .*{reason}"):
+            _search(trained, index, query="a dog", out=str(out))
+    with pytest.raises(UserError, match=r"index=.* cannot be written: Not a directory"):
+        _index(trained, "", str(tmp_path / "file" / "index"), image_folder=str(tmp_path))
+
+
 def test_index_and_checkpoint_belong_together(trained, arrows, index, tmp_path):
     other = _train(arrows, tmp_path, itc=1)
     with pytest.raises(
@@ -179,6 +333,10 @@ def test_a_checkpoint_without_embeddings_is_refused(arrows, tmp_path, index):
         ({"query": "a dog", "image": "a.jpg"}, "and not both"),
         ({"query": "a dog", "index": None}, "index=None is no index: make one with"),
         ({"query": "a dog", "num_results": 0}, "num_results=0 is not valid"),
+        ({"query": "a dog", "rerank_k": 0}, "rerank_k=0 is not valid: expected a number above 0, or None"),
+        ({"query": 2024}, "expected a text, or None; for the text 2024 write 'query=\"2024\"'"),
+        ({"query": " "}, "search needs query"),
+        ({"image": "tests"}, "Image tests is a folder: name a file"),
         ({"image": "nowhere.jpg"}, "Image nowhere.jpg does not exist"),
     ],
 )

@@ -9,6 +9,10 @@ class MissingFile(UserError, FileNotFoundError):
     """A file or folder that was asked for does not exist."""
 
 
+class DamagedIndex(UserError):
+    """An index on disk is not what was written."""
+
+
 class NonFiniteLoss(UserError):
     """The training loss became NaN or infinite."""
 

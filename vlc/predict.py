@@ -16,11 +16,12 @@ from vlc.errors import UserError
 from vlc.objectives import OBJECTIVES
 from vlc.objectives.base import Passes, to_json
 from vlc.objectives.mae import reconstruction
-from vlc.predictions import write_text
+from vlc.predictions import require_writable, write_text
 from vlc.pretrained import Pretrained, open_image_file, open_pretrained
 from vlc.terminal import cell
 
 # How a text gets to the head, for those that are not answered without it.
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _WANTS = 'text="..." (for words to fill in with [MASK] in their place)'
 
 
@@ -32,6 +33,15 @@ def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str,
         raise UserError("image=FILE is missing: what should be looked at?")
     images = [open_image_file(model, path) for path in (use.image, use.image2) if path]
     texts = [use.text] if isinstance(use.text, str) else use.text or []
+    if not all(text.strip() for text in texts):
+        raise UserError(f"text={use.text!r} holds a text without words: pass {_WANTS}")
+    for key, path in (("picture", use.picture), ("out", use.out)):
+        if path:
+            require_writable(key, Path(path))
+    if use.picture and Path(use.picture).suffix.lower() not in _PICTURES:
+        raise UserError(
+            f"picture={use.picture} is of no kind that is written here: name a file {' or '.join(_PICTURES)}"
+        )
     records = [record for text in texts for record in replies(model, images, text)]
     if use.picture:
         _write_reconstruction(model, images, texts[0] if texts else None, Path(use.picture))

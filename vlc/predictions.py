@@ -1,9 +1,12 @@
 """Gathering the records of an evaluated split from all processes, and writing them."""
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from vlc.distributed import gather_lists, is_first_process
+from vlc.errors import UserError
 from vlc.files import write_atomically
 from vlc.objectives.base import Objective
 
@@ -20,6 +23,18 @@ def write_predictions(
         kind, content = objective.submission(records)
         write_text(Path(folder) / f"{name}.{kind}", content)
     return objective.summary(records)
+
+
+def require_writable(key: str, path: Path, *, folder: bool = False) -> None:
+    """Raise UserError where a file (or a folder) of this path cannot be made, before any work is done for it."""
+    if path.is_dir() and not folder:
+        raise UserError(f"{key}={path} is a folder: name a file")
+    above = next(place for place in (path.parent, *path.parent.absolute().parents) if os.path.lexists(place))
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise UserError(f"{key}={path} cannot be written: {error.strerror} ({above}). Name another place") from error
 
 
 def write_text(path: Path, content: str) -> None:

@@ -86,8 +86,12 @@ class Pretrained:
 def open_image_file(model: Pretrained, path: str) -> Tensor:
     """An image file, whole, in the model's size: (3, H, W) uint8. Raises MissingFile or UserError."""
     if not Path(path).is_file():
-        raise MissingFile(f"Image {path} does not exist")
-    return model.image(pa.py_buffer(Path(path).read_bytes()), path)
+        raise MissingFile(f"Image {path} " + ("is a folder: name a file" if Path(path).is_dir() else "does not exist"))
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"Image {path} cannot be read: {error.strerror}") from error
+    return model.image(pa.py_buffer(content), path)
 
 
 def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretrained:

@@ -1,19 +1,25 @@
 """`python run.py index` and `search`: a checkpoint's embeddings of images and texts, kept on disk and searched.
 
-An index is a folder: index.json tells which model made it, {images,texts}.N.faiss hold the vectors, and
-{images,texts}.arrow the place of each. One batch of images or texts is in memory at a time.
+An index is a folder: index.json tells which model made it from what, {images,texts}.N.faiss hold the vectors, and
+{images,texts}.arrow the place of each. One batch of images or texts is in memory at a time. What a search reads is
+compared with checksums before: of index.json in itself, of vectors in index.json, of each place beside it, and of these
+in index.json.
 """
 
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
@@ -28,16 +34,25 @@ from vlc.data.batch import Text
 from vlc.data.catalog import CATALOG
 from vlc.data.rows import DecodedImages, FolderImages, Images, Place, RowImages, read_image, texts
 from vlc.data.workers import worker_options
-from vlc.errors import MissingFile, UserError
+from vlc.errors import DamagedIndex, MissingFile, UserError
 from vlc.objectives.base import to_json
 from vlc.objectives.irtr import encode_pairs
-from vlc.predictions import write_text
+from vlc.predictions import require_writable, write_text
 from vlc.pretrained import Pretrained, open_image_file, open_pretrained
 from vlc.settings import DataSettings
 from vlc.terminal import cell, printable
 from vlc.vectors import VectorFile, Vectors, build, load_faiss
 
-_PLACES = pa.schema([("source", pa.string()), ("dataset", pa.string()), ("row", pa.int64()), ("text", pa.string())])
+_PLACES = pa.schema(
+    [
+        ("source", pa.string()),
+        ("dataset", pa.string()),
+        ("row", pa.int64()),
+        ("text", pa.string()),
+        ("checksum", pa.uint32()),  # of the others, and of the place's number
+    ]
+)
+_FILES = re.compile(r"index\.json|(images|texts)\.(arrow|\d+\.faiss)")
 _RERANKING = ("irtr", "itm")  # heads that can, the better one first
 
 
@@ -59,15 +74,19 @@ def build_index(config: Mapping[str, Any], given: Collection[str]) -> dict[str, 
     else:
         images = [RowImages(split) for split in open_rows(settings.data, read_texts=False)]
         rows = open_rows(settings.data, read_texts=True)
-    counts = {}
+    counts, parts = {}, {}
     with _appearing_whole(folder) as partial:
-        counts["images"] = _write(partial, "images", _embedded_images(model, images), model)
+        counts["images"], parts["images"] = _write(partial, "images", _embedded_images(model, images), model)
         if rows:
-            counts["texts"] = _write(partial, "texts", _embedded_texts(model, rows), model)
+            counts["texts"], parts["texts"] = _write(partial, "texts", _embedded_texts(model, rows), model)
         if not any(counts.values()):
-            raise UserError("There is nothing to index: no image could be embedded, and there is no text")
+            raise UserError(
+                f"There is nothing to index: no image could be embedded, and there is no text. Check {_source(config)}"
+            )
         made_by = {"checkpoint": str(model.path.resolve()), "image_size": settings.data.image_size}
-        write_text(partial / "index.json", to_json(made_by | {"fingerprint": fingerprint(model)} | counts))
+        made_by |= {"fingerprint": fingerprint(model), "source": _source(config)}
+        written = made_by | counts | {"parts": parts}
+        write_text(partial / "index.json", to_json(written | {"checksum": _checksum(written)}))
     told = f"{folder}: " + ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
     Console().print(cell(told), soft_wrap=True)
     return counts
@@ -110,12 +129,41 @@ def _contrast(model: Pretrained):
     return model.module.objectives["itc"]
 
 
+def _source(config: Mapping[str, Any]) -> str:
+    """What an index is made of, as words of a command line."""
+    keys = ("image_folder",) if config["image_folder"] else ("data_root", "data_cache", "datasets", "splits")
+    values = ((key, config[key]) for key in keys if config[key])
+    told = ((key, value if isinstance(value, str) else f"[{','.join(value)}]") for key, value in values)
+    return " ".join(shlex.quote(f"{key}={value}") for key, value in told)
+
+
+def _checksum(value: Any) -> int:
+    """CRC-32 of a plain value: it tells damage, not intent."""
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
+
+
 def _index_folder(path: str | None) -> Path:
     if not path:
         raise UserError("index=FOLDER is missing")
-    if Path(path).exists() and not (Path(path) / "index.json").is_file():
+    folder = Path(path)
+    if folder.exists() and not _is_index(folder):
         raise UserError(f"index={path} exists and is no index: name another folder")
-    return Path(path)
+    require_writable("index", folder, folder=True)
+    _recover(folder)
+    return folder
+
+
+def _is_index(folder: Path) -> bool:
+    """Whether a folder holds files of an index, perhaps not all, and nothing else: it may be replaced."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return bool(names) and all(_FILES.fullmatch(name) for name in names)
+
+
+def _recover(folder: Path) -> None:
+    """Bring an index back whose replacement was killed between its two renames."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.is_dir() and not folder.exists():
+        os.rename(old, folder)
 
 
 @contextmanager
@@ -135,17 +183,25 @@ def _appearing_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(folder: Path, kind: str, batches: Iterable[tuple[list[Place], Tensor]], model: Pretrained) -> int:
-    """Index batches of places and vectors (B, D) under a name; returns how many there were."""
+def _write(
+    folder: Path, kind: str, batches: Iterable[tuple[list[Place], Tensor]], model: Pretrained
+) -> tuple[int, dict[str, Any]]:
+    """Index batches of places and vectors (B, D) under a name; returns how many there were, and the checksums."""
+    count, checksum = 0, 0
     vectors = VectorFile(folder / f".{kind}.vectors", model.module.encoder.size.width)
     with pa.OSFile(str(folder / f"{kind}.arrow"), "wb") as sink, pa.ipc.new_file(sink, _PLACES) as writer:
         for places, embedded in batches:
             vectors.append(embedded.float().cpu().numpy())
-            writer.write_batch(pa.RecordBatch.from_pylist([place._asdict() for place in places], _PLACES))
-    mapped = vectors.close()
-    build(mapped, folder, kind)
+            rows = [
+                {**place._asdict(), "checksum": _checksum([number, *place])}
+                for number, place in enumerate(places, start=count)
+            ]
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, _PLACES))
+            checksum = zlib.crc32(np.array([row["checksum"] for row in rows], dtype=np.uint32), checksum)
+            count += len(places)
+    files = build(vectors.close(), folder, kind)
     vectors.path.unlink()
-    return len(mapped)
+    return count, {"files": files, "places": checksum}
 
 
 @torch.inference_mode()
@@ -213,10 +269,12 @@ def search(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, 
     load_faiss()
     model = open_pretrained(config, given)
     use, rerank_k = model.settings.use, model.settings.run.rerank_k
-    if bool(use.query) == bool(use.image):
+    if bool(use.query and use.query.strip()) == bool(use.image):
         raise UserError('search needs query="..." (finds images), or image=FILE (finds texts), and not both')
     kind, asked = ("images", _text(model, [use.query])) if use.query else ("texts", open_image_file(model, use.image))
-    vectors, places = _open_index(model, use.index, kind)
+    if use.out:
+        require_writable("out", Path(use.out))
+    vectors, place_of = _open_index(model, use.index, kind)
     head = next((model.module.objectives[name] for name in _RERANKING if name in model.module.objectives), None)
     wanted = use.num_results if head is None or rerank_k is None else max(use.num_results, rerank_k)
     with torch.inference_mode(), model.forward_context():
@@ -225,8 +283,9 @@ def search(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, 
             query = contrast.embed_texts(encoder, asked)
         else:
             query = contrast.embed_images(encoder, model.tokens([asked]))
-        scores, numbers = (row[0].tolist() for row in vectors.nearest(query.float().cpu().numpy(), wanted))
-        found = [Place(**places.slice(number, 1).to_pylist()[0]) for number in numbers if number >= 0]
+        with _rebuilt_by(model, use.index):
+            scores, numbers = (row[0].tolist() for row in vectors.nearest(query.float().cpu().numpy(), wanted))
+            found = [place_of(number) for number in numbers if number >= 0]
         if head is not None and rerank_k is not None:
             scores = _reranked(model, head.score, asked, found, kind)
     order = sorted(range(len(found)), key=lambda number: -scores[number])[: use.num_results]
@@ -237,14 +296,17 @@ def search(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, 
     return results
 
 
-def _open_index(model: Pretrained, path: str | None, kind: str) -> tuple[Vectors, pa.Table]:
-    """The vectors of a kind and their places, of an index that this very model made."""
+def _open_index(model: Pretrained, path: str | None, kind: str) -> tuple[Vectors, Callable[[int], Place]]:
+    """The vectors of a kind and the place of each, of an index that this very model made. Raises DamagedIndex."""
     folder = Path(path or "")
-    if not path or not (folder / "index.json").is_file():
+    if path:
+        _recover(folder)
+    if not path or not _is_index(folder):
         raise MissingFile(
             f"index={path} is no index: make one with python run.py index with load_path=... index=FOLDER"
         )
-    made_by = json.loads((folder / "index.json").read_text())
+    with _rebuilt_by(model, path):
+        made_by = _read_json(folder / "index.json")
     if made_by["fingerprint"] != fingerprint(model):
         raise UserError(
             f"index={path} was made by {made_by['checkpoint']} at image_size={made_by['image_size']}, whose weights are "
@@ -253,8 +315,74 @@ def _open_index(model: Pretrained, path: str | None, kind: str) -> tuple[Vectors
         )
     if not made_by.get(kind):
         raise UserError(f"index={path} holds no {kind}: make it from datasets=[...] that have them")
-    places = pa.ipc.open_file(pa.memory_map(str(folder / f"{kind}.arrow"))).read_all()
-    return Vectors(folder, kind), places
+    with _rebuilt_by(model, path, made_by["source"]):
+        part = made_by["parts"][kind]
+        places = _read_places(folder / f"{kind}.arrow", made_by[kind], part["places"])
+        return Vectors(folder, part["files"]), places
+
+
+@contextmanager
+def _rebuilt_by(model: Pretrained, path: str, source: str = "") -> Iterator[None]:
+    """Adds to what is said of a damaged index the command that makes it anew."""
+    try:
+        yield
+    except DamagedIndex as error:
+        source = source or _known_source(Path(path)) or "image_folder=FOLDER (or data_root=ARROWS datasets=[...])"
+        command = shlex.join(["python", "run.py", "index", "with", f"load_path={model.path}", f"index={path}"])
+        raise DamagedIndex(f"index={path}: {error}. Make it again: {command} {source}") from error
+
+
+def _known_source(folder: Path) -> str:
+    try:
+        return _read_json(folder / "index.json")["source"]
+    except DamagedIndex:
+        return ""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        made_by = json.loads(path.read_bytes())
+        if not isinstance(made_by, dict):
+            raise ValueError("it holds no keys")
+        if "checksum" not in made_by and "fingerprint" in made_by:
+            raise DamagedIndex(f"{path} has no checksums: it was made before there were any")
+        if made_by.pop("checksum", None) != _checksum(made_by):
+            raise ValueError("its checksum is another")
+    except (OSError, RecursionError) as error:
+        raise DamagedIndex(f"{path} cannot be read ({error})") from error
+    except DamagedIndex:
+        raise
+    except ValueError as error:
+        raise DamagedIndex(f"{path} is damaged: {error}") from error
+    return made_by
+
+
+def _read_places(path: Path, count: int, checksum: int) -> Callable[[int], Place]:
+    """A function from numbers to places, which raises DamagedIndex for a place that is not what was written.
+
+    The places' own checksums are compared all together, with `checksum`, and each with its place when this is asked for.
+    """
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        if table.schema != _PLACES or len(table) != count:
+            raise ValueError(f"it holds {len(table)} places, and {count} were written")
+        if zlib.crc32(table["checksum"].to_numpy()) != checksum:
+            raise ValueError("its checksum is another")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedIndex(f"{path} is damaged or missing: {error}") from error
+
+    def place(number: int) -> Place:
+        row = table.slice(number, 1)
+        try:
+            row.validate(full=True)  # before it is read: lengths may point anywhere
+            (values,) = row.to_pylist()
+            if values.pop("checksum") != _checksum([number, *values.values()]):
+                raise ValueError("its checksum is another")
+        except (pa.ArrowException, ValueError) as error:
+            raise DamagedIndex(f"{path} is damaged: place {number}: {error}") from error
+        return Place(**values)
+
+    return place
 
 
 def _reranked(

@@ -5,12 +5,15 @@ finished lists are read from disk where a search needs them (faiss, Johnson et a
 """
 
 import logging
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from vlc.errors import MissingFile, UserError
+from vlc.errors import DamagedIndex, UserError
 
 FLAT_UP_TO = 100_000  # vectors that are compared one by one, where lists would not be much faster
 PROBES = 1 / 8  # share of the lists that a search looks into
@@ -54,13 +57,19 @@ def num_lists(num_vectors: int) -> int:
     return max(1, round(2 * num_vectors**0.5))
 
 
-def build(vectors: np.ndarray, folder: Path, name: str, *, flat_up_to: int = FLAT_UP_TO, part: int = _PART) -> None:
+def build(
+    vectors: np.ndarray, folder: Path, name: str, *, flat_up_to: int = FLAT_UP_TO, part: int = _PART
+) -> dict[str, Any]:
     """Write the index of vectors (N, width) float32 to FOLDER/NAME.0.faiss, and in parts (NAME.1.faiss, ...) of many.
 
     Many vectors are kept in half precision. The centres of the lists are learnt from a sample that is drawn with a seed.
+    Returns what `Vectors` knows the files by: names -> size in bytes, and checksums of all of it, or of what stands
+    before the lists and of each list. Without vectors there are no files.
     """
     faiss = load_faiss()
     count, width = vectors.shape
+    if not count:
+        return {}
     if count <= flat_up_to:
         empty, part = faiss.IndexFlatIP(width), count
     else:
@@ -69,6 +78,7 @@ def build(vectors: np.ndarray, folder: Path, name: str, *, flat_up_to: int = FLA
         wanted = min(count, _SAMPLES_OF_LIST * lists)
         chosen = np.sort(np.random.default_rng(0).choice(count, wanted, replace=False))
         empty.train(np.ascontiguousarray(vectors[chosen]))
+    written = {}
     for number, start in enumerate(range(0, count, part)):
         index = faiss.clone_index(empty)
         for first in range(start, min(start + part, count), _BLOCK):
@@ -77,22 +87,55 @@ def build(vectors: np.ndarray, folder: Path, name: str, *, flat_up_to: int = FLA
                 index.add(block)
             else:
                 index.add_with_ids(block, np.arange(first, first + len(block)))
-        faiss.write_index(index, str(folder / f"{name}.{number}.faiss"))
+        path = folder / f"{name}.{number}.faiss"
+        faiss.write_index(index, str(path))
+        written[path.name] = _checksums(path, index)
+    return written
+
+
+def _checksums(path: Path, index: Any) -> dict[str, Any]:
+    """size, head (bytes before the lists), checksum of these, and lists: a checksum of each, of what is in memory."""
+    head = size = path.stat().st_size
+    lists = []
+    if hasattr(index, "invlists"):
+        head -= index.ntotal * (index.code_size + 8)  # faiss writes the lists last: codes, and ids of 8 bytes
+        lists = [_list_checksum(index, number) for number in range(index.nlist)]
+    return {"size": size, "head": head, "checksum": file_checksum(path, head), "lists": lists}
+
+
+def file_checksum(path: Path, size: int) -> int:
+    """CRC-32 of the first bytes of a file: it tells damage, not intent."""
+    checksum = 0
+    with path.open("rb") as file:
+        while size > 0 and (block := file.read(min(size, 1 << 24))):
+            checksum = zlib.crc32(block, checksum)
+            size -= len(block)
+    return checksum
+
+
+def _list_checksum(index: Any, number: int) -> int:
+    """CRC-32 of the codes and ids of an inverted list."""
+    lists, length = index.invlists, index.invlists.list_size(number)
+    if not length:
+        return 0
+    faiss = load_faiss()
+    codes = faiss.rev_swig_ptr(lists.get_codes(number), length * index.code_size)
+    return zlib.crc32(faiss.rev_swig_ptr(lists.get_ids(number), length), zlib.crc32(codes))
 
 
 class Vectors:
-    """A written index, opened for searching. Raises MissingFile if it is not there."""
+    """A written index, opened for searching.
 
-    def __init__(self, folder: Path, name: str):
+    files: what `build` returned. All that a search reads is compared with its checksum before: files without lists and
+    what stands before the lists when they are opened, each list when a search first looks into it. Raises DamagedIndex.
+    """
+
+    def __init__(self, folder: Path, files: Mapping[str, Any]):
         faiss = load_faiss()
-        paths = sorted(folder.glob(f"{name}.*.faiss"))
-        if not paths:
-            raise MissingFile(f"{folder} holds no index of {name}")
-        # Lists stay on disk until they are searched.
-        self._parts = [faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY) for path in paths]
-        for part in self._parts:
-            if isinstance(part, faiss.IndexIVF):
-                part.nprobe = max(16, round(PROBES * part.nlist))
+        self._parts, self._files = [], [(folder / name, entry) for name, entry in files.items()]
+        for path, entry in self._files:
+            self._parts.append(_opened(faiss, path, entry))
+        self._sound: list[set[int]] = [set() for _ in self._parts]  # lists that were compared already
 
     def __len__(self) -> int:
         return sum(part.ntotal for part in self._parts)
@@ -102,8 +145,36 @@ class Vectors:
 
         k is cut to the number of vectors; where the lists looked into hold fewer, numbers end in -1.
         """
-        k = min(k, len(self))
-        found = [part.search(np.ascontiguousarray(queries, dtype=np.float32), k) for part in self._parts]
+        k, queries = min(k, len(self)), np.ascontiguousarray(queries, dtype=np.float32)
+        found = []
+        for number, part in enumerate(self._parts):
+            self._compare(number, queries)
+            found.append(part.search(queries, k))
         products, numbers = (np.concatenate(kind, axis=1) for kind in zip(*found, strict=True))
         order = np.argsort(-products, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(products, order, 1), np.take_along_axis(numbers, order, 1)
+
+    def _compare(self, number: int, queries: np.ndarray) -> None:
+        """Compare the lists that queries look into with their checksums."""
+        part, (path, entry) = self._parts[number], self._files[number]
+        if not entry["lists"]:
+            return
+        _, probed = part.quantizer.search(queries, part.nprobe)
+        for place in set(probed.flatten().tolist()) - self._sound[number] - {-1}:
+            if _list_checksum(part, place) != entry["lists"][place]:
+                raise DamagedIndex(f"{path} is damaged: the checksum of list {place} is another")
+            self._sound[number].add(place)
+
+
+def _opened(faiss: ModuleType, path: Path, entry: Mapping[str, Any]) -> Any:
+    """A part, of which the lists stay on disk until they are searched."""
+    if not path.is_file():
+        raise DamagedIndex(f"{path} is missing")
+    if (size := path.stat().st_size) != entry["size"]:
+        raise DamagedIndex(f"{path} is damaged: it has {size:,} bytes, and {entry['size']:,} were written")
+    if file_checksum(path, entry["head"]) != entry["checksum"]:
+        raise DamagedIndex(f"{path} is damaged: its checksum is another")
+    part = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    if isinstance(part, faiss.IndexIVF):
+        part.nprobe = max(16, round(PROBES * part.nlist))
+    return part
