@@ -7,6 +7,9 @@ restarted (`--max_restarts`) find in VLC_LAUNCHED when this launch began, and so
 Restarted workers must not read what their predecessors left in a shared key-value store: their addresses, where nobody
 answers any more (seen with torch 2.13). With dynamic rendezvous each round gets a store of its own; with the static one
 `vlc.distributed.join_restarted` separates the attempts.
+
+The store by which processes meet listens on the address of --master_addr or --rdzv_endpoint alone, where it is one: on
+127.0.0.1 it is reached from this host only.
 """
 
 import os
@@ -18,6 +21,9 @@ from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.run import get_args_parser, run
+
+from vlc.rendezvous import bind_stores, is_loopback, stay_local, tell_missing
+from vlc.terminal import printable
 
 
 def main(words: list[str] | None = None) -> str | int | None:
@@ -31,6 +37,13 @@ def main(words: list[str] | None = None) -> str | int | None:
     started = time.time()
     os.environ["VLC_LAUNCHED"] = str(started)
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    bind_stores()
+    host, port = _meeting_place(arguments)
+    if is_loopback(host):
+        stay_local()
+        arguments.local_addr = arguments.local_addr or "127.0.0.1"  # workers have stores of their own there
+    if arguments.rdzv_backend == "static" and arguments.nnodes.isdecimal() and int(arguments.nnodes) > 1:
+        tell_missing(host, port, arguments.node_rank, int(arguments.nnodes))
     try:
         run(arguments)
     except ChildFailedError as error:
@@ -39,6 +52,18 @@ def main(words: list[str] | None = None) -> str | int | None:
     except (DistError, RendezvousError) as error:
         return _no_meeting(arguments, error, time.time() - started)
     return None
+
+
+def _meeting_place(arguments: Namespace) -> tuple[str, int]:
+    """Host and port at which the processes look for each other."""
+    if arguments.standalone:
+        return "localhost", 0
+    if not arguments.rdzv_endpoint:
+        return arguments.master_addr, arguments.master_port
+    host, _, port = arguments.rdzv_endpoint.rpartition(":")
+    if not (host and port.isdecimal()):
+        host, port = arguments.rdzv_endpoint, str(arguments.master_port)
+    return host.strip("[]"), int(port)
 
 
 def _no_meeting(arguments: Namespace, error: Exception, seconds: float) -> str:
@@ -64,4 +89,5 @@ def _no_meeting(arguments: Namespace, error: Exception, seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    result = main()
+    sys.exit(printable(result) if isinstance(result, str) else result)

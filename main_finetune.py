@@ -159,7 +159,9 @@ def main(words: list[str] | None = None) -> dict[str, float]:
         start_worker_server("vlc.classification.data")
     from vlc.classification.run import run
     from vlc.distributed import leave
+    from vlc.rendezvous import bind_stores
 
+    bind_stores()
     metrics = run(arguments)
     leave()
     return metrics

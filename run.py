@@ -43,8 +43,10 @@ def main(_config, _run):
         if settings.data.num_workers:
             start_worker_server()
         from vlc.distributed import leave
+        from vlc.rendezvous import bind_stores
         from vlc.run import run
 
+        bind_stores()
         metrics = run(settings)
         leave()
         return metrics

@@ -1,12 +1,19 @@
 """The launcher: flags, and what it says where hosts do not find each other. Runs are in test_run and test_main_finetune."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
+
+from vlc import rendezvous
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -82,3 +89,118 @@ def test_a_taken_port_is_named(script):
 
 def test_the_slurm_script_is_sound():
     subprocess.run(["bash", "-n", str(REPOSITORY / "scripts/slurm.sbatch")], check=True)
+
+
+LISTENING = """
+import json, os, sys, time
+import torch.distributed as dist
+sys.path.insert(0, os.getcwd())
+from vlc.rendezvous import bind_stores
+bind_stores()
+dist.init_process_group("gloo")
+dist.barrier()
+if dist.get_rank() == 0:
+    found = []
+    for name in ("tcp", "tcp6"):
+        for line in open(f"/proc/net/{name}").read().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A":  # listens
+                found.append((words[9], words[1]))
+    owned = {}
+    for process in (os.getpid(), os.getppid()):
+        for number in os.listdir(f"/proc/{process}/fd"):
+            try:
+                owned[os.readlink(f"/proc/{process}/fd/{number}")] = process == os.getpid()
+            except OSError:
+                pass
+    listening = [(place, owned[f"socket:[{inode}]"]) for inode, place in found if f"socket:[{inode}]" in owned]
+    os.write(1, (json.dumps(listening) + "\\n").encode())
+dist.barrier()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's table of sockets")
+@pytest.mark.parametrize("kind", ["static", "standalone", "c10d", "default"])
+def test_a_local_launch_listens_on_the_loopback_address_alone(tmp_path, free_port, kind):
+    (tmp_path / "listens.py").write_text(LISTENING)
+    flags = {
+        "static": ["--master_addr=127.0.0.1", f"--master_port={free_port}"],
+        "standalone": ["--standalone"],
+        "c10d": ["--rdzv_backend=c10d", f"--rdzv_endpoint=localhost:{free_port}", "--rdzv_id=1"],
+        "default": [f"--master_port={free_port}"],
+    }[kind]
+    done = _launch("--nproc_per_node=2", *flags, tmp_path / "listens.py")
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("[[")]
+    listening = json.loads(line)
+    assert listening
+    for place, _ in listening:
+        address = place.split(":")[0]
+        assert address in ("0100007F", "00000000000000000000000001000000"), f"{place} is reached from elsewhere"
+
+
+def test_stores_listen_where_they_are_asked_to(free_port):
+    """Addresses are taken literally; names, and addresses that are not of this host, are left to torch."""
+    listener = rendezvous._listener("127.0.0.1", free_port)
+    with listener:
+        assert listener.getsockname() == ("127.0.0.1", free_port)
+        assert rendezvous._listener("127.0.0.1", free_port) is None, "torch tells that it is taken"
+    assert rendezvous._listener("192.0.2.1", free_port) is None
+    assert rendezvous._listener("a-host", free_port) is None
+    assert rendezvous.is_loopback("localhost")
+    assert rendezvous.is_loopback("127.0.1.1")
+    assert rendezvous.is_loopback("::1")
+    assert not rendezvous.is_loopback("10.0.0.1")
+    assert not rendezvous.is_loopback("a-host")
+
+
+def test_nodes_that_do_not_come_are_told(free_port):
+    said: list[str] = []
+    store = dist.TCPStore("127.0.0.1", free_port, is_master=True, wait_for_workers=False)
+    watch = partial(rendezvous.tell_missing, "127.0.0.1", free_port, num_nodes=4, say=said.append, after=2.0)
+    threads = [watch(node=node) for node in (2, 0)]
+    for thread in threads:
+        thread.join(20)
+    assert said == [said[0]]
+    assert f"Waiting at 127.0.0.1:{free_port} for 4 nodes since 2 s: node 1, 3 did not come" in said[0]
+    threads = [watch(node=node) for node in (1, 3, 0)]
+    for thread in threads:
+        thread.join(20)
+    assert len(said) == 1, "all have come"
+    del store
+    watch(node=1).join(20)
+    assert "node 0 did not come" in said[1]
+
+
+def test_the_launcher_tells_after_ten_seconds(script, free_port):
+    flags = ["--nnodes=2", "--node_rank=0", "--master_addr=127.0.0.1", f"--master_port={free_port}"]
+    started = time.monotonic()
+    done = _launch(*flags, "--rdzv_conf", "timeout=14", script)
+    assert time.monotonic() - started > 14
+    assert f"Waiting at 127.0.0.1:{free_port} for 2 nodes since 10 s: node 1 did not come" in done.stderr
+
+
+def _run_on_two_nodes(arrows, log_dir, **environment) -> subprocess.Popen:
+    words = ["task_finetune_vqa_mae_randaug", "num_nodes=2", "num_gpus=0", "per_gpu_batchsize=2", "batch_size=4"]
+    words += ["vit=mae_vit_tiny_patch16", "image_size=32", "tokenizer=emoji", "vocab_size=None", "num_workers=0"]
+    words += ["vqav2_label_size=3", "max_steps=1", f"data_root={arrows}", f"log_dir={log_dir}"]
+    kept = {name: value for name, value in os.environ.items() if name not in ("MASTER_ADDR", "MASTER_PORT")}
+    command = [sys.executable, "run.py", "with", *words]
+    return subprocess.Popen(command, cwd=REPOSITORY, env={**kept, **environment}, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_nodes_without_a_launcher(arrows, tmp_path, free_port):
+    """Refused where they cannot find each other; told who is missing where they could."""
+    _, said = _run_on_two_nodes(arrows, tmp_path).communicate(timeout=100)
+    assert "num_nodes=2, but node 1 cannot find this one: MASTER_ADDR and MASTER_PORT are not set" in said
+    assert "Traceback" not in said
+    waiting = _run_on_two_nodes(arrows, tmp_path, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port), NODE_RANK="0")
+    timer = threading.Timer(100, waiting.kill)
+    timer.start()
+    try:
+        told = next((line for line in waiting.stderr if "Waiting at" in line), "")
+    finally:
+        waiting.kill()
+        waiting.wait()
+        timer.cancel()
+    assert f"Waiting at 127.0.0.1:{free_port} for 2 nodes since 10 s: node 1 did not come" in told

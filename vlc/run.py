@@ -25,6 +25,7 @@ from vlc.model.sizes import EncoderSize
 from vlc.module import VLCModule, objective_needs
 from vlc.onednn import WIDE, computes_bfloat16, suits_onednn, use_onednn
 from vlc.precision import precision_options
+from vlc.rendezvous import watch_nodes
 from vlc.settings import OptimSettings, RunSettings, Settings
 from vlc.terminal import cell
 
@@ -43,6 +44,8 @@ def run(settings: Settings) -> dict[str, float]:
     data = build_data(settings)
     module = build_module(settings, data)
     trainer = build_trainer(settings, has_validation=bool(data.evaluation))
+    if settings.run.num_nodes > 1:
+        watch_nodes(trainer.strategy.cluster_environment, settings.run.num_nodes)
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
         half = trainer.precision == "bf16-mixed"

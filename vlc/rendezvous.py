@@ -1,0 +1,131 @@
+"""How processes find each other: on which addresses they listen, and what is told while one of them is waited for."""
+
+import errno
+import ipaddress
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import torch.distributed as dist
+from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
+from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend, static_tcp_rendezvous
+
+from vlc.errors import UserError
+
+TELL_AFTER = 10.0  # seconds
+# Where torch calls for stores. (As an attribute of torch.distributed, rendezvous is a function.)
+_CALLERS = (dist, sys.modules["torch.distributed.rendezvous"], c10d_rendezvous_backend, static_tcp_rendezvous)
+
+
+class _BoundStore(dist.TCPStore):
+    """torch's store, which listens on all interfaces, on the one address that it was given alone.
+
+    Names of hosts are left to torch: on the host itself they often mean a loopback address, which others do not reach.
+    """
+
+    def __init__(self, host_name: str, port: int, world_size=None, is_master=False, *others, **options):
+        listener = _listener(host_name, port) if is_master and options.get("master_listen_fd") is None else None
+        if listener is not None:
+            port, options["master_listen_fd"] = listener.getsockname()[1], listener.detach()
+        super().__init__(host_name, port, world_size, is_master, *others, **options)
+
+
+def bind_stores() -> None:
+    """From now on the stores of this process listen on the address that was asked for, where it is one.
+
+    Processes that meet on a loopback address also keep gloo's connections there.
+    """
+    for module in _CALLERS:
+        module.TCPStore = _BoundStore
+    if is_loopback(os.environ.get("MASTER_ADDR", "")):
+        stay_local()
+
+
+def stay_local() -> None:
+    """Have gloo, of this process and its children, listen on the loopback interface."""
+    local = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    if local:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", local[0])
+
+
+def is_loopback(host: str) -> bool:
+    address = _address(host)
+    return address is not None and address.is_loopback
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a text is, or None for a name of a host."""
+    with suppress(ValueError):
+        return ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    return None
+
+
+def _listener(host: str, port: int) -> socket.socket | None:
+    """A socket that listens on an address of this host; None for names, addresses of others and ports that are taken."""
+    address = _address(host)
+    if address is None:
+        return None
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        return socket.create_server((str(address), port), family=family)
+    except OSError as error:
+        if error.errno in (
+            errno.EADDRNOTAVAIL,
+            errno.EADDRINUSE,
+        ):  # behind a router; torch says what is wrong, or shares
+            return None
+        raise
+
+
+def watch_nodes(environment: ClusterEnvironment, num_nodes: int) -> None:
+    """Where no launcher brings the nodes together: tell which did not come, or raise UserError where none can come."""
+    if not isinstance(environment, LightningEnvironment):
+        return
+    if unset := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        others = ", ".join(str(node) for node in range(num_nodes) if node != environment.node_rank())
+        raise UserError(
+            f"num_nodes={num_nodes}, but node {others} cannot find this one: {' and '.join(unset)} are not set. Start on "
+            f"each host python -m launch --nnodes={num_nodes} --node_rank=N --master_addr=HOST --master_port=PORT run.py "
+            "with ..., or leave num_nodes out"
+        )
+    if environment.local_rank() == 0:
+        tell_missing(environment.main_address, environment.main_port, environment.node_rank(), num_nodes)
+
+
+def tell_missing(
+    host: str, port: int, node: int, num_nodes: int, say: Callable[[str], None] | None = None, after: float = TELL_AFTER
+) -> threading.Thread:
+    """Watch, beside what waits, whether all nodes come to the store at HOST:PORT, and say once who has not after a while.
+
+    The nodes announce themselves in the store; the first one looks who did.
+    """
+    say = say or (lambda text: print(text, file=sys.stderr, flush=True))
+
+    def watch() -> None:
+        started = time.monotonic()
+        try:
+            store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=after))
+            store.set(f"vlc_node_{node}", "")
+            if node:
+                return
+            missing = list(range(num_nodes))
+            while missing and time.monotonic() - started < after:
+                missing = [number for number in missing if not store.check([f"vlc_node_{number}"])]
+                time.sleep(0.1)
+        except dist.DistError:
+            missing = [0]
+        if missing:
+            nodes = ", ".join(map(str, missing))
+            say(
+                f"Waiting at {host}:{port} for {num_nodes} nodes since {after:.0f} s: node {nodes} did not come. Start the "
+                "same command on each host, with its own node rank, and check that the address is reached from there"
+            )
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
