@@ -23,6 +23,7 @@ from vlc.data.checksums import (
     UNKNOWN,
     ChecksummedFile,
     batch_metadata,
+    metadata_checksum,
     row_checksum,
 )
 from vlc.data.identity import Mark
@@ -90,7 +91,10 @@ class _WebDataset(tarfile.TarFile):
     """
 
     def __init__(self, file: BinaryIO, schema: pa.Schema, mark: Mark | None):
-        super().__init__(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers=mark.metadata() if mark else {})
+        metadata = mark.metadata() if mark else {}
+        if mark:
+            metadata[FILE.decode()] = metadata_checksum(metadata)
+        super().__init__(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers=metadata)
         self.num_rows = 0
 
     def write_batch(self, batch: pa.RecordBatch) -> None:

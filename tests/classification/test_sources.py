@@ -1,7 +1,12 @@
 """Labelled images in every form, and mistakes in them."""
 
 import io
+import multiprocessing
+import os
+import pickle
+import shutil
 import tarfile
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -119,3 +124,138 @@ def test_images_are_zero_copy_views_of_arrow_files(forms):
     source = open_split(forms["arrow"], "val")
     assert isinstance(source.read(3), pa.Buffer)
     assert open_image(source.read(3)).size == (32, 32)
+
+
+def test_hidden_files_are_no_images_and_hidden_folders_no_classes(tmp_path):
+    root = write_folder(tmp_path, {"train": 2})
+    expected = open_split(root, "train")
+    image = bytes(expected.read(0))
+    for name in (".ipynb_checkpoints/a.png", "green/._0.png", "green/.ipynb_checkpoints/0.png", "__MACOSX/x.png"):
+        (root / "train" / name).parent.mkdir(exist_ok=True)
+        (root / "train" / name).write_bytes(image)
+    found = open_split(root, "train")
+    assert found.class_names == CLASSES
+    assert found.labels.tolist() == expected.labels.tolist()
+
+
+def test_names_that_are_not_utf8_are_read(tmp_path):
+    root = write_folder(tmp_path, {"train": 1})
+    os.rename(root / "train/green/0.png", os.fsencode(root) + b"/train/green/\xff.png")
+    found = open_split(root, "train")
+    assert len(found.labels) == 3
+    assert open_image(found.read(1)).size == (32, 32)
+
+
+def test_data_path_may_have_any_name(forms, tmp_path):
+    for form in FORMS:
+        folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff" + form.encode())
+        shutil.copytree(forms[form], folder)
+        for verify in (False, True):
+            source = open_split(folder, "val", verify=verify)
+            assert open_image(source.read(0)).size == (32, 32)
+
+
+def test_a_picture_that_is_not_there_is_named(tmp_path):
+    root = write_folder(tmp_path, {"train": 1})
+    source = open_split(root, "train")
+    (root / "train/green/0.png").unlink()
+    with pytest.raises(UserError, match=r"green/0\.png was there at the start and cannot be read now"):
+        source.read(1)
+    (root / "train/green/0.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(MissingFile, match=r"green/0\.png is a link to a file that does not exist"):
+        open_split(root, "train")
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset"])
+def test_a_shard_that_is_replaced_while_it_is_read(form, images, tmp_path):
+    """By a file of the same rows in another order: never another picture's label."""
+    words = ["imagenet", "--root", str(images), "--workers", "1", "--format", form]
+    for seed in (1, 2):
+        write_arrow([*words, "--seed", str(seed), "--out", str(tmp_path / str(seed))])
+    source = open_split(tmp_path / "1", "val")
+    expected, travelling = [bytes(source.read(number)) for number in range(3)], pickle.dumps(source)
+    (path,) = (tmp_path / "1").glob("*_val_*")
+    os.replace(tmp_path / "2" / path.name, path)
+    if form == "webdataset":  # an open tar file stays what it was
+        assert bytes(source.read(2)) == expected[2]
+    else:
+        with pytest.raises(UserError, match=r"_val_0.* was changed while this program was reading it"):
+            source.read(2)
+    with pytest.raises(UserError, match="was changed"):
+        _in_another_process(travelling)
+
+
+def _in_another_process(travelling: bytes) -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(_read_first, travelling).result()
+
+
+def _read_first(travelling: bytes) -> bytes:
+    return bytes(pickle.loads(travelling).read(0))
+
+
+def test_shards_of_two_conversions_are_not_mixed(images, tmp_path):
+    words = ["imagenet", "--root", str(images), "--workers", "1", "--shard-size", "30", "--format", "parquet"]
+    for seed in (1, 2):
+        write_arrow([*words, "--seed", str(seed), "--out", str(tmp_path / str(seed))])
+    os.replace(tmp_path / "2/imagenet_train_1.parquet", tmp_path / "1/imagenet_train_1.parquet")
+    with pytest.raises(UserError, match=r"different conversions.*python -m write_arrow imagenet"):
+        open_split(tmp_path / "1", "train")
+    os.remove(tmp_path / "1/imagenet_train_1.parquet")
+    with pytest.raises(UserError, match=r"imagenet_train_1\.parquet is missing"):
+        open_split(tmp_path / "1", "train")
+
+
+def test_a_null_image_is_named(tmp_path):
+    table = pa.table({"image": [b"x", None], "label": [0, 1], "class_name": ["a", "b"]})
+    pq.write_table(table, tmp_path / "a_train.parquet")
+    with pa.ipc.new_file(str(tmp_path / "b_train.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    for name in ("a", "b"):
+        source = open_split(tmp_path / name, "train")
+        with pytest.raises(UserError, match=r"(?i)row 1.*is null.*remove the row"):
+            source.read(1)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": ["x"], "label": [0]}, "column image holds string, expected encoded images"),
+        ({"image": [{"path": "x"}], "label": [0]}, "column image holds"),
+        ({"image": [b"x"], "label": ["dog"]}, "column label holds string"),
+        ({"image": [b"x"], "label": [0], "class_name": [1]}, "column class_name holds int64"),
+    ],
+)
+def test_columns_of_another_type_are_named_at_the_start(columns, message, tmp_path):
+    pq.write_table(pa.table(columns), tmp_path / "a_train.parquet")
+    with pytest.raises(UserError, match=message):
+        open_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "parquet", "tar"])
+def test_pointers_of_git_lfs_are_named(suffix, tmp_path):
+    (tmp_path / f"a_train.{suffix}").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UserError, match=rf"a_train\.{suffix}.*pointer of Git LFS.*git lfs pull"):
+        open_split(tmp_path, "train")
+
+
+def test_row_groups_that_would_grow_out_of_proportion_are_refused(tmp_path, monkeypatch):
+    table = pa.table({"image": [bytes(20 * 2**20)], "label": [0]})
+    pq.write_table(table, tmp_path / "a_train.parquet", compression="zstd", use_dictionary=False)
+    assert (tmp_path / "a_train.parquet").stat().st_size < 2**16
+    monkeypatch.setenv("VLC_MAX_INFLATED_MIB", "8")
+    with pytest.raises(UserError, match="would grow to 20,.*VLC_MAX_INFLATED_MIB"):
+        open_split(tmp_path, "train")
+    monkeypatch.setenv("VLC_MAX_INFLATED_MIB", "64")
+    assert len(open_split(tmp_path, "train").read(0)) == 20 * 2**20
+
+
+def test_a_tar_file_with_a_damaged_header_loses_no_images_in_silence(forms, tmp_path):
+    (path,) = [path for path in forms["webdataset"].iterdir() if "val" in path.name]
+    data = bytearray(path.read_bytes())
+    with tarfile.open(path) as file:
+        place = file.getmembers()[6].offset
+    data[place] ^= 1
+    (tmp_path / path.name).write_bytes(data)
+    with pytest.raises(UserError, match=r"no end of the file at byte [\d,]+: it is cut short, or a header is damaged"):
+        open_split(tmp_path, "val")

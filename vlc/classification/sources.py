@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from vlc.data.arrow import ArrowSplit
-from vlc.data.checksums import IMAGE_CHECKSUM, ROW_CHECKSUM, row_checksum, verify_image
+from vlc.data.checksums import FILE, IMAGE_CHECKSUM, ROW_CHECKSUM, metadata_checksum, row_checksum, verify_image
 from vlc.data.folders import is_hidden, visible_entries
 from vlc.data.identity import (
     FileState,
@@ -31,7 +31,7 @@ from vlc.data.identity import (
     require_one_conversion,
     require_unchanged,
 )
-from vlc.data.ipc import inflation_limit, inflation_refusal, is_binary, refuse_other_kinds
+from vlc.data.ipc import inflation_limit, inflation_refusal, is_binary, is_list, is_text, refuse_other_kinds
 from vlc.data.spec import DatasetSpec
 from vlc.errors import MissingFile, UserError
 
@@ -320,7 +320,8 @@ def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
     found: dict[str, dict[str, tuple[int, int]]] = {}
     with _blaming(path, "an uncompressed tar file"):
         with open(path, "rb") as opened:
-            refuse_other_kinds(opened.read(64))
+            beginning = opened.read(4 * tarfile.BLOCKSIZE)
+        refuse_other_kinds(beginning)
         with tarfile.open(path, "r:") as file:
             for member in file:
                 folder, _, name = member.name.rpartition("/")
@@ -328,6 +329,10 @@ def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
                     key, _, suffix = name.partition(".")
                     found.setdefault(f"{folder}/{key}", {})[suffix.lower()] = (member.offset_data, member.size)
             _require_end(path, file)
+            if beginning[156:157] == tarfile.XGLTYPE and b"vlc." in beginning:  # typeflag of a header that we wrote
+                told = file.pax_headers
+                if mark_of(told) is None or told.get(FILE.decode()) != metadata_checksum(told):
+                    raise ValueError("its global header is not as it was written")
     return found
 
 
@@ -348,8 +353,8 @@ def _tar_label(
     try:
         described = json.loads(_read_at(path, state, *parts["json"])) if "json" in parts else {}
         label = int(_read_at(path, state, *parts["cls"])) if "cls" in parts else int(described["label"])
-        if ROW_CHECKSUM in described and (
-            row_checksum(described) != described[ROW_CHECKSUM] or label != described["label"]
+        if {ROW_CHECKSUM, IMAGE_CHECKSUM} & set(described) and (
+            row_checksum(described) != described.get(ROW_CHECKSUM) or label != described["label"]
         ):
             raise UserError(f"{path} is damaged: {key}.json or {key}.cls is not as it was written")
         return label, described.get("class_name"), described.get(IMAGE_CHECKSUM)
@@ -385,7 +390,9 @@ def _labels(column: pa.ChunkedArray, path: Path) -> np.ndarray:
 
 
 def _class_names(column: pa.ChunkedArray, labels: np.ndarray, path: Path) -> tuple[str, ...]:
-    """Names by label; "" for labels that do not occur. Raises UserError where one label has two names."""
+    """Names by label; "" for labels that do not occur. Raises UserError where one label has two names, or no text."""
+    if not is_text(column.type) or is_list(column.type):
+        raise UserError(f"{path}: column class_name holds {column.type}, expected strings")
     pairs = pa.table({"label": labels, "name": column}).group_by(["label", "name"]).aggregate([]).to_pylist()
     names = [""] * (int(labels.max(initial=-1)) + 1)
     for pair in pairs:

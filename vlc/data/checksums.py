@@ -2,8 +2,8 @@
 
 An Arrow file has one for each image and for each other column in the metadata of its record batches, so that one image can
 be verified without its neighbours, and one of all its bytes in the footer. A Parquet file has one for each page (which
-pyarrow verifies) and one of all its bytes. A tar file has one of each image and of each row's values in KEY.json. Arrow's
-own programs carry none of this along when they copy a table.
+pyarrow verifies) and one of all its bytes. A tar file has one of each image and of each row's values in KEY.json, and one
+of its global header. Arrow's own programs carry none of this along when they copy a table.
 """
 
 import base64
@@ -96,6 +96,12 @@ def verify_image(image: pa.Buffer | bytes | None, expected: int) -> None:
     """Raises DamagedData where an image is not as it was written."""
     if (0 if image is None else zlib.crc32(image)) != expected:
         raise DamagedData("the image does not have the checksum it was written with")
+
+
+def metadata_checksum(metadata: Mapping[str, str]) -> str:
+    """Of the global header of a tar file, without itself."""
+    told = sorted((key, value) for key, value in metadata.items() if key != FILE.decode())
+    return f"{zlib.crc32(json.dumps(told).encode()):08x}"
 
 
 def row_checksum(values: Mapping[str, Any]) -> int:

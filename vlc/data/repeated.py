@@ -1,19 +1,22 @@
 """Repeated texts of a row, which count once: found once for each file and remembered.
 
 Finding them takes a look at every text, so it is the one part of opening a file that grows with the number of texts: about
-a second for ten million. What is found is small, and is kept in the user's cache folder under a name made of the file's
-path, size and time of change; from then on opening a file costs a look at each record batch. (A mark in the file itself
-would save the first look too, but files that other programs wrote do not have it, and data folders are often read-only.)
+a second for ten million. What is found is small, and is kept in the user's cache folder, with a checksum, under a name made
+of the file's path, size, time of change and inode, and of its own checksum where our writer left one; from then on opening
+a file costs a look at each record batch. (A mark in the file itself would save the first look too, but files that other
+programs wrote do not have it, and data folders are often read-only.)
 """
 
 import hashlib
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlc.data.identity import file_state
 from vlc.data.ipc import in_plain_layout, is_list, record_batches
 from vlc.files import write_atomically
 
@@ -33,11 +36,11 @@ def repeated_texts(path: Path, column: str, num_texts: int) -> np.ndarray:
     """
     remembered = _cache_file(path, column)
     try:
-        found = np.load(remembered)
-        if found.dtype == np.int64 and (not len(found) or found[-1] < num_texts):
-            return found
-    except (OSError, ValueError, EOFError):
-        pass  # not looked at yet, or cut short
+        kept = remembered.read_bytes()
+    except OSError:
+        kept = b""  # not looked at yet
+    if len(kept) % 8 == 4 and kept[:4] == _checksum(kept[4:]):
+        return np.frombuffer(kept[4:], dtype="<i8")
     found = find_repeated(path, column)
     if num_texts >= _WORTH_KEEPING:
         _remember(remembered, found)
@@ -45,16 +48,20 @@ def repeated_texts(path: Path, column: str, num_texts: int) -> np.ndarray:
 
 
 def _cache_file(path: Path, column: str) -> Path:
-    state = path.stat()
-    identity = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0{column}"
-    return cache_folder() / "repeated_texts" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
+    identity = "\0".join(map(str, (*file_state(path), column))).encode() + os.fsencode(path.resolve())
+    return cache_folder() / "repeated_texts" / f"{hashlib.sha256(identity).hexdigest()[:32]}.int64"
+
+
+def _checksum(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(4, "little")
 
 
 def _remember(file: Path, found: np.ndarray) -> None:
     """Several processes may do so at once."""
     try:
-        with write_atomically(file) as partial, partial.open("wb") as opened:
-            np.save(opened, found)
+        content = found.astype("<i8").tobytes()
+        with write_atomically(file) as partial:
+            partial.write_bytes(_checksum(content) + content)
     except OSError:
         pass  # no room or no permission: the next process looks again
 

@@ -1,5 +1,6 @@
 """Images and texts by themselves, to be embedded once each: the rows of data sets, or the files below a folder."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset
 
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
+from vlc.data.folders import visible_entries
 from vlc.data.images import Picture, UndecodableImage, open_image
 from vlc.errors import MissingFile, UserError
 
@@ -48,16 +50,30 @@ class FolderImages:
         if not Path(folder).is_dir():
             raise MissingFile(f"image_folder={folder} is not a folder")
         kinds = Image.registered_extensions()
-        found = sorted(str(path) for path in Path(folder).resolve().rglob("*") if path.suffix.lower() in kinds)
-        if not found:
+        try:
+            entries = [e for e in visible_entries(Path(folder).resolve()) if Path(e.name).suffix.lower() in kinds]
+        except OSError as error:
+            raise UserError(f"image_folder={folder}: {error.filename} cannot be listed: {error.strerror}") from error
+        entries.sort(key=lambda entry: entry.path)
+        if not entries:
             raise UserError(f"image_folder={folder} holds no image: expected files such as .jpg or .png below it")
-        self._paths = pa.array(found)
+        for entry in entries:
+            if not entry.is_file():
+                raise MissingFile(f"{entry.path} is a link to a file that does not exist: mend or remove it")
+            if (encoded := os.fsencode(entry.path)) != entry.path.encode(errors="replace"):
+                shown = encoded.decode(errors="backslashreplace")
+                raise UserError(f"{shown} has a name that is not UTF-8, which an index cannot hold: rename it")
+        self._paths = pa.array([entry.path for entry in entries])
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def read(self, number: int) -> pa.Buffer:
-        return pa.py_buffer(Path(self._paths[number].as_py()).read_bytes())
+        path = self._paths[number].as_py()
+        try:
+            return pa.py_buffer(Path(path).read_bytes())
+        except OSError as error:
+            raise UserError(f"{path} was there at the start and cannot be read now ({error.strerror})") from error
 
     def place(self, number: int) -> Place:
         return Place(self._paths[number].as_py())
