@@ -2,10 +2,12 @@
 
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 import torch
 
 from tests import tiny
+from vlc.data.catalog import CATALOG
 from vlc.datamodule import answer_vocabulary
 from vlc.errors import MissingFile, UserError
 from vlc.recipes import loss_weights
@@ -94,6 +96,77 @@ def test_an_empty_split_is_refused(small_vit, tmp_path):
     tiny.write_table(tmp_path / "vg.arrow", {"image": [b"x"], "caption": [[]]})
     with pytest.raises(UserError, match="has no samples"):
         _data(tmp_path, small_vit, datasets=["vg"])
+
+
+SPELLINGS = {
+    "booleans": [[True, False], [False, True]],
+    "letters": [["true", "false"], ["FALSE", "True"]],
+    "integers": [[1, 0], [0, 1]],
+    "numbers": [[1.0, 0.0], [0.0, 1.0]],
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_truths_in_all_known_spellings(small_vit, tmp_path, spelling):
+    """Only "True" was read as true before, and everything else as false."""
+    for stem in ("nlvr2_train", "nlvr2_dev"):
+        rows = tiny.rows(CATALOG["nlvr2"], "train", num_rows=2)
+        tiny.write_table(tmp_path / f"{stem}.arrow", rows | {"answers": SPELLINGS[spelling]})
+    data = _data(tmp_path, small_vit, "task_finetune_nlvr2_mae_randaug")
+    assert data.train[[(0, sample) for sample in range(4)]].fields["truth"].tolist() == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("named", "stem", "columns", "message"),
+    [
+        ("nlvr2", "nlvr2_dev", {"answers": [["yes", "no"]] * 2}, "answers holds 'yes', expected true or false"),
+        ("nlvr2", "nlvr2_train", {"identifiers": [[None, "x"]] * 2}, "identifiers holds null, expected an integer, or"),
+        ("vqa", "vqav2_train", {"answer_labels": [[[1, 2], [1, -2]]] * 2}, "answer_labels holds -2, expected"),
+        ("vqa", "vqav2_rest_val", {"question_id": [[1.5, 2.0]] * 2}, "question_id holds 1.5, expected an integer"),
+        ("vqa", "vqav2_train", {"questions": [["a", None]] * 2}, "questions holds null, expected a string"),
+    ],
+)
+def test_annotations_that_nobody_understands_are_told_before_training(
+    small_vit, tmp_path, named, stem, columns, message
+):
+    tiny.write_dataset(tmp_path, named, num_rows=2)
+    path = tmp_path / f"{stem}.arrow"
+    tiny.write_table(path, tiny.rows(CATALOG[named], "train", num_rows=2) | columns)
+    with pytest.raises(UserError, match=f"Row 0 of {path}: {message}"):
+        _data(tmp_path, small_vit, f"task_finetune_{named}_mae_randaug")
+
+
+def test_captions_that_are_null_are_left_out_of_training(small_vit, tmp_path):
+    rows = tiny.rows(CATALOG["vg"], "train", num_rows=4)
+    tiny.write_table(tmp_path / "vg.arrow", rows | {"caption": [["a", None], None, [None], ["b", "c"]]})
+    with pytest.warns(UserWarning, match=r"Left out 2 texts of .*vg\.arrow: column caption holds null there"):
+        data = _data(tmp_path, small_vit, datasets=["vg"])
+    assert len(data.train) == 3
+    data.train[[(0, 0), (0, 1), (0, 2)]]
+    tiny.write_dataset(tmp_path, "coco", num_rows=2)
+    rows = tiny.rows(CATALOG["coco"], "val", num_rows=2)
+    tiny.write_table(tmp_path / "coco_caption_karpathy_val.arrow", rows | {"caption": [["a"], [None]]})
+    with pytest.raises(UserError, match=r"Row 1 of .*coco_caption_karpathy_val\.arrow: caption holds null"):
+        _data(tmp_path, small_vit, datasets=["coco"])
+
+
+def test_ids_that_stand_twice_in_a_tested_split_are_told(small_vit, tmp_path):
+    tiny.write_dataset(tmp_path, "vqa", num_rows=2)
+    path = tmp_path / "vqav2_test.arrow"
+    tiny.write_table(path, tiny.rows(CATALOG["vqa"], "test", num_rows=2) | {"question_id": [[7, 8], [9, 7]]})
+    with pytest.raises(UserError, match=rf"row 0 of {path} and row 1 of {path} both have the question_id '7'"):
+        _data(tmp_path, small_vit, "task_finetune_vqa_mae_randaug", test_only=True, load_path="x")
+
+
+def test_labels_withheld_with_nulls_are_withheld(small_vit, tmp_path):
+    tiny.write_dataset(tmp_path, "nlvr2", num_rows=2)
+    rows = tiny.rows(CATALOG["nlvr2"], "train", num_rows=2)
+    tiny.write_table(
+        tmp_path / "nlvr2_test1.arrow", rows | {"answers": pa.array([[None, None]] * 2, pa.list_(pa.string()))}
+    )
+    data = _data(tmp_path, small_vit, "task_finetune_nlvr2_mae_randaug", test_only=True, load_path="x")
+    assert set(data.evaluation["test1"][[(0, 0)]].fields) == {"identifier"}
+    assert "truth" in data.evaluation["dev"][[(0, 0)]].fields
 
 
 def test_weights_are_those_of_the_data_sets_named_beside_them(arrows, small_vit):

@@ -46,6 +46,26 @@ def _trained(options: dict) -> str:
     return f"{run(tiny.settings(RECIPE, **options))['log_dir']}/checkpoints/last.ckpt"
 
 
+IDS = {
+    "integers": lambda number: 458752000 + number,
+    "words": lambda number: f"q{number}",
+    "digits": lambda number: f"01827{number}" if number % 2 else f"1827{number - 1}",  # two of the same number
+}
+
+
+@pytest.mark.parametrize("kind", IDS)
+def test_ids_reach_the_submission_as_they_came(options, kind):
+    """Published ids are integers; GQA's are strings of digits, of which some begin with zeros."""
+    trained = _trained(options)
+    path = Path(options["data_root"]) / "vqav2_test.arrow"
+    columns = tiny.rows(CATALOG["vqa"], "test")
+    ids = [[IDS[kind](number) for number in numbers] for numbers in columns["question_id"]]
+    tiny.write_table(path, columns | {"question_id": ids})
+    tested = run(tiny.settings(RECIPE, **options, test_only=True, load_path=trained))
+    written = json.loads((Path(tested["log_dir"]) / "vqa_test.json").read_text())
+    assert [answer["question_id"] for answer in written] == [number for row in ids for number in row]
+
+
 def test_training_on_other_answers_carries_the_shared_ones_over(options, tmp_path, caplog):
     caplog.set_level("INFO")
     saved = _trained(options)

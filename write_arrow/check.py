@@ -321,7 +321,7 @@ def _check_batch(
         problems += text_problems(batch.column(texts), texts)
     for reader in readers:  # each counts its own texts: one file may hold captions and questions
         problems += value_problems(batch, reader.spec, reader.fields, withheld=True)
-    problems = sorted(set(problems))
+    problems = sorted(dict.fromkeys(problems), key=lambda problem: problem[0])  # each once
     ids = {name: _hashes(batch.column(name)) for name in IDS if name in batch.schema.names}
     return _Found(batch.num_rows, int(counts.sum()), problems, ids)
 

@@ -4,6 +4,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import tarfile
 from concurrent.futures import ProcessPoolExecutor
@@ -126,6 +127,57 @@ def test_images_are_zero_copy_views_of_arrow_files(forms):
     assert open_image(source.read(3)).size == (32, 32)
 
 
+@pytest.mark.parametrize(
+    ("labels", "row", "told"),
+    [
+        ([0, -1, 1], 1, "-1"),
+        ([0, 1, None], 2, "None"),
+        (["0", "1", "2"], 0, "'0'"),
+        ([0.0, 1.0, 1.5], 2, "1.5"),
+        ([0, 1, 2**40], 2, str(2**40)),
+        ([True, False, True], 0, "True"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["arrow", "parquet"])
+def test_labels_that_are_none_are_told_with_file_and_row(tmp_path, kind, labels, row, told):
+    _write_labels(tmp_path, kind, pa.array(labels))
+    with pytest.raises(
+        UserError, match=rf"Row {row} of .*d_train_0\.{kind}: label is {re.escape(told)}, expected a whole"
+    ):
+        open_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("kind", ["arrow", "parquet"])
+@pytest.mark.parametrize("labels_type", [pa.uint8(), pa.float32(), pa.dictionary(pa.int8(), pa.int64())])
+def test_labels_of_any_type_of_whole_numbers(tmp_path, kind, labels_type):
+    _write_labels(tmp_path, kind, pa.array([0, 2, 1], labels_type))
+    source = open_split(tmp_path, "train")
+    assert source.labels.tolist() == [0, 2, 1]
+    assert source.class_names == ("a", "b", "c")
+
+
+def test_shards_may_differ_in_the_type_of_their_labels(tmp_path):
+    _write_labels(tmp_path, "arrow", pa.array([0, 2, 1]))
+    _write_labels(tmp_path, "arrow", pa.array([0, 2, 1], pa.int16()), number=1)
+    assert open_split(tmp_path, "train").labels.tolist() == [0, 2, 1] * 2
+
+
+def test_class_names_that_are_no_strings_are_told(tmp_path):
+    _write_labels(tmp_path, "arrow", pa.array([0, 1, 2]), names=[1, 2, 3])
+    with pytest.raises(UserError, match=r"d_train_0\.arrow: column class_name is int64, expected strings"):
+        open_split(tmp_path, "train")
+
+
+def _write_labels(folder, kind: str, labels: pa.Array, number: int = 0, names=("a", "c", "b")) -> None:
+    table = pa.table({"image": [b"x"] * 3, "label": labels, "class_name": list(names)})
+    path = f"{folder}/d_train_{number}.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+        return
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+
+
 def test_hidden_files_are_no_images_and_hidden_folders_no_classes(tmp_path):
     root = write_folder(tmp_path, {"train": 2})
     expected = open_split(root, "train")
@@ -222,8 +274,8 @@ def test_a_null_image_is_named(tmp_path):
     [
         ({"image": ["x"], "label": [0]}, "column image holds string, expected encoded images"),
         ({"image": [{"path": "x"}], "label": [0]}, "column image holds"),
-        ({"image": [b"x"], "label": ["dog"]}, "column label holds string"),
-        ({"image": [b"x"], "label": [0], "class_name": [1]}, "column class_name holds int64"),
+        ({"image": [b"x"], "label": ["dog"]}, "Row 0 of .*a_train.parquet: label is 'dog'"),
+        ({"image": [b"x"], "label": [0], "class_name": [1]}, "column class_name is int64, expected strings"),
     ],
 )
 def test_columns_of_another_type_are_named_at_the_start(columns, message, tmp_path):

@@ -1,5 +1,6 @@
 """Looking at what was written: `check` finds what is wrong, `show` prints and draws."""
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -50,6 +51,8 @@ def _vg(folder, name="vg", **columns) -> None:
         ({"image": [image_bytes(), None]}, "vg: row 1: image cannot be decoded: no image"),
         ({"image": ["path", "path"]}, "vg: column image is string, not binary"),
         ({"caption": [["a"], []]}, "vg: row 1: no caption"),
+        ({"caption": [["a", None], ["b"]]}, "vg: row 0: caption holds null, expected a string"),
+        ({"caption": ["a", None]}, "vg: row 1: caption holds null, expected a string"),
         ({"caption": [[1], [2]]}, "vg: column caption is list<item: int64>, not strings"),
         ({"image_id": ["1", "1"]}, "vg: 1 values of image_id repeat earlier ones, such as '1'"),
     ],
@@ -84,6 +87,73 @@ def test_answers_have_to_match_their_questions(tmp_path):
     rows["answer_labels"][2] = [[1]]
     tiny.write_table(tmp_path / "vqav2_train.arrow", rows)
     assert "vqav2_train: row 2: 1 answer_labels for 2 questions" in _problems(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("named", "stem", "columns", "problem"),
+    [
+        (
+            "nlvr2",
+            "nlvr2_dev",
+            {"answers": [["True", "maybe"]] * 2},
+            "row 0: answers holds 'maybe', expected true or fal",
+        ),
+        (
+            "nlvr2",
+            "nlvr2_dev",
+            {"identifiers": [["a", None]] * 2},
+            "row 0: identifiers holds null, expected an integer",
+        ),
+        ("vqa", "vqav2_train", {"answers": [[[1, 2], [3, 4]]] * 2}, "row 0: answers holds 1, expected strings"),
+        (
+            "vqa",
+            "vqav2_train",
+            {"answer_scores": [[[1.0, 2.0]] * 2] * 2},
+            "row 0: answer_scores holds 2.0, expected num",
+        ),
+        (
+            "vqa",
+            "vqav2_train",
+            {"answer_scores": [[[1.0]] * 2] * 2},
+            "row 0: 1 answer_scores and 2 answer_labels for one",
+        ),
+        (
+            "vqa",
+            "vqav2_test",
+            {"question_id": [[1, None]] * 2},
+            "row 0: question_id holds null, expected an integer, or",
+        ),
+        ("vqa", "vqav2_test", {"answer_labels": [[[-1], [-1]]] * 2}, ""),  # nobody reads them
+    ],
+)
+def test_values_that_no_data_set_understands(named, stem, columns, problem, tmp_path):
+    tiny.write_dataset(tmp_path, named, num_rows=2)
+    split = "test" if stem == "vqav2_test" else "train"
+    tiny.write_table(tmp_path / f"{stem}.arrow", tiny.rows(CATALOG[named], split, num_rows=2, first=90) | columns)
+    found = [told for told in _problems(tmp_path) if "repeat" not in told]
+    assert bool(problem) == bool(found)
+    assert not problem or found[0].startswith(f"{stem}: {problem}"), found
+
+
+@pytest.mark.parametrize("labels", [[[True, False]] * 2, [["true", "FALSE"]] * 2, [[1, 0]] * 2, [["1", "0"]] * 2])
+def test_known_spellings_have_no_problems(labels, tmp_path):
+    tiny.write_dataset(tmp_path, "nlvr2", num_rows=2)
+    rows = tiny.rows(CATALOG["nlvr2"], "train", num_rows=2, first=90)
+    tiny.write_table(tmp_path / "nlvr2_dev.arrow", rows | {"answers": labels})
+    assert [told for told in _problems(tmp_path) if "repeat" not in told] == []
+
+
+def test_ids_are_compared_as_they_are(tmp_path):
+    tiny.write_dataset(tmp_path, "vqa", num_rows=2)
+    rows = tiny.rows(CATALOG["vqa"], "test", num_rows=2, first=90)
+    for ids, expected in (([["01827492", "1827492"], ["q1", "q2"]], 0), ([["1", "2"], ["3", "1"]], 1)):
+        tiny.write_table(tmp_path / "vqav2_test.arrow", rows | {"question_id": ids})
+        assert len([told for told in _problems(tmp_path) if told.startswith("vqav2_test: ")]) == expected
+
+
+def test_numbers_of_images_may_be_missing_or_large(tmp_path):
+    _vg(tmp_path, image_id=pa.array([2**64 - 1, None], pa.uint64()))
+    assert _problems(tmp_path) == []
 
 
 def test_a_part_of_the_images(tmp_path):

@@ -243,3 +243,65 @@ def test_nlvr2_without_an_image_is_left_out_and_listed(raw, tmp_path, write):
     ]
     rejected = json.loads((out / "nlvr2_dev.rejected.jsonl").read_text())
     assert rejected == {"path": "dev/dev-7-1-img1.png", "reason": "no such file"}
+
+
+def _relabel(raw, tmp_path, label) -> None:
+    """The raw data of nlvr2 with other labels in dev: `label` of the published one."""
+    shutil.copytree(raw / "nlvr2", tmp_path / "raw")
+    path = tmp_path / "raw/nlvr2/data/dev.json"
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {entry["label"] for entry in entries} == {"True", "False"}
+    path.write_text("\n".join(json.dumps(entry | {"label": label(entry["label"] == "True")}) for entry in entries))
+
+
+@pytest.mark.parametrize("label", [bool, int, float, lambda true: str(true).lower(), lambda true: str(int(true))])
+def test_nlvr2_is_written_alike_from_all_known_spellings(label, raw, tmp_path, write):
+    _relabel(raw, tmp_path, label)
+    ours = rows(write("nlvr2", tmp_path / "raw", "--compat") / "nlvr2_dev.arrow", "identifier")
+    assert ours == rows(GOLDEN / "arrow/nlvr2/nlvr2_dev.arrow", "identifier")
+
+
+@pytest.mark.parametrize("label", ["yes", None, 2, [True]])
+def test_nlvr2_refuses_other_spellings(label, raw, tmp_path, write):
+    _relabel(raw, tmp_path, lambda true: label)
+    told = re.escape(f"has label {label!r}, expected true or false (")
+    with pytest.raises(UserError, match=rf"dev\.json: dev-\d+-\d+-\d+ {told}"):
+        write("nlvr2", tmp_path / "raw")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("questions", {"question_id": "01827492"}, "question_id is '01827492', expected an integer, in the entry"),
+        ("questions", {"question_id": 1.5}, r"question_id is '1\.5', expected an integer"),
+        ("questions", {"image_id": "1"}, "image_id is '1', expected an integer"),
+        ("questions", {"question": None}, "question is 'None', expected a string"),
+        ("annotations", {"multiple_choice_answer": 2}, "multiple_choice_answer is '2', expected a string"),
+        ("annotations", {"answers": [{"answer": 2}]}, "answer is '2', expected a string"),
+        ("annotations", {"answers": "no"}, "answers is 'no', expected a list"),
+    ],
+)
+def test_vqa_annotations_of_other_types_are_told(file, change, told, raw, tmp_path, write):
+    shutil.copytree(raw / "vqa_small", tmp_path / "raw")
+    name = {"questions": "v2_OpenEnded_mscoco_train2014_questions", "annotations": "v2_mscoco_train2014_annotations"}
+    path = tmp_path / f"raw/{name[file]}.json"
+    content = json.loads(path.read_text())
+    content[file][1] |= change
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"{path}: {told}"):
+        write("vqav2", tmp_path / "raw")
+
+
+def test_labels_that_no_vocabulary_has_are_not_written(raw, tmp_path, write):
+    """vgqa reads labels from a file of the published code, which may hold anything."""
+    root = tmp_path / "raw"
+    shutil.copytree(raw / "vgqa", root)
+    (root / "coco_vqa_label_info.pkl").unlink()
+    labels = dict.fromkeys(
+        {answer for row in rows(GOLDEN / "arrow/vgqa/vgqa_train.arrow") for (answer,) in row["answers"]}, -1
+    )
+    (root / "coco_vqa_label_info.json").write_text(json.dumps({"ans2label": labels}))
+    with pytest.raises(
+        UserError, match=r"vgqa_train: answer_labels holds -1, expected .*, beside images/.*\.jpg\. Mend"
+    ):
+        write("vgqa", root, "--compat")

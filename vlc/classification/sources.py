@@ -8,9 +8,9 @@ import logging
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -33,6 +33,7 @@ from vlc.data.identity import (
 )
 from vlc.data.ipc import inflation_limit, inflation_refusal, is_binary, is_list, is_text, refuse_other_kinds
 from vlc.data.spec import DatasetSpec
+from vlc.data.values import MOST_LABELS, are_labels, plain
 from vlc.errors import MissingFile, UserError
 
 _log = logging.getLogger(__name__)
@@ -155,8 +156,12 @@ class ArrowImages:
         self._split = ArrowSplit(paths, _SPEC, "imagenet", columns, read_texts=False, verify=verify)
         if not len(self._split):
             raise UserError(f"{paths[0]} has no rows. Write it again with: {WRITER}")
-        self.labels = _labels(self._split.column("label"), paths[0])
-        self.class_names = _class_names(self._split.column("class_name"), self.labels, paths[0])
+        batches = list(self._split.batches())
+        self.labels = np.concatenate(
+            [_labels(batch.column("label"), partial(self._split.place, number)) for number, batch in batches]
+        )
+        names = [_names(batch.column("class_name"), self._split.place(number, 0)[0]) for number, batch in batches]
+        self.class_names = _class_names(pa.chunked_array(names), self.labels, paths[0])
 
     def read(self, number: int) -> pa.Buffer:
         return self._split.image(self._split.locate(number), "image")
@@ -183,8 +188,8 @@ class ParquetImages:
                     raise UserError(f"{path} lacks column {', '.join(sorted(missing))}; it has {', '.join(columns)}")
                 _check_parquet(path, opened)
                 table = opened.read(columns=[name for name in ("label", "class_name") if name in columns])
-                labels.append(_labels(table["label"], paths[file]))
-                names += table["class_name"].chunks if "class_name" in columns else []
+                labels.append(_labels(table["label"].combine_chunks(), partial(Place, path)))
+                names += [_names(table["class_name"].combine_chunks(), path)] if "class_name" in columns else []
                 sizes = [opened.metadata.row_group(number).num_rows for number in range(opened.num_row_groups)]
             groups += [(file, number, size) for number, size in enumerate(sizes)]
         if verify and (without := [path for path in self.paths if self.states[path].checksum is None]):
@@ -383,10 +388,28 @@ def _descriptor(path: str, state: FileState) -> int:
         raise UserError(f"{path} can no longer be read ({error.strerror}): it is needed until the end") from error
 
 
-def _labels(column: pa.ChunkedArray, path: Path) -> np.ndarray:
-    if not pa.types.is_integer(column.type) or column.null_count:
-        raise UserError(f"{path}: column label holds {column.type} with {column.null_count} nulls, expected integers")
-    return column.to_numpy().astype(np.int64)
+def _labels(column: pa.Array, place: Callable[[int], tuple[Path | str, int]]) -> np.ndarray:
+    """Labels (N,) int64. Raises UserError for the first row, told by `place`, that holds none."""
+    values = plain(column)
+    understood = ~values.is_null().to_numpy(zero_copy_only=False)
+    known = are_labels(values.drop_null())
+    understood[understood] = False if known is None else known
+    if not understood.all():
+        row = int(understood.argmin())
+        path, number = place(row)
+        raise UserError(
+            f"Row {number} of {path}: label is {values[row].as_py()!r}, expected a whole number from 0 to "
+            f"{MOST_LABELS - 1:,}"
+        )
+    return values.cast(pa.int64(), safe=False).to_numpy(zero_copy_only=False)
+
+
+def _names(column: pa.Array, path: Path | str) -> pa.Array:
+    """Class names as strings. Raises UserError where they are of another type."""
+    values = plain(column)
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type) or pa.types.is_null(values.type)):
+        raise UserError(f"{path}: column class_name is {column.type}, expected strings")
+    return values.cast(pa.large_string())
 
 
 def _class_names(column: pa.ChunkedArray, labels: np.ndarray, path: Path) -> tuple[str, ...]:

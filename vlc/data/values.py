@@ -148,7 +148,7 @@ def value_problems(
         problems += _column_problems(column, cells, counts, spec.text)
         if column.beside in names:
             problems += _unpaired(column, cells, batch.column(column.beside))
-    return sorted(problems)
+    return sorted(problems, key=lambda problem: problem[0])
 
 
 def _column_problems(column: "Column", cells: pa.Array, counts: np.ndarray | None, text: str) -> Iterator[Problem]:
