@@ -6,10 +6,13 @@ from PIL import Image
 
 from tests import tiny
 from tests.tiny import image_bytes
+from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
+from vlc.data.checks import check_annotations, check_ids
+from vlc.data.values import IDENTIFIERS
 from vlc.errors import UserError
 from write_arrow.__main__ import main
-from write_arrow.check import check
+from write_arrow.check import check, readers_of
 from write_arrow.storage import Folder
 
 
@@ -33,6 +36,25 @@ def test_the_published_files_pass_but_for_their_repeated_names(golden):
     assert _problems(golden / "arrow/vqa_small") == []
     assert _problems(golden / "arrow/nlvr2") == []
     assert _problems(golden / "arrow/sbu") == ["sbu_0: 1 values of image_id repeat earlier ones, such as 'dup.jpg'"]
+
+
+def test_annotations_of_all_published_files_are_understood(golden):
+    """By `check`, and by the start of a run: nulls for withheld answers, tables without rows, one string a row."""
+    seen = set()
+    for path in sorted((golden / "arrow").glob("*/*.arrow")):
+        for reader in readers_of(path.stem):
+            source = ArrowSplit([path], reader.spec, reader.dataset, reader.columns)
+            withheld = reader.split in reader.spec.unlabelled or not len(source)
+            check_annotations(source, set() if withheld else reader.fields, training=False)
+            check_ids(source, {name for name in reader.fields if reader.spec.fields[name].kind is IDENTIFIERS})
+            seen.add(reader.dataset)
+    assert {"vqa", "vgqa", "nlvr2", "nlvr2_subsets", "coco", "f30k", "vg", "sbu", "gcc", "pretrainVQA"} <= seen
+    for folder in (golden / "arrow").iterdir():
+        if folder.is_dir():
+            told = [
+                problem for problem in _problems(folder) if "repeat earlier" not in problem and "missing" not in problem
+            ]
+            assert told == [], folder
 
 
 def test_a_file_of_captions_and_questions_counts_each_with_its_own(tmp_path):
