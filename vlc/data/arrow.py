@@ -124,9 +124,9 @@ class ArrowSplit:
         self._files: list[Path] = []  # the file of each record batch
         self._first_rows: list[int] = []  # the number of its first row in that file
         self._sound: set[int] = set()  # record batches that were checked
-        self.num_missing: dict[Path, int] = {}  # texts of each file that are null; they are left out
         self._plain: dict[tuple[int, str], pa.Array] = {}  # columns that came in another layout
         self._checksums: dict[int, BatchChecksums | None] = {}  # of the record batches that were checked
+        self.num_missing: dict[Path, int] = {}  # texts of each file that are null; they are left out
         counts, left_out, first = [], [np.empty(0, dtype=np.int64)], 0
         for path in self.paths:
             self._recognise(path)
@@ -137,9 +137,9 @@ class ArrowSplit:
                 self._first_rows.append(rows)
                 number = len(self._batches) - 1
                 with self._blaming(path):
+                    counts.append(self._count_texts(number))
                     if self.read_texts:
                         missing.append(texts + null_texts(self._column(number, self.spec.text)))
-                    counts.append(self._count_texts(number))
                 texts += counts[-1]
                 rows += batch.num_rows
             left_out.append(np.concatenate(missing))
@@ -248,9 +248,8 @@ class ArrowSplit:
             with self._blaming(self._files[number]):
                 for column in self.columns:
                     batch.column(column).validate(full=True)
-            self._check_lengths(number)
-            if self.verify and self._has_checksums(self._files[number]):
-                with self._blaming(self._files[number]):
+                self._check_lengths(number)
+                if self.verify and self._has_checksums(self._files[number]):
                     self._checksums[number] = self._verified(number)
             self._sound.add(number)
         return batch
@@ -271,36 +270,37 @@ class ArrowSplit:
         """Annotations are as many as texts in each row, or withheld for all of a record batch."""
         offsets = self._text_offsets(number)
         for column in self.spec.fields.values() if offsets is not None else ():
-            if not column.per_text or column.name not in self.columns:
-                continue
-            cells = self._column(number, column.name)
-            if num_values(cells):
-                for row, problem in uneven(cells, np.diff(offsets), column.name, self.spec.text):
+            if column.per_text and column.name in self.columns and num_values(self._column(number, column.name)):
+                found = uneven(self._column(number, column.name), np.diff(offsets), column.name, self.spec.text)
+                for row, problem in found:
                     raise self.mistake(number, row, problem)
 
     def mistake(self, number: int, row: int, problem: str) -> UserError:
         """The error to raise for a row of a record batch."""
         path, row = self.place(number, row)
-        return UserError(f"Row {row} of {path}: {problem}. Mend the file. {self._advice(path)}")
+        return UserError(
+            f"Row {row} of {path}: {problem}. Mend the file, or write it again with: "
+            f"python -m write_arrow {self.spec.writer} --out {path.parent}"
+        )
 
     def place(self, number: int, row: int) -> tuple[Path, int]:
         """The file of a row of a record batch, and the number of the row in it."""
         return self._files[number], self._first_rows[number] + row
 
     def batches(self, fields: Collection[str] = ()) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The record batches with rows, each with its number; columns that are read were checked for damage.
+        """The record batches with rows, each with its number, in plain layouts; what is read was checked for damage.
 
         fields: of the catalogue's row, whose columns were checked too.
         """
         for number in range(len(self._batches)):
             if self._batches[number].num_rows:
-                batch = self._checked(number)
-                names = batch.schema.names
-                columns = {self.spec.fields[name].within(names).name for name in fields} - self.columns
+                names = self._checked(number).schema.names
+                columns = {self.spec.fields[name].within(names).name for name in fields} & set(names)
                 with self._blaming(self._files[number]):
-                    for column in columns & set(names):
-                        batch.column(column).validate(full=True)
-                yield number, batch
+                    for column in columns - self.columns:
+                        self._batches[number].column(column).validate(full=True)
+                    plain = {name: self._column(number, name) for name in (columns | self.columns) & set(names)}
+                yield number, pa.RecordBatch.from_pydict(plain)
 
     def __len__(self) -> int:
         """Number of samples."""
