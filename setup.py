@@ -29,7 +29,7 @@ setup(
         "safetensors>=0.4",
         "sacred==0.8.7",
         "setuptools<81",  # Sacred imports pkg_resources
-        "pyarrow>=17",
+        "pyarrow>=21",  # metadata in the footer of Arrow files
         "fsspec>=2024.3",
         "numpy>=1.26,<3",
         "pillow>=10.3",

@@ -1,11 +1,13 @@
-"""Reading: images a second on one core beside the published pipeline, and what opening a data set costs.
+"""Reading: images a second on one core beside the published pipeline, and what opening a data set and verifying cost.
 
-`python -m benchmarks.data [images] [opening]`; prints tables and, with --json, writes them. The sides of a table take turns
-in one process, so that a busy machine slows all of them down. Decoders that are not installed are left out.
+`python -m benchmarks.data [images] [opening] [verifying]`; prints tables and, with --json, writes them. The sides of a
+table take turns in one process, so that a busy machine slows all of them down. Decoders that are not installed are left
+out.
 """
 
 import argparse
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -30,6 +32,7 @@ from vlc.data import images
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.transforms import MEAN, STD, randaugment, transform
+from write_arrow import writer
 
 SIZES = (224, 384)
 PIPELINES = ("mae", "mae_randaug", "mae_test")
@@ -44,6 +47,8 @@ def main() -> None:
         tables |= _image_tables(arguments)
     if "opening" in arguments.parts:
         tables["opening a data set"] = [row for count in arguments.captions for row in _opening(count)]
+    if "verifying" in arguments.parts:
+        tables["images a second, compared with their checksums or not"] = _verifying(arguments)
     for title, rows in tables.items():
         _print(title, rows)
     if arguments.json:
@@ -56,7 +61,9 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["images", "opening"], help="images, opening (default: both)")
+    parser.add_argument(
+        "parts", nargs="*", default=["images", "opening", "verifying"], help="images, opening, verifying"
+    )
     parser.add_argument("--folder", type=Path, help="JPEGs to decode (default: generated ones, 640x480)")
     parser.add_argument("--num-images", type=int, default=12)
     parser.add_argument("--quality", type=int, default=75, help="JPEG quality of generated images (default: 75)")
@@ -237,6 +244,33 @@ def _take_turns(sides: dict[Any, Callable[[bytes], Any]], encoded: list[bytes], 
 
 
 # -- opening
+
+
+def _verifying(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Reading, decoding and resizing images of a file of ours, with and without `verify`, in turns, by processor time."""
+    torch.set_num_threads(1)
+    schema = pa.schema({"image": pa.binary(), "caption": pa.list_(pa.string())})
+    rows = [{"image": image, "caption": ["a"]} for image in _encoded(arguments)]
+    pipelines = {size: transform("mae", size) for size in SIZES}
+    best: dict[tuple[int, bool, int], float] = {}  # seconds of each image: the least of all turns
+    with tempfile.TemporaryDirectory() as folder:
+        path = writer.write_table(writer.Table("captions_0", schema, rows, len(rows)), Path(folder))
+        splits = {
+            verify: ArrowSplit([path], CATALOG["coco"], "coco", {"image", "caption"}, verify=verify)
+            for verify in (False, True)
+        }
+        for _ in range(arguments.repeats):
+            for size, sample, (verify, split) in itertools.product(SIZES, range(len(rows)), splits.items()):
+                started = time.process_time()
+                pipelines[size](images.open_image(split.image(split.locate(sample), "image")), np.random.default_rng(0))
+                key = size, verify, sample
+                best[key] = min(time.process_time() - started, best.get(key, np.inf))
+    table = []
+    for size in SIZES:
+        without, with_ = (sum(best[size, verify, sample] for sample in range(len(rows))) for verify in splits)
+        rates = {"without": round(len(rows) / without), "with": round(len(rows) / with_)}
+        table.append({"size": size, **rates, "cost %": round(100 * (with_ / without - 1), 1)})
+    return table
 
 
 def _opening(num_captions: int) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from vlc.data.checksums import BatchChecksums, batch_checksums, verify_columns, verify_image
+from vlc.data.checksums import BatchChecksums, DamagedData, batch_checksums, verify_columns
 from vlc.data.identity import (
     FileState,
     file_state,
@@ -343,9 +343,9 @@ class ArrowSplit:
         self._require_unchanged(where.batch)
         image = _bytes(cells, where.row)
         checksums = self._checksums.get(where.batch)
-        if checksums is not None and column in checksums.images:
+        if checksums is not None and not checksums.holds(column, where.row, image):
             with self._blaming(self._files[where.batch], where):
-                verify_image(image, int(checksums.images[column][where.row]))
+                raise DamagedData("the image does not have the checksum it was written with")
         if image is None:
             table, row = self.table_and_row(where)
             raise UserError(

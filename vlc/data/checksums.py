@@ -55,8 +55,12 @@ def _images(column: pa.BinaryArray) -> Iterable[pa.Buffer | None]:
     return (image.as_buffer() for image in column)
 
 
+def image_checksum(image: pa.Buffer | bytes | None) -> int:
+    return 0 if image is None else zlib.crc32(image)
+
+
 def _packed(images: Iterable[pa.Buffer | None]) -> str:
-    checksums = [0 if image is None else zlib.crc32(image) for image in images]
+    checksums = list(map(image_checksum, images))
     return base64.b64encode(np.array(checksums, dtype="<u4")).decode()
 
 
@@ -65,6 +69,11 @@ class BatchChecksums(NamedTuple):
 
     images: dict[str, np.ndarray]
     columns: dict[str, int]
+
+    def holds(self, column: str, row: int, image: pa.Buffer | bytes | None) -> bool:
+        """Whether an image is as it was written."""
+        expected = self.images.get(column)
+        return expected is None or image_checksum(image) == expected[row]
 
 
 def batch_checksums(metadata: Mapping[bytes, bytes] | None) -> BatchChecksums | None:
@@ -88,14 +97,11 @@ def batch_checksums(metadata: Mapping[bytes, bytes] | None) -> BatchChecksums | 
 def verify_columns(batch: pa.RecordBatch, checksums: BatchChecksums, names: Iterable[str]) -> None:
     """Raises DamagedData where a column of a record batch is not as it was written. Images are looked at one by one."""
     for name in names:
-        if name not in checksums.images and column_checksum(batch.column(name)) != checksums.columns.get(name):
+        if name in checksums.images:
+            if len(checksums.images[name]) != batch.num_rows:
+                raise DamagedData(f"column {name} has more or fewer checksums than rows")
+        elif column_checksum(batch.column(name)) != checksums.columns.get(name):
             raise DamagedData(f"column {name} does not have the checksum it was written with")
-
-
-def verify_image(image: pa.Buffer | bytes | None, expected: int) -> None:
-    """Raises DamagedData where an image is not as it was written."""
-    if (0 if image is None else zlib.crc32(image)) != expected:
-        raise DamagedData("the image does not have the checksum it was written with")
 
 
 def metadata_checksum(metadata: Mapping[str, str]) -> str:
