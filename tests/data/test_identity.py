@@ -232,3 +232,17 @@ def test_marks_of_every_form(form, tmp_path):
     list(write_tables([Table("t_val_0", schema, rows, 1, form=FORMS[form])], Folder(tmp_path), made_from="a"))
     (path,) = tmp_path.iterdir()
     assert read_mark(path) == (read_mark(path).run, path.name, (path.name,))
+
+
+def test_sets_behind_a_url(tmp_path):
+    folder, cache = _write(tmp_path / "a", "a"), str(tmp_path / "cache")
+    url = folder.as_uri()
+    assert len(find_tables(url, ("captions_*",), "captions", "captions", cache)) == 2
+    journal = folder / ".captions_0.unfinished.json"
+    journal.write_text('{"files": ["captions_1.arrow"], "written": {}}')
+    with pytest.raises(UserError, match="was interrupted"):
+        find_tables(url, ("captions_*",), "captions", "captions", cache)
+    journal.unlink()
+    shutil.copy(_write(tmp_path / "b", "b") / FILES[1], folder / FILES[1])
+    with pytest.raises(UserError, match="different conversions"):
+        find_tables(url, ("captions_*",), "captions", "captions", cache)

@@ -7,9 +7,12 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from tests.tiny import image_bytes
 from tests.write_arrow.conftest import contents
+from vlc.data.arrow import find_tables
+from vlc.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 # Small batches and shards, and an announcement when writing begins.
@@ -61,5 +64,9 @@ def test_killed_at_ten_random_moments(tmp_path):
         for path in out.glob("*.arrow"):  # what has its name is whole
             assert path.read_bytes() == expected[path.name]
             assert pa.ipc.open_file(str(path)).read_all().num_rows == 150
+        if contents(out) != expected:
+            with pytest.raises(UserError):  # nothing there yet, or not all
+                find_tables(out, ("captions_*",), "captions", "captions")
     assert run(out).wait() == 0
     assert contents(out) == expected
+    assert len(find_tables(out, ("captions_*",), "captions", "captions")) == 6

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,7 +70,10 @@ def find_tables(
             )
         found += [remote.fetch(name) if remote else root / name for name in names]
     again = f"Write them again with: python -m write_arrow {writer} --out {remote.url if remote else root}"
-    journals = [remote.fetch(name) if remote else root / name for name in present if is_journal(name)]
+    journals = []
+    for name in filter(is_journal, present):
+        with suppress(FileNotFoundError):  # a conversion has just finished
+            journals.append(remote.fetch(name) if remote else root / name)
     require_finished({path.name for path in found}, journals, again)
     require_one_conversion(found, again)
     return found

@@ -83,27 +83,35 @@ def require_one_conversion(paths: list[Path], again: str) -> None:
 
     def mark(path: Path) -> Mark | None:
         if path not in marks:
-            made = read_mark(path)
+            made = read_mark(path) if path.exists() else None
             marks[path] = made if made and made.name == path.name else None
         return marks[path]
 
+    def refuse(path: Path, other: Path) -> None:
+        raise UserError(
+            f"{path} and {other.name} were written by different conversions, of which one may have been interrupted: their "
+            f"rows and labels need not fit each other. {again}"
+        )
+
+    series: dict[tuple[str, str] | None, Path] = {}
+    conversions: set[Mark] = set()
     for path in paths:
         if (ours := mark(path)) is None:
             continue
+        stem = _stem(path.name)
+        first = series.setdefault(stem, path) if stem else path
+        if mark(first).run != ours.run:
+            refuse(first, path)
+        if (conversion := ours._replace(name=str(stem))) in conversions:  # looked at with another of its files
+            continue
+        conversions.add(conversion)
         for name in ours.files:
             other = found.get(name, path.with_name(name))
-            theirs = mark(other) if other.exists() else None
+            theirs = mark(other)
             if theirs is not None and theirs.run != ours.run:
-                raise UserError(
-                    f"{path} and {other.name} were written by different conversions, of which one was not finished: "
-                    f"their rows and labels need not fit each other. {again}"
-                )
-            if not other.exists() and _stem(name) is not None and _stem(name) == _stem(path.name):
+                refuse(path, other)
+            if stem and _stem(name) == stem and not other.exists():
                 raise UserError(f"{other} is missing, which was written together with {path.name}. {again}")
-        for other in paths:
-            theirs = mark(other) if _stem(other.name) == _stem(path.name) is not None else None
-            if theirs is not None and theirs.run != ours.run:
-                raise UserError(f"{path} and {other.name} were written by different conversions. {again}")
 
 
 def _stem(name: str) -> tuple[str, str] | None:
