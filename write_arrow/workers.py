@@ -7,15 +7,15 @@ import multiprocessing
 import os
 import signal
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
-from PIL import Image
+from PIL import UnidentifiedImageError
 
+from vlc.data.images import UndecodableImage, opened, to_rgb
 from vlc.errors import UserError
 from write_arrow.storage import Folder, StoredFile
 
@@ -86,18 +86,17 @@ def _problem(content: bytes | OSError, verify: bool) -> str | None:
 
 def problem_of(image: bytes) -> str | None:
     """Why encoded bytes cannot be decoded, None if they can."""
+    if not image:
+        return "an empty file"
+    if image.startswith(b"%!PS"):
+        return "EPS is a program that draws, not an image"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large images and odd metadata are no reason to leave an image out
-            opened = Image.open(io.BytesIO(image))
-            if opened.format == "EPS":
-                return "EPS is a program that draws, not an image"
-            opened.draft("RGB", (1, 1))  # JPEG: all of the file is read, fewer pixels are made
-            opened.convert("RGB")
-    except Exception as error:  # decoders raise whatever damaged bytes lead them to
-        if isinstance(error, Image.UnidentifiedImageError):
-            return "not an image of a known format" if image else "an empty file"
-        return f"{type(error).__name__}: {error}"
+        with opened(io.BytesIO(image)) as picture:
+            picture.draft("RGB", (1, 1))  # JPEG: all of the file is read, fewer pixels are made
+            to_rgb(picture)
+    except UndecodableImage as error:
+        unknown = isinstance(error.__cause__, UnidentifiedImageError)
+        return "not an image of a known format" if unknown else str(error)
     return None
 
 

@@ -3,17 +3,25 @@
 JPEGs, which is what large data sets are made of, are decoded with libjpeg-turbo (simplejpeg) straight into the array that
 the resize reads, and scaled down while they are decoded where that does not show. Everything else is Pillow's. Without
 simplejpeg Pillow decodes JPEGs too: the same pixels, more slowly.
+
+Images come from strangers. Only the kinds in FORMATS are decoded, whatever a file is called: some of Pillow's other
+plug-ins start programs. An image of more pixels than `max_pixels` is refused before any memory is taken for them.
 """
 
+from __future__ import annotations
+
 import io
-import math
+import os
 import struct
-from collections.abc import Callable
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import lru_cache
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from vlc.errors import UserError
@@ -23,8 +31,30 @@ try:
 except ImportError:  # no wheel for this machine
     simplejpeg = None
 
+if TYPE_CHECKING:  # the workers of converters need not load it
+    import pyarrow as pa
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # Pillow's names
+# File names that such images have, in small letters.
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+MAX_PIXELS = 89_478_485  # Pillow's own: a quarter of a gigabyte of RGB
+MAX_PIXELS_VARIABLE = "VLC_MAX_PIXELS"  # of the environment
+
 # What Pillow raises on damaged files, apart from its own UnidentifiedImageError (an OSError).
-_DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+_DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNS: dict[
@@ -38,10 +68,14 @@ _TURNS: dict[
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: np.rot90(pixels),
 }
+# TIFF's tags and values.
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _WHITE_IS_ZERO = 258, 262, 339, 0
+_BRIGHTEST_FRACTION = 2  # pictures from 0 to 1 overshoot a little where they were resized
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 
 # Smallest size of a scaled decoding, in multiples of the size it is resized to: the result is then 0.7 grey levels away
 # from that of a full decoding, on noise with the spectrum of photographs. At 1.5 it would be 1.2, at 1 it would be 2.2.
+# This holds for boxes whose edges are multiples of the scale; others move a little, which costs more: see DATA.md.
 _RESERVE = 2
 
 
@@ -66,15 +100,12 @@ class Jpeg:
         fast: colours of subsampled JPEGs are repeated and not interpolated. Raises UndecodableImage with the reason.
         """
         width, height = self.size[::-1] if self.orientation in _SIDEWAYS else self.size
-        try:
-            # An odd but readable file is an error to simplejpeg and none to Pillow, who therefore decides.
-            stored = _turbo(self.data, width, height, factor, fast) if simplejpeg else None
-            if stored is None:
-                image = Image.open(io.BytesIO(self.data))
+        # An odd but readable file is an error to simplejpeg and none to Pillow, who therefore decides.
+        stored = _turbo(self.data, width, height, factor, fast) if simplejpeg else None
+        if stored is None:
+            with opened(io.BytesIO(self.data)) as image:
                 image.draft("RGB", (max(1, width // factor), max(1, height // factor)))
                 stored = np.array(image.convert("RGB"))
-        except _DECODE_ERRORS as error:
-            raise UndecodableImage(f"{type(error).__name__}: {error}") from error
         return _upright(stored, self.orientation)
 
     def crop(self, box: tuple[int, int, int, int], size: int) -> np.ndarray:
@@ -96,31 +127,99 @@ class Jpeg:
 Picture: TypeAlias = Image.Image | Jpeg  # upright RGB; both have `size`
 
 
+def max_pixels() -> int:
+    """How many pixels (width times height) an image may have: VLC_MAX_PIXELS, by default MAX_PIXELS. Raises UserError."""
+    asked = os.environ.get(MAX_PIXELS_VARIABLE)
+    if asked is None:
+        return MAX_PIXELS
+    if not (asked.isdecimal() and int(asked)):
+        raise UserError(f"{MAX_PIXELS_VARIABLE}={asked} should be a whole number of pixels, such as {MAX_PIXELS}")
+    return int(asked)
+
+
 def open_image(data: pa.Buffer) -> Picture:
     """Encoded bytes -> upright RGB image: a Jpeg if it is a plain one, and everything else decoded by Pillow.
 
-    EXIF orientation is applied; alpha is dropped, so that transparent pixels show the colour stored beneath; of an
-    animation the first frame is taken; of 16 bits the upper 8 remain. Raises UndecodableImage with the reason.
+    EXIF orientation is applied once, as ImageOps.exif_transpose does; alpha is dropped, so that transparent pixels show the
+    colour stored beneath; of an animation or of several pages the first is taken; `to_rgb` tells what becomes of deeper
+    levels. Raises UndecodableImage with the reason.
     """
     encoded = np.frombuffer(data, np.uint8)
     if simplejpeg and (jpeg := _plain_jpeg(encoded)):
         return jpeg
-    try:
-        # Arrow's own reader would save a copy, but some of Pillow's plug-ins call what it cannot do.
-        image = Image.open(io.BytesIO(data))
-        orientation = _orientation(image)
+    # Arrow's own reader would save a copy, but some of Pillow's plug-ins call what it cannot do.
+    with opened(io.BytesIO(data)) as image:
         if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+            orientation = _orientation(image)
             size = image.size[::-1] if orientation in _SIDEWAYS else image.size
             return Jpeg(encoded, size, orientation)
-        if image.mode.startswith("I"):  # Pillow would cut levels above 255 off
-            levels = np.asarray(image)
-            image = Image.fromarray((levels >> 8 if levels.max() > 255 else levels).astype(np.uint8))
-        image = image.convert("RGB")
-        return image if orientation == 1 else Image.fromarray(_upright(np.asarray(image), orientation))
+        picture = to_rgb(image)
+        # Read after the pixels: decoding a TIFF turns it, and takes the tag away.
+        orientation = _orientation(image)
+        return picture if orientation == 1 else Image.fromarray(_upright(np.asarray(picture), orientation))
+
+
+@contextmanager
+def opened(file: BinaryIO) -> Iterator[Image.Image]:
+    """An encoded image, recognised by its content; its pixels are decoded when they are asked for inside the block.
+
+    Raises UndecodableImage where it is of none of the FORMATS, too large, or, from inside the block, damaged.
+    """
+    limit = Image.MAX_IMAGE_PIXELS = max_pixels()  # Pillow looks at this one, before it takes memory
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns of what is up to twice too large. Odd metadata are no matter.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=_formats())
+            if image.width * image.height > limit:
+                raise Image.DecompressionBombError
+            yield image
+    except _TOO_LARGE as error:
+        raise UndecodableImage(_too_large(limit)) from error
     except UnidentifiedImageError as error:  # its own text tells a memory address
-        raise UndecodableImage("UnidentifiedImageError: no image of a known kind") from error
+        raise UndecodableImage("UnidentifiedImageError: not a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF") from error
     except _DECODE_ERRORS as error:
+        if isinstance(error, UserError):
+            raise
         raise UndecodableImage(f"{type(error).__name__}: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The stored pixels of any mode as 8-bit RGB.
+
+    Whole levels stay as they are where the brightest is at most 255. Otherwise those up to 65,535 are divided by 256 (of
+    12 bits by 16), and higher ones by the power of two that leaves 8 bits of the brightest. Fractions count from 0, black,
+    to 1, white, where the brightest is at most 2, and like whole levels otherwise. Negative levels and NaN are black.
+    """
+    if image.mode.startswith(("I", "F")):  # Pillow would cut levels above 255 off
+        image.load()
+        levels = np.asarray(image)
+        tags = getattr(image, "tag_v2", {})  # of a TIFF
+        if image.mode == "I" and tags.get(_SAMPLE_FORMAT, (2,))[0] == 1:
+            levels = levels.view(np.uint32)  # Pillow has no such mode
+        levels = _eight_bits(levels, tags.get(_BITS, (16,))[0])
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            levels = 255 - levels  # Pillow does so for 8 bits only
+        image = Image.fromarray(levels)
+    return image.convert("RGB")
+
+
+def _eight_bits(levels: np.ndarray, bits: int) -> np.ndarray:
+    if levels.dtype.kind == "f":
+        levels = np.nan_to_num(levels, nan=0)  # infinite ones become the largest number
+        brightest = levels.max()
+        if brightest <= _BRIGHTEST_FRACTION:
+            return np.rint(levels.clip(0, 1) * 255).astype(np.uint8)
+        levels = levels.clip(0, 2.0**62).astype(np.int64)
+    brightest = int(levels.max())
+    if brightest <= 255:
+        shift = 0
+    elif brightest < 1 << 16:
+        shift = bits - 8 if 8 < bits < 16 else 8
+    else:
+        shift = brightest.bit_length() - 8
+    return (levels.clip(0) >> shift).clip(max=255).astype(np.uint8)
 
 
 def to_pil(image: Picture) -> Image.Image:
@@ -134,23 +233,34 @@ def _plain_jpeg(data: np.ndarray) -> Jpeg | None:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
-    if (
-        _has_exif(data.data)
-        or colors not in ("YCbCr", "GRAY", "RGB")
-        or width * height > (Image.MAX_IMAGE_PIXELS or math.inf)
-    ):
+    if width * height > (limit := max_pixels()):
+        raise UndecodableImage(_too_large(limit))
+    if colors not in ("YCbCr", "GRAY", "RGB") or _may_be_turned(data.data):
         return None
     return Jpeg(data, (width, height))
 
 
-def _has_exif(data: memoryview) -> bool:
-    """Whether one of the application segments that follow the start of a JPEG is EXIF's."""
+def _too_large(limit: int) -> str:
+    return f"it has more than {limit:,} pixels; set {MAX_PIXELS_VARIABLE} in the environment to allow more"
+
+
+def _may_be_turned(data: memoryview) -> bool:
+    """Whether one of the application segments that follow the start of a JPEG is EXIF's, or XMP's with an orientation."""
     at = 2
     while data[at] == 0xFF and (0xE0 <= data[at + 1] <= 0xEF or data[at + 1] == 0xFE):  # APP0 to APP15, comment
-        if data[at + 4 : at + 8] == b"Exif":
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        start = data[at + 4 : at + 8]
+        if start == b"Exif" or (start == b"http" and b"tiff:Orientation" in bytes(data[at:end])):
             return True
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        at = end
     return False
+
+
+@lru_cache(maxsize=1)
+def _formats() -> list[str]:
+    """Those of FORMATS that this Pillow reads."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _turbo(data: np.ndarray, width: int, height: int, factor: int, fast: bool) -> np.ndarray | None:

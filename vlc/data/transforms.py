@@ -2,7 +2,7 @@
 
 All randomness comes from the generator, so a sample looks the same whichever process prepares it. Pixels stay uint8;
 normalisation waits until the batch is on its device. Decoded images are resized by Pillow, exactly as published; JPEGs by
-torch, with the same filter, ten times as fast and at most a grey level away.
+torch, with the same filter, ten times as fast and nearly the same (DATA.md, "Images", tells how near).
 """
 
 import math
