@@ -124,12 +124,22 @@ def _answers(split: _Split, labels: dict[str, int], conversion: Conversion) -> G
         number, answers = conversion.typed(entry, path, question_id=int, answers=list)
         texts = [conversion.typed(answer, path, answer=str)[0] for answer in answers]
         # The published converter looked the annotators' words up as they are, in a vocabulary of normalised ones.
-        votes = Counter(texts if conversion.compat else map(normalize_answer, texts))
+        votes = Counter(texts) if conversion.compat else count_votes(texts)
         known = [answer for answer in votes if answer in labels]
         scores = [SCORES.get(votes[answer], 1.0) for answer in known]
         types = [entry.get("question_type"), entry.get("answer_type")]
         answered.add(number, [known, [labels[answer] for answer in known], scores, *types])
     return answered
+
+
+def count_votes(answers: list[str]) -> Counter[str]:
+    """How many annotators gave each answer, as the official scorer compares them with a model's.
+
+    It puts spaces for line breaks and tabs and trims, and normalises answers only where annotators differ: where all ten
+    say "one.", a model that says "1" is wrong.
+    """
+    trimmed = [answer.replace("\n", " ").replace("\t", " ").strip() for answer in answers]
+    return Counter(trimmed if len(set(trimmed)) == 1 else map(normalize_answer, trimmed))
 
 
 def _divide(val: Plans, conversion: Conversion) -> tuple[Plans, Plans]:

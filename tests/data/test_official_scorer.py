@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vlc.data.answers import normalize_answer
 from vlc.objectives.vqa import soft_targets, vqa_score
-from write_arrow.vqav2 import SCORES
+from write_arrow.vqav2 import SCORES, count_votes
 
 MARKS = frozenset(';/[]"{}()=+\\_-><@`,?!')
 NUMBERS = dict(
@@ -100,3 +100,31 @@ def test_scores_are_those_of_leaving_annotators_out(annotators, said):
     total, count = vqa_score(logits, soft_targets(labels, scores, len(vocabulary)))
     assert count == 1
     assert total.item() == pytest.approx(_leave_one_out(annotators, said), abs=1e-6)
+
+
+def _official_accuracy(answers: list[str], said: str) -> float:
+    """The official scorer's: texts are trimmed, and normalised if the annotators differ, the model's with them."""
+    answers, said = (
+        [" ".join(text.replace("\t", "\n").split("\n")).strip() for text in texts] for texts in (answers, [said])
+    )
+    if len(set(answers)) > 1:
+        answers, said = [_official(answer) for answer in answers], [_official(said[0])]
+    return _leave_one_out(answers, said[0])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(_ANSWERS, min_size=1, max_size=3), st.lists(st.integers(0, 2), min_size=10, max_size=10))
+@example(["one"], [0] * 10)
+@example(["The dog."], [0] * 10)
+@example(["one", "1"], [0] * 9 + [1])
+@example(["yes\n", "yes"], [0] * 9 + [1])
+@example([" -a-b", "x"], [0] * 9 + [1])
+def test_votes_give_the_official_accuracy_of_every_answer_that_is_stored(texts, chosen):
+    """Where all ten say "one", a model that says "1", which is what a vocabulary of normal forms holds, gets nothing."""
+    answers = [texts[number % len(texts)] for number in chosen]
+    votes = count_votes(answers)
+    vocabulary = {normalize_answer(text) for text in answers}
+    for said in vocabulary:
+        if normalize_answer(said) == said:  # as for all but a few odd ones
+            written = SCORES.get(votes[said], 1.0) if said in votes else 0.0
+            assert written == pytest.approx(_official_accuracy(answers, said)), (answers, said)
