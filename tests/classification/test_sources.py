@@ -121,6 +121,26 @@ def test_a_sample_without_label_is_named(tmp_path):
         open_split(tmp_path, "train")
 
 
+def test_keys_with_dots_and_further_parts_of_a_sample(tmp_path):
+    """As the captions converter divides names: up to the last dot; `a.mask.png` has no label and belongs to `a`."""
+    members = [
+        ("a.jpg", b"1"),
+        ("a.mask.png", b"22"),
+        ("a.cls", b"0"),
+        ("track 2.0.jpg", b"333"),
+        ("track 2.0.cls", b"1"),
+    ]
+    members += [("./c.v1.jpg", b"4444"), ("c.v1.cls", b"2"), ("._c.v1.jpg", b"of macOS")]
+    with tarfile.open(tmp_path / "a_train.tar", "w") as file:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    source = open_split(tmp_path, "train")
+    assert source.labels.tolist() == [0, 1, 2]
+    assert [source.read(number).to_pybytes() for number in range(3)] == [b"1", b"333", b"4444"]
+
+
 def test_images_are_zero_copy_views_of_arrow_files(forms):
     source = open_split(forms["arrow"], "val")
     assert isinstance(source.read(3), pa.Buffer)

@@ -33,6 +33,7 @@ from vlc.data.identity import (
 )
 from vlc.data.ipc import inflation_limit, inflation_refusal, is_binary, is_list, is_text, refuse_other_kinds
 from vlc.data.spec import DatasetSpec
+from vlc.data.tar_names import is_hidden_member, split_name
 from vlc.data.values import MOST_LABELS, are_labels, plain
 from vlc.errors import MissingFile, UserError
 
@@ -287,9 +288,10 @@ class TarImages:
         self.states = _states(self.paths)
         labels, names, members, checksums = [], [], [], []
         for file, path in enumerate(self.paths):
-            for key, parts in _members(path).items():
+            found = _members(path)
+            for key, parts in found.items():
                 image = next((parts[suffix] for suffix in parts if f".{suffix}" in _SUFFIXES), None)
-                if image is None:
+                if image is None or _is_further_part(key, parts, found):
                     continue
                 label, name, checksum = _tar_label(path, self.states[path], key, parts)
                 labels.append(label)
@@ -329,10 +331,9 @@ def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
         refuse_other_kinds(beginning)
         with tarfile.open(path, "r:") as file:
             for member in file:
-                folder, _, name = member.name.rpartition("/")
-                if member.isfile() and not is_hidden(name):
-                    key, _, suffix = name.partition(".")
-                    found.setdefault(f"{folder}/{key}", {})[suffix.lower()] = (member.offset_data, member.size)
+                if member.isfile() and not is_hidden_member(member.name):
+                    _, stem, suffix = split_name(member.name)
+                    found.setdefault(stem, {})[suffix] = (member.offset_data, member.size)
             _require_end(path, file)
             if beginning[156:157] == tarfile.XGLTYPE and b"vlc." in beginning:  # typeflag of a header that we wrote
                 told = file.pax_headers
@@ -349,6 +350,16 @@ def _require_end(path: str, file: tarfile.TarFile) -> None:
         follows = any(end) or any(any(chunk) for chunk in iter(lambda: opened.read(1 << 20), b""))
     if follows or (not end and mark_of(file.pax_headers) is not None):
         raise ValueError(f"no end of the file at byte {file.offset:,}: it is cut short, or a header is damaged")
+
+
+def _is_further_part(key: str, parts: dict, found: dict[str, dict]) -> bool:
+    """Whether an image without label, such as `a.mask.png`, belongs to a labelled one, `a.jpg` with `a.cls`."""
+    sample = split_name(f"{key}.").sample
+    return (
+        parts.keys().isdisjoint(("cls", "json"))
+        and key != sample
+        and not found.get(sample, {}).keys().isdisjoint(("cls", "json"))
+    )
 
 
 def _tar_label(
