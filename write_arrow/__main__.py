@@ -207,6 +207,11 @@ def _add_source(commands, name: str, source: Source) -> None:
     source.add_arguments(command)
     if source.layout is None:
         return
+    command.add_argument(
+        "--follow-links",
+        action="store_true",
+        help="follow symbolic links below --root (and .. in tables) that lead out of it",
+    )
     command.add_argument("--limit", type=_positive, metavar="N", help="write the first N rows of each table, for a try")
     if source.shuffles:
         asked = source.shuffles == "asked"
@@ -251,7 +256,7 @@ def _write(arguments: argparse.Namespace) -> None:
         _write_all(source.tables(arguments), out, arguments, None, console)
         return
     try:
-        conversion = Conversion(Folder(arguments.root).require(), out, arguments)
+        conversion = Conversion(Folder(arguments.root, follow_links=arguments.follow_links).require(), out, arguments)
         with console.status(f"{arguments.name}: reading annotations"):
             tables = source.tables(conversion)
         for note in conversion.notes:

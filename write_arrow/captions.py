@@ -3,33 +3,36 @@
 With --table FILE (.csv, .tsv, .jsonl, .json or .parquet, below --root or anywhere) each row names an image, below --root or
 anywhere, and its captions; rows of the same image are put together. Without it, --root either holds WebDataset shards
 (.tar: KEY.jpg with KEY.txt or KEY.json) or images with their captions in a text file of the same name (a line each).
+
+Whatever cannot be used is listed in STEM_0.rejected.jsonl with the reason, and the rest is written.
 """
 
-import csv
-import io
 import itertools
 import json
 import os
+import posixpath
 import tarfile
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
+from vlc.data.images import SUFFIXES
+from vlc.data.tar_names import is_hidden_member, split_name
 from vlc.errors import UserError
+from write_arrow import delimited
 from write_arrow.conversion import CAPTIONS, Conversion
-from write_arrow.json_stream import lines
-from write_arrow.plans import Files, Plans
+from write_arrow.json_stream import numbered_lines, reason
+from write_arrow.plans import Files, Plans, is_text
 from write_arrow.storage import StoredFile
 from write_arrow.writer import PlannedTable
 
-IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 _NO_CAPTION = "no caption"
 _READ_TOGETHER = 512  # text files
-_CSV_BLOCK = 4 * 2**20  # bytes; no row may be longer
+_LONGEST_TEXT = 2**20  # bytes of a file of captions
+_APART = 100_000  # keys of a shard that are remembered to find their other half
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -44,186 +47,302 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NAME",
         help="columns of captions, or keys in the shards' JSON; a cell may be a list (default: caption)",
     )
-    parser.add_argument("--no-header", action="store_true", help="the CSV has no header: its columns are f0, f1, ...")
-    parser.add_argument("--no-quotes", action="store_true", help='a " in the CSV is a letter, not a quote')
+    delimited.add_arguments(parser)
     parser.add_argument("--stem", default="captions", help="name of the files, before _0.arrow (default: captions)")
     parser.add_argument("--split", default="train", help="value of the column split (default: train)")
 
 
 def tables(conversion: Conversion) -> list[PlannedTable]:
     """STEM_0, STEM_1, ...: an image with its captions."""
-    if conversion.options.table:
+    options = conversion.options
+    if options.table:
         plans = _from_table(conversion)
     else:
+        _refuse_options(options, "--table", "delimiter", "no_header", "no_quotes", "multiline")
         files = Files(conversion.scratch, conversion.root.walk(""))
         shards = [file for file in files if file.path.endswith(".tar")]
         plans = _from_shards(shards, conversion) if shards else _from_folder(files, conversion)
-    return conversion.table(f"{conversion.options.stem}_*", CAPTIONS, plans)
+    return conversion.table(f"{options.stem}_*", CAPTIONS, plans)
 
 
-def _append(plans: Plans, file: StoredFile, captions: Iterable[Any], image_id: str, split: str) -> None:
-    texts = [text for caption in captions for text in _texts(caption, image_id)]
+def _refuse_options(options: Namespace, wanted: str, *names: str) -> None:
+    for name in names:
+        if getattr(options, name):
+            raise UserError(f"--{name.replace('_', '-')} is for {wanted} FILE.csv or FILE.tsv: leave it out")
+
+
+def _append(plans: Plans, file: StoredFile, cells: Iterable[Any], image_id: str, split: str) -> None:
+    texts, problems = _texts(cells, image_id)
+    for problem in problems:
+        plans.reject(image_id, problem)
     if texts:
         plans.append([file], caption=texts, image_id=image_id, split=split)
-    else:
+    elif not problems:
         plans.reject(image_id, _NO_CAPTION)
 
 
-def _texts(cell: Any, image_id: str) -> Iterator[str]:
-    """The captions of a cell: a string, a list of them, or nothing."""
-    if isinstance(cell, list):
-        for item in cell:
-            yield from _texts(item, image_id)
-    elif isinstance(cell, str):
-        if cell.strip():
-            yield cell
-    elif cell is not None:
-        raise UserError(f"The caption of {image_id} is {cell!r}, neither a text nor a list of texts")
+def _texts(cells: Iterable[Any], image_id: str) -> tuple[list[str], list[str]]:
+    """The captions of cells (each a text, a list of texts or None; blank ones are none), and what is wrong with others."""
+    texts, problems = [], []
+    for cell in cells:
+        for item in cell if isinstance(cell, list) else (cell,):
+            if not isinstance(item, str):
+                if item is not None:
+                    shown = repr(item) if isinstance(item, (int, float)) else f"a {type(item).__name__}"
+                    problems.append(f"The caption of {image_id} is {shown:.80}, neither a text nor a list of texts")
+            elif "\0" in item:
+                problems.append(f"A caption of {image_id} holds a NUL, the character of number 0")
+            elif not item.isascii() and not is_text(item):
+                problems.append(f"A caption of {image_id} holds half a character (a lone surrogate)")
+            elif item.strip():
+                texts.append(item)
+    return texts, problems
 
 
 # -- from a table
 
 
 def _from_table(conversion: Conversion) -> Plans:
-    options = conversion.options
-    captions = conversion.groups()
-    for path, *cells in _table_rows(conversion):
-        if not isinstance(path, str):
-            raise UserError(f"{options.table}: column {options.image_column} should hold paths, it has {path!r:.80}")
-        captions.add(path, cells)
-    plans = conversion.plans()
-    for path, cells in captions:
-        # Remote files are not looked up one by one: those that do not exist are found when they are read.
-        file = conversion.root.stat(path) if conversion.root.is_local and "://" not in path else StoredFile(path)
-        _append(plans, file, cells, path, options.split)
-    conversion.notes.append(f"{plans.num_planned:,} images, {captions.num_values:,} rows of {options.table}")
+    options, root = conversion.options, conversion.root
+    plans, captions, num_rows = conversion.plans(), conversion.groups(), 0
+    for where, path, *cells in _table_rows(conversion, plans):
+        num_rows += 1
+        if not isinstance(path, str) or not path:
+            shown = f"{path!r:.80}" if isinstance(path, (str, int, float)) else type(path).__name__
+            plans.reject(where, f"column {options.image_column} should hold paths, it has {shown}")
+            continue
+        path = _plain_path(path)
+        texts, problems = _texts(cells, path)
+        for problem in problems:
+            plans.reject(where, problem)
+        if texts or not problems:  # an image without any is rejected below
+            captions.add(path, texts)
+    for path, texts in captions:
+        try:
+            if root.leads_outside(path):
+                plans.reject(path, "it leads outside of --root: --follow-links allows that")
+                continue
+            # Remote files are not looked up one by one: those that do not exist are found when they are read.
+            file = root.stat(path) if root.is_local and "://" not in path else StoredFile(path)
+        except (OSError, ValueError) as error:  # a name that no system takes
+            plans.reject(path, getattr(error, "strerror", None) or str(error))
+            continue
+        _append(plans, file, texts, path, options.split)
+    conversion.notes.append(f"{plans.num_planned:,} images, {num_rows:,} rows of {options.table}")
     return plans
 
 
-def _table_rows(conversion: Conversion) -> Iterator[tuple]:
-    """The image cell and the caption cells of each row."""
+def _plain_path(path: str) -> str:
+    """One spelling for `./a.jpg`, `x//a.jpg` and so on; URLs stay as they are."""
+    return path if "://" in path else posixpath.normpath(path)
+
+
+def _table_rows(conversion: Conversion, plans: Plans) -> Iterator[tuple]:
+    """Where it stands, the image cell and the caption cells of each row; rows that cannot be read are rejected."""
     options, root = conversion.options, conversion.root
     path = conversion.named(options.table)
     columns = [options.image_column, *options.caption_column]
     kind = os.path.splitext(path)[1].lower()
-    if kind == ".jsonl":
+    if kind not in (".csv", ".tsv"):
+        _refuse_options(options, "--table", "delimiter", "encoding", "no_header", "no_quotes", "multiline")
+    if kind in (".csv", ".tsv"):
         with root.open(path) as file:
-            yield from (conversion.pick(entry, path, *columns) for entry in lines(file, path))
+            yield from _delimited_rows(delimited.rows(file, path, options), path, columns, plans, options)
+    elif kind == ".jsonl":
+        with root.open(path) as file:
+            entries = ((f"{path}, line {number}", entry) for number, entry in numbered_lines(file, path, plans.reject))
+            yield from _picked(entries, columns, plans)
     elif kind == ".json":
-        yield from (conversion.pick(entry, path, *columns) for entry in conversion.entries(path))
-    elif kind in (".csv", ".tsv", ".parquet"):
+        entries = enumerate(conversion.entries(path), start=1)
+        yield from _picked(((f"{path}, entry {number}", entry) for number, entry in entries), columns, plans)
+    elif kind == ".parquet":
         with root.open(path) as file:
-            try:
-                batches = (
-                    pyarrow.parquet.ParquetFile(file).iter_batches(1024, columns=columns)
-                    if kind == ".parquet"
-                    else _csv_batches(file, kind, columns, options)
-                )
-                for batch in batches:
-                    if missing := set(columns) - set(batch.schema.names):
-                        raise KeyError(f"it has no column {', '.join(sorted(missing))}")
-                    yield from zip(*(batch[column].to_pylist() for column in columns), strict=True)
-            except (pa.ArrowInvalid, KeyError) as error:
-                reason = error.args[0] if error.args else error
-                raise UserError(
-                    f"{path} cannot be read: {reason}. It has columns {', '.join(_column_names(file, kind))}; "
-                    "--image-column and --caption-column choose among them"
-                ) from error
+            yield from _parquet_rows(file, path, columns)
     else:
         raise UserError(f"--table {path}: the name should end in .csv, .tsv, .jsonl, .json or .parquet")
 
 
-def _csv_batches(file, kind: str, columns: list[str], options) -> Iterable[pa.RecordBatch]:
-    return pyarrow.csv.open_csv(
-        file,
-        pyarrow.csv.ReadOptions(autogenerate_column_names=options.no_header, block_size=_CSV_BLOCK),
-        pyarrow.csv.ParseOptions(
-            delimiter="\t" if kind == ".tsv" else ",",
-            quote_char=False if options.no_quotes else '"',
-            newlines_in_values=not options.no_quotes,
-        ),
-        pyarrow.csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.string())),
+def _picked(entries: Iterable[tuple[str, Any]], columns: list[str], plans: Plans) -> Iterator[tuple]:
+    for where, entry in entries:
+        if not isinstance(entry, dict):
+            plans.reject(where, f"a {type(entry).__name__}, and no object with {', '.join(columns)}")
+        elif missing := [column for column in columns if column not in entry]:
+            plans.reject(where, f"it lacks {', '.join(missing)}")
+        else:
+            yield where, *(entry[column] for column in columns)
+
+
+def _delimited_rows(
+    rows: Iterator[delimited.Row], path: str, columns: list[str], plans: Plans, options: Namespace
+) -> Iterator[tuple]:
+    first = next(rows, None)
+    names = list(first.cells) if first else []
+    if options.no_header:
+        rows, names = itertools.chain([first] if first else [], rows), [f"f{number}" for number in range(len(names))]
+    if missing := set(columns) - set(names):
+        _raise_missing(path, missing, names)
+    places = [names.index(column) for column in columns]
+    for line, cells in rows:
+        where = f"{path}, line {line}"
+        if len(cells) == len(names):
+            yield where, *(cells[place] for place in places)
+        else:
+            found = f"it cannot be read: Expected {len(names)} columns, got {len(cells)}"
+            plans.reject(where, f"{found}; --delimiter, --no-quotes and --multiline tell how cells are divided")
+
+
+def _parquet_rows(file: BinaryIO, path: str, columns: list[str]) -> Iterator[tuple]:
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+        if missing := set(columns) - set(table.schema_arrow.names):
+            _raise_missing(path, missing, table.schema_arrow.names)
+        number = 0
+        for batch in table.iter_batches(1024, columns=columns):
+            for cells in zip(*(batch[column].to_pylist() for column in columns), strict=True):
+                number += 1
+                yield f"{path}, row {number}", *cells
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _raise_missing(path: str, missing: set[str], names: list[str]) -> None:
+    raise UserError(
+        f"{path} cannot be read: it has no column {', '.join(sorted(missing))}. It has columns "
+        f"{', '.join(names) or '(none)'}; --image-column and --caption-column choose among them"
     )
-
-
-def _column_names(file, kind: str) -> list[str]:
-    file.seek(0)
-    if kind == ".parquet":
-        try:
-            return pyarrow.parquet.ParquetFile(file).schema_arrow.names
-        except pa.ArrowInvalid:
-            return ["(none)"]
-    text = io.TextIOWrapper(file, "utf-8", errors="replace", newline="")
-    return next(csv.reader(text, delimiter="\t" if kind == ".tsv" else ","), ["(none)"])
 
 
 # -- from a folder
 
 
 def _from_folder(files: Files, conversion: Conversion) -> Plans:
-    plans = conversion.plans()
-    images = (file for file in files if os.path.splitext(file.path)[1].lower() in IMAGES)
+    plans, encoding = conversion.plans(), conversion.options.encoding
+    images = (file for file in files if os.path.splitext(file.path)[1].lower() in SUFFIXES)
     while some := list(itertools.islice(images, _READ_TOGETHER)):
         sidecars = [files.get(f"{os.path.splitext(file.path)[0]}.txt") for file in some]
-        contents = iter(conversion.root.read_many([sidecar for sidecar in sidecars if sidecar]))
+        wanted = [sidecar for sidecar in sidecars if sidecar and (sidecar.size or 0) <= _LONGEST_TEXT]
+        contents = dict(zip(wanted, conversion.root.read_many(wanted), strict=True))
         for image, sidecar in zip(some, sidecars, strict=True):
-            text = _decoded(next(contents), sidecar.path) if sidecar else ""
-            _append(plans, image, text.splitlines(), image.path, conversion.options.split)
-    conversion.notes.append(f"{files.num_files:,} files, {plans.num_planned:,} of them images with a text file")
+            lines, problem = _lines(contents.get(sidecar, _TOO_LONG), encoding) if sidecar else ([], None)
+            if problem:
+                plans.reject(image.path, f"{sidecar.name}: {problem}")
+            else:
+                _append(plans, image, lines, image.path, conversion.options.split)
+    counts = f"{files.num_files:,} files, {plans.num_planned:,} of them images with a text file"
+    conversion.notes.append(f"{counts}, {plans.num_rejected:,} left out")
     return plans
 
 
-def _decoded(content: bytes | OSError, path: str) -> str:
+_TOO_LONG = OSError(f"more than {_LONGEST_TEXT:,} bytes, which is no caption")
+
+
+def _lines(content: bytes | OSError, encoding: str | None) -> tuple[list[str], str | None]:
+    """The lines of a text file, or what is wrong with it."""
     if isinstance(content, OSError):
-        raise UserError(f"{path}: {content.strerror or content}")
+        return [], content.strerror or str(content)
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 ({error})") from error
+        return delimited.decoded(content, encoding).splitlines(), None
+    except UnicodeError as error:
+        return [], delimited.not_decoded(error, encoding)
 
 
 # -- from WebDataset shards
 
 
+class _Member(NamedTuple):
+    """A file in a shard; content: of a text, or why it is not read."""
+
+    sample: str
+    stem: str
+    suffix: str
+    place: StoredFile
+    content: bytes | OSError | None = None
+
+
 def _from_shards(shards: list[StoredFile], conversion: Conversion) -> Plans:
-    plans = conversion.plans()
+    plans, num_apart, num_texts = conversion.plans(), 0, 0
     for shard in shards:
-        for key, members in itertools.groupby(_members(shard, conversion), key=lambda member: member[0]):
-            parts = {extension: (file, content) for _, extension, file, content in members}
-            image = next((file for extension, (file, _) in parts.items() if f".{extension}" in IMAGES), None)
-            name = f"{shard.path.removesuffix('.tar')}/{key}"
-            if image is not None:
-                _append(plans, image, _shard_captions(parts, name, conversion), name, conversion.options.split)
-    conversion.notes.append(f"{len(shards):,} shards, {plans.num_planned:,} images with captions")
+        halves: dict[str, bool] = {}  # stem of a lone image or text -> whether it is an image
+        members = _members(shard, conversion, plans)
+        for _, sample in itertools.groupby(members, key=lambda member: member.sample):
+            # A sample's name ends at its first dot; a name with more dots is that of a sample of its own.
+            stems: dict[str, dict[str, _Member]] = {}
+            for member in sample:
+                stems.setdefault(member.stem, {})[member.suffix] = member
+            for stem, parts in stems.items():
+                has_text = not parts.keys().isdisjoint(("txt", "json"))
+                has_image = _append_sample(plans, f"{shard.path.removesuffix('.tar')}/{stem}", parts, conversion)
+                num_texts += has_text and not has_image
+                if has_image != has_text:  # one half only
+                    if halves.get(stem, has_image) != has_image:
+                        num_apart += 1
+                    elif len(halves) < _APART:
+                        halves[stem] = has_image
+    conversion.notes.append(
+        f"{len(shards):,} shards, {plans.num_planned:,} images with captions, {plans.num_rejected:,} left out"
+        + (f", {num_texts:,} texts without an image" if num_texts else "")
+    )
+    if num_apart:
+        conversion.notes.append(
+            f"{num_apart:,} images and their texts lie in one shard, but not side by side: pack it in the order of the "
+            "names (tar --sort=name)"
+        )
     return plans
 
 
-def _members(shard: StoredFile, conversion: Conversion) -> Iterator[tuple[str, str, StoredFile, bytes | None]]:
-    """Key, extension, place and, of small text members, content."""
+def _append_sample(plans: Plans, name: str, parts: dict[str, _Member], conversion: Conversion) -> bool:
+    """Append or reject an image with its captions; whether there is an image."""
+    image = next((member.place for suffix, member in parts.items() if f".{suffix}" in SUFFIXES), None)
+    captions, problem = _shard_captions(parts, conversion)
+    if image is None:
+        return False
+    if problem:
+        plans.reject(name, problem)
+    else:
+        _append(plans, image, captions, name, conversion.options.split)
+    return True
+
+
+def _members(shard: StoredFile, conversion: Conversion, plans: Plans) -> Iterator[_Member]:
+    """The files of a shard; links and the like are rejected, hidden files skipped."""
     where = conversion.root.where(shard.path)
     with conversion.root.open(shard.path) as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
-                    if not member.isfile() or member.issparse():
+                    name = posixpath.normpath(member.name)
+                    if member.isdir() or is_hidden_member(name):
                         continue
-                    folder, name = os.path.split(member.name)
-                    key, _, extension = name.partition(".")  # a key ends at the first dot
-                    extension = extension.lower()
+                    if not member.isfile() or member.issparse():
+                        plans.reject(f"{shard.path}/{name}", "a link, or no regular file")
+                        continue
+                    end = member.offset_data + member.size
+                    if member.size < 0 or (shard.size is not None and end > shard.size):
+                        raise tarfile.ReadError(f"{name} should have {member.size:,} bytes")
+                    sample, stem, suffix = split_name(name)
                     place = StoredFile(shard.path, member.size, shard.version, member.offset_data, member.name)
-                    content = tar.extractfile(member).read() if extension in ("txt", "json") else None
-                    yield os.path.join(folder, key), extension, place, content
-        except tarfile.TarError as error:
+                    content = None
+                    if suffix in ("txt", "json"):
+                        content = tar.extractfile(member).read() if member.size <= _LONGEST_TEXT else _TOO_LONG
+                    yield _Member(sample, stem, suffix, place, content)
+        except (tarfile.TarError, ValueError, OverflowError) as error:
             raise UserError(f"{where} is cut short or not an uncompressed tar ({error})") from error
 
 
-def _shard_captions(parts: dict[str, tuple], name: str, conversion: Conversion) -> list[Any]:
+def _shard_captions(parts: dict[str, _Member], conversion: Conversion) -> tuple[list[Any], str | None]:
+    """The captions of a sample, or what is wrong with them."""
     if "txt" in parts:
-        return _decoded(parts["txt"][1], f"{name}.txt").splitlines()
+        lines, problem = _lines(parts["txt"].content, conversion.options.encoding)
+        return lines, problem and f"its text: {problem}"
     if "json" not in parts:
-        return []
+        return [], None
+    content = parts["json"].content
+    if isinstance(content, OSError):
+        return [], f"its JSON: {content}"
     try:
-        described = json.loads(parts["json"][1])
-    except ValueError as error:
-        raise UserError(f"{name}.json is not JSON ({error})") from error
-    return [described.get(column) for column in conversion.options.caption_column]
+        described = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return [], f"its JSON is no JSON ({reason(error)})"
+    if not isinstance(described, dict):
+        return [], f"its JSON is a {type(described).__name__}, and no object"
+    return [described.get(column) for column in conversion.options.caption_column], None

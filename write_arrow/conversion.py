@@ -93,7 +93,9 @@ class Conversion:
         Raises UserError without rows.
         """
         if not plans.num_planned:
-            raise UserError(f"{stem}: no image with annotations was found under {self.root}")
+            first = next(iter(plans.rejected()), None)
+            left_out = f"; {plans.num_rejected:,} were left out, the first is {': '.join(first)}" if first else ""
+            raise UserError(f"{stem}: no image with annotations was found under {self.root}{left_out}")
         self.arrange(plans)
         return (
             numbered(stem[:-1], schema, plans, **options) if stem.endswith("*") else [PlannedTable(stem, schema, plans)]

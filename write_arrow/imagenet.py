@@ -14,8 +14,8 @@ from pathlib import PurePath
 from typing import BinaryIO
 
 import pyarrow as pa
-from PIL import Image
 
+from vlc.data.images import SUFFIXES
 from vlc.errors import MissingFile, UserError
 from write_arrow.conversion import Conversion
 from write_arrow.shards import FORMS
@@ -25,7 +25,6 @@ from write_arrow.writer import PlannedTable
 SCHEMA = pa.schema({"image": pa.binary(), "label": pa.int64(), "class_name": pa.string()})
 TARS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 SHARD_ROWS = 10_000
-_SUFFIXES = frozenset(Image.registered_extensions())
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\D.*?\b(n\d{8})")
 
 
@@ -115,7 +114,7 @@ def _images(conversion: Conversion, split: str) -> Iterator[tuple[str, StoredFil
 def _folder_images(conversion: Conversion, split: str) -> Iterator[tuple[str, StoredFile]]:
     for file in conversion.files(split):
         _, class_name, *below = PurePath(file.path).parts
-        if below and splitext(file.path)[1].lower() in _SUFFIXES:
+        if below and splitext(file.path)[1].lower() in SUFFIXES:
             yield class_name, file
 
 
@@ -157,7 +156,7 @@ def _tar_members(root: Folder, tar: StoredFile) -> Iterator[StoredFile]:
                     if member.isfile() and not member.issparse():
                         name = member.name if tar.member is None else f"{tar.member}/{member.name}"
                         yield StoredFile(tar.path, member.size, tar.version, start + member.offset_data, name)
-        except tarfile.TarError as error:
+        except (tarfile.TarError, ValueError, OverflowError) as error:
             raise UserError(f"{root.where(tar.name)} is damaged or not an uncompressed tar file ({error})") from error
 
 

@@ -6,12 +6,14 @@ as Python objects. (The standard decoder does the parsing; this keeps a window o
 
 import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from vlc.errors import UserError
 
 CHUNK_BYTES = 2**20
+_LONGEST_LINE = 2**26  # bytes
+_NOT_JSON = (ValueError, RecursionError)
 _SPACE = " \t\n\r"
 _AFTER = {*_SPACE, *",:]}"}  # what may follow a value
 
@@ -38,14 +40,38 @@ def elements(file: BinaryIO, name: str, key: str | None = None) -> Iterator[Any]
             return
 
 
-def lines(file: BinaryIO, name: str) -> Iterator[Any]:
-    """Values of a file with a JSON document on each line (JSONL); blank lines are skipped."""
-    for number, line in enumerate(file, start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{name}, line {number}: not JSON ({error})") from error
+def lines(file: BinaryIO, name: str, reject: Callable[[str, str], None] | None = None) -> Iterator[Any]:
+    """Values of a file with a JSON document on each line (JSONL); blank lines are skipped.
+
+    reject: hears place and reason of each line that is no JSON; without it the first one raises UserError.
+    """
+    return (value for _, value in numbered_lines(file, name, reject))
+
+
+def numbered_lines(
+    file: BinaryIO, name: str, reject: Callable[[str, str], None] | None = None
+) -> Iterator[tuple[int, Any]]:
+    """As `lines`, each value with the number of its line."""
+    number = 0
+    while line := file.readline(_LONGEST_LINE):
+        number += 1
+        if len(line) == _LONGEST_LINE:
+            raise UserError(f"{name}, line {number}: longer than {_LONGEST_LINE:,} bytes; is this JSON lines?")
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except _NOT_JSON as error:
+            if reject is None:
+                raise UserError(f"{name}, line {number}: not JSON ({reason(error)})") from error
+            reject(f"{name}, line {number}", f"not JSON ({reason(error)})")
+            continue
+        yield number, value
+
+
+def reason(error: Exception) -> str:
+    """Why a text is not JSON."""
+    return "nested too deep" if isinstance(error, RecursionError) else str(error)
 
 
 class _Window:
@@ -89,6 +115,8 @@ class _Window:
                 if self.ended or self.text[end : end + 1] in _AFTER:  # a number may go on
                     self.position = end
                     return value
+            except RecursionError as error:
+                raise UserError(f"{self.name} is not JSON of a data set: it is nested too deep") from error
             except ValueError as error:
                 if self.ended:
                     raise UserError(f"{self.name} is cut short or not JSON ({error}): fetch it again") from error

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from write_arrow.storage import StoredFile
+from vlc.errors import UserError
+from write_arrow.storage import StoredFile, printable_path
 
 _CACHE_KIB = 4 * 1024
 _INSERTED = 1_000  # rows handed to SQLite at a time
@@ -61,6 +62,15 @@ class _Appended:
         self.waiting = []
 
 
+def is_text(text: str) -> bool:
+    """Whether a string can be stored: it holds no half of a character (a lone surrogate)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Groups:
     """Values by key (a string or a number), kept in the order of their adding."""
 
@@ -71,20 +81,21 @@ class Groups:
 
     def add(self, key: str | int, value: Any) -> None:
         assert not self._indexed, "all values are added before the first is asked for"
-        self._rows.append(key, json.dumps(value))
+        self._rows.append(_stored(key), json.dumps(value))
         self.num_values += 1
 
     def __getitem__(self, key: str | int) -> list[Any]:
         """The values of a key, [] if there are none."""
         table = self._ready()
-        found = self._rows.scratch.execute(f"SELECT value FROM {table} WHERE key = ? ORDER BY rowid", (key,))
+        found = self._rows.scratch.execute(f"SELECT value FROM {table} WHERE key = ? ORDER BY rowid", (_stored(key),))
         return [json.loads(value) for (value,) in found]
 
     def __iter__(self) -> Iterator[tuple[str | int, list[Any]]]:
         """Keys with their values, in the order of the keys' first appearance."""
         table = self._ready()
         first = f"SELECT key, MIN(rowid) AS number FROM {table} GROUP BY key ORDER BY number"
-        for key, _ in self._rows.scratch.execute(first):
+        for stored, _ in self._rows.scratch.execute(first):
+            key = stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else stored
             yield key, self[key]
 
     def _ready(self) -> str:
@@ -95,14 +106,24 @@ class Groups:
         return self._rows.table
 
 
+def _stored(key: str | int) -> bytes | int:
+    """A key as the database takes it: text as bytes, as it may come from names that are not UTF-8. Raises UserError."""
+    if isinstance(key, str):
+        return key.encode("utf-8", "surrogatepass")
+    if isinstance(key, int) and not isinstance(key, bool) and -(2**63) <= key < 2**63:
+        return key
+    raise UserError(f"An annotation has {key!r:.80} where an identifier or a path should be")
+
+
 class Files:
-    """Files that exist, found by path or by name."""
+    """Files that exist, found by path or by name. Names that are not UTF-8 are kept, as os.fsdecode gives them."""
 
     def __init__(self, scratch: Scratch, files: Iterable[StoredFile]):
         rows = _Appended(scratch, "path, name, size, version")
         self._scratch, self._table, self.num_files = scratch, rows.table, 0
         for file in files:
-            rows.append(file.path, os.path.basename(file.path), file.size, file.version)
+            path = _stored(file.path)  # bytes: in the order of the letters too
+            rows.append(path, os.path.basename(path), file.size, file.version)
             self.num_files += 1
         rows.flush()
         for column in ("path", "name"):
@@ -122,7 +143,8 @@ class Files:
 
     def _select(self, condition: str, *values: str) -> Iterator[StoredFile]:
         query = f"SELECT path, size, version FROM {self._table} WHERE {condition} ORDER BY path"
-        return (StoredFile(*row) for row in self._scratch.execute(query, values))
+        found = self._scratch.execute(query, [_stored(value) for value in values])
+        return (StoredFile(path.decode("utf-8", "surrogatepass"), size, version) for path, size, version in found)
 
 
 class Plan(NamedTuple):
@@ -140,15 +162,24 @@ class Plans:
         self._rejected = _Appended(scratch, "path, reason")
         self._order: np.ndarray | None = None
         self._stop: int | None = None
-        self.num_planned = 0
+        self.num_planned = self.num_rejected = 0
 
     def append(self, images: Iterable[StoredFile], **values: Any) -> None:
-        self._rows.append(self.num_planned, json.dumps([[tuple(image) for image in images], values]))
+        """A row; it is rejected where its values hold text that is not valid Unicode."""
+        images = list(images)
+        plan = json.dumps([images, values])
+        if "\\ud" in plan and not is_text(json.dumps(values, ensure_ascii=False)):
+            self.reject(
+                images[0].name, "its name or a text is not valid Unicode: rename the file or mend the annotation"
+            )
+            return
+        self._rows.append(self.num_planned, plan)
         self.num_planned += 1
 
     def reject(self, path: str, reason: str) -> None:
         """Leave a row out, and say so in the list of rejected images."""
-        self._rejected.append(path, reason)
+        self._rejected.append(printable_path(path), printable_path(reason))
+        self.num_rejected += 1
 
     def rejected(self) -> Iterator[tuple[str, str]]:
         """Path and reason of what was left out."""
@@ -184,6 +215,9 @@ class Plans:
     def digest(self, start: int, stop: int) -> "Digest":
         """Hashes of the plans, with the versions of their files and without."""
         versions, contents = hashlib.sha256(), hashlib.sha256()
+        if start == 0:  # the list of what was left out stands beside the first file
+            for path, reason in self.rejected():
+                versions.update(json.dumps([path, reason]).encode())
         for text in self.texts(start, stop):
             images, values = json.loads(text)
             if any(image[2] is None for image in images):

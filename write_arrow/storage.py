@@ -4,7 +4,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
@@ -16,6 +18,14 @@ from vlc.errors import MissingFile, UserError
 UNREADABLE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _VERSION_KEYS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
+
+
+def printable_path(path: str) -> str:
+    """A path that any file can hold: bytes of its name that are not UTF-8 as \\xNN."""
+    try:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no file has such a name
+        return path.encode("utf-8", "backslashreplace").decode()
 
 
 class StoredFile(NamedTuple):
@@ -34,17 +44,18 @@ class StoredFile(NamedTuple):
     @property
     def name(self) -> str:
         """What it is called in messages."""
-        return self.path if self.member is None else f"{self.path}/{self.member}"
+        return printable_path(self.path if self.member is None else f"{self.path}/{self.member}")
 
 
 class Folder:
     """A folder by path or URL (s3://, gs://, file://, ...). Can be pickled, for workers.
 
-    Paths below it are relative; absolute ones and URLs stand for themselves. Raises UserError for a URL of unknown kind.
+    Paths below it are relative; absolute ones and URLs stand for themselves. follow_links: let symbolic links of a local
+    folder lead out of it. Raises UserError for a URL of unknown kind.
     """
 
-    def __init__(self, url: str | os.PathLike):
-        self.url = os.fspath(url)
+    def __init__(self, url: str | os.PathLike, *, follow_links: bool = True):
+        self.url, self.follow_links = os.fspath(url), follow_links
         try:
             self.file_system, self.path = fsspec.core.url_to_fs(self.url)
         except (ValueError, ImportError) as error:  # unknown protocol; its package is not installed
@@ -52,7 +63,7 @@ class Folder:
         self.is_local = isinstance(self.file_system, LocalFileSystem)
 
     def __reduce__(self):
-        return Folder, (self.url,)
+        return partial(Folder, follow_links=self.follow_links), (self.url,)
 
     def __str__(self) -> str:
         return self.url
@@ -131,18 +142,33 @@ class Folder:
             return sorted(name for name in names if not name.startswith("."))
         return []
 
+    def leads_outside(self, path: str, asked: str = "") -> bool:
+        """Whether a relative path ends outside of the folder, by `..` or by a symbolic link, and may not.
+
+        asked: a sub-folder that was asked for by name. It may be a link itself, and what lies in it is inside.
+        """
+        if self.follow_links or not self.is_local or os.path.isabs(path) or "://" in path:
+            return False
+        folder, name = os.path.split(os.path.join(self.path, path))
+        place = os.path.join(_real_folder(folder), name)
+        if name in (os.curdir, os.pardir) or os.path.islink(place):
+            place = os.path.realpath(place)
+        tops = {_real_folder(self.path), _real_folder(os.path.join(self.path, asked))}
+        return all(os.path.commonpath([top, place]) != top for top in tops)
+
     def walk(self, *folders: str) -> Iterator[StoredFile]:
         """All files below the given sub-folders, in no particular order; hidden ones are left out.
 
-        Raises MissingFile if a sub-folder does not exist.
+        What is no regular file, and a link that leads nowhere, comes too, and fails when it is read. Raises MissingFile
+        if a sub-folder does not exist, UserError if a link below one `leads_outside`.
         """
         for folder in folders:
             with self._mended(folder):
                 if not self.file_system.isdir(os.path.join(self.path, folder)):
                     raise MissingFile(f"{self.where(folder)} is not a folder")
-                yield from self._walk_local(folder, set()) if self.is_local else self._walk_remote(folder)
+                yield from self._walk_local(folder, set(), folder) if self.is_local else self._walk_remote(folder)
 
-    def _walk_local(self, folder: str, seen: set[tuple[int, int]]) -> Iterator[StoredFile]:
+    def _walk_local(self, folder: str, seen: set[tuple[int, int]], asked: str) -> Iterator[StoredFile]:
         status = os.stat(os.path.join(self.path, folder))
         if (status.st_dev, status.st_ino) in seen:  # links may lead back up
             return
@@ -152,15 +178,28 @@ class Folder:
                 if entry.name.startswith("."):
                     continue
                 path = os.path.join(folder, entry.name)
+                if entry.is_symlink():
+                    if self.leads_outside(path, asked):
+                        target = printable_path(os.path.realpath(os.path.join(self.path, path)))
+                        raise UserError(
+                            f"{printable_path(self.where(path))} is a link to {target}, outside of --root: pass "
+                            "--follow-links to follow such links, or remove it"
+                        )
+                    if not os.path.exists(os.path.join(self.path, path)):  # leads nowhere, or in a circle
+                        yield StoredFile(path, None, "absent")
+                        continue
                 if entry.is_dir():
-                    yield from self._walk_local(path, seen)
-                elif entry.is_file():
+                    yield from self._walk_local(path, seen, asked)
+                else:
                     yield _local_file(path, entry.stat())
 
     def _walk_remote(self, folder: str) -> Iterator[StoredFile]:
         top = os.path.join(self.path, folder).rstrip("/")
         for place, _, files in self.file_system.walk(top, detail=True):
-            below = os.path.join(folder, place[len(top) :].strip("/"))
+            inner = place[len(top) :].strip("/")
+            if any(name.startswith(".") for name in inner.split("/")):
+                continue
+            below = os.path.join(folder, inner)
             for name, description in files.items():
                 if not name.startswith("."):
                     yield StoredFile(os.path.join(below, name), *_described(description))
@@ -180,12 +219,20 @@ class Folder:
 
     def _read_local(self, file: StoredFile) -> bytes | OSError:
         try:
-            with open(os.path.join(self.path, file.path), "rb", buffering=0) as opened:
+            # A pipe is opened without waiting for one who writes into it, and a device is not read for ever.
+            with open(os.path.join(self.path, file.path), "rb", buffering=0, opener=_open_at_once) as opened:
+                if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                    return OSError(errno.EINVAL, "not a regular file")
                 if file.offset is None:
                     return opened.readall()
                 opened.seek(file.offset)
-                return opened.read(file.size)
+                content = opened.read(file.size)
+                return content if len(content) == file.size else OSError(errno.EIO, "cut short since it was listed")
         except UNREADABLE as error:
+            return error
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
             return error
 
     def _read_remote(self, files: list[StoredFile]) -> list[bytes | OSError]:
@@ -267,6 +314,15 @@ class Folder:
                     f"No space is left for {where} ({reason}). Free some and run the same command"
                 ) from error
             raise UserError(f"{where}: {reason}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(path: str) -> str:
+    return os.path.realpath(path)
 
 
 def _local_file(path: str, status: os.stat_result) -> StoredFile:

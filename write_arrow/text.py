@@ -1,6 +1,8 @@
 """Text corpora: every line (or paragraph) of the text files below --root becomes a row, in the order of the files."""
 
+import codecs
 import fnmatch
+import io
 import itertools
 import os
 from argparse import ArgumentParser
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from vlc.errors import UserError
+from write_arrow import delimited
 from write_arrow.conversion import Conversion
 from write_arrow.plans import Files
 from write_arrow.writer import Table
@@ -22,6 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--unit", choices=("line", "paragraph"), default="line", help="what a row is; blank lines end a paragraph"
     )
+    delimited.add_encoding(parser)
     parser.add_argument("--stem", default="text", help="name of the files, before _0.arrow (default: text)")
 
 
@@ -56,10 +60,20 @@ def _rows(paths: list[str], conversion: Conversion) -> Iterator[dict[str, str]]:
 
 
 def _lines(path: str, conversion: Conversion) -> Iterator[str]:
+    asked, number = conversion.options.encoding, 0
     with conversion.root.open(path) as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                where = conversion.root.where(path)
-                raise UserError(f"{where}, line {number}, is not UTF-8 ({error}): convert the file") from error
+        encoding = delimited.encoding_of(file.read(4), asked)
+        file.seek(0)
+        try:
+            if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):  # a line break is no single byte
+                for line in io.TextIOWrapper(file, encoding):
+                    number += 1
+                    yield line.strip()
+            else:
+                for line in file:
+                    number += 1
+                    yield line.decode(encoding).strip()
+                    encoding = encoding.removesuffix("-sig")
+        except UnicodeError as error:
+            where = f"{conversion.root.where(path)}, line {number}"
+            raise UserError(f"{where}, is {delimited.not_decoded(error, asked)}, or convert the file") from error

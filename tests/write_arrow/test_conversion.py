@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from tests.tiny import image_bytes
-from tests.write_arrow.conftest import contents, table
+from tests.write_arrow.conftest import contents, rows, table
 from vlc.errors import UserError
 from write_arrow import writer
 from write_arrow.__main__ import main
@@ -112,12 +112,15 @@ def test_values_that_cannot_be_stored_are_told_with_their_image(tmp_path, raw, w
         write("vg", root)
 
 
-def test_a_text_of_half_a_letter_is_told(sbu, write):
+def test_a_text_of_half_a_letter_is_left_out_and_told(sbu, write):
     pairs = json.loads((sbu / "annot.json").read_text())
     pairs[3][1] = "\ud83d"  # half of a surrogate pair, as cut-off JSON has it
     (sbu / "annot.json").write_text(json.dumps(pairs))
-    with pytest.raises(UserError, match=r"caption of images_train/0000/000000003\.jpg cannot be stored"):
-        write("sbu", sbu)
+    out = write("sbu", sbu)
+    rejected = list(map(json.loads, (out / "sbu_0.rejected.jsonl").read_text().splitlines()))
+    assert rejected[0]["path"] == "images_train/0000/000000003.jpg"
+    assert "not valid Unicode" in rejected[0]["reason"]
+    assert "images_train/0000/000000003.jpg" not in {row["image_id"] for row in rows(out / "sbu_0.arrow")}
 
 
 class _Stopped(Exception):

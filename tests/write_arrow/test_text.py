@@ -45,3 +45,16 @@ def test_what_is_wrong_is_told(corpus, write):
     (corpus / "d.txt").write_bytes(b"good\nb\xffd\n")
     with pytest.raises(UserError, match=r"d\.txt, line 2, is not UTF-8"):
         write("text", corpus)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"), [("utf-16", []), ("utf-32", []), ("latin-1", ["--encoding", "latin-1"])]
+)
+def test_encodings(encoding, words, tmp_path, write):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/a.txt").write_text("né\n\nà\n", encoding)
+    rows = table(write("text", tmp_path / "raw", *words) / "text_0.arrow").to_pylist()
+    assert [row["text"] for row in rows] == ["né", "à"]
+    if words:
+        with pytest.raises(UserError, match=r"a\.txt, line 1, is not UTF-8 .*--encoding NAME"):
+            write("text", tmp_path / "raw")
