@@ -74,7 +74,7 @@ class Conversion:
         values = self.pick(entry, path, *types)
         for value, (key, expected) in zip(values, types.items(), strict=True):
             if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-                named = {int: "an integer", str: "a string", list: "a list"}[expected]
+                named = {int: "an integer", str: "a string", list: "a list", dict: "an object"}[expected]
                 raise UserError(
                     f"{self.root.where(path)}: {key} is {str(value)[:80]!r}, expected {named}, in the entry "
                     f"{str(entry)[:200]!r}"

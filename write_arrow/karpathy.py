@@ -29,14 +29,16 @@ def _tables(
     plans = {split: conversion.plans() for split in splits}
     num_captions, num_missing = dict.fromkeys(splits, 0), dict.fromkeys(splits, 0)
     for entry in entries:
-        name, split, sentences = conversion.pick(entry, annotations, "filename", "split", "sentences")
+        name, split = conversion.typed(entry, annotations, filename=str, split=str)
+        (sentences,) = conversion.typed(entry, annotations, sentences=list)
         if split not in plans:
             raise UserError(f"{conversion.root.where(annotations)}: {name} is of split {split!r}, not of {splits}")
-        file = files.get(os.path.join(entry.get("filepath", folders[0]), name))
+        (folder,) = conversion.typed({"filepath": folders[0]} | entry, annotations, filepath=str)
+        file = files.get(os.path.join(folder, name))
         if file is None:
             num_missing[split] += 1
             continue
-        captions = [conversion.pick(sentence, annotations, "raw")[0] for sentence in sentences]
+        captions = [conversion.typed(sentence, annotations, raw=str)[0] for sentence in sentences]
         plans[split].append([file], caption=captions, image_id=name, split=split)
         num_captions[split] += len(captions)
     short = {"coco": "coco", "flickr30k": "f30k"}[data_set]

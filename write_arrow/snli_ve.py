@@ -40,7 +40,7 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
             if label == _NO_LABEL:
                 unlabelled += 1
                 continue
-            if label not in LABELS:
+            if not isinstance(label, str) or label not in LABELS:
                 raise UserError(f"{conversion.root.where(path)}: {pair} has label {label!r}, not one of {list(LABELS)}")
             images.add(_image(entry, path, conversion), [sentence, premise, LABELS[label], pair])
         plans = conversion.plans()
@@ -64,4 +64,4 @@ def _image(entry, path: str, conversion: Conversion) -> str:
     for key in _IMAGE_KEYS:
         if key in entry:
             return str(entry[key]).removesuffix(".jpg")
-    return conversion.pick(entry, path, "captionID")[0].partition("#")[0].removesuffix(".jpg")
+    return conversion.typed(entry, path, captionID=str)[0].partition("#")[0].removesuffix(".jpg")

@@ -19,7 +19,10 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
     files = conversion.files("images/VG_100K", "images/VG_100K_2")
     plans, num_regions, num_missing = conversion.plans(), 0, 0
     for entry in entries:
-        image_id, regions = conversion.pick(entry, _ANNOTATIONS, "id", "regions")
+        (image_id,), (regions,) = (
+            conversion.pick(entry, _ANNOTATIONS, "id"),
+            conversion.typed(entry, _ANNOTATIONS, regions=list),
+        )
         found = files.named(f"{image_id}.jpg")
         num_missing += not found
         if not found or not regions:

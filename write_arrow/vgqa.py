@@ -36,6 +36,10 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
     for entry in conversion.entries("image_data.json"):
         (image_id,) = conversion.typed(entry, "image_data.json", image_id=int)
         (coco_id,) = conversion.pick(entry, "image_data.json", "coco_id")
+        if not isinstance(coco_id, int | None):
+            raise UserError(
+                f"image_data.json: image {image_id!r:.80} has coco_id {coco_id!r:.80}, and no number or null"
+            )
         if coco_id is not None and coco_id not in held_out:
             in_coco.add(image_id, coco_id)
     usable, num_questions = conversion.groups(), 0
@@ -81,7 +85,7 @@ def _labels(conversion: Conversion) -> dict[str, int]:
                 content = (
                     json.load(file) if name.endswith(".json") else _plain_pickle(file, conversion.root.where(name))
                 )
-            return conversion.pick(content, name, "ans2label")[0]
+            return conversion.typed(content, name, ans2label=dict)[0]
     return vqav2.vocabulary(conversion)
 
 

@@ -20,6 +20,7 @@ from vlc.errors import UserError
 from write_arrow.storage import Folder, StoredFile
 
 _AHEAD = 2  # batches prepared beyond those that workers are at
+_MOST_BYTES = 2**30  # of an encoded image: a record batch holds 2 GiB
 
 
 class Task(NamedTuple):
@@ -56,7 +57,7 @@ class Prepared(NamedTuple):
 def prepare(task: Task) -> Prepared:
     """Read the images of a task and, where asked to, decode each as a check. Raises UserError if a disk fails."""
     files = [file for row in task.rows for file in row]
-    contents = iter(task.root.read_many(files))
+    contents = _read(task.root, files)
     columns: list[list[bytes]] = [[] for _ in task.rows[0]]
     rows, rejected = [], []
     for number, row in enumerate(task.rows):
@@ -74,6 +75,15 @@ def prepare(task: Task) -> Prepared:
             column.append(image)
     joined = [Images(b"".join(column), list(itertools.accumulate(map(len, column)))) for column in columns]
     return Prepared(joined, rows, rejected)
+
+
+def _read(root: Folder, files: list[StoredFile]) -> Iterator[bytes | OSError]:
+    """Their contents; files that are larger than any image are not read."""
+    wanted = [file for file in files if (file.size or 0) <= _MOST_BYTES]
+    contents = iter(root.read_many(wanted))
+    for file in files:
+        large = (file.size or 0) > _MOST_BYTES
+        yield OSError(f"{file.size:,} bytes, more than the {_MOST_BYTES:,} of an image") if large else next(contents)
 
 
 def _problem(content: bytes | OSError, verify: bool) -> str | None:

@@ -11,8 +11,9 @@ import pytest
 from tests.tiny import image_bytes
 from tests.write_arrow.conftest import contents, rows, table
 from vlc.errors import UserError
-from write_arrow import writer
+from write_arrow import workers, writer
 from write_arrow.__main__ import main
+from write_arrow.storage import Folder
 
 COUNT = 30
 
@@ -121,6 +122,47 @@ def test_a_text_of_half_a_letter_is_left_out_and_told(sbu, write):
     assert rejected[0]["path"] == "images_train/0000/000000003.jpg"
     assert "not valid Unicode" in rejected[0]["reason"]
     assert "images_train/0000/000000003.jpg" not in {row["image_id"] for row in rows(out / "sbu_0.arrow")}
+
+
+ODD = [None, 3, 1.5, True, [], {}, ["x"], 10**30]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "file", "place"),
+    [
+        ("coco", "coco", "karpathy/dataset_coco.json", ("images", 0, "filename")),
+        ("coco", "coco", "karpathy/dataset_coco.json", ("images", 0, "filepath")),
+        ("coco", "coco", "karpathy/dataset_coco.json", ("images", 0, "sentences", 0, "raw")),
+        ("vqav2", "vqa_small", "v2_mscoco_train2014_annotations.json", ("annotations", 0, "answers", 0, "answer")),
+        ("vqav2", "vqa_small", "v2_mscoco_train2014_annotations.json", ("annotations", 0, "multiple_choice_answer")),
+        ("sbu", "sbu", "annot.json", (0, 0)),
+        ("vg", "vg", "annotations/region_descriptions.json", (0, "regions", 0)),
+    ],
+)
+def test_annotations_of_another_type_are_told(name, folder, file, place, raw, tmp_path, write):
+    root = tmp_path / "raw"
+    shutil.copytree(raw / folder, root)
+    content = json.loads((root / file).read_text())
+    *way, last = place
+    holder = content
+    for key in way:
+        holder = holder[key]
+    for odd in ODD:
+        holder[last] = odd
+        (root / file).write_text(json.dumps(content))
+        with pytest.raises(UserError, match=Path(file).name.replace(".", r"\.")):
+            write(name, root)
+
+
+def test_files_larger_than_any_image_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "_MOST_BYTES", 100)
+    files = []
+    for name, size in (("a", 100), ("b", 101), ("c", 99)):
+        (tmp_path / name).write_bytes(bytes(size))
+        files.append((Folder(tmp_path).stat(name),))
+    prepared = workers.prepare(workers.Task(Folder(tmp_path), files, verify=False))
+    assert prepared.rows == [0, 2]
+    assert prepared.rejected == [workers.Rejected(1, "b", "101 bytes, more than the 100 of an image")]
 
 
 class _Stopped(Exception):
