@@ -251,21 +251,35 @@ def _positive(word: str) -> int:
 
 def _write(arguments: argparse.Namespace) -> None:
     source, out = SOURCES[arguments.name], Folder(arguments.out)
+    _require_writable(out)
     console = Console(highlight=False, soft_wrap=True)
     if source.layout is None:
         _write_all(source.tables(arguments), out, arguments, None, console)
         return
     try:
-        conversion = Conversion(Folder(arguments.root, follow_links=arguments.follow_links).require(), out, arguments)
-        with console.status(f"{arguments.name}: reading annotations"):
-            tables = source.tables(conversion)
+        try:
+            root = Folder(arguments.root, follow_links=arguments.follow_links).require()
+            conversion = Conversion(root, out, arguments)
+            with console.status(f"{arguments.name}: reading annotations"):
+                tables = source.tables(conversion)
+        except MissingFile as error:
+            raise MissingFile(f"{error}. --root should hold: {source.layout}") from error
         for note in conversion.notes:
             console.print(cell(note))
-        _write_all(tables, out, arguments, conversion.root, console)
-    except MissingFile as error:
-        raise MissingFile(f"{error}. --root should hold: {source.layout}") from error
+        _write_all(tables, out, arguments, root, console)
     except sqlite3.OperationalError as error:
         raise UserError(f"Row plans cannot be kept ({error}): point TMPDIR to a folder with more space") from error
+
+
+def _require_writable(out: Folder) -> None:
+    """Raise UserError, before anything is read, where a local folder cannot be written to, nor made."""
+    place = os.path.abspath(out.path)
+    while out.is_local and not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if out.is_local and not os.path.isdir(place):
+        raise UserError(f"--out {out}: {place} is a file, and no folder")
+    if out.is_local and not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out}: {place} cannot be written to: choose another folder, or change its permissions")
 
 
 def _write_all(

@@ -471,6 +471,16 @@ def test_a_picture_that_vanishes_or_changes_is_listed(images, write, monkeypatch
     assert _rejected(out) == {"a.jpg": "no such file"}
 
 
+def test_an_output_folder_that_cannot_be_written_is_told_before_anything_is_read(images, tmp_path, write, monkeypatch):
+    (tmp_path / "file").touch()
+    for out in ("file", "file/below"):
+        with pytest.raises(UserError, match="--out .*file is a file, and no folder"):
+            write("captions", images / "none", out=out)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # tests may run as root, who may write everywhere
+    with pytest.raises(UserError, match="--out .*cannot be written to: choose another folder"):
+        write("captions", images / "none", out="new/folder")
+
+
 # -- links
 
 
