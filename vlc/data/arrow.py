@@ -199,7 +199,20 @@ class ArrowSplit:
                     f"Column {column} of {path} has type {kind}, which data set {self.dataset!r} cannot read. "
                     f"{self._advice(path)}"
                 )
+        self._refuse_null_images(path, batches)
         return batches
+
+    def _refuse_null_images(self, path: Path, batches: list[pa.RecordBatch]) -> None:
+        first = 0
+        for batch in batches:
+            for column in sorted(self.columns & set(self.spec.images)):
+                if nulls := batch.column(column).null_count:
+                    row = first + batch.column(column).is_null().index(True).as_py()
+                    raise UserError(
+                        f"{path} has {nulls:,} rows without an image, the first of them row {row} (null in column "
+                        f"{column}): remove them. {self._advice(path)}"
+                    )
+            first += batch.num_rows
 
     def _advice(self, path: Path) -> str:
         return f"Write it again with: python -m write_arrow {self.spec.writer} --out {path.parent}"
@@ -340,7 +353,7 @@ class ArrowSplit:
     def image(self, where: Location, column: str) -> pa.Buffer:
         """Encoded bytes of an image, a view into the file. (A scalar's buffer would be a copy.)
 
-        Raises UserError where there is none, or it is not as it was written.
+        Raises UserError where it is not as it was written.
         """
         cells = self._checked(where.batch).column(column)
         self._require_unchanged(where.batch)
@@ -349,13 +362,7 @@ class ArrowSplit:
         if checksums is not None and not checksums.holds(column, where.row, image):
             with self._blaming(self._files[where.batch], where):
                 raise DamagedData("the image does not have the checksum it was written with")
-        if image is None:
-            table, row = self.table_and_row(where)
-            raise UserError(
-                f"Row {row} of {table}.arrow has no image in column {column} (it is null): remove the row. "
-                f"{self._advice(self._files[where.batch])}"
-            )
-        return image
+        return pa.py_buffer(b"") if image is None else image  # a null inside a dictionary: no image can be decoded
 
     def texts(self, where: Location) -> list[str]:
         """All texts of the row."""
