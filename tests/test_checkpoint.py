@@ -101,7 +101,9 @@ def test_timm_vit_is_read_as_an_image_model(tmp_path, small_vit):
     source = checkpoint.read(tmp_path / "timm.pth")
     module = _small_module()
     report = checkpoint.load(module, source)
-    assert {"objectives.classes.head.weight", "objectives.classes.head.bias"} <= set(report.dropped)
+    assert report.unused == ["objectives.classes.head.weight", "objectives.classes.head.bias"]
+    assert "not in this model" in str(report)
+    assert not report.dropped
     assert torch.equal(module.encoder.blocks[1].mlp.fc2.weight, vit.blocks[1].mlp.fc2.weight)
     assert not [name for name in report.new if name.startswith(("encoder.blocks", "encoder.patch", "encoder.norm"))]
 

@@ -1,42 +1,36 @@
 """Checkpoints of this and other projects: read by recognising the file, loaded strictly with a report, exported.
 
-Files are never unpickled as code: torch files are read with weights_only=True, and classes they refer to are replaced
-by empty stand-ins.
+Every parameter of a file is loaded, or is left out for a reason that the report names; anything else is an error.
 """
 
 import argparse
 import json
-import pickle
-import struct
-import zipfile
-from collections import OrderedDict
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vlc import hub
-from vlc.errors import MissingFile, UserError
+from vlc import checksums, hub
+from vlc.errors import UserError
+from vlc.files import write_atomically
 from vlc.formats import FORMATS, Format
 from vlc.model.embed import resize_positions
 from vlc.model.sizes import ENCODERS
 from vlc.terminal import printable
-
-# What torch.load raises for files it cannot read, depending on where they are broken.
-_READ_ERRORS = (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, IndexError, TypeError, OSError)
-_READ_ERRORS += (AttributeError, struct.error, SafetensorError)
+from vlc.torch_file import StandIn
+from vlc.weight_files import read_weights
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A file's parameters under our names. dropped: keys left out on purpose. extras: what we wrote beside them.
 
-    heads: of attention, which parameters do not tell; None where nothing else does.
+    heads and norm_eps: of attention and of the layer norms, which parameters do not tell; None where nothing else does.
     """
 
     path: Path
@@ -45,6 +39,7 @@ class Checkpoint:
     dropped: tuple[str, ...] = ()
     extras: Mapping[str, Any] = field(default_factory=dict)
     heads: int | None = None
+    norm_eps: float | None = None
 
 
 @dataclass
@@ -59,6 +54,7 @@ class LoadReport:
     new: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     misfits: list[str] = field(default_factory=list)  # of the new ones, those that the file has in another shape
+    unused: list[str] = field(default_factory=list)  # of heads and parts that this model does not have
 
     def __str__(self) -> str:
         rows = (
@@ -66,9 +62,10 @@ class LoadReport:
             ("resized", self.resized, ", ".join(self.resized)),
             ("started from others", self.derived, ", ".join(self.derived)),
             ("new", self.new, "; ".join([_by_part(self.new), *self.misfits])),
+            ("not in this model", self.unused, _by_part(self.unused)),
             ("dropped on purpose", self.dropped, _by_part(self.dropped)),
         )
-        rows = [row for row in rows if row[1] or row[0] != "started from others"]
+        rows = [row for row in rows if row[1] or row[0] not in ("started from others", "not in this model")]
         lines = [f"  {title:<20}{len(names):>4}  {text}".rstrip() for title, names, text in rows]
         return "\n".join(map(printable, [f"Checkpoint {self.path} (layout {self.layout})", *lines]))
 
@@ -85,32 +82,22 @@ def _by_part(names: list[str]) -> str:
 def read(path: str | Path) -> Checkpoint:
     """Read a checkpoint and recognise its layout by the keys it has.
 
-    Takes torch files (with the parameters at the top or under "state_dict" or "model"), safetensors, and folders of the
-    model hub. Raises MissingFile, or UserError if the file is no checkpoint, of no known layout, or has unknown parameters.
+    Takes the files of `vlc.weight_files`, whatever their suffix, and folders of the model hub. Raises MissingFile, or
+    UserError if the file is no checkpoint, is damaged, is of no known layout, or has unknown parameters.
     """
     path = Path(path)
     if path.is_dir():
         path = hub.find_weights(path)
-    if not path.is_file():
-        raise MissingFile(f"Checkpoint {path} does not exist")
-    try:
-        content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
-    except _READ_ERRORS as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} is not a readable checkpoint: {reason}") from error
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path} is not a checkpoint: it holds a {type(content).__name__}")
-    found = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
-    state = {key.removeprefix("module."): value for key, value in found.items() if isinstance(value, Tensor)}
-    layout = next((layout for layout in FORMATS.values() if layout.recognises(state)), None)
+    weights = read_weights(path)
+    layout = next((layout for layout in FORMATS.values() if layout.recognises(weights.state)), None)
     if layout is None:
         markers = ", ".join(f"{layout.name} ({layout.marker})" for layout in FORMATS.values())
         raise UserError(
             f"{path} is not of a known layout. Known, by a key each has: {markers}. "
-            f"The file has {', '.join(list(found)[:5]) or 'no keys'}, ..."
+            f"The file has {', '.join(list(weights.state)[:5]) or 'no parameters'}, ..."
         )
     renamed, dropped, unknown = {}, [], []
-    for key, value in layout.joined(state).items():
+    for key, value in layout.joined(weights.state).items():
         try:
             name = layout.ours(key)
         except KeyError:
@@ -118,34 +105,54 @@ def read(path: str | Path) -> Checkpoint:
             continue
         if name is None:
             dropped.append(key)
+        elif name in renamed:
+            raise UserError(f"{path} (layout {layout.name}) holds {name} twice, once as {key}")
         else:
             renamed[name] = value
     if unknown:
         raise UserError(f"{path} (layout {layout.name}) has parameters without a place here: {', '.join(unknown)}")
-    extras, config = content.get("vlc") or {}, hub.read_config(path.parent) if layout.hub else {}
-    if "objectives.vqa.classifier.0.weight" in renamed and (names := hub.answers(config)):
+    extras = _checked_extras(path, weights.extras)
+    config = hub.checked_config(path.parent, renamed) if layout.hub else None
+    head = renamed.get(f"{_ANSWER_HEAD}weight")
+    if config and head is not None and (names := hub.answers(path.parent, config, len(head))):
         extras = {"answers": names, **extras}
-    return Checkpoint(path, layout, renamed, tuple(dropped), extras, config.get("num_attention_heads"))
+    heads, norm_eps = (config["num_attention_heads"], config["layer_norm_eps"]) if config else (None, None)
+    return Checkpoint(path, layout, renamed, tuple(dropped), extras, heads, norm_eps)
 
 
-def _load_safetensors(path: Path) -> dict[str, Any]:
-    with safe_open(path, framework="pt") as file:
-        state = {key: file.get_tensor(key) for key in file.keys()}
-        return {"state_dict": state, "vlc": json.loads((file.metadata() or {}).get("vlc", "{}"))}
+def _checked_extras(path: Path, extras: Any) -> dict[str, Any]:
+    """What our own files say beside the parameters. Raises UserError where it is not of the types that we write."""
+    extras = {} if extras is None else extras
+    where = None if isinstance(extras, dict) else "it"
+    if where is None:
+        where = next((name for name in ("config", "arguments") if not isinstance(extras.get(name, {}), dict)), None)
+    answers = extras.get("answers", []) if where is None else []
+    if not (isinstance(answers, list | tuple) and all(isinstance(answer, str) for answer in answers)):
+        where = "answers"
+    where = where or _not_plain(extras)
+    if where is not None:
+        raise UserError(
+            f"{path} is damaged or not ours: what it says beside its parameters ({where}) is of a wrong type"
+        )
+    return dict(extras)
 
 
-def _load_torch(path: Path) -> Any:
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
-    stand_ins = [(type(name.rpartition(".")[2], (_StandIn,), {}), name) for name in names]
-    with torch.serialization.safe_globals(stand_ins):
-        return torch.load(path, map_location="cpu", weights_only=True)
+_PLAIN = (str, int, float, bool, type(None))
 
 
-class _StandIn:
-    """Takes the place of a class that a file refers to (argparse.Namespace, callbacks): an empty, inert mapping."""
-
-    def __new__(cls, *args, **kwargs):
-        return OrderedDict()
+def _not_plain(value: Any, name: str = "", depth: int = 0) -> str | None:
+    """The name of the first thing that JSON could not hold, or that lies more than ten levels deep."""
+    if isinstance(value, _PLAIN):
+        return None
+    if depth > 10 or type(value) is StandIn or not isinstance(value, dict | list | tuple):
+        return name or "it"
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in parts:
+        if not isinstance(key, str | int):
+            return name or "it"
+        if where := _not_plain(part, f"{name}.{key}".lstrip("."), depth + 1):
+            return where
+    return None
 
 
 _CHECK = "vit, max_text_len, vocab_size, vqav2_label_size and loss_names"
@@ -155,12 +162,11 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
     """Copy a checkpoint's parameters into a module, in place.
 
     Position tables are resized to the module's grid or text length, the token types to its number of images. Heads that
-    the file lacks stay new. Raises UserError, changing nothing, if a parameter of the encoder is missing or does not
-    fit (a file of the image half alone may lack the text half), and with complete=True if any parameter is.
+    the file lacks stay new; those that the module lacks are left out. Raises UserError, changing nothing, if a parameter of
+    the encoder is missing or does not fit (a file of the image half alone may lack the text half), if the file has one
+    more than the module in a part that both have, and with complete=True if any parameter is missing.
     """
-    heads = module.encoder.size.heads
-    if checkpoint.heads not in (None, heads):
-        raise UserError(f"{checkpoint.path} has {checkpoint.heads} attention heads, this model {heads}. Check {check}.")
+    _check_numbers(module, checkpoint, check)
     report = LoadReport(checkpoint.path, checkpoint.layout.name, dropped=list(checkpoint.dropped))
     taken, missing, misfits = {}, [], []
     own = module.state_dict()
@@ -173,7 +179,7 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
             else:
                 missing.append(name)
             continue
-        value = _fit(name, checkpoint.state[name], tensor)
+        value = _fit(checkpoint, name, tensor)
         if value is None:
             misfits.append(f"{name} {tuple(checkpoint.state[name].shape)}, wanted {tuple(tensor.shape)}")
             missing.append(name)
@@ -181,10 +187,47 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
             (report.loaded if value is checkpoint.state[name] else report.resized).append(name)
             taken[name] = value
     _check_missing(checkpoint, missing, misfits, complete, check)
+    report.unused = _unused(checkpoint, own, check)
     report.new, report.misfits = missing, misfits
-    report.dropped += [name for name in checkpoint.state if name not in own]
     module.load_state_dict(taken, strict=False)
     return report
+
+
+def _check_numbers(module: nn.Module, checkpoint: Checkpoint, check: str) -> None:
+    """Raise UserError where the file states numbers of its model, which no parameter tells, and the module has others."""
+    heads = module.encoder.size.heads
+    if checkpoint.heads not in (None, heads):
+        raise UserError(f"{checkpoint.path} has {checkpoint.heads} attention heads, this model {heads}. Check {check}.")
+    own = {part.eps for part in module.encoder.modules() if isinstance(part, nn.LayerNorm)}
+    if checkpoint.norm_eps is not None and own != {checkpoint.norm_eps}:
+        raise UserError(
+            f"{checkpoint.path} computes its layer norms with layer_norm_eps={checkpoint.norm_eps} (config.json), this "
+            f"model with {' and '.join(map(str, sorted(own)))}: results would differ. Check {check}."
+        )
+
+
+# Parts of the encoder that some models do without: those of images alone, and those that pool before their norm.
+_OPTIONAL = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.pooler.", "encoder.norm.")
+
+
+def _unused(checkpoint: Checkpoint, own: Mapping[str, Tensor], check: str) -> list[str]:
+    """The file's parameters of heads and parts that the module does not have. Raises UserError for any others."""
+    unused, homeless = [], []
+    for name in checkpoint.state:
+        if name in own:
+            continue
+        part = next((part for part in _OPTIONAL if name.startswith(part)), None)
+        if name.startswith("objectives."):
+            part = ".".join(name.split(".")[:2]) + "."
+        absent = part is not None and not any(key.startswith(part) for key in own)
+        (unused if absent else homeless).append(name)
+    if homeless:
+        shown = ", ".join(homeless[:5]) + ", ..." * (len(homeless) > 5)
+        raise UserError(
+            f"{checkpoint.path} (layout {checkpoint.layout.name}) has {len(homeless)} parameters that this model has no "
+            f"place for, so that it would compute something else: {shown}. Check {check}."
+        )
+    return unused
 
 
 _ANSWER_HEAD = "objectives.vqa.classifier.3."
@@ -221,8 +264,15 @@ _STARTS_FROM_MATCH = {
 }
 
 
-def _fit(name: str, value: Tensor, tensor: Tensor) -> Tensor | None:
-    """The file's value in the module's shape; None if that cannot be done."""
+def _fit(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Tensor | None:
+    """The file's value in the module's shape; None if that cannot be done. Raises UserError for other position tables."""
+    value = checkpoint.state[name]
+    if name.endswith("pos_embed") and not _has_square_grid(value):
+        raise UserError(
+            f"{checkpoint.path}: {name} {tuple(value.shape)} is not a row for the class token and one for each patch of a "
+            "square grid. Models without a class token (class_token=False), without a row for it (no_embed_class=True), or "
+            "of oblong images are not read."
+        )
     if value.shape == tensor.shape:
         return value
     if value.numel() == tensor.numel() == 1:  # a number was once stored without a dimension
@@ -236,6 +286,11 @@ def _fit(name: str, value: Tensor, tensor: Tensor) -> Tensor | None:
     if name == "encoder.text_embeddings.position_embeddings.weight":  # rows that the file lacks stay new
         return torch.cat([value[: len(tensor)], tensor[len(value) :]])
     return None
+
+
+def _has_square_grid(table: Tensor) -> bool:
+    """Whether a position table is (1, 1 + G * G, D)."""
+    return table.ndim == 3 and len(table) == 1 and (rows := table.shape[1] - 1) > 0 and math.isqrt(rows) ** 2 == rows
 
 
 _TEXT_HALF = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.pooler.")
@@ -255,8 +310,10 @@ def _check_missing(checkpoint: Checkpoint, missing: list[str], misfits: list[str
 
 def _fitting_sizes(checkpoint: Checkpoint) -> str:
     """What to pass for the width and the patches of a file."""
-    width, _, _, patch_size = checkpoint.state["encoder.patch_embed.proj.weight"].shape
-    names = [name for name, size in ENCODERS.items() if (size.width, size.patch_size) == (width, patch_size)]
+    width, _, *patch = checkpoint.state["encoder.patch_embed.proj.weight"].shape
+    names = [
+        name for name, size in ENCODERS.items() if [width, *patch] == [size.width, size.patch_size, size.patch_size]
+    ]
     return f" Its width and patches are those of vit={' or '.join(names)}." if names else ""
 
 
@@ -275,13 +332,35 @@ def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
             left_out.append(name)
     state = target.split(state)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".safetensors":
-        state = {name: tensor.clone() for name, tensor in state.items()}  # parts of one would share its memory
-        save_file(state, path, metadata={"vlc": json.dumps(dict(checkpoint.extras))})
-    else:
-        torch.save({target.unwrap: state, "vlc": dict(checkpoint.extras)}, path)
+    with write_atomically(path) as partial:
+        if path.suffix == ".safetensors":
+            state = {name: tensor.clone() for name, tensor in state.items()}  # parts of one would share its memory
+            extras = json.dumps(dict(checkpoint.extras))
+            sums = {"tensors": checksums.checksums(state), "extras": checksums.checksum(extras.encode())}
+            save_file(state, partial, metadata={"vlc": extras, "checksums": json.dumps(sums)})
+        else:
+            torch.save({target.unwrap: state, "vlc": dict(checkpoint.extras)}, partial)
     return left_out
+
+
+def _check_target(source: Path, target: Path, overwrite: bool) -> None:
+    """Raise UserError where writing would destroy something, or cannot work."""
+    if target.is_dir():
+        raise UserError(
+            f"{target} is a folder: name the file to write in it, for example {target / 'weights.safetensors'}"
+        )
+    blocking = next((parent for parent in target.parents if parent.exists()), None)
+    if blocking is not None and not blocking.is_dir():
+        raise UserError(f"{target} cannot be written: {blocking} is a file, not a folder")
+    if not target.exists():
+        return
+    if target.samefile(source):
+        raise UserError(
+            f"{target} is the checkpoint that is read: what is written holds weights alone, and the state of its run "
+            "(optimiser, step, place in the data) would be lost. Name another file."
+        )
+    if not overwrite:
+        raise UserError(f"{target} exists: name another file, or pass --overwrite")
 
 
 def main() -> None:
@@ -289,13 +368,16 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="checkpoint of any known layout")
     parser.add_argument("target", type=Path, nargs="?", help="file to write; .safetensors or any other suffix")
     parser.add_argument("--layout", choices=FORMATS, default="vlc", help="layout of the file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the target if it exists")
     arguments = parser.parse_args()
     try:
+        if arguments.target:
+            _check_target(arguments.source, arguments.target, arguments.overwrite)
         checkpoint = read(arguments.source)
         print(printable(f"{checkpoint.path}: layout {checkpoint.layout.name}, {_by_part(list(checkpoint.state))}"))
         if arguments.target:
             left_out = export(checkpoint, arguments.target, arguments.layout)
-            without = f", without {_by_part(left_out)}" * bool(left_out)
+            without = f", without {_by_part(left_out)}" if left_out else ""
             print(printable(f"Wrote {arguments.target} (layout {arguments.layout}){without}"))
     except UserError as error:
         parser.exit(2, f"{printable(error)}\n")

@@ -1,44 +1,164 @@
 """Folders as transformers saves models and the model hub hands them out: config.json beside the weights."""
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from vlc.errors import MissingFile, UserError
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
+# The first that is there is read; an index names the files of weights that are kept in several.
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 MODEL_TYPE = "vilt"
+
+# Sizes that config.json states: transformers' default, a parameter of ours, and the axis of it that has this size.
+_SIZES = {
+    "hidden_size": (768, "encoder.patch_embed.proj.weight", 0),
+    "num_channels": (3, "encoder.patch_embed.proj.weight", 1),
+    "patch_size": (32, "encoder.patch_embed.proj.weight", 2),
+    "intermediate_size": (3072, "encoder.blocks.0.mlp.fc1.weight", 0),
+    "vocab_size": (30522, "encoder.text_embeddings.word_embeddings.weight", 0),
+    "max_position_embeddings": (40, "encoder.text_embeddings.position_embeddings.weight", 0),
+    "type_vocab_size": (2, "encoder.text_embeddings.token_type_embeddings.weight", 0),
+    "modality_type_vocab_size": (2, "encoder.token_types.weight", 0),
+}
+# What else changes the computation: its title, transformers' default, and the values that vlc's encoder has.
+_FIXED = {
+    "hidden_act": ("activation", "gelu", ("gelu",)),
+    "max_image_length": ("max_image_length", -1, (-1, None)),
+    "qkv_bias": ("qkv_bias", True, (True,)),
+}
+_LARGEST = 2**26  # bytes of a config.json
 
 
 def find_weights(folder: Path) -> Path:
-    """The file of weights in a folder. Raises MissingFile, or UserError if config.json is that of another model."""
+    """The file of weights in a folder, or the index of several.
+
+    Raises MissingFile, or UserError if config.json is that of another model.
+    """
     read_config(folder)
     for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
-    raise MissingFile(f"Checkpoint {folder} is a folder without weights: expected {' or '.join(WEIGHTS)} in it")
+    suffixes = (".ckpt", ".pth", ".pt", ".safetensors", ".bin")
+    others = sorted(path.name for path in folder.iterdir() if path.suffix in suffixes)
+    hint = f". It has {', '.join(others[:5])}: name one of these" if others else ""
+    raise MissingFile(
+        f"Checkpoint {folder} is a folder without weights: expected {WEIGHTS[0]} or {WEIGHTS[2]}, or the index of several "
+        f"(.index.json), in it{hint}"
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a folder, empty where there is none. Raises UserError for a model that vlc does not know."""
-    path = folder / "config.json"
-    if not path.is_file():
-        return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not readable as JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("model_type") != MODEL_TYPE:
-        found = config.get("model_type") if isinstance(config, dict) else None
-        raise UserError(f"{path} describes a model of type {found!r}, not {MODEL_TYPE!r}: only ViLT's are read")
-    if config.get("hidden_act", "gelu") != "gelu":
-        raise UserError(f"{path} asks for the activation {config['hidden_act']!r}, but vlc's blocks have 'gelu'")
+    """config.json of a folder, empty where there is none. Raises UserError for a model that vlc does not know.
+
+    timm's state no model_type and tell nothing that is needed here.
+    """
+    config = _read_json(folder / "config.json")
+    if config.get("model_type", MODEL_TYPE) != MODEL_TYPE:
+        raise UserError(
+            f"{folder / 'config.json'} describes a model of type {config['model_type']!r}, not {MODEL_TYPE!r}: only ViLT's "
+            "are read"
+        )
     return config
 
 
-def answers(config: dict[str, Any]) -> list[str]:
-    """The names of the classes in order, "" for those without; none where the configuration gives no names."""
-    names = {int(label): str(name) for label, name in config.get("id2label", {}).items()}
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"it has more than {_LARGEST:,} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise UserError(f"{path} is not readable as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not names with values")
+    return content
+
+
+def checked_config(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """config.json with transformers' defaults filled in, where it agrees with the parameters; None where there is none.
+
+    Raises UserError, with the key, where a value contradicts the parameters or asks for what vlc does not compute.
+    """
+    config = read_config(folder)
+    if not config:
+        return None
+    path = folder / "config.json"
+    for key, (default, name, axis) in _SIZES.items():
+        value, tensor = config.get(key, default), state.get(name)
+        if tensor is not None and (axis >= tensor.ndim or not _is_size(value, tensor.shape[axis])):
+            raise UserError(f"{path}: {key} {value!r} contradicts the weights, where {name} is {tuple(tensor.shape)}")
+    for key, (title, default, known) in _FIXED.items():
+        value = config.get(key, default)
+        if not any(value is other or (type(value) is type(other) and value == other) for other in known):
+            raise UserError(
+                f"{path} asks for the {title} {value!r}, but vlc's encoder has {known[0]!r}: results would differ"
+            )
+    blocks = {name.split(".")[2] for name in state if name.startswith("encoder.blocks.")}
+    if not _is_size(depth := config.get("num_hidden_layers", 12), len(blocks)):
+        raise UserError(f"{path}: num_hidden_layers {depth!r} contradicts the weights, which have {len(blocks)} blocks")
+    _check_grid(path, config, state)
+    width = state["encoder.patch_embed.proj.weight"].shape[0]
+    heads = config.get("num_attention_heads", 12)
+    if type(heads) is not int or heads < 1 or width % heads:
+        raise UserError(f"{path}: num_attention_heads {heads!r} does not divide the width {width}")
+    eps = config.get("layer_norm_eps", 1e-12)
+    if type(eps) is not float or not 0 < eps < 1:
+        raise UserError(f"{path}: layer_norm_eps {eps!r} is not a number between 0 and 1")
+    _check_pixels(folder / "preprocessor_config.json")
+    return config | {"num_attention_heads": heads, "layer_norm_eps": eps}
+
+
+def _is_size(value: Any, size: int) -> bool:
+    """Whether a value of config.json is this size; a square may be stated by both of its sides."""
+    sides = value if isinstance(value, list) and len(value) == 2 else [value]
+    return all(type(side) is int and side == size for side in sides)
+
+
+def _check_grid(path: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    table, image_size = state.get("encoder.pos_embed"), config.get("image_size", 384)
+    if table is None or table.ndim != 3:
+        return
+    patch_size = state["encoder.patch_embed.proj.weight"].shape[-1]
+    grid = math.isqrt(max(table.shape[1] - 1, 0))
+    sides = image_size if isinstance(image_size, list) else [image_size]
+    if not sides or not all(type(side) is int and side // patch_size == grid for side in sides):
+        raise UserError(
+            f"{path}: image_size {image_size!r} contradicts the weights, which have positions for {table.shape[1] - 1} "
+            f"patches of {patch_size} pixels"
+        )
+
+
+def _check_pixels(path: Path) -> None:
+    """Raise UserError where images are to be normalised in another way than vlc does it for ViLT: to [-1, 1]."""
+    config = _read_json(path)
+    for key, expected in (("image_mean", [0.5] * 3), ("image_std", [0.5] * 3)):
+        if config.get(key, expected) != expected:
+            raise UserError(
+                f"{path} asks for {key} {config[key]!r}, which changes the results: vlc has {expected} for ViLT"
+            )
+
+
+def answers(folder: Path, config: Mapping[str, Any], num_labels: int) -> list[str]:
+    """The names of the classes in order, "" for those without; none where the configuration gives no names.
+
+    Raises UserError where it names others than the classifier's num_labels.
+    """
+    labels = config.get("id2label") or {}
+    known = {str(label) for label in range(num_labels)}
+    if not isinstance(labels, dict) or not set(labels) <= known:
+        raise UserError(f"{folder / 'config.json'}: id2label names others than the {num_labels} labels of the weights")
+    names = {int(label): str(name) for label, name in labels.items()}
     if all(name == f"LABEL_{label}" for label, name in names.items()):  # what transformers fills in
         return []
     return [names.get(label, "") for label in range(max(names) + 1)]

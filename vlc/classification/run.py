@@ -4,6 +4,7 @@ import os
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from vlc.errors import MissingFile, UserError
 from vlc.model.sizes import ENCODERS
 from vlc.onednn import computes_bfloat16, suits_onednn, use_onednn
 from vlc.precision import precision_options
+from vlc.weight_files import read_weights
 
 _CHECK = "--model, --nb_classes, and --global_pool against --cls_token"
 
@@ -182,10 +184,10 @@ def _load(module: ClassificationModule, path: str, complete: bool = False) -> ch
     if not complete:
         heads = [name for name in source.state if name.startswith("objectives.classes.")]
         kept = {name: value for name, value in source.state.items() if name not in heads}
-        source = checkpoint.Checkpoint(source.path, source.layout, kept, (*source.dropped, *heads), source.extras)
+        source = replace(source, state=kept, dropped=(*source.dropped, *heads))
     report = checkpoint.load(module.classifier, source, complete=complete, check=_CHECK)
     if module.ema is not None:
-        averaged = torch.load(path, map_location="cpu", weights_only=True).get("ema") if complete else None
+        averaged = read_weights(source.path, part="ema").state if complete else None
         if complete and not averaged:
             raise UserError(
                 f"{path} holds no moving average: leave --ema out, or pass a checkpoint of a run that had it"

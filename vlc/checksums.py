@@ -1,0 +1,28 @@
+"""Checksums of parameters, for files whose format keeps none."""
+
+import zlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def checksum(content: bytes | memoryview, start: int = 0) -> str:
+    """CRC-32 as eight hexadecimal digits. It finds damage; it does not prove who wrote a file."""
+    return f"{zlib.crc32(content, start):08x}"
+
+
+def checksums(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """A checksum for each tensor, of its dtype, shape, and values in memory's order."""
+    return {name: _of_tensor(tensor) for name, tensor in state.items()}
+
+
+def mismatches(state: Mapping[str, Tensor], expected: Mapping[str, str]) -> list[str]:
+    """The names that are only on one side, or whose tensors have other checksums."""
+    found = checksums(state)
+    return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+
+
+def _of_tensor(tensor: Tensor) -> str:
+    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return checksum(memoryview(values.numpy()), zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode()))
