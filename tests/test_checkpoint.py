@@ -2,16 +2,23 @@
 
 import argparse
 import json
+import os
+import resource
+import signal
+from dataclasses import replace
 
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from tests import golden_models, tiny
 from vlc import checkpoint
+from vlc.classification.model import Classifier
 from vlc.errors import MissingFile, UserError
 from vlc.formats import FORMATS
 from vlc.model.embed import sincos_positions
+from vlc.model.sizes import ENCODERS
 from vlc.module import VLCModule
 from vlc.recipes import loss_weights
 
@@ -233,6 +240,20 @@ def test_head_of_another_size_stays_new(golden):
     assert "(5, 128), wanted (17, 128)" in str(report)
 
 
+def _run(monkeypatch, *arguments: object) -> None:
+    monkeypatch.setattr("sys.argv", ["checkpoint", *map(str, arguments)])
+    checkpoint.main()
+
+
+def _refused(monkeypatch, capsys, *arguments: object) -> str:
+    with pytest.raises(SystemExit) as stop:
+        _run(monkeypatch, *arguments)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    return message
+
+
 def test_command_line(golden, tmp_path, monkeypatch, capsys):
     target = tmp_path / "mae.pth"
     monkeypatch.setattr("sys.argv", ["checkpoint", str(golden / "tiny/vqa.ckpt"), str(target), "--layout", "mae"])
@@ -243,3 +264,163 @@ def test_command_line(golden, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         checkpoint.main()
     assert stop.value.code == 2
+
+
+class TestTargets:
+    @pytest.fixture
+    def last(self, golden, tmp_path):
+        path = tmp_path / "last.ckpt"
+        path.write_bytes((golden / "tiny/mlm.ckpt").read_bytes())
+        return path
+
+    def test_source_as_target(self, last, tmp_path, monkeypatch, capsys):
+        before = last.read_bytes()
+        (tmp_path / "link.ckpt").symlink_to(last)
+        (tmp_path / "hard.ckpt").hardlink_to(last)
+        for target in (
+            last,
+            tmp_path / "link.ckpt",
+            tmp_path / "hard.ckpt",
+            tmp_path / ".." / tmp_path.name / "last.ckpt",
+        ):
+            for options in ([], ["--overwrite"]):
+                message = _refused(monkeypatch, capsys, last, target, *options)
+                assert "is the checkpoint that is read" in message
+                assert "optimiser" in message
+        assert last.read_bytes() == before
+
+    def test_folder(self, last, tmp_path, monkeypatch, capsys):
+        assert "is a folder: name the file" in _refused(monkeypatch, capsys, last, tmp_path)
+
+    def test_parent_that_is_a_file(self, last, tmp_path, monkeypatch, capsys):
+        (tmp_path / "file").write_text("")
+        message = _refused(monkeypatch, capsys, last, tmp_path / "file/more/x.ckpt")
+        assert f"{tmp_path / 'file'} is a file, not a folder" in message
+
+    def test_existing_target(self, last, tmp_path, monkeypatch, capsys):
+        (tmp_path / "x.ckpt").write_text("precious")
+        assert "exists: name another file, or pass --overwrite" in _refused(
+            monkeypatch, capsys, last, tmp_path / "x.ckpt"
+        )
+        assert (tmp_path / "x.ckpt").read_text() == "precious"
+        _run(monkeypatch, last, tmp_path / "x.ckpt", "--overwrite")
+        assert checkpoint.read(tmp_path / "x.ckpt").layout.name == "vlc"
+
+    @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+    def test_full_disk(self, last, tmp_path, monkeypatch, capsys, suffix):
+        """No file may become larger than 200 kB: the target that was there stays, and nothing is left beside it."""
+        target = tmp_path / "out" / f"x{suffix}"
+        target.parent.mkdir()
+        target.write_text("precious")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+        try:
+            message = _refused(monkeypatch, capsys, last, target, "--overwrite")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert f"{target} cannot be written" in message
+        assert target.read_text() == "precious"
+        assert list(target.parent.iterdir()) == [target]
+
+    @pytest.mark.parametrize("suffix", [b".ckpt", b".safetensors"])
+    def test_names_that_are_not_utf8(self, last, tmp_path, monkeypatch, capsys, suffix):
+        target = tmp_path / os.fsdecode(b"caf\xe9" + suffix)
+        _run(monkeypatch, last, target)
+        _run(monkeypatch, target)
+        assert "caf\\udce9" in capsys.readouterr().out
+        assert checkpoint.read(target).state.keys() == checkpoint.read(last).state.keys()
+
+
+# -- what a file has and the model lacks
+
+
+def _timm(tmp_path, **options):
+    options = {
+        "img_size": 32,
+        "patch_size": 16,
+        "embed_dim": 32,
+        "depth": 2,
+        "num_heads": 2,
+        "num_classes": 5,
+    } | options
+    torch.save(timm.models.VisionTransformer(**options).state_dict(), tmp_path / "timm.pth")
+    return checkpoint.read(tmp_path / "timm.pth")
+
+
+@pytest.mark.parametrize("into", ["vlc", "classifier"])
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"init_values": 1e-5}, r"4 parameters .* no place for.*encoder\.blocks\.0\.ls1\.gamma"),
+        ({"qk_norm": True}, r"8 parameters .*encoder\.blocks\.0\.attn\.q_norm\.weight"),
+        ({"depth": 3}, r"12 parameters .*encoder\.blocks\.2\.norm1\.weight"),
+        ({"no_embed_class": True}, r"pos_embed \(1, 4, 32\) is not a row for the class token.*no_embed_class"),
+        ({"class_token": False, "global_pool": "avg"}, r"pos_embed \(1, 4, 32\) is not a row for the class token"),
+        ({"img_size": (32, 48)}, r"pos_embed \(1, 7, 32\).*oblong"),
+        ({"reg_tokens": 4}, r"without a place here: reg_token"),
+        ({"pre_norm": True}, r"without a place here: norm_pre"),
+        ({"qkv_bias": False}, r"lacks 2 parameters of this model: encoder\.blocks 2"),
+        ({"depth": 1}, r"lacks 12 parameters"),
+    ],
+)
+def test_timm_models_that_compute_something_else(tmp_path, small_vit, into, options, named):
+    module = _small_module() if into == "vlc" else Classifier(ENCODERS[small_vit], 32, 5, global_pool=False)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(UserError, match=named):
+        checkpoint.load(module, _timm(tmp_path, **options))
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_parts_of_a_head_are_not_left_out(golden, monkeypatch):
+    source = checkpoint.read(golden / "posembed/vlc_pretrain_64.ckpt")
+    extra = {"objectives.mae.blocks.7.norm1.weight": torch.ones(32)}
+    source = replace(source, state=source.state | extra)
+    with pytest.raises(UserError, match=r"1 parameters .*objectives\.mae\.blocks\.7"):
+        checkpoint.load(_module(mae=1), source)
+    assert set(extra) <= set(checkpoint.load(_module(mlm=1), source).unused), "this model has no such head"
+
+
+def test_an_image_classifier_has_no_text_half(golden):
+    source = checkpoint.read(golden / "tiny/pretrain.ckpt")
+    report = checkpoint.load(Classifier(_module().encoder.size, 64, 5), source)
+    assert {name.split(".")[1] for name in report.unused} == {
+        "text_embeddings", "token_types", "pooler", "norm", "mlm", "itm", "mae"
+    }  # fmt: skip
+    assert "not in this model" in str(report)
+
+
+# -- what stands beside the parameters
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+@pytest.mark.parametrize(
+    "extras",
+    [
+        [1],
+        "text",
+        {"answers": "yes"},
+        {"answers": [1, 2]},
+        {"answers": {"yes": 0}},
+        {"config": [1]},
+        {"arguments": "x"},
+        {"config": {"vit": [[[[[[[[[[[[1]]]]]]]]]]]]}},
+    ],
+)
+def test_extras_of_wrong_types(golden, tmp_path, extras, suffix):
+    source = checkpoint.read(golden / "tiny/mlm.ckpt")
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".ckpt":
+        torch.save({"state_dict": source.state, "vlc": extras}, path)
+    else:
+        save_file({name: value.clone() for name, value in source.state.items()}, path, {"vlc": json.dumps(extras)})
+    with pytest.raises(UserError, match="what it says beside its parameters .* is of a wrong type"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("value", [argparse.Namespace(a=1), {1.5: 2}, {"vit": torch.zeros(1)}])
+def test_extras_of_foreign_objects(golden, tmp_path, value):
+    state = checkpoint.read(golden / "tiny/mlm.ckpt").state
+    torch.save({"state_dict": state, "vlc": {"config": {"vit": value}}}, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=r"beside its parameters \(config\.vit"):
+        checkpoint.read(tmp_path / "x.ckpt")

@@ -340,6 +340,100 @@ class TestBadInput:
         with pytest.raises(UserError, match=r"has 8 attention heads, this model 4. Check vit"):
             _ours_without_heads(folder)
 
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("hidden_size", 64),
+            ("hidden_size", "32"),
+            ("num_hidden_layers", 2),
+            ("num_hidden_layers", None),
+            ("intermediate_size", 64),
+            ("num_attention_heads", 5),
+            ("num_attention_heads", 0),
+            ("num_attention_heads", True),
+            ("image_size", 96),
+            ("image_size", [64, 96]),
+            ("image_size", "64"),
+            ("patch_size", 8),
+            ("num_channels", 1),
+            ("vocab_size", 30522),
+            ("vocab_size", [211]),
+            ("max_position_embeddings", 40),
+            ("type_vocab_size", 3),
+            ("modality_type_vocab_size", 3),
+            ("qkv_bias", False),
+            ("max_image_length", 8),
+            ("hidden_act", "gelu_new"),
+            ("hidden_act", ["gelu"]),
+            ("layer_norm_eps", "1e-12"),
+            ("layer_norm_eps", 0),
+            ("layer_norm_eps", float("nan")),
+        ],
+    )
+    def test_values_that_contradict_the_weights(self, folder, key, value):
+        self._configure(folder, **{key: value})
+        with pytest.raises(UserError, match=rf"config\.json.*{key}|config\.json.*activation"):
+            checkpoint.read(folder)
+
+    @pytest.mark.parametrize("key", sorted(CONFIG))
+    def test_values_left_out_are_those_of_transformers(self, folder, key):
+        config = json.loads((folder / "config.json").read_text())
+        del config[key]
+        (folder / "config.json").write_text(json.dumps(config))
+        if key == "num_attention_heads":  # 12 do not divide a width of 32
+            match = "num_attention_heads 12 does not divide"
+        else:
+            match = f"{key} .*contradicts the weights"
+        with pytest.raises(UserError, match=match):
+            checkpoint.read(folder)
+
+    def test_square_sizes_stated_by_both_sides(self, folder):
+        self._configure(folder, image_size=[64, 64], patch_size=[16, 16])
+        assert checkpoint.read(folder).heads == 4
+
+    @torch.no_grad()
+    def test_another_epsilon(self, tmp_path, batch):
+        """It changes what transformers computes, and so may not be left out."""
+        model, same = (_theirs("ViltModel", layer_norm_eps=eps) for eps in (0.1, 1e-12))
+        assert (model(**_inputs(batch)).pooler_output - same(**_inputs(batch)).pooler_output).abs().max() > 1e-3
+        model.save_pretrained(tmp_path)
+        assert checkpoint.read(tmp_path).norm_eps == 0.1
+        with pytest.raises(UserError, match=r"layer_norm_eps=0\.1 \(config\.json\), this model with 1e-12"):
+            _ours_without_heads(tmp_path)
+
+    def test_another_normalisation_of_images(self, folder):
+        (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
+        checkpoint.read(folder)
+        (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.485, 0.456, 0.406]}))
+        with pytest.raises(UserError, match=r"preprocessor_config\.json asks for image_mean"):
+            checkpoint.read(folder)
+
+    @pytest.mark.parametrize("labels", [{"x": "a"}, {"17": "a"}, {str(10**12): "a"}, {"-1": "a"}, ["a"], "a"])
+    def test_labels_that_the_classifier_lacks(self, tmp_path, labels):
+        _theirs("ViltForQuestionAnswering", num_labels=17).save_pretrained(tmp_path)
+        self._configure(tmp_path, id2label=labels)
+        with pytest.raises(UserError, match=r"config\.json: id2label names others than the 17 labels"):
+            checkpoint.read(tmp_path)
+
+    def test_sharded_folder(self, tmp_path):
+        model = _theirs("ViltModel")
+        model.save_pretrained(tmp_path, max_shard_size="60KB")
+        assert not (tmp_path / "model.safetensors").exists()
+        expected = model.state_dict()["encoder.layer.2.output.dense.weight"]
+        assert torch.equal(checkpoint.read(tmp_path).state["encoder.blocks.2.mlp.fc2.weight"], expected)
+        assert checkpoint.read(tmp_path).heads == 4
+
+    def test_folder_with_other_files(self, tmp_path):
+        (tmp_path / "last.ckpt").write_text("")
+        with pytest.raises(MissingFile, match=r"It has last\.ckpt: name one of these"):
+            checkpoint.read(tmp_path)
+
+    @pytest.mark.parametrize("content", ["[]", "3", "null", "[" * 100_000, "\x00", '{"model_type": ["vilt"]}'])
+    def test_configurations_of_other_kinds(self, folder, content):
+        (folder / "config.json").write_text(content)
+        with pytest.raises(UserError, match=r"config\.json"):
+            checkpoint.read(folder)
+
     def test_damaged_config(self, folder):
         (folder / "config.json").write_text("{")
         with pytest.raises(UserError, match=r"config.json is not readable as JSON"):

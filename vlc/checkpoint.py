@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vlc import checksums, hub
-from vlc.errors import UserError
+from vlc.errors import UnwritableFile, UserError
 from vlc.files import write_atomically
 from vlc.formats import FORMATS, Format
 from vlc.model.embed import resize_positions
@@ -331,16 +332,26 @@ def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
         except KeyError:
             left_out.append(name)
     state = target.split(state)
-    path = Path(path)
+    path, extras = Path(path), dict(checkpoint.extras)
     with write_atomically(path) as partial:
-        if path.suffix == ".safetensors":
-            state = {name: tensor.clone() for name, tensor in state.items()}  # parts of one would share its memory
-            extras = json.dumps(dict(checkpoint.extras))
-            sums = {"tensors": checksums.checksums(state), "extras": checksums.checksum(extras.encode())}
-            save_file(state, partial, metadata={"vlc": extras, "checksums": json.dumps(sums)})
-        else:
-            torch.save({target.unwrap: state, "vlc": dict(checkpoint.extras)}, partial)
+        try:
+            if path.suffix == ".safetensors":
+                _save_safetensors(state, extras, partial)
+            else:
+                torch.save({target.unwrap: state, "vlc": extras}, partial)
+        except (RuntimeError, SafetensorError) as error:  # what these libraries make of the system's errors
+            reason = str(error).splitlines()[0]
+            raise UnwritableFile(
+                f"{path} cannot be written ({reason}): make room there, or choose another place"
+            ) from error
     return left_out
+
+
+def _save_safetensors(state: Mapping[str, Tensor], extras: dict[str, Any], path: Path) -> None:
+    state = {name: tensor.clone() for name, tensor in state.items()}  # parts of one would share its memory
+    beside = json.dumps(extras)
+    sums = {"tensors": checksums.checksums(state), "extras": checksums.checksum(beside.encode())}
+    save_file(state, path, metadata={"vlc": beside, "checksums": json.dumps(sums)})
 
 
 def _check_target(source: Path, target: Path, overwrite: bool) -> None:

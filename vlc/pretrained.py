@@ -112,7 +112,9 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretra
         if name not in found.state:
             raise UserError(f"{found.path} (layout {found.layout.name}) is of images alone: nothing here can use it")
     sizes = {name: len(found.state[name]) for name in (_WORDS, _TYPES)}
-    tokenizer = load_tokenizer(settings.data.tokenizer) if sizes[_WORDS] > 1 else None  # 1: image_only=True
+    tokenizer = None
+    if sizes[_WORDS] > 1:  # 1: image_only=True
+        tokenizer = load_tokenizer(settings.data.tokenizer, stored="tokenizer" in own)
     pad_token_id, vocab_size = vocabulary(tokenizer, sizes[_WORDS])
     module = VLCModule(
         settings.model,

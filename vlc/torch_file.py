@@ -106,7 +106,10 @@ def verify(path: str | Path) -> None:
     """Compare every record of a torch file with its checksum; files before torch 1.6 have none. Raises UserError."""
     path = Path(path)
     if not zipfile.is_zipfile(path):
-        return
+        with path.open("rb") as file:
+            if file.read(len(LEGACY_START)) == LEGACY_START:
+                return
+        raise UserError(f"{path} is damaged, or no torch file. Take an earlier checkpoint, or copy the file again.")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_directory(path, archive)

@@ -6,7 +6,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -96,6 +96,15 @@ def _plain(name: str) -> str:
     return name
 
 
+def _plain_names(path: Path, names: Iterable[str]) -> dict[str, str]:
+    """Each name's plain one. Raises UserError where two are the same."""
+    plain = {name: _plain(name) for name in names}
+    if len(set(plain.values())) < len(plain):
+        name, twice = next(item for item in plain.items() if list(plain.values()).count(item[1]) > 1)
+        raise UserError(f"{path} holds {twice} twice, once as {name}: leave one of them out")
+    return plain
+
+
 def _read_torch(path: Path, part: str | None) -> Weights:
     with torch_file.opened(path) as content:
         if isinstance(content, StandIn) and not content:
@@ -117,11 +126,8 @@ def _read_torch(path: Path, part: str | None) -> Weights:
         bytes_of = {id(tensor.storage): tensor.storage.num_bytes for tensor in stored.values()}
         if sum(tensor.num_bytes for tensor in stored.values()) > _SHARED * sum(bytes_of.values()):
             raise ValueError("its parameters use the same stored values again and again")
-        state = {}
-        for name, tensor in stored.items():
-            if _plain(name) in state:
-                raise UserError(f"{path} holds {_plain(name)} twice, once as {name}: leave one of them out")
-            state[_plain(name)] = tensor.load()
+        names = _plain_names(path, stored)
+        state = {names[name]: tensor.load() for name, tensor in stored.items()}
         return Weights(path, state, content.get("vlc"))
 
 
@@ -148,7 +154,8 @@ def _read_safetensors(path: Path) -> Weights:
                 f"{path} is damaged: {bad[0]} does not match its checksum ({len(bad)} of {len(state)}). Copy the file "
                 "again, or write it anew from the checkpoint that it came from."
             )
-    return Weights(path, {_plain(name): tensor for name, tensor in state.items()}, json.loads(extras))
+    names = _plain_names(path, state)
+    return Weights(path, {names[name]: tensor for name, tensor in state.items()}, json.loads(extras))
 
 
 def _read_index(path: Path) -> Weights:

@@ -1,10 +1,17 @@
 """Tokenizers and the hiding of tokens."""
 
+import json
+import pickle
+from pathlib import Path
+from urllib.error import URLError
+
 import numpy as np
 import pytest
-from transformers import BertTokenizerFast
+from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.processors import ByteLevel, TemplateProcessing
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
-from vlc.data.tokens import TextEncoder, TokenHider, Tokens, load_tokenizer, masked_text
+from vlc.data.tokens import TextEncoder, TokenHider, Tokens, load_tokenizer, masked_text, vocabulary
 from vlc.errors import UserError
 
 TEXT = "two dogs and an unbelievable airplane"
@@ -33,6 +40,146 @@ def test_unknown_name_is_explained(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # no waiting for a connection
     with pytest.raises(UserError, match=r"tokenizer='no/such'.*emoji"):
         load_tokenizer("no/such")
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dog", "##s", "of"]
+
+
+def _vocabulary(folder: Path, *more: str) -> str:
+    (folder / "vocab.txt").write_text("\n".join([*WORDS, *more]) + "\n")
+    return str(folder)
+
+
+def test_folder_of_a_vocabulary_alone(tmp_path):
+    folder = _vocabulary(tmp_path)
+    assert TextEncoder(load_tokenizer(folder), 8)("Dogs of").ids == [2, 5, 6, 7, 3]
+    folder = _vocabulary(tmp_path, "Dog")  # a vocabulary with capitals is cased
+    assert TextEncoder(load_tokenizer(folder), 8)("Dogs of").ids == [2, 8, 6, 7, 3]
+
+
+@pytest.mark.parametrize("lacking", ["[MASK]", "[CLS]", "[PAD]"])
+def test_vocabulary_without_a_special_token(tmp_path, lacking):
+    (tmp_path / "vocab.txt").write_text("\n".join(word for word in WORDS if word != lacking))
+    try:
+        encoder = TextEncoder(load_tokenizer(str(tmp_path)), 8)
+    except UserError as error:
+        assert "vocabulary" in str(error)  # noqa: PT017
+    else:  # transformers adds the token behind the others
+        assert encoder.vocab_size == len(WORDS)
+        assert len({encoder.pad_id, encoder.mask_id, *encoder("dog").ids}) == 5
+
+
+def _custom(folder: Path, post_processor=None, gap: int = 0, **special: str) -> str:
+    """A tokenizer of words as other projects save them; the last word's id lies `gap` further."""
+    vocabulary = {word: number for number, word in enumerate(WORDS)}
+    vocabulary["of"] += gap
+    rust = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    rust.pre_tokenizer = pre_tokenizers.Whitespace()
+    if post_processor is not None:
+        rust.post_processor = post_processor
+    special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"} | special
+    PreTrainedTokenizerFast(tokenizer_object=rust, unk_token="[UNK]", **special).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "post_processor",
+    [None, TemplateProcessing(single="$A [SEP]", special_tokens=[("[SEP]", 3)]), ByteLevel()],
+)
+def test_ends_are_put_where_the_tokenizer_does_not(tmp_path, post_processor):
+    encoder = TextEncoder(load_tokenizer(_custom(tmp_path, post_processor)), 4)
+    assert encoder("dogs").ids == [2, 5, 6, 3]
+    assert encoder("dog dog dog").ids == [2, 5, 5, 3], "the ends stay when a text is cut"
+    assert encoder("dogs").words == [-1, 0, 0, -1]
+    assert pickle.loads(pickle.dumps(encoder))("dogs").ids == [2, 5, 6, 3]
+
+
+def test_tokenizer_without_a_class_token(tmp_path):
+    with pytest.raises(UserError, match="lacks cls_token"):
+        load_tokenizer(_custom(tmp_path, cls_token=None))
+
+
+def test_gaps_between_ids(tmp_path):
+    tokenizer = load_tokenizer(_custom(tmp_path, gap=30))
+    encoder = TextEncoder(tokenizer, 8)
+    assert max(encoder("dog of").ids) == 37
+    assert encoder.vocab_size == 38
+    assert vocabulary(tokenizer, None) == (0, 38)
+    assert vocabulary(tokenizer, 50) == (0, 50)
+    with pytest.raises(UserError, match=r"vocab_size=37 is smaller than the vocabulary .* \(38\)"):
+        vocabulary(tokenizer, 37)
+
+
+def test_no_hub_is_asked_for_names_out_of_checkpoints(monkeypatch):
+    monkeypatch.setattr("vlc.data.tokens.urlopen", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(
+        UserError, match=r"made with tokenizer='evil/tokenizer'.*pass tokenizer=NAME or tokenizer=FOLDER"
+    ):
+        load_tokenizer("evil/tokenizer", stored=True)
+
+
+@pytest.mark.parametrize(
+    "failure", [URLError("no route"), TimeoutError("timed out"), ConnectionRefusedError("refused")]
+)
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, failure):
+    asked = []
+
+    def answer(request, timeout):
+        asked.append(request.full_url)
+        raise failure
+
+    monkeypatch.setattr("vlc.data.tokens.urlopen", answer)
+    with pytest.raises(UserError, match=r"does not answer: .*hf download no/such --local-dir FOLDER.*tokenizer=FOLDER"):
+        load_tokenizer("no/such")
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab"])
+def test_code_beside_a_tokenizer_is_not_run(tmp_path, monkeypatch, name):
+    """Whether transformers knows a class of its own for the folder or not; it asks nobody either."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run it"))
+    (tmp_path / "code.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import BertTokenizerFast as Theirs\n"
+    )
+    _custom(tmp_path) if name == "tokenizer.json" else _vocabulary(tmp_path)
+    for theirs in ("Theirs", "BertTokenizerFast", None):
+        path = tmp_path / "tokenizer_config.json"
+        config = json.loads(path.read_text()) if path.exists() else {}
+        config |= {"auto_map": {"AutoTokenizer": ["code.Theirs", "code.Theirs"]}, "tokenizer_class": theirs}
+        path.write_text(json.dumps(config))
+        try:
+            load_tokenizer(str(tmp_path))
+        except UserError as error:
+            assert str(tmp_path) in str(error)  # noqa: PT017
+        assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", b"{"),
+        ("tokenizer.json", b"[]"),
+        ("tokenizer.json", b"[" * 100_000),
+        ("tokenizer.json", b'{"version": "1.0"}'),
+        ("tokenizer.json", b"\xff\xfe"),
+        ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\n"),
+        ("tokenizer_config.json", b"3"),
+        ("tokenizer_config.json", b"{"),
+    ],
+)
+def test_damaged_folders(tmp_path, name, content):
+    folder = _custom(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="no tokenizer can be read from this folder"):
+        load_tokenizer(folder)
+
+
+def test_a_file_or_an_empty_folder(tmp_path):
+    with pytest.raises(UserError, match="no tokenizer can be read from this folder"):
+        load_tokenizer(str(tmp_path))
+    _vocabulary(tmp_path)
+    with pytest.raises(UserError, match="is a file: name the folder"):
+        load_tokenizer(str(tmp_path / "vocab.txt"))
 
 
 def test_same_ids_as_transformers(encoder):

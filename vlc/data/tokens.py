@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from huggingface_hub import constants
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
 from vlc.data.batch import MaskedText, Text
 from vlc.errors import UserError
@@ -14,30 +19,113 @@ EMBEDDED = {"emoji": "assets/emoji/tokenizer"}
 PAD_MULTIPLE = 8  # lengths are rounded up to it: few distinct shapes, and aligned matrices
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """The fast tokenizer of a hub name, a local folder, or "emoji" (embedded).
+def load_tokenizer(name: str, *, stored: bool = False) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a hub name, a local folder (a vocab.txt alone will do), or "emoji" (embedded).
 
-    Raises UserError if it cannot be had, or lacks one of the tokens the suite needs.
+    No code that comes with a tokenizer is run. stored: the name comes out of a checkpoint, and no hub is asked for it.
+    Where a tokenizer has [CLS] and [SEP] but does not put them around a text, it does so here. Raises UserError if it
+    cannot be had, or lacks one of the tokens the suite needs.
     """
-    source = str(files("vlc") / EMBEDDED[name]) if name in EMBEDDED else name
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"tokenizer={name!r} is neither an embedded tokenizer ({', '.join(EMBEDDED)}), nor a readable folder, nor "
-            f"a name that the model hub answers to from here: {str(error).splitlines()[0]}"
-        ) from error
-    lacking = [t for t in ("pad_token", "cls_token", "sep_token", "mask_token") if getattr(tokenizer, t) is None]
+    embedded = name in EMBEDDED
+    folder = Path(str(files("vlc") / EMBEDDED[name])) if embedded else Path(name).expanduser()
+    if folder.is_dir():
+        tokenizer = _from_folder(name, folder)
+    elif folder.is_file():
+        raise UserError(f"tokenizer={name!r} is a file: name the folder that it lies in")
+    else:
+        tokenizer = _from_hub(name, stored)
+    lacking = [t for t in _SPECIAL if getattr(tokenizer, t, None) is None]
     if lacking or not tokenizer.is_fast:
         raise UserError(f"tokenizer={name!r} lacks {', '.join(lacking) or 'a fast implementation'}")
+    ids = [getattr(tokenizer, f"{t}_id") for t in _SPECIAL]
+    if None in ids or len(set(ids)) < len(ids) or tokenizer.unk_token_id in ids:
+        tokens = ", ".join(f"{t} {getattr(tokenizer, t)!r}" for t in _SPECIAL)
+        raise UserError(f"tokenizer={name!r} has no entries of their own in its vocabulary for {tokens}")
+    _put_ends(tokenizer)
     return tokenizer
+
+
+_SPECIAL = ("pad_token", "cls_token", "sep_token", "mask_token")
+_LOCAL = {"use_fast": True, "trust_remote_code": False, "local_files_only": True}
+
+
+def _from_folder(name: str, folder: Path) -> PreTrainedTokenizerFast:
+    try:
+        if (folder / "vocab.txt").is_file() and not (folder / "tokenizer.json").is_file():
+            words = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+            options = {} if (folder / "tokenizer_config.json").is_file() else {"do_lower_case": _is_lower_case(words)}
+            return BertTokenizerFast.from_pretrained(str(folder), local_files_only=True, **options)
+        return AutoTokenizer.from_pretrained(str(folder), **_LOCAL)
+    except Exception as error:  # tokenizers raises no narrower class for damaged files
+        raise UserError(
+            f"tokenizer={name!r}: no tokenizer can be read from this folder: {_first_line(error)}"
+        ) from error
+
+
+def _is_lower_case(words: list[str]) -> bool:
+    return all(word == word.lower() for word in words if not word.startswith("["))
+
+
+def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerFast:
+    """What an earlier download left on this machine, or else the hub's; the hub is asked once whether it is there."""
+    try:
+        return AutoTokenizer.from_pretrained(name, **_LOCAL)
+    except (OSError, ValueError) as error:
+        local = error
+    if stored:
+        raise UserError(
+            f"The checkpoint was made with tokenizer={name!r}, which is no folder here and is not in the cache of this "
+            f"machine. Names out of checkpoints are not looked up elsewhere: pass tokenizer=NAME or tokenizer=FOLDER."
+        ) from local
+    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _unreachable(constants.ENDPOINT)
+    if reason is None:
+        try:
+            return AutoTokenizer.from_pretrained(name, **(_LOCAL | {"local_files_only": False}))
+        except (OSError, ValueError) as error:
+            reason = _first_line(error)
+    raise UserError(
+        f"tokenizer={name!r} is neither an embedded tokenizer ({', '.join(EMBEDDED)}), nor a folder, nor in this machine's "
+        f"cache of the model hub, nor to be had from there ({reason}). Fetch it where there is a network (hf download "
+        f"{name} --local-dir FOLDER) and pass tokenizer=FOLDER; a folder with BERT's vocab.txt alone will do."
+    ) from local
+
+
+def _unreachable(address: str) -> str | None:
+    """Why nothing answers there, asked once: transformers would try again for most of a minute."""
+    try:
+        urlopen(Request(address, method="HEAD"), timeout=5).close()
+    except HTTPError:
+        return None  # it answers, whatever it says
+    except OSError as error:
+        return f"{address} does not answer: {getattr(error, 'reason', error)}"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _put_ends(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Have [CLS] and [SEP] around a text, where the tokenizer's own settings leave one of them out."""
+    rust = tokenizer.backend_tokenizer
+    rust.no_truncation()
+    rust.no_padding()
+    found = rust.encode("a").ids
+    if found[:1] != [tokenizer.cls_token_id] or found[-1:] != [tokenizer.sep_token_id]:
+        ends = [(tokenizer.cls_token, tokenizer.cls_token_id), (tokenizer.sep_token, tokenizer.sep_token_id)]
+        rust.post_processor = TemplateProcessing(single=[ends[0][0], "$A", ends[1][0]], special_tokens=ends)
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerFast) -> int:
+    """One more than the largest id; where ids have gaps, that is more than there are tokens."""
+    return max(tokenizer.get_vocab().values()) + 1
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerFast | None, wanted: int | None) -> tuple[int, int]:
     """Padding id and vocabulary size: the tokenizer's, or the larger one that is wanted."""
     if tokenizer is None:
         return 0, wanted or 1
-    size = len(tokenizer)
+    size = vocabulary_size(tokenizer)
     if wanted is not None and wanted < size:
         raise UserError(
             f"vocab_size={wanted} is smaller than the vocabulary of tokenizer={tokenizer.name_or_path} ({size}): leave "
@@ -60,7 +148,7 @@ class TextEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, max_text_len: int):
         self.max_text_len = max_text_len
         self.pad_id, self.mask_id = tokenizer.pad_token_id, tokenizer.mask_token_id
-        self.vocab_size = len(tokenizer)
+        self.vocab_size = vocabulary_size(tokenizer)
         self._rust = tokenizer.backend_tokenizer
         self._rust.enable_truncation(max_text_len)
         self._rust.no_padding()
