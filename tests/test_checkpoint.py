@@ -424,3 +424,26 @@ def test_extras_of_foreign_objects(golden, tmp_path, value):
     torch.save({"state_dict": state, "vlc": {"config": {"vit": value}}}, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=r"beside its parameters \(config\.vit"):
         checkpoint.read(tmp_path / "x.ckpt")
+
+
+def test_folder_of_timm(tmp_path, small_vit):
+    """Its config.json states no model_type, and nothing that is needed."""
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_small", "num_classes": 5}))
+    vit = timm.models.VisionTransformer(img_size=32, patch_size=16, embed_dim=32, depth=2, num_heads=2, num_classes=5)
+    save_file(vit.state_dict(), tmp_path / "model.safetensors")
+    assert checkpoint.load(_small_module(), checkpoint.read(tmp_path)).layout == "mae"
+
+
+@pytest.mark.parametrize("kind", ["folder", "empty", "page", "text", "other names", "none"])
+def test_command_line_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, capsys, kind):
+    path = tmp_path / os.fsdecode(b"x\xe9.ckpt")
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "other names":
+        with path.open("wb") as file:
+            torch.save({"\x1b[31m\nlayer": torch.zeros(1)}, file)
+    elif kind != "none":
+        path.write_text({"empty": "", "page": "<!DOCTYPE html>", "text": "hello"}[kind])
+    message = _refused(monkeypatch, capsys, path)
+    assert "\x1b" not in message
+    assert str(path).encode("ascii", "backslashreplace").decode() in message

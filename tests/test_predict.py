@@ -14,6 +14,7 @@ from tests import tiny
 from vlc import checkpoint
 from vlc.config import resolve
 from vlc.data.dataset import Key
+from vlc.data.tokens import load_tokenizer
 from vlc.errors import MissingFile, UserError
 from vlc.predict import predict
 from vlc.pretrained import open_pretrained
@@ -201,6 +202,44 @@ def test_checkpoints_of_before_a_key_existed_open(trained, files, tmp_path):
     assert (
         open_pretrained(resolve(load_path=str(tmp_path / "old.ckpt"), num_gpus=0), {"load_path"}).device.type == "cpu"
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("image_size", 10**6, r"configuration says image_size=1000000, its weights 32"),
+        ("max_text_len", 10**9, r"configuration says max_text_len=1000000000, its weights 16"),
+        ("vqav2_label_size", 10**9, r"configuration says vqav2_label_size=1000000000, its weights 3"),
+        ("image_size", "x", "image_size"),
+        ("vit", ["x"], "vit"),
+        ("tokenizer", 3, "tokenizer"),
+        ("tokenizer", "evil/code", "made with tokenizer='evil/code'.*pass tokenizer="),
+    ],
+)
+def test_configurations_that_do_not_fit_the_weights(trained, tmp_path, monkeypatch, key, value, message):
+    """Nothing is allocated for them, and no hub is asked."""
+    monkeypatch.setattr("vlc.data.tokens.urlopen", lambda *_, **__: pytest.fail("asked the hub"))
+    content = torch.load(trained["vqa"], weights_only=True)
+    content["vlc"]["config"][key] = value
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=message):
+        open_pretrained(resolve(load_path=str(tmp_path / "x.ckpt"), num_gpus=0), {"load_path"})
+
+
+def test_code_beside_a_stored_tokenizer_is_not_run(trained, files, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run it"))
+    load_tokenizer("emoji").save_pretrained(tmp_path / "tokenizer")
+    ran, path = tmp_path / "ran", tmp_path / "tokenizer/tokenizer_config.json"
+    (tmp_path / "tokenizer/code.py").write_text(f"open({str(ran)!r}, 'w')")
+    config = {"auto_map": {"AutoTokenizer": ["code.Evil", "code.Evil"]}, "tokenizer_class": "Evil"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    content = torch.load(trained["vqa"], weights_only=True)
+    content["vlc"]["config"]["tokenizer"] = str(tmp_path / "tokenizer")
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match="no tokenizer can be read from this folder"):
+        _ask(str(tmp_path / "x.ckpt"), image=files[0], text="what")
+    assert not ran.exists()
+    assert _ask(str(tmp_path / "x.ckpt"), image=files[0], text="what", tokenizer="emoji")
 
 
 def test_the_command_line(trained, files):

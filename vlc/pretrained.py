@@ -3,6 +3,7 @@
 Our checkpoints tell all of this themselves; for published ones the configuration has to.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -24,6 +25,7 @@ from vlc.data.transforms import normalize, transform
 from vlc.datamodule import answer_vocabulary
 from vlc.errors import MissingFile, UserError
 from vlc.model.embedded import ImageTokens
+from vlc.model.sizes import ENCODERS
 from vlc.module import VLCModule
 from vlc.objectives import OBJECTIVES
 from vlc.onednn import suits_onednn, use_onednn
@@ -104,6 +106,7 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretra
     found = checkpoint.read(config["load_path"])
     stored = found.extras.get("config") or {}
     own = {key: stored[key] for key in _OF_THE_MODEL & set(stored) - set(given)}
+    _check_sizes(found, own)
     batch = {"per_gpu_batchsize": config["per_gpu_batchsize"] or _BATCH}
     settings = Settings.from_config({**config, **own, **batch})
     if "loss_names" not in given:
@@ -135,6 +138,27 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretra
         use_onednn(module)
     encoder = tokenizer and TextEncoder(tokenizer, settings.data.max_text_len)
     return Pretrained(settings, module.eval().to(device), tokenizer, encoder, device)
+
+
+def _check_sizes(found: checkpoint.Checkpoint, own: Mapping[str, Any]) -> None:
+    """Raise UserError where the checkpoint's configuration asks for tables of other sizes than it has.
+
+    A damaged number would otherwise be allocated before it is compared.
+    """
+    tables = {
+        "max_text_len": "encoder.text_embeddings.position_embeddings.weight",
+        "vqav2_label_size": "objectives.vqa.classifier.3.weight",
+    }
+    sizes = {key: len(found.state[name]) for key, name in tables.items() if name in found.state}
+    size, positions = ENCODERS.get(str(own.get("vit"))), found.state.get("encoder.pos_embed")
+    if size is not None and size.learned_grid is None and positions is not None and positions.ndim == 3:
+        sizes["image_size"] = math.isqrt(max(positions.shape[1] - 1, 0)) * size.patch_size
+    for key in sizes.keys() & own.keys():
+        if own[key] != sizes[key]:
+            raise UserError(
+                f"{found.path} is damaged: its configuration says {key}={own[key]!r}, its weights {sizes[key]}. "
+                f"Pass {key}=... if you know the right one."
+            )
 
 
 def _heads(found: checkpoint.Checkpoint) -> dict[str, float]:
