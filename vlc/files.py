@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,6 +48,43 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
         os.close(lock)
+
+
+def check_room(option: str, folder: str | Path, num_bytes: int = 0) -> None:
+    """Raise UserError where a folder cannot be made or written to, or has no room for a file of num_bytes.
+
+    option: how the user named it, up to the value, as in "log_dir=".
+    """
+    if "://" in str(folder):
+        return
+    probe = Path(folder) / f".{os.getpid()}.probe"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        probe.unlink(missing_ok=True) if probe.parent.is_dir() else None
+        raise UnwritableFile(
+            f"{option}{folder} cannot be written to ({error.strerror}): name another folder"
+        ) from error
+    if (free := shutil.disk_usage(folder).free) < num_bytes:
+        raise UnwritableFile(
+            f"{option}{folder} has room for {free / 1e9:.2f} GB, and a checkpoint takes {num_bytes / 1e9:.2f} GB: make "
+            "room, or name another folder"
+        )
+
+
+@contextmanager
+def full_disk_told(option: str, folder: str | Path) -> Iterator[None]:
+    """Errors of a folder that became full or read-only as one sentence."""
+    try:
+        yield
+    except UnwritableFile:
+        raise
+    except OSError as error:
+        if error.errno in _UNWRITABLE:
+            raise UnwritableFile(f"Something below {option}{folder} could not be written: {error.strerror}") from error
+        raise
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -57,6 +57,20 @@ def test_folder_of_a_vocabulary_alone(tmp_path):
     assert TextEncoder(load_tokenizer(folder), 8)("Dogs of").ids == [2, 8, 6, 7, 3]
 
 
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("tokenizer_config.json", {"do_lower_case": False}),  # as BERT's first releases have it
+        ("config.json", {"model_type": "vilt"}),
+        ("tokenizer_config.json", {"tokenizer_class": "DistilBertTokenizer"}),
+    ],
+)
+def test_vocabulary_with_a_configuration(tmp_path, name, config):
+    folder = _vocabulary(tmp_path, "Dog")
+    (tmp_path / name).write_text(json.dumps(config))
+    assert TextEncoder(load_tokenizer(folder), 8)("Dog of").ids == [2, 5 + 3 * ("do_lower_case" in config), 7, 3]
+
+
 @pytest.mark.parametrize("lacking", ["[MASK]", "[CLS]", "[PAD]"])
 def test_vocabulary_without_a_special_token(tmp_path, lacking):
     (tmp_path / "vocab.txt").write_text("\n".join(word for word in WORDS if word != lacking))

@@ -1,5 +1,6 @@
 """Tokenizers by name or folder, and the hiding of tokens for masked language modelling."""
 
+import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -51,7 +52,7 @@ _LOCAL = {"use_fast": True, "trust_remote_code": False, "local_files_only": True
 
 def _from_folder(name: str, folder: Path) -> PreTrainedTokenizerFast:
     try:
-        if (folder / "vocab.txt").is_file() and not (folder / "tokenizer.json").is_file():
+        if (folder / "vocab.txt").is_file() and not _tells_its_kind(folder):
             words = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
             options = {} if (folder / "tokenizer_config.json").is_file() else {"do_lower_case": _is_lower_case(words)}
             return BertTokenizerFast.from_pretrained(str(folder), local_files_only=True, **options)
@@ -60,6 +61,16 @@ def _from_folder(name: str, folder: Path) -> PreTrainedTokenizerFast:
         raise UserError(
             f"tokenizer={name!r}: no tokenizer can be read from this folder: {_first_line(error)}"
         ) from error
+
+
+def _tells_its_kind(folder: Path) -> bool:
+    """Whether a folder says what kind of tokenizer its vocabulary is for; BERT's own releases do not."""
+    if any((folder / name).is_file() for name in ("tokenizer.json", "config.json")):
+        return True
+    path = folder / "tokenizer_config.json"
+    return path.is_file() and not {"tokenizer_class", "auto_map"}.isdisjoint(
+        json.loads(path.read_text(encoding="utf-8"))
+    )
 
 
 def _is_lower_case(words: list[str]) -> bool:
