@@ -6,7 +6,9 @@ are read when they are asked for, with the checksums that the zip format keeps f
 
 import io
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from vlc.errors import UserError
 
+ZIP_START = b"PK\x03\x04"
 LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the number with which files before torch 1.6 begin
 _PICKLE_LIMIT = 2**25  # bytes; the pickle of a checkpoint with all its optimiser's state has some hundred thousand
 _INFLATION = 16  # how many times its size a zip file may hold; weights hardly shrink, and torch does not compress
@@ -94,27 +97,29 @@ def opened(path: Path) -> Iterator[Any]:
     Raises what zipfile and pickle raise for damaged files, ValueError for contents that do not fit, and UserError for a
     TorchScript program.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            yield _read_zip(path, archive)
-    else:
+    if _is_legacy(path):
         with path.open("rb") as file:
             yield _read_legacy(path, file)
+    else:
+        with zipfile.ZipFile(path) as archive:
+            yield _read_zip(path, archive)
+
+
+def _is_legacy(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(LEGACY_START)) == LEGACY_START
 
 
 def verify(path: str | Path) -> None:
     """Compare every record of a torch file with its checksum; files before torch 1.6 have none. Raises UserError."""
     path = Path(path)
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            if file.read(len(LEGACY_START)) == LEGACY_START:
-                return
-        raise UserError(f"{path} is damaged, or no torch file. Take an earlier checkpoint, or copy the file again.")
     try:
+        if _is_legacy(path):
+            return
         with zipfile.ZipFile(path) as archive:
             _check_directory(path, archive)
             bad = archive.testzip()
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, OSError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}. Take an earlier checkpoint, or copy the file again.") from error
     if bad is not None:
         raise UserError(
@@ -169,8 +174,7 @@ def _read_zip(path: Path, archive: zipfile.ZipFile) -> Any:
 def _read_legacy(path: Path, file: BinaryIO) -> Any:
     """The format before torch 1.6: pickles in a row, then the storages, each behind its number of values."""
     size = path.stat().st_size
-    if file.read(len(LEGACY_START)) != LEGACY_START:
-        raise ValueError("it does not begin as a torch file does")
+    file.seek(len(LEGACY_START))
     storages: dict[str, tuple[int, _Storage]] = {}
 
     def storage(dtype: torch.dtype, key: str, count: int, view: Any = None) -> _Storage:

@@ -68,7 +68,7 @@ def read_weights(path: Path, part: str | None = None) -> Weights:
             raise ValueError("it is empty")
         with path.open("rb") as file:
             start = file.read(64)
-        if zipfile.is_zipfile(path) or start.startswith(torch_file.LEGACY_START):
+        if start.startswith((torch_file.ZIP_START, torch_file.LEGACY_START)):
             return _read_torch(path, part)
         reader = _read_safetensors if _is_safetensors(start) else _read_index if start.lstrip()[:1] == b"{" else None
         if reader is not None:

@@ -28,7 +28,7 @@ def load_tokenizer(name: str, *, stored: bool = False) -> PreTrainedTokenizerFas
     cannot be had, or lacks one of the tokens the suite needs.
     """
     embedded = name in EMBEDDED
-    folder = Path(str(files("vlc") / EMBEDDED[name])) if embedded else Path(name).expanduser()
+    folder = Path(str(files("vlc") / EMBEDDED[name])) if embedded else Path(name)
     if folder.is_dir():
         tokenizer = _from_folder(name, folder)
     elif folder.is_file():
@@ -81,7 +81,7 @@ def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerFast:
     """What an earlier download left on this machine, or else the hub's; the hub is asked once whether it is there."""
     try:
         return AutoTokenizer.from_pretrained(name, **_LOCAL)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # as above; most often that the cache does not have it
         local = error
     if stored:
         raise UserError(
@@ -92,7 +92,7 @@ def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerFast:
     if reason is None:
         try:
             return AutoTokenizer.from_pretrained(name, **(_LOCAL | {"local_files_only": False}))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # as above
             reason = _first_line(error)
     raise UserError(
         f"tokenizer={name!r} is neither an embedded tokenizer ({', '.join(EMBEDDED)}), nor a folder, nor in this machine's "
