@@ -1,0 +1,19 @@
+"""What the server imports before calls are forked from it, and the small models that they use."""
+
+import vlc  # noqa: F401  (first: it lets torchvision import beside a CPU-only torch)
+
+import main_finetune  # noqa: F401
+import transformers  # noqa: F401
+import vlc.checkpoint
+import vlc.classification.run
+import vlc.predict
+import vlc.run
+import vlc.search
+import vlc.vectors
+import write_arrow.__main__  # noqa: F401
+from tests import tiny
+from vlc.model.sizes import ENCODERS
+
+ENCODERS.setdefault("small_vit", tiny.SMALL)
+ENCODERS.setdefault("small_vilt", tiny.SMALL_VILT)
+vlc.vectors.load_faiss()

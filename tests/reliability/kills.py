@@ -1,0 +1,437 @@
+"""Programs that are killed, interrupted or short of disk space at random moments, and then continued or run again."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.classification.folders import words as classification_words
+from tests.classification.folders import write_folder
+from tests.reliability import reading
+from tests.reliability.damage import judged
+from tests.reliability.isolated import REPOSITORY, Ended, call, call_all, program
+from tests.reliability.outcomes import Try
+
+EVERY = 3  # optimiser steps between two checkpoints, where the program can be told
+SECONDS = 90.0  # that a run may take
+STEPS_FILE = "RELIABILITY_STEPS"  # environment variable: the file that a run tells its steps in
+FULL_DISK = "full disk"
+_WRITING = "while it saves"
+# What happens to a run, and how often in a whole session, for one process and for two.
+_EVENTS = {"SIGKILL": (9, 2), _WRITING: (6, 1), "SIGTERM": (5, 2), "SIGINT": (5, 1), "SIGUSR1": (4, 1), FULL_DISK: (2, 0)}
+
+
+@dataclass(frozen=True)
+class Training:
+    """A program that trains, in one of its ways.
+
+    start: folder of the run -> its command line. resumed: command line and checkpoint -> command line. processes: with
+    two, the launcher starts it.
+    """
+
+    name: str
+    start: Callable[[Path], list[str]]
+    resumed: Callable[[list[str], Path], list[str]]
+    num_batches: int
+    accumulation: int = 1
+    processes: int = 1
+
+
+# -- what runs
+
+
+def announce_steps() -> None:
+    """Every training step of this process appends its number to the file that STEPS_FILE names."""
+    from vlc.classification.module import ClassificationModule
+    from vlc.module import VLCModule
+
+    path = os.environ[STEPS_FILE]
+    if os.environ.get("RANK", "0") != "0":
+        return
+    for kind in (VLCModule, ClassificationModule):
+        kind.training_step = _announced(kind.training_step, path)
+
+
+def _announced(step: Callable, path: str) -> Callable:
+    def announced(*arguments, **options):
+        with open(path, "ab") as file:
+            file.write(b".")
+        return step(*arguments, **options)
+
+    return announced
+
+
+def _train(words: list[str], steps: str) -> None:
+    os.environ[STEPS_FILE] = steps
+    announce_steps()
+    program(words)
+
+
+def _run_words(data: Path, folder: Path, **values: Any) -> list[str]:
+    more = {"data_root": data, "log_dir": folder, "vit": "small_vit", "image_size": 32, "datasets": "[emoji_scenes]"}
+    more |= {"num_gpus": 0, "num_workers": 0, "per_gpu_batchsize": 4, "batch_size": 4, "warmup_steps": 2}
+    more |= {"val_check_interval": 1.0, "drop_rate": 0.2} | reading.known(checkpoint_every=EVERY) | values
+    return ["run.py", "with", "task_pretrain_emoji", *(f"{key}={value}" for key, value in more.items())]
+
+
+def _resumed_run(words: list[str], checkpoint: Path) -> list[str]:
+    return [*words, f"resume_from={checkpoint}"]
+
+
+def _finetune_words(data: Path, folder: Path, **values: Any) -> list[str]:
+    import main_finetune
+
+    flags = main_finetune.parser().format_help()
+    every = {"checkpoint_every": EVERY} if "--checkpoint_every" in flags else {}
+    return ["main_finetune.py", *classification_words(data, folder, batch_size=4, **every, **values)]
+
+
+def _resumed_finetune(words: list[str], checkpoint: Path) -> list[str]:
+    return [*words, "--resume", str(checkpoint)]
+
+
+def trainings(scenes: Path, images: Path) -> list[Training]:
+    """24 scenes of three captions each: 18 batches of 4 in an epoch. 39 images: 10 batches of 4."""
+    run, finetune = partial(_run_words, scenes), partial(_finetune_words, images)
+    return [
+        Training("run.py, by steps", partial(run, max_steps=26), _resumed_run, 26),
+        Training("run.py, by epochs, accumulation 2, a worker",
+                 partial(run, max_steps=None, max_epoch=2, batch_size=8, num_workers=1), _resumed_run, 30, 2),
+        Training("run.py, by epochs, accumulation 3", partial(run, max_steps=None, max_epoch=2, batch_size=12),
+                 _resumed_run, 30, 3),
+        Training("main_finetune", partial(finetune, epochs=3, ema=0.9), _resumed_finetune, 25),
+        Training("main_finetune, accumulation 2, two workers", partial(finetune, epochs=3, accum_iter=2, num_workers=2),
+                 _resumed_finetune, 25, 2),
+        Training("launcher, two processes of run.py", partial(run, max_steps=14, batch_size=8), _resumed_run, 14, 1, 2),
+    ]  # fmt: skip
+
+
+def _last(folder: Path) -> Path | None:
+    """The newest last.ckpt below a folder."""
+    found = sorted(folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    return found[-1] if found else None
+
+
+def _saved_step(path: Path) -> int:
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True)["global_step"]
+
+
+def _run(training: Training, words: list[str], folder: Path, event: Callable[[int], None] | None = None) -> Ended:
+    """A run to its end, or to what the event makes of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = folder / "steps"
+    steps.write_bytes(b"")
+    if training.processes == 1:
+        return call(_train, words, str(steps), folder=folder / "process", seconds=SECONDS, on_start=event)
+    return _launched(training, words, folder, steps, event)
+
+
+def _launched(
+    training: Training, words: list[str], folder: Path, steps: Path, event: Callable[[int], None] | None
+) -> Ended:
+    command = [sys.executable, "-m", "launch", f"--nproc_per_node={training.processes}", "--standalone"]
+    command += [str(REPOSITORY / "tests/reliability/announced.py"), *words]
+    environment = os.environ | {STEPS_FILE: str(steps), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    began = time.perf_counter()
+    with open(folder / "output.txt", "w") as output:
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=output, stderr=output,
+                                   stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        if event is not None:
+            event(process.pid)
+        try:
+            status = process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            status = None
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+    text, spent = (folder / "output.txt").read_text(errors="replace"), time.perf_counter() - began
+    if status is None:
+        return Ended("hung", f"after {SECONDS:.0f} s", text, seconds=spent)
+    return Ended("died" if status < 0 else "exited", signal.Signals(-status).name if status < 0 else status, text,
+                 seconds=spent)  # fmt: skip
+
+
+# -- what happens to it
+
+
+def _num_steps(folder: Path) -> int:
+    try:
+        return (folder / "steps").stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _wait_for(condition: Callable[[], bool], number: int, seconds: float = SECONDS) -> bool:
+    """Whether the condition came true while the process ran."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        if condition():
+            return True
+        if not Path(f"/proc/{number}").exists():
+            return False
+        time.sleep(0.001)
+    return False
+
+
+def _happen(event: str, training: Training, folder: Path, step: int, delay: float, number: int) -> None:
+    """Waits for a step, a little more, and lets the event happen to the process."""
+    if not _wait_for(lambda: _num_steps(folder) >= step, number):
+        return
+    time.sleep(delay)
+    if event == _WRITING:
+        _wait_for(lambda: _is_saving(folder), number, 5)
+        event = "SIGKILL"
+    if event == FULL_DISK:
+        _wait_for(lambda: _last(folder) is not None, number, 10)
+        resource.prlimit(number, resource.RLIMIT_FSIZE, (20_000, 20_000))
+        return
+    try:
+        if event == "SIGINT" or (event == "SIGKILL" and training.processes > 1 and step % 2):
+            os.killpg(number, getattr(signal, event))  # as a terminal does; or the machine's end
+        else:
+            os.kill(number, getattr(signal, event))
+    except ProcessLookupError:
+        pass
+
+
+def _is_saving(folder: Path) -> bool:
+    """Whether a checkpoint is being written: a file that is not there for long, beside the checkpoints."""
+    for place, _, names in os.walk(folder):
+        if any(name.endswith((".tmp", ".part", ".partial")) and "ckpt" in name for name in names):
+            return True
+        if place.endswith("checkpoints") and any(name.startswith("tmp") for name in names):
+            return True
+    return False
+
+
+def _interrupted(training: Training, whole: str, event: str, folder: Path, seed: int) -> tuple[str, str]:
+    """Outcome and detail of a run to which the event happens once or twice, and which is continued each time."""
+    rng = random.Random(seed)
+    words, checkpoint, lost = training.start(folder), None, []
+    for _ in range(rng.choice((1, 1, 2))):
+        done = 0 if checkpoint is None else _saved_step(checkpoint) * training.accumulation
+        left = training.num_batches - done
+        if left < 3:
+            break
+        step = rng.randrange(1, left - 1)
+        happen = partial(_happen, event, training, folder, step, rng.random() * 0.05)
+        ended = _run(training, words if checkpoint is None else training.resumed(words, checkpoint), folder, happen)
+        finished = ended.how in ("returned", "exited") and ended.value in (None, 0)
+        if event not in ("SIGKILL", _WRITING):
+            if ended.how == "hung" or "Traceback (most recent call last)" in ended.output or ended.how == "raised":
+                return ("hang" if ended.how == "hung" else "raw"), f"{event} at batch {done + step}: {ended.told()}"
+            if finished and _num_steps(folder) + done < training.num_batches - 1:
+                return "silent", f"{event} at batch {done + step}: it ended with status 0, as if it were complete"
+        reached = (done + _num_steps(folder)) // training.accumulation
+        checkpoint = _last(folder) or checkpoint
+        saved = 0 if checkpoint is None else _saved_step(checkpoint)
+        promised = 1 if event in ("SIGTERM", "SIGINT", "SIGUSR1") else 2 * EVERY
+        if not finished and reached - saved > promised:
+            lost.append(f"{event} at step {reached}: continued at {saved}")
+    ended = _run(training, words if checkpoint is None else training.resumed(words, checkpoint), folder)
+    if ended.fault or (ended.how, ended.value) not in (("returned", None), ("exited", 0)):
+        fault = ended.fault or "raw"
+        return fault, f"resumed after {event}: {ended.told()}"
+    if reading.trained_state(_last(folder)) != whole:
+        return "silent", f"{event}: other weights than those of a run that was not interrupted (seed {seed})"
+    return ("silent", f"steps were lost: {lost}") if lost else ("same", "")
+
+
+def _try_training(training: Training, whole: str, event: str, folder: Path, seed: int) -> Try:
+    began = time.perf_counter()
+    outcome, detail = _interrupted(training, whole, event, folder, seed)
+    if outcome in ("same", "clear"):
+        shutil.rmtree(folder)
+    name = f"{event}, seed {seed}"
+    return Try("kills", training.name, name, outcome, detail, seconds=time.perf_counter() - began)
+
+
+def _train_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try]:
+    scenes, images = folder / "scenes", write_folder(folder / "images", {"train": 13, "val": 3})
+    call(reading.make_scenes, scenes, folder=folder / "scenes_out")
+    chosen = trainings(scenes, images)
+    chosen = chosen if scale >= 1 else chosen[:1] + chosen[3:4]
+    for number, training in enumerate(chosen):
+        whole_folder = folder / f"whole_{number}"
+        ended = _run(training, training.start(whole_folder), whole_folder)
+        found = _last(whole_folder)
+        if found is None:
+            yield Try("kills", training.name, "a run that nothing interrupts", "raw", ended.told())
+            continue
+        whole = reading.trained_state(found)
+        batches = _num_steps(whole_folder)
+        training = Training(training.name, training.start, training.resumed, batches, training.accumulation,
+                            training.processes)  # fmt: skip
+        events = [
+            event
+            for event, counts in _EVENTS.items()
+            for _ in range(round(counts[training.processes - 1] * scale + 0.49))
+        ]
+        events = events if scale >= 1 else ["SIGKILL", "SIGTERM"]
+        tasks = [
+            partial(_try_training, training, whole, event, folder / f"run_{number}_{count}", rng.randrange(1 << 32))
+            for count, event in enumerate(events)
+        ]
+        yield from call_all(tasks, at_once=2 if training.processes == 1 else 1)
+
+
+# -- writers
+
+
+def _write(words: list[str], steps: str | None = None) -> None:
+    """write_arrow with small batches and shards, which tells when it begins to write a file."""
+    from write_arrow import __main__, writer
+
+    writer.BATCH_BYTES, writer.SHARD_ROWS = 20_000, 60
+    write = writer._write
+
+    def announced(*arguments, **options):
+        if steps:
+            with open(steps, "ab") as file:
+                file.write(b".")
+        return write(*arguments, **options)
+
+    writer._write = announced
+    __main__.main(words)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _killed(function: Callable, words: Any, folder: Path, *more: Any, file: int, delay: float) -> Ended:
+    """A call that is killed so many seconds after it began to write a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = folder / "steps"
+    steps.write_bytes(b"")
+
+    def kill(number: int) -> None:
+        _wait_for(lambda: steps.stat().st_size >= file, number)
+        time.sleep(delay)
+        try:
+            os.kill(number, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    return call(function, words, *more, str(steps), folder=folder / "out", seconds=SECONDS, on_start=kill)
+
+
+def _writer_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try]:
+    """The same command after a kill: the files of a run that was left alone."""
+    raw, command = folder / "raw", ["captions", "--workers", "1"]
+    raw.mkdir(parents=True)
+    from tests.tiny import image_bytes
+
+    for number in range(300):
+        (raw / f"{number:04}.png").write_bytes(image_bytes(number, (16, 16), "PNG"))
+        (raw / f"{number:04}.txt").write_text(f"caption {number}")
+    command += ["--root", str(raw)]
+    began = time.perf_counter()
+    ended = call(_write, [*command, "--out", str(folder / "whole")], folder=folder / "whole_out")
+    duration, whole = time.perf_counter() - began, _contents(folder / "whole")
+    for number in range(max(1, round(10 * scale))):
+        out, ended = folder / f"out_{number}", None
+        for again in range(3):
+            _killed(_write, [*command, "--out", str(out)], folder / f"killed_{number}_{again}",
+                    file=rng.randrange(1, 6), delay=rng.random() * duration / 5)  # fmt: skip
+        ended = call(_write, [*command, "--out", str(out)], folder=folder / f"again_{number}")
+        outcome, detail = judged(ended, None)
+        if outcome == "same" and _contents(out) != whole:
+            outcome, detail = "silent", "other files than those of a run that was left alone"
+        yield Try("kills", "writers, the same command again", f"three kills, {number}", outcome, detail)
+
+
+def _rewriting_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try]:
+    """A data set that is replaced by another, killed between and inside files: the old one, the new one, or refused."""
+    digests = {}
+    for seed in (0, 1):
+        call(reading.make_scenes, folder / f"seed_{seed}", seed, folder=folder / f"seed_{seed}_out")
+        digests[seed] = call(reading.read_scenes, folder / f"seed_{seed}", folder=folder / f"read_{seed}_out").value
+    sizes = {"train": 24, "val": 6, "test": 6, "held-out": 6}
+    words = ["emoji_scenes", "--seed", "1", *(word for name, size in sizes.items() for word in (f"--num-{name}", str(size)))]
+    for number in range(max(1, round(12 * scale))):
+        out = folder / f"out_{number}"
+        shutil.copytree(folder / "seed_0", out)
+        file = 1 + number % 4
+        _killed(_write, [*words, "--out", str(out)], folder / f"killed_{number}", file=file, delay=rng.random() * 0.02)
+        ended = call(reading.read_scenes, out, folder=folder / f"between_{number}")
+        outcome, detail = judged(ended, digests[0], (out.name,))
+        if outcome == "silent" and ended.value == digests[1]:
+            outcome, detail = "same", ""
+        if outcome in ("same", "clear"):
+            again = call(_write, [*words, "--out", str(out)], folder=folder / f"again_{number}")
+            ended = call(reading.read_scenes, out, folder=folder / f"after_{number}")
+            if again.how != "returned" or (ended.how, ended.value) != ("returned", digests[1]):
+                outcome, detail = "silent", f"the same command did not mend it: {again.told()} {ended.told()}"
+        yield Try("kills", "writers, a data set replaced", f"killed in file {file}, {number}", outcome, detail)
+
+
+# -- index
+
+
+def _index(folder: str, checkpoint: Path, data: Path, steps: str | None = None) -> None:
+    import vlc.search
+
+    write = vlc.search._write
+
+    def announced(*arguments, **options):
+        if steps:
+            with open(steps, "ab") as file:
+                file.write(b".")
+        return write(*arguments, **options)
+
+    vlc.search._write = announced
+    reading.make_index(Path(folder), checkpoint, data)
+
+
+def _index_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try]:
+    """An index that is made, or made again, and killed: none, the old one, or the new one."""
+    scenes, checkpoints = folder / "scenes", folder / "checkpoints"
+    call(reading.make_scenes, scenes, folder=folder / "scenes_out")
+    call(reading.make_checkpoints, checkpoints, scenes, folder=folder / "checkpoints_out")
+    model = checkpoints / "last.ckpt"
+    call(_index, str(folder / "whole"), model, scenes, folder=folder / "whole_out")
+    whole = call(reading.read_index, folder / "whole", model, folder=folder / "whole_read")
+    for number in range(max(1, round(12 * scale))):
+        out, exists = folder / f"index_{number}", bool(number % 2)
+        if exists:
+            shutil.copytree(folder / "whole", out)
+        _killed(_index, str(out), folder / f"killed_{number}", model, scenes, file=1 + number // 2 % 2,
+                delay=rng.random() * 0.15)  # fmt: skip
+        ended = call(reading.read_index, out, model, folder=folder / f"read_{number}")
+        outcome, detail = judged(ended, whole.value, (out.name,))
+        if exists and outcome == "clear":
+            outcome, detail = "silent", f"the index that was there is lost: {detail}"
+        if outcome in ("same", "clear"):
+            call(_index, str(out), model, scenes, folder=folder / f"again_{number}")
+            ended = call(reading.read_index, out, model, folder=folder / f"after_{number}")
+            left = sorted(path.name for path in folder.iterdir() if path.name.startswith(f".{out.name}."))
+            if (ended.how, ended.value) != ("returned", whole.value) or left:
+                outcome, detail = "silent", f"the same command did not mend it: {ended.told()} {left}"
+        yield Try("kills", f"index, made {'again' if exists else 'anew'}", f"killed, {number}", outcome, detail)
+
+
+def tries(folder: Path, seed: int, scale: float = 1.0) -> Iterator[Try]:
+    """All tries; with a small scale a few of the fast ones."""
+    for name, part in (
+        ("train", _train_tries),
+        ("write", _writer_tries),
+        ("rewrite", _rewriting_tries),
+        ("index", _index_tries),
+    ):
+        (folder / name).mkdir(parents=True)
+        yield from part(folder / name, random.Random(f"{seed} {name}"), scale)
