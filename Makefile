@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test format bench clean
+.PHONY: help setup demo test format bench reliability clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -36,6 +36,9 @@ format: $(INSTALLED) ## Format the code and mend what ruff can mend
 
 bench: $(INSTALLED) ## Time the pre-training step of base size (BENCHMARKS.md has more)
 	$(BIN)/python -m benchmarks.step
+
+reliability: $(INSTALLED) ## Kills, damaged files, hostile inputs: half an hour; writes result/reliability.json
+	$(BIN)/python -m tests.reliability
 
 clean: ## Remove .venv and caches; data/ and result/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -156,12 +156,16 @@ def tries(folder: Path, seed: int, scale: float = 1.0, kinds: tuple[Kind, ...] =
     for number, kind in enumerate(kinds):
         sound = _made(kind, folder, made)
         arguments = _arguments(kind, made)
-        expected = call(kind.read, _copied(sound, folder / f"{number}_sound"), *arguments, folder=folder / f"{number}_out")
+        expected = call(
+            kind.read, _copied(sound, folder / f"{number}_sound"), *arguments, folder=folder / f"{number}_out"
+        )
         shutil.rmtree(folder / f"{number}_sound")
         if expected.how != "returned":
             yield Try("damage", kind.name, "the sound files", "raw", expected.told(), kind.checked)
             continue
-        planned = _planned(kind, sound, random.Random(f"{seed} {kind.name}"), max(1, round(_TRIES * kind.share * scale)))
+        planned = _planned(
+            kind, sound, random.Random(f"{seed} {kind.name}"), max(1, round(_TRIES * kind.share * scale))
+        )
         tasks = [
             partial(_try, kind, sound, arguments, expected.value, folder / f"{number}_{count}", *plan)
             for count, plan in enumerate(planned)

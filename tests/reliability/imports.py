@@ -1,9 +1,8 @@
 """What the server imports before calls are forked from it, and the small models that they use."""
 
-import vlc  # noqa: F401  (first: it lets torchvision import beside a CPU-only torch)
+import transformers  # noqa: F401
 
 import main_finetune  # noqa: F401
-import transformers  # noqa: F401
 import vlc.checkpoint
 import vlc.classification.run
 import vlc.predict

@@ -4,6 +4,8 @@ Every call gets a fresh process, forked from a server that has imported everythi
 that process alone, and no call sees what an earlier one left behind.
 """
 
+import contextlib
+import io
 import multiprocessing
 import os
 import resource
@@ -13,6 +15,7 @@ import socket
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from typing import Any
 SECONDS = 60.0  # that a call may take
 MEMORY = 1 << 30  # bytes that it may take beyond what the imports take
 _GUARD = 4 << 30  # bytes of address space beyond those: allocations fail before the machine suffers
+TRACEBACK = "Traceback (most recent call"  # Python's, and Sacred's, which goes on differently
 TOUCHED = "CODE_WAS_RUN"  # name of the file that hostile inputs try to make, in the folder of the call
 
 REPOSITORY = Path(__file__).parents[2]
@@ -52,7 +56,7 @@ class Ended:
             return "hang"
         if self.how == "died" or self.memory > MEMORY:
             return "crash"
-        if self.how == "raised" or "Traceback (most recent call last)" in self.output:
+        if self.how == "raised" or TRACEBACK in self.output:
             return "raw"
         return None
 
@@ -82,7 +86,7 @@ def call(
     """
     folder.mkdir(parents=True, exist_ok=True)
     output, began = folder / "output.txt", time.perf_counter()
-    output.touch()
+    output.write_bytes(b"")
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(theirs, function, arguments, str(folder)))
@@ -126,10 +130,8 @@ def _status(code: int) -> str:
 
 def _kill_group(number: int) -> None:
     """End what a call of ours left running."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(number, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 # -- in the process
@@ -141,7 +143,7 @@ def _run(pipe, function: Callable, arguments: tuple, folder: str) -> None:
     descriptor = os.open(Path(folder, "output.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    sys.stdin = open(os.devnull)  # noqa: SIM115  (lives as long as the process)
+    sys.stdin = io.StringIO("y\n" * 100)  # whoever asks whether code may run is told so
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_memory("VmSize") + _GUARD,) * 2)
     _forbid_network(Path(folder, TOUCHED))
@@ -187,10 +189,11 @@ def _forbid_network(canary: Path) -> None:
 
 
 def program(words: list[str], folder: str | None = None) -> None:
-    """A program of the suite, as a command line starts it: ["run.py", ...], ["main_finetune.py", ...], ["-m", MODULE, ...]."""
+    """A program of the suite, as a command line starts it: ["run.py", ...] or ["-m", MODULE, ...]."""
     os.chdir(folder or REPOSITORY)
     sys.path.insert(0, str(REPOSITORY))
     os.environ["COLUMNS"] = "200"
+    warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)  # the server has imported them already
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)

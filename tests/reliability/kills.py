@@ -1,5 +1,6 @@
 """Programs that are killed, interrupted or short of disk space at random moments, and then continued or run again."""
 
+import contextlib
 import os
 import random
 import resource
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tests.classification.folders import words as classification_words
 from tests.classification.folders import write_folder
 from tests.reliability import reading
 from tests.reliability.damage import judged
-from tests.reliability.isolated import REPOSITORY, Ended, call, call_all, program
+from tests.reliability.isolated import REPOSITORY, TRACEBACK, Ended, call, call_all, program
 from tests.reliability.outcomes import Try
 
 EVERY = 3  # optimiser steps between two checkpoints, where the program can be told
@@ -27,7 +28,14 @@ STEPS_FILE = "RELIABILITY_STEPS"  # environment variable: the file that a run te
 FULL_DISK = "full disk"
 _WRITING = "while it saves"
 # What happens to a run, and how often in a whole session, for one process and for two.
-_EVENTS = {"SIGKILL": (9, 2), _WRITING: (6, 1), "SIGTERM": (5, 2), "SIGINT": (5, 1), "SIGUSR1": (4, 1), FULL_DISK: (2, 0)}
+_EVENTS = {
+    "SIGKILL": (9, 2),
+    _WRITING: (6, 1),
+    "SIGTERM": (5, 2),
+    "SIGINT": (5, 1),
+    "SIGUSR1": (4, 1),
+    FULL_DISK: (2, 0),
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Training:
     """A program that trains, in one of its ways.
 
     start: folder of the run -> its command line. resumed: command line and checkpoint -> command line. processes: with
-    two, the launcher starts it.
+    two, the launcher starts it. share: of the tries (loader processes take seconds to start).
     """
 
     name: str
@@ -44,6 +52,7 @@ class Training:
     num_batches: int
     accumulation: int = 1
     processes: int = 1
+    share: float = 1.0
 
 
 # -- what runs
@@ -105,12 +114,12 @@ def trainings(scenes: Path, images: Path) -> list[Training]:
     return [
         Training("run.py, by steps", partial(run, max_steps=26), _resumed_run, 26),
         Training("run.py, by epochs, accumulation 2, a worker",
-                 partial(run, max_steps=None, max_epoch=2, batch_size=8, num_workers=1), _resumed_run, 30, 2),
+                 partial(run, max_steps=None, max_epoch=2, batch_size=8, num_workers=1), _resumed_run, 30, 2, share=0.35),
         Training("run.py, by epochs, accumulation 3", partial(run, max_steps=None, max_epoch=2, batch_size=12),
                  _resumed_run, 30, 3),
         Training("main_finetune", partial(finetune, epochs=3, ema=0.9), _resumed_finetune, 25),
         Training("main_finetune, accumulation 2, two workers", partial(finetune, epochs=3, accum_iter=2, num_workers=2),
-                 _resumed_finetune, 25, 2),
+                 _resumed_finetune, 25, 2, share=0.35),
         Training("launcher, two processes of run.py", partial(run, max_steps=14, batch_size=8), _resumed_run, 14, 1, 2),
     ]  # fmt: skip
 
@@ -153,10 +162,8 @@ def _launched(
             status = process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             status = None
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
     text, spent = (folder / "output.txt").read_text(errors="replace"), time.perf_counter() - began
     if status is None:
@@ -232,7 +239,7 @@ def _interrupted(training: Training, whole: str, event: str, folder: Path, seed:
         ended = _run(training, words if checkpoint is None else training.resumed(words, checkpoint), folder, happen)
         finished = ended.how in ("returned", "exited") and ended.value in (None, 0)
         if event not in ("SIGKILL", _WRITING):
-            if ended.how == "hung" or "Traceback (most recent call last)" in ended.output or ended.how == "raised":
+            if ended.how == "hung" or TRACEBACK in ended.output or ended.how == "raised":
                 return ("hang" if ended.how == "hung" else "raw"), f"{event} at batch {done + step}: {ended.told()}"
             if finished and _num_steps(folder) + done < training.num_batches - 1:
                 return "silent", f"{event} at batch {done + step}: it ended with status 0, as if it were complete"
@@ -264,7 +271,7 @@ def _train_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try
     scenes, images = folder / "scenes", write_folder(folder / "images", {"train": 13, "val": 3})
     call(reading.make_scenes, scenes, folder=folder / "scenes_out")
     chosen = trainings(scenes, images)
-    chosen = chosen if scale >= 1 else chosen[:1] + chosen[3:4]
+    chosen = chosen if scale >= 0.3 else chosen[:1]
     for number, training in enumerate(chosen):
         whole_folder = folder / f"whole_{number}"
         ended = _run(training, training.start(whole_folder), whole_folder)
@@ -273,15 +280,13 @@ def _train_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try
             yield Try("kills", training.name, "a run that nothing interrupts", "raw", ended.told())
             continue
         whole = reading.trained_state(found)
-        batches = _num_steps(whole_folder)
-        training = Training(training.name, training.start, training.resumed, batches, training.accumulation,
-                            training.processes)  # fmt: skip
+        training = replace(training, num_batches=_num_steps(whole_folder))
         events = [
             event
             for event, counts in _EVENTS.items()
-            for _ in range(round(counts[training.processes - 1] * scale + 0.49))
+            for _ in range(round(counts[training.processes - 1] * scale * training.share + 0.4))
         ]
-        events = events if scale >= 1 else ["SIGKILL", "SIGTERM"]
+        events = events if scale >= 0.3 else ["SIGTERM"]
         tasks = [
             partial(_try_training, training, whole, event, folder / f"run_{number}_{count}", rng.randrange(1 << 32))
             for count, event in enumerate(events)
@@ -322,10 +327,8 @@ def _killed(function: Callable, words: Any, folder: Path, *more: Any, file: int,
     def kill(number: int) -> None:
         _wait_for(lambda: steps.stat().st_size >= file, number)
         time.sleep(delay)
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     return call(function, words, *more, str(steps), folder=folder / "out", seconds=SECONDS, on_start=kill)
 
@@ -362,7 +365,12 @@ def _rewriting_tries(folder: Path, rng: random.Random, scale: float) -> Iterator
         call(reading.make_scenes, folder / f"seed_{seed}", seed, folder=folder / f"seed_{seed}_out")
         digests[seed] = call(reading.read_scenes, folder / f"seed_{seed}", folder=folder / f"read_{seed}_out").value
     sizes = {"train": 24, "val": 6, "test": 6, "held-out": 6}
-    words = ["emoji_scenes", "--seed", "1", *(word for name, size in sizes.items() for word in (f"--num-{name}", str(size)))]
+    words = [
+        "emoji_scenes",
+        "--seed",
+        "1",
+        *(word for name, size in sizes.items() for word in (f"--num-{name}", str(size))),
+    ]
     for number in range(max(1, round(12 * scale))):
         out = folder / f"out_{number}"
         shutil.copytree(folder / "seed_0", out)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 # In the order of the table's columns; the later ones are faults.
@@ -69,7 +69,7 @@ _NOTE = "without checksums"  # beside kinds whose files have none
 
 def table(tries: list[Try]) -> Table:
     """The table for the terminal; faults are red."""
-    made = Table("part", "kind", "tries", *OUTCOMES, box=None)
+    made = Table("part", "kind", *(Column(name, justify="right") for name in ("tries", *OUTCOMES)), box=None)
     for row in rows(tries):
         cells = []
         for outcome in OUTCOMES:
