@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Ended:
     memory: int = 0
     seconds: float = 0.0
     touched: bool = False
+    left: int = 0
 
     @property
     def fault(self) -> str | None:
@@ -78,11 +80,17 @@ def start_server() -> None:
 
 
 def call(
-    function: Callable, *arguments: Any, folder: Path, seconds: float = SECONDS, on_start: Callable | None = None
+    function: Callable,
+    *arguments: Any,
+    folder: Path,
+    seconds: float = SECONDS,
+    on_start: Callable | None = None,
+    linger: float = 0.0,
 ) -> Ended:
     """Run function(*arguments) in a process of its own, in `folder` for what it prints and touches.
 
-    on_start is called with the process's number once it runs; it may send signals to it.
+    on_start is called with the process's number once it runs; it may send signals to it. linger: seconds within which
+    the processes that it started should have ended after it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     output, began = folder / "output.txt", time.perf_counter()
@@ -103,6 +111,7 @@ def call(
             told = None
         process.join(20)
         hung = process.exitcode is None
+    left = [] if hung else remaining(partial(group, process.pid), linger)
     _kill_group(process.pid)
     process.join()
     text = output.read_bytes().decode("utf-8", "replace")
@@ -110,9 +119,9 @@ def call(
     if hung:
         return Ended("hung", f"after {seconds:.0f} s", text, seconds=spent, touched=touched)
     if told is None or process.exitcode < 0:
-        return Ended("died", _status(process.exitcode), text, seconds=spent, touched=touched)
+        return Ended("died", _status(process.exitcode), text, 0, spent, touched, len(left))
     how, value, memory = told
-    return Ended(how, value, text, memory, spent, touched)
+    return Ended(how, value, text, memory, spent, touched, len(left))
 
 
 def call_all(tasks: Iterable[Callable[[], Any]], at_once: int = 2) -> Iterator[Any]:
@@ -126,6 +135,33 @@ def _status(code: int) -> str:
         return signal.Signals(-code).name if code < 0 else f"status {code} without a result"
     except ValueError:
         return f"signal {-code}"
+
+
+def group(number: int) -> list[int]:
+    """The processes of a group, without those that have ended and wait for their parent to notice."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit():
+                state, _, member_of = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+                found += [int(entry.name)] if int(member_of) == number and state not in "ZX" else []
+    return found
+
+
+def runs(number: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def remaining(find: Callable[[], list[int]], seconds: float) -> list[int]:
+    """The processes that are still found when the time is over, or none as soon as none are."""
+    end = time.perf_counter() + seconds
+    while (found := find()) and time.perf_counter() < end:
+        time.sleep(0.05)
+    return found if seconds else []
 
 
 def _kill_group(number: int) -> None:

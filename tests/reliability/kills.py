@@ -19,11 +19,12 @@ from tests.classification.folders import words as classification_words
 from tests.classification.folders import write_folder
 from tests.reliability import reading
 from tests.reliability.damage import judged
-from tests.reliability.isolated import REPOSITORY, TRACEBACK, Ended, call, call_all, program
+from tests.reliability.isolated import REPOSITORY, TRACEBACK, Ended, call, call_all, program, remaining, runs
 from tests.reliability.outcomes import Try
 
 EVERY = 3  # optimiser steps between two checkpoints, where the program can be told
 SECONDS = 90.0  # that a run may take
+LINGER = 30.0  # within which loader processes end after the run that they belong to
 STEPS_FILE = "RELIABILITY_STEPS"  # environment variable: the file that a run tells its steps in
 FULL_DISK = "full disk"
 _WRITING = "while it saves"
@@ -142,7 +143,9 @@ def _run(training: Training, words: list[str], folder: Path, event: Callable[[in
     steps = folder / "steps"
     steps.write_bytes(b"")
     if training.processes == 1:
-        return call(_train, words, str(steps), folder=folder / "process", seconds=SECONDS, on_start=event)
+        return call(
+            _train, words, str(steps), folder=folder / "process", seconds=SECONDS, on_start=event, linger=LINGER
+        )
     return _launched(training, words, folder, steps, event)
 
 
@@ -162,14 +165,26 @@ def _launched(
             status = process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             status = None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        left = remaining(partial(_marked, steps), LINGER) if status is not None else []
+        for number in _marked(steps):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         process.wait()
     text, spent = (folder / "output.txt").read_text(errors="replace"), time.perf_counter() - began
     if status is None:
         return Ended("hung", f"after {SECONDS:.0f} s", text, seconds=spent)
-    return Ended("died" if status < 0 else "exited", signal.Signals(-status).name if status < 0 else status, text,
-                 seconds=spent)  # fmt: skip
+    how, value = ("died", signal.Signals(-status).name) if status < 0 else ("exited", status)
+    return Ended(how, value, text, seconds=spent, left=len(left))
+
+
+def _marked(steps: Path) -> list[int]:
+    """The launcher of a run and all that it started, wherever they stand: they have the run's variable."""
+    found, mark = [], f"{STEPS_FILE}={steps}".encode()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return sorted(found)
 
 
 # -- what happens to it
@@ -188,7 +203,7 @@ def _wait_for(condition: Callable[[], bool], number: int, seconds: float = SECON
     while time.perf_counter() < end:
         if condition():
             return True
-        if not Path(f"/proc/{number}").exists():
+        if not runs(number):
             return False
         time.sleep(0.001)
     return False
@@ -206,13 +221,15 @@ def _happen(event: str, training: Training, folder: Path, step: int, delay: floa
         _wait_for(lambda: _last(folder) is not None, number, 10)
         resource.prlimit(number, resource.RLIMIT_FSIZE, (20_000, 20_000))
         return
-    try:
-        if event == "SIGINT" or (event == "SIGKILL" and training.processes > 1 and step % 2):
-            os.killpg(number, getattr(signal, event))  # as a terminal does; or the machine's end
+    with contextlib.suppress(ProcessLookupError):
+        if event == "SIGKILL" and training.processes > 1:
+            found = _marked(folder / "steps")
+            for one in found if step % 2 else found[-1:]:  # the machine's end, or that of one process
+                os.kill(one, signal.SIGKILL)
+        elif event == "SIGINT":
+            os.killpg(number, signal.SIGINT)  # as a terminal does
         else:
             os.kill(number, getattr(signal, event))
-    except ProcessLookupError:
-        pass
 
 
 def _is_saving(folder: Path) -> bool:
@@ -243,6 +260,8 @@ def _interrupted(training: Training, whole: str, event: str, folder: Path, seed:
                 return ("hang" if ended.how == "hung" else "raw"), f"{event} at batch {done + step}: {ended.told()}"
             if finished and _num_steps(folder) + done < training.num_batches - 1:
                 return "silent", f"{event} at batch {done + step}: it ended with status 0, as if it were complete"
+        if ended.left:
+            return "hang", f"{event}: {ended.left} processes were still there {LINGER:.0f} s later (seed {seed})"
         reached = (done + _num_steps(folder)) // training.accumulation
         checkpoint = _last(folder) or checkpoint
         saved = 0 if checkpoint is None else _saved_step(checkpoint)
