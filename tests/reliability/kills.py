@@ -337,19 +337,24 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _killed(function: Callable, words: Any, folder: Path, *more: Any, file: int, delay: float) -> Ended:
-    """A call that is killed so many seconds after it began to write a file."""
+def _killed(
+    function: Callable, words: Any, folder: Path, *more: Any, file: int, delay: float = 0.0, event: str = "SIGKILL"
+) -> Ended:
+    """A call that is killed, or has no more space, so many seconds after it began to write a file."""
     folder.mkdir(parents=True, exist_ok=True)
     steps = folder / "steps"
     steps.write_bytes(b"")
 
-    def kill(number: int) -> None:
+    def happen(number: int) -> None:
         _wait_for(lambda: steps.stat().st_size >= file, number)
         time.sleep(delay)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
+            if event == FULL_DISK:
+                resource.prlimit(number, resource.RLIMIT_FSIZE, (4000, 4000))
+            else:
+                os.kill(number, signal.SIGKILL)
 
-    return call(function, words, *more, str(steps), folder=folder / "out", seconds=SECONDS, on_start=kill)
+    return call(function, words, *more, str(steps), folder=folder / "out", seconds=SECONDS, on_start=happen)
 
 
 def _writer_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try]:
@@ -375,6 +380,15 @@ def _writer_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Tr
         if outcome == "same" and _contents(out) != whole:
             outcome, detail = "silent", "other files than those of a run that was left alone"
         yield Try("kills", "writers, the same command again", f"three kills, {number}", outcome, detail)
+    for number in range(max(1, round(2 * scale))):
+        out = folder / f"full_{number}"
+        ended = _killed(_write, [*command, "--out", str(out)], folder / f"limited_{number}", file=1 + 2 * number,
+                        event=FULL_DISK)  # fmt: skip
+        outcome, detail = judged(ended, "it should not have been written", (out.name, "TMPDIR"))
+        again = call(_write, [*command, "--out", str(out)], folder=folder / f"full_{number}_again")
+        if outcome == "clear" and (again.how != "returned" or _contents(out) != whole):
+            outcome, detail = "silent", f"other files than those of a run that had space: {again.told()}"
+        yield Try("kills", "writers, full disk", f"{number}", outcome, detail)
 
 
 def _rewriting_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try]:
@@ -421,6 +435,14 @@ def _index(folder: str, checkpoint: Path, data: Path, steps: str | None = None) 
                 file.write(b".")
         return write(*arguments, **options)
 
+    def renamed(*arguments, **options):
+        rename(*arguments, **options)
+        if steps:
+            with open(steps, "ab") as file:
+                file.write(b".")
+            time.sleep(0.05)  # an old index gives way to a new one between two renames
+
+    rename, os.rename = os.rename, renamed
     vlc.search._write = announced
     reading.make_index(Path(folder), checkpoint, data)
 
@@ -433,14 +455,22 @@ def _index_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try
     model = checkpoints / "last.ckpt"
     call(_index, str(folder / "whole"), model, scenes, folder=folder / "whole_out")
     whole = call(reading.read_index, folder / "whole", model, folder=folder / "whole_read")
-    for number in range(max(1, round(12 * scale))):
-        out, exists = folder / f"index_{number}", bool(number % 2)
+    for number in range(max(1, round(15 * scale))):
+        out, exists = folder / f"index_{number}", number % 3 > 0
         if exists:
             shutil.copytree(folder / "whole", out)
-        _killed(_index, str(out), folder / f"killed_{number}", model, scenes, file=1 + number // 2 % 2,
-                delay=rng.random() * 0.15)  # fmt: skip
-        ended = call(reading.read_index, out, model, folder=folder / f"read_{number}")
-        outcome, detail = judged(ended, whole.value, (out.name,))
+        # 1, 2: while images and texts are embedded. 3, 4: around the renames at the end.
+        file, event = 1 + number // 3 % (4 if exists else 3), FULL_DISK if number % 5 == 4 else "SIGKILL"
+        delay = rng.random() * (0.15 if file < 3 else 0.02)
+        ended = _killed(
+            _index, str(out), folder / f"killed_{number}", model, scenes, file=file, delay=delay, event=event
+        )
+        outcome, detail = "same", ""
+        if event == FULL_DISK and (ended.fault or "Traceback" in ended.output):
+            outcome, detail = "raw", f"{event}: {ended.told()}"
+        if outcome == "same":
+            ended = call(reading.read_index, out, model, folder=folder / f"read_{number}")
+            outcome, detail = judged(ended, whole.value, (out.name,))
         if exists and outcome == "clear":
             outcome, detail = "silent", f"the index that was there is lost: {detail}"
         if outcome in ("same", "clear"):
@@ -449,7 +479,8 @@ def _index_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try
             left = sorted(path.name for path in folder.iterdir() if path.name.startswith(f".{out.name}."))
             if (ended.how, ended.value) != ("returned", whole.value) or left:
                 outcome, detail = "silent", f"the same command did not mend it: {ended.told()} {left}"
-        yield Try("kills", f"index, made {'again' if exists else 'anew'}", f"killed, {number}", outcome, detail)
+        name = f"{event} in part {file}, {number}"
+        yield Try("kills", f"index, made {'again' if exists else 'anew'}", name, outcome, detail)
 
 
 def tries(folder: Path, seed: int, scale: float = 1.0) -> Iterator[Try]:
