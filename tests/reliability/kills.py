@@ -258,7 +258,7 @@ def _interrupted(training: Training, whole: str, event: str, folder: Path, seed:
         if event not in ("SIGKILL", _WRITING):
             if ended.how == "hung" or TRACEBACK in ended.output or ended.how == "raised":
                 return ("hang" if ended.how == "hung" else "raw"), f"{event} at batch {done + step}: {ended.told()}"
-            if finished and _num_steps(folder) + done < training.num_batches - 1:
+            if finished and _num_steps(folder) + done < training.num_batches - training.accumulation:
                 return "silent", f"{event} at batch {done + step}: it ended with status 0, as if it were complete"
         if ended.left:
             return "hang", f"{event}: {ended.left} processes were still there {LINGER:.0f} s later (seed {seed})"

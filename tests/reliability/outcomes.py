@@ -14,7 +14,7 @@ OUTCOMES = {
     "silent": "other values came out without a word",
     "raw": "a traceback, an exception of a library, or an ending without a message that names the cause",
     "crash": "a signal ended the process, or it took more memory than it may",
-    "hang": "it was not done within the time limit",
+    "hang": "it was not done within the time limit, or left processes behind",
     "code run": "code, a program or a network address that came with the input was used",
 }
 
