@@ -13,11 +13,13 @@ The store by which processes meet listens on the address of --master_addr or --r
 """
 
 import os
+import signal
 import sys
 import time
 from argparse import Namespace
 
 from torch.distributed import DistError
+from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.run import get_args_parser, run
@@ -25,17 +27,26 @@ from torch.distributed.run import get_args_parser, run
 from vlc.rendezvous import bind_stores, is_loopback, stay_local, tell_missing
 from vlc.terminal import printable
 
+_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")  # passed on to the workers, which then save and stop
+
 
 def main(words: list[str] | None = None) -> str | int | None:
-    """Returns what sys.exit takes: a message where the hosts did not find each other, 1 where a worker failed."""
+    """Returns what sys.exit takes: a message where the hosts did not find each other, 1 where a worker failed.
+
+    After a signal it is 128 + the signal's number, as shells have it.
+    """
     parser = get_args_parser()
     parser.prog = "python -m launch"
     parser.add_argument(
         "--use_env", "--use-env", action="store_true", default=True, help="always so; for older commands"
     )
+    # What nohup had us ignore stays ignored: the launcher would stop its workers where it is told to handle a signal.
+    told = [name for name in _SIGNALS if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
+    parser.set_defaults(signals_to_handle=",".join(told))
     arguments = parser.parse_args(words)
     started = time.time()
     os.environ["VLC_LAUNCHED"] = str(started)
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")  # seconds in which workers can save before SIGKILL
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     bind_stores()
     host, port = _meeting_place(arguments)
@@ -49,6 +60,9 @@ def main(words: list[str] | None = None) -> str | int | None:
     except ChildFailedError as error:
         print(error, file=sys.stderr)
         return 1
+    except SignalException as stop:
+        print(f"launch: {stop.sigval.name} was passed on to the workers, which have stopped", file=sys.stderr)
+        return 128 + stop.sigval
     except (DistError, RendezvousError) as error:
         return _no_meeting(arguments, error, time.time() - started)
     return None

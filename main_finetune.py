@@ -91,7 +91,17 @@ def _add_data_and_checkpoints(group) -> None:
     pooling.add_argument("--cls_token", action="store_false", dest="global_pool", help="classify the class token")
     add("--output_dir", default="./output_dir", help="last.ckpt, best.ckpt and log.txt; empty for none (./output_dir)")
     add("--log_dir", default="./output_dir", help="TensorBoard; empty for none (./output_dir)")
-    add("--resume", default="", help="last.ckpt of a run to continue, or with --eval any classifier")
+    add(
+        "--resume",
+        default="",
+        help="last.ckpt of a run to continue, auto for that of --output_dir if there is one, or with --eval any classifier",
+    )
+    add(
+        "--checkpoint_every",
+        type=int,
+        metavar="STEPS",
+        help="steps from one last.ckpt to the next (every 30 minutes and at the end of an epoch)",
+    )
     add("--eval", action="store_true", help="only evaluate --resume or --finetune")
     add("--dist_eval", action="store_true", help="share the evaluation among the processes, each sample once")
 
@@ -126,7 +136,7 @@ def check(arguments: argparse.Namespace) -> None:
         "in [0, 1)": (("drop_path", "smoothing", "ema"), lambda v: 0 <= v < 1),
         "in [0, 1]": (("reprob", "mixup_prob", "mixup_switch_prob"), lambda v: 0 <= v <= 1),
         "in (0, 1]": (("layer_decay",), lambda v: 0 < v <= 1),
-        "above 0": (("clip_grad", "lr", "blr"), lambda v: v > 0),
+        "above 0": (("clip_grad", "lr", "blr", "checkpoint_every"), lambda v: v > 0),
     }  # fmt: skip
     for wanted, (names, fits) in ranges.items():
         for name in names:
@@ -145,6 +155,8 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.eval and not (arguments.resume or arguments.finetune):
         raise UserError("--eval needs --resume CHECKPOINT (or --finetune CHECKPOINT) with a classifier")
     for name in ("resume", "finetune"):
+        if name == "resume" and arguments.resume == "auto" and not arguments.eval:
+            continue
         if (path := getattr(arguments, name)) and not Path(path).is_file():
             raise UserError(f"--{name} {path} does not exist")
     if not re.fullmatch(r"env://.*|tcp://.+:\d+", arguments.dist_url):
@@ -160,9 +172,15 @@ def main(words: list[str] | None = None) -> dict[str, float]:
     from vlc.classification.run import run
     from vlc.distributed import leave
     from vlc.rendezvous import bind_stores
+    from vlc.saving import Interrupted
 
     bind_stores()
-    metrics = run(arguments)
+    try:
+        metrics = run(arguments)
+    except Interrupted as stop:
+        if stop.together:
+            leave()
+        raise
     leave()
     return metrics
 

@@ -45,8 +45,14 @@ def main(_config, _run):
         from vlc.distributed import leave
         from vlc.rendezvous import bind_stores
         from vlc.run import run
+        from vlc.saving import Interrupted
 
         bind_stores()
-        metrics = run(settings)
+        try:
+            metrics = run(settings)
+        except Interrupted as stop:
+            if stop.together:
+                leave()
+            raise
         leave()
         return metrics

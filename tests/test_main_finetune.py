@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -208,7 +209,7 @@ def test_a_checkpoint_of_another_size_is_refused(images, tmp_path):
     with pytest.raises(UserError, match=r"lacks .*encoder\.norm 2.*--global_pool against --cls_token"):
         main_finetune.main(words(images, resume=tmp_path / "last.ckpt", eval=True, nb_classes=3, cls_token=True))
     torch.save({"model": _mae_state(tmp_path)}, tmp_path / "mae.pth")
-    with pytest.raises(UserError, match="but not the state of a run of this program"):
+    with pytest.raises(UserError, match=r"holds no state of a run.*start from them with --finetune"):
         main_finetune.main(words(images, resume=tmp_path / "mae.pth"))
     (tmp_path / "text.pth").write_text("hello")
     with pytest.raises(UserError, match="not a readable checkpoint"):
@@ -240,7 +241,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(images, tmp_path, monkeypatc
 
     def interrupted(self, batch, batch_idx):
         if self.current_epoch == 1 and batch_idx == 2:
-            os.kill(os.getpid(), 2)
+            signal.raise_signal(signal.SIGTERM)
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(ClassificationModule, "training_step", interrupted)
@@ -272,7 +273,7 @@ def test_a_run_of_another_model_is_not_resumed(images, tmp_path, caplog):
 
 def test_a_folder_that_cannot_be_made_is_named(images, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"--output_dir .*file cannot be made: File exists"):
+    with pytest.raises(UserError, match=r"--output_dir .*file cannot be written to \(File exists\)"):
         main_finetune.main(words(images, tmp_path / "file"))
 
 

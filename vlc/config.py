@@ -201,7 +201,12 @@ def config():
     )
 
     # run
-    resume_from = None  # checkpoint of an interrupted run
+    resume_from = (
+        None  # checkpoint of an interrupted run; auto = the newest last.ckpt of this exp_name, if there is one
+    )
+    checkpoint_every = (
+        None  # optimiser steps from one last.ckpt to the next; None = every 30 minutes and at validations
+    )
     test_only = False
     fast_dev_run = False  # one batch of everything, nothing written
     val_check_interval = 1.0  # epochs (float) or training batches (int) from one validation to the next

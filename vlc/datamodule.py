@@ -1,6 +1,6 @@
 """The data of a run: splits opened and checked at start-up, one loader for training and one for each evaluation split."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids, labelled_answers
 from vlc.data.dataset import BatchDataset, Recipe
-from vlc.data.sampler import EvalSampler, TrainSampler
+from vlc.data.sampler import EvalSampler, Position, TrainSampler
 from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, TokenHider, load_tokenizer
 from vlc.data.transforms import transform
@@ -21,28 +21,8 @@ from vlc.errors import UserError
 from vlc.settings import DataSettings
 
 
-class ResumableLoader(DataLoader):
-    """A loader that Lightning saves into checkpoints: `position()` tells (epoch, batches trained on)."""
-
-    def __init__(self, *args, position: Callable[[], tuple[int, int]], **kwargs):
-        super().__init__(*args, **kwargs)
-        self.__dict__["position"] = position  # DataLoader guards its attributes once it is built
-
-    def state_dict(self) -> dict[str, int]:
-        epoch, num_batches = self.position()
-        return {"epoch": epoch, "num_batches": num_batches, "global_batch": self.sampler.global_batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        if state["global_batch"] != self.sampler.global_batch:
-            raise UserError(
-                f"resume_from was saved with {state['global_batch']} samples a step over all devices, this run has "
-                f"{self.sampler.global_batch}: resume with the same per_gpu_batchsize and number of devices"
-            )
-        self.sampler.resume(state["epoch"], state["num_batches"])
-
-
 class DataModule(LightningDataModule):
-    """Opens the data sets of a run and serves what its objectives need.
+    """Opens the data sets of a run and serves what its objectives need. `start` is where training begins.
 
     evaluation: data sets by the names of their metrics, each evaluated apart: the split's name, and with the data set's
     (val_coco) where several have that split. evaluated_splits: the names of the splits alone.
@@ -54,6 +34,7 @@ class DataModule(LightningDataModule):
         super().__init__()
         self.settings, self.needs, self.seed = settings, needs, seed
         self.num_patches, self.test_only = num_patches, test_only
+        self.start = Position(0, 0)
         self.tokenizer = None if settings.image_only else load_tokenizer(settings.tokenizer)
         specs = {name: CATALOG[name] for name in settings.datasets}
         _check_fields(specs, needs)
@@ -133,7 +114,14 @@ class DataModule(LightningDataModule):
             draw_false_text=settings.draw_false_text,
         )
 
-    def train_dataloader(self) -> ResumableLoader:
+    def facts(self, world_size: int) -> dict[str, Any]:
+        """What a position in the training data depends on: samples a step over all processes, samples of the data sets."""
+        return {
+            "global_batch": self.settings.per_gpu_batchsize * world_size,
+            "num_samples": list(self.train.sizes),
+        }
+
+    def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
         sampler = TrainSampler(
             self.train.sizes,
@@ -142,12 +130,9 @@ class DataModule(LightningDataModule):
             weights=self.settings.dataset_weights,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            start=self.start,
         )
-        return ResumableLoader(self.train, sampler=sampler, position=self._position, **self._loader_options())
-
-    def _position(self) -> tuple[int, int]:
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress
-        return self.trainer.current_epoch, progress.current.processed
+        return DataLoader(self.train, sampler=sampler, **self._loader_options())
 
     def val_dataloader(self) -> list[DataLoader]:
         return [self._evaluation_loader(dataset) for dataset in self.evaluation.values()]

@@ -253,14 +253,21 @@ class VLCModule(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optim = self.optim_settings
-        if optim.layer_decay == 1:
-            groups = plain_groups(self, optim, self._task_head_parameters())
-        else:
-            groups = layer_decay_groups(self, optim)
         fused = may_fuse(self.trainer.precision, clips=bool(optim.gradient_clip))
-        optimizer = build_optimizer(groups, optim, fused=fused)
+        optimizer = build_optimizer(self.parameter_groups(), optim, fused=fused)
         schedule = build_schedule(optimizer, optim, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The groups of parameters that the optimiser is made of."""
+        if self.optim_settings.layer_decay == 1:
+            return plain_groups(self, self.optim_settings, self._task_head_parameters())
+        return layer_decay_groups(self, self.optim_settings)
+
+    def checkpoint_bytes(self) -> int:
+        """The least room a checkpoint takes: float32 weights, and what the optimiser keeps of those it trains."""
+        kept = 1 if self.optim_settings.optim_type == "sgd" else 2
+        return sum(4 * value.numel() * (1 + kept * value.requires_grad) for value in self.parameters())
 
     def group_matcher(self, coarse: bool = False) -> Mapping[str, Any]:
         """The layers, for timm's parameter groups."""

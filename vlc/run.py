@@ -15,25 +15,34 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 from rich.console import Console
 from rich.table import Table
 
-from vlc import checkpoint
+from vlc import checkpoint, resume
 from vlc.allocator import keep_freed_memory
-from vlc.callbacks import CastWeightsOnce, CorruptImages, FinalValidation, Interruption, NonFiniteLossGuard, Throughput
+from vlc.callbacks import CastWeightsOnce, CorruptImages, FinalValidation, NonFiniteLossGuard, Throughput
+from vlc.checkpoint_io import CheckpointIO
 from vlc.data.tokens import vocabulary
 from vlc.datamodule import DataModule, answer_vocabulary
-from vlc.errors import MissingFile, UserError
+from vlc.errors import UserError
+from vlc.files import check_room, full_disk_told
 from vlc.model.sizes import EncoderSize
 from vlc.module import VLCModule, objective_needs
 from vlc.onednn import WIDE, computes_bfloat16, suits_onednn, use_onednn
 from vlc.precision import precision_options
+from vlc.progress import Progress
 from vlc.rendezvous import watch_nodes
+from vlc.saving import Saving, leave_signals_to_us
 from vlc.settings import OptimSettings, RunSettings, Settings
 from vlc.terminal import cell
 
 LOG_EVERY = 10  # batches
 
 # Advice of Lightning's that does not apply: metrics are summed over the processes before they are logged, a data module
-# leaves batches to the module, and few workers may be right.
-for _advice in ("It is recommended to use `self.log", "You have overridden `on_after_batch_transfer`", ".*LeafSpec"):
+# leaves batches to the module, few workers may be right, and the sampler knows where a resumed run stands.
+for _advice in (
+    "It is recommended to use `self.log",
+    "You have overridden `on_after_batch_transfer`",
+    ".*LeafSpec",
+    "You're resuming from a checkpoint that ended before the epoch ended",
+):
     warnings.filterwarnings("ignore", message=_advice)
 
 
@@ -41,6 +50,8 @@ def run(settings: Settings) -> dict[str, float]:
     """Train, or with test_only test; returns the last metrics by name, with the key "log_dir" for where they lie."""
     seed_everything(settings.run.seed, verbose=False)
     _warn_of_settings_without_effect(settings)
+    if not settings.run.fast_dev_run:
+        check_room("log_dir=", settings.run.log_dir)
     data = build_data(settings)
     module = build_module(settings, data)
     trainer = build_trainer(settings, has_validation=bool(data.evaluation))
@@ -54,13 +65,14 @@ def run(settings: Settings) -> dict[str, float]:
             use_onednn(module)
     if settings.model.compile:
         module.compile_parts()
-    if settings.run.test_only:
-        trainer.test(module, datamodule=data, verbose=False)
-    else:
-        resume_from = settings.run.resume_from
-        if resume_from is not None and not Path(resume_from).is_file():
-            raise MissingFile(f"resume_from={resume_from} does not exist")
-        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    with full_disk_told("log_dir=", settings.run.log_dir):
+        if settings.run.test_only:
+            trainer.test(module, datamodule=data, verbose=False)
+        else:
+            path = _resume_from(settings, module, data, trainer)
+            if not settings.run.fast_dev_run:
+                check_room("log_dir=", settings.run.log_dir, module.checkpoint_bytes())
+            trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     log_dir = trainer.log_dir  # asks the other processes
     if settings.run.test_only:
@@ -140,6 +152,51 @@ def _answers(
     return stored, tested
 
 
+# Settings that do not change what is trained.
+_WITHOUT_EFFECT = frozenset(
+    "exp_name log_dir data_root data_cache resume_from checkpoint_every load_path pretrain_path val_check_interval "
+    "num_gpus num_nodes num_workers fsdp compile activation_checkpointing max_corrupt_ratio fast_dev_run get_recall_metric "
+    "rerank_k save_scores splits val_transform_keys".split()
+)
+
+
+def _resume_from(settings: Settings, module: VLCModule, data: DataModule, trainer: Trainer) -> Path | None:
+    """The checkpoint to continue, if there is one to continue; what differs from its run is refused or told."""
+    path = settings.run.resume_from
+    if path is None:
+        return None
+    if path == resume.AUTO:
+        folder = Path(settings.run.log_dir) / _log_name(settings.run)
+        path = resume.newest(folder.glob("version_*/checkpoints/last.ckpt"))
+        rank_zero_info(f"resume_from=auto: {f'continuing {path}' if path else f'nothing to continue in {folder}'}")
+        if path is None:
+            return None
+    option = f"resume_from={path}"
+    saved = resume.read(option, path, f"start from them with load_path={path}")
+    before, now = saved["vlc"].get("config", {}), settings.as_config()
+    changed = resume.differences(before, now, _WITHOUT_EFFECT)
+    if misfits := resume.misfits(saved["state_dict"], module.state_dict()):
+        raise UserError(
+            f"{option} is of another model ({_said(changed) or misfits[0]}): give the same settings, or start from its "
+            f"weights with load_path={path}"
+        )
+    optimizer, groups = now["optim_type"], [len(group["params"]) for group in module.parameter_groups()]
+    stored = [len(group["params"]) for group in saved["optimizer_states"][0]["param_groups"]]
+    if before.get("optim_type", optimizer) != optimizer or (not settings.run.fsdp and stored != groups):
+        raise UserError(f"{option} is of another optimiser ({_said(changed)}): give the same settings")
+    resume.check_facts(option, resume.facts(saved), data.facts(trainer.world_size))
+    if changed:
+        rank_zero_warn(
+            f"{option} was saved with other settings: {_said(changed)}. The rates and decay of the optimiser stay those of "
+            "the checkpoint"
+        )
+    return Path(path)
+
+
+def _said(changed: list[str]) -> str:
+    return ", ".join(changed)
+
+
 def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
     run, optim = settings.run, settings.optim
     accelerator, devices = _devices(run)
@@ -148,7 +205,8 @@ def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
     precision = _precision(run.precision, accelerator, settings.model.size)
     # FSDP frees weights after each use: what is kept of them would be memory for the whole model.
     options = {"precision": precision} if run.fsdp else precision_options(precision, accelerator)
-    return Trainer(
+    options["plugins"] = [CheckpointIO(), *options.get("plugins", [])]
+    trainer = Trainer(
         accelerator=accelerator,
         devices=devices,
         num_nodes=run.num_nodes,
@@ -169,11 +227,14 @@ def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
         enable_model_summary=False,
         inference_mode=not run.fsdp,  # whose tensors cannot take part in gathering weights
     )
+    leave_signals_to_us(trainer)
+    return trainer
 
 
 def _callbacks(settings: Settings, has_validation: bool) -> list:
     terminal = Console().is_terminal
     callbacks = [
+        Progress(),
         NonFiniteLossGuard(LOG_EVERY),
         FinalValidation(),
         CorruptImages(settings.data.max_corrupt_ratio),
@@ -181,7 +242,7 @@ def _callbacks(settings: Settings, has_validation: bool) -> list:
         CastWeightsOnce(),
         LearningRateMonitor(logging_interval="step"),
         RichProgressBar(refresh_rate=LOG_EVERY) if terminal else TQDMProgressBar(refresh_rate=10 * LOG_EVERY),
-        Interruption(),
+        Saving(every=settings.run.checkpoint_every),
     ]
     if not settings.run.fast_dev_run:
         # Two callbacks, because Lightning's save_last saves only when the best changes.

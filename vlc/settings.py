@@ -110,6 +110,7 @@ class RunSettings:
     seed: int
     log_dir: str
     resume_from: str | None
+    checkpoint_every: int | None
     load_path: str
     pretrain_path: str
     test_only: bool
@@ -315,6 +316,8 @@ def _check_numbers(settings: Settings) -> None:
     _require(steps is None or steps > 0, "max_steps", steps, "a number above 0, or None")
     power = optim.decay_power
     _require(power == "cosine" or _is_number(power), "decay_power", power, "a number, or cosine")
+    every = run.checkpoint_every
+    _require(every is None or every > 0, "checkpoint_every", every, "a number of optimiser steps above 0, or None")
     interval = run.val_check_interval
     valid = interval > 0 and (isinstance(interval, int) or interval <= 1)
     _require(valid, "val_check_interval", interval, "a share of an epoch (0.0 to 1.0), or a whole number of batches")

@@ -24,10 +24,9 @@ from vlc.classification.sources import Source, check_classes, open_split
 from vlc.data.batch import CorruptImage, _Tensors
 from vlc.data.dataset import Key
 from vlc.data.images import UndecodableImage, open_image, to_pil
-from vlc.data.sampler import EvalSampler, TrainSampler
+from vlc.data.sampler import EvalSampler, Position, TrainSampler
 from vlc.data.transforms import MEAN, STD
 from vlc.data.workers import worker_options
-from vlc.datamodule import ResumableLoader
 from vlc.errors import UserError
 
 MAX_CORRUPT_RATIO = 0.01  # share of undecodable training images above which a run fails
@@ -160,12 +159,13 @@ class WholeSteps(TrainSampler):
 class ImageData(LightningDataModule):
     """Opens the splits of a run; mistakes in them show here, before anything else is built.
 
-    With --eval the evaluated split alone is opened.
+    With --eval the evaluated split alone is opened. `start` is where training begins.
     """
 
     def __init__(self, arguments: Namespace, world_size: int = 1):
         super().__init__()
         self.arguments = arguments
+        self.start = Position(0, 0)
         splits = [arguments.eval_split] if arguments.eval else ["train", arguments.eval_split]
         verified = {split: split == arguments.eval_split for split in splits}
         if arguments.verify is not None:
@@ -185,7 +185,11 @@ class ImageData(LightningDataModule):
         transform = eval_transform(arguments.input_size)
         self.evaluation = ImageDataset(sources[arguments.eval_split], transform, training=False, seed=arguments.seed)
 
-    def train_dataloader(self) -> ResumableLoader:
+    def facts(self, world_size: int) -> dict[str, Any]:
+        """What a position in the training data depends on: samples a step over all processes, samples of the data."""
+        return {"global_batch": self.arguments.batch_size * world_size, "num_samples": [len(self.train)]}
+
+    def train_dataloader(self) -> DataLoader:
         sampler = WholeSteps(
             [len(self.train)],
             self.arguments.batch_size,
@@ -193,12 +197,9 @@ class ImageData(LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             accumulate=self.arguments.accum_iter,
+            start=self.start,
         )
-        return ResumableLoader(self.train, sampler=sampler, position=self._position, **self._loader_options())
-
-    def _position(self) -> tuple[int, int]:
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress
-        return self.trainer.current_epoch, progress.current.processed
+        return DataLoader(self.train, sampler=sampler, **self._loader_options())
 
     def val_dataloader(self) -> DataLoader:
         """With --dist_eval whole batches are dealt out to the processes; without, each evaluates everything."""

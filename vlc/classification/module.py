@@ -125,8 +125,12 @@ class ClassificationModule(LightningModule):
         return batches // self.arguments.accum_iter
 
     def on_train_epoch_end(self) -> None:
-        """One line of log.txt, with the names of MAE's, and TensorBoard's."""
-        train = {f"train_{name}": _value(ratio) for name, ratio in self.train_ratios.items()}
+        """One line of log.txt, with the names of MAE's, and TensorBoard's.
+
+        What is said of the training is that since the run was started or resumed.
+        """
+        counted = {name: ratio for name, ratio in self.train_ratios.items() if ratio.update_called}
+        train = {f"train_{name}": _value(ratio) for name, ratio in counted.items()}
         sizes = [parameter.numel() for parameter in self.classifier.parameters() if parameter.requires_grad]
         line = {**train, **self.test_metrics, "epoch": self.current_epoch, "n_parameters": sum(sizes)}
         if self.logger is not None:
@@ -170,6 +174,10 @@ class ClassificationModule(LightningModule):
         )
         fused = may_fuse(self.trainer.precision, clips=bool(arguments.clip_grad))
         return torch.optim.AdamW(groups, lr=self.learning_rate, fused=fused)
+
+    def checkpoint_bytes(self) -> int:
+        """The least room a checkpoint takes: float32 weights, and what the optimiser keeps of those it trains."""
+        return sum(4 * value.numel() * (1 + 2 * value.requires_grad) for value in self.parameters())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]

@@ -21,23 +21,29 @@ from pytorch_lightning.plugins.environments import (
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 
-from vlc import checkpoint
+from vlc import checkpoint, resume
 from vlc.allocator import keep_freed_memory
-from vlc.callbacks import CastWeightsOnce, CorruptImages, Interruption, NonFiniteLossGuard, Throughput
+from vlc.callbacks import CastWeightsOnce, CorruptImages, NonFiniteLossGuard, Throughput
+from vlc.checkpoint_io import CheckpointIO
 from vlc.classification.data import MAX_CORRUPT_RATIO, ImageData
 from vlc.classification.model import Classifier
 from vlc.classification.module import LOG_EVERY, ClassificationModule
+from vlc.data.sampler import Position
 from vlc.distributed import LAUNCHED, join_restarted
-from vlc.errors import MissingFile, UserError
+from vlc.errors import UserError
+from vlc.files import check_room, full_disk_told
 from vlc.model.sizes import ENCODERS
 from vlc.onednn import computes_bfloat16, suits_onednn, use_onednn
 from vlc.precision import precision_options
+from vlc.progress import Progress
+from vlc.saving import Saving, leave_signals_to_us
 from vlc.weight_files import read_weights
 
 _CHECK = "--model, --nb_classes, and --global_pool against --cls_token"
 
 # Advice of Lightning's that does not apply: metrics are summed over the processes before they are logged, few workers may
-# be right, a checkpoint folder is meant to be used again, the moving average is never in training.
+# be right, a checkpoint folder is meant to be used again, the moving average is never in training, and the sampler knows
+# where a resumed run stands.
 for _advice in (
     "It is recommended to use `self.log",
     ".*does not have many workers",
@@ -45,6 +51,7 @@ for _advice in (
     "Checkpoint directory .* exists and is not empty",
     ".*LeafSpec",
     "You have overridden `on_after_batch_transfer`",
+    "You're resuming from a checkpoint that ended before the epoch ended",
 ):
     warnings.filterwarnings("ignore", message=_advice)
 
@@ -52,6 +59,9 @@ for _advice in (
 def run(arguments: Namespace) -> dict[str, float]:
     """Fine-tune, or with eval evaluate; returns the metrics of the last evaluation by name."""
     environment = _environment(arguments)
+    for name in () if arguments.eval else ("output_dir", "log_dir"):
+        if folder := getattr(arguments, name):
+            check_room(f"--{name} ", folder)
     seed_everything(arguments.seed, verbose=False)
     accelerator, device = _device(arguments.device, environment)
     data = ImageData(arguments, environment.world_size())
@@ -72,15 +82,15 @@ def run(arguments: Namespace) -> dict[str, float]:
         rank_zero_info(str(_load(module, source, complete=True)))
         trainer.validate(module, datamodule=data, verbose=False)
     else:
-        _make_folders(arguments)
-        resume = _resume(arguments)
-        if arguments.finetune and not resume:
+        path = _resume(arguments, data.facts(environment.world_size()))
+        if arguments.finetune and not path:
             rank_zero_info(str(_load(module, arguments.finetune)))
-        trainer.fit_loop.epoch_progress.current.processed = arguments.start_epoch  # a resumed run knows better
-        trainer.fit_loop.epoch_progress.current.completed = arguments.start_epoch
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        if arguments.output_dir:
+            check_room("--output_dir ", arguments.output_dir, module.checkpoint_bytes())
+        with full_disk_told("--output_dir ", arguments.output_dir):
+            trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
         if not module.test_metrics:
-            rank_zero_info(f"{resume} has all of --epochs {arguments.epochs} behind it: nothing was trained")
+            rank_zero_info(f"{path} has all of --epochs {arguments.epochs} behind it: nothing was trained")
     return module.test_metrics
 
 
@@ -196,44 +206,46 @@ def _load(module: ClassificationModule, path: str, complete: bool = False) -> ch
     return report
 
 
-def _make_folders(arguments: Namespace) -> None:
-    for name in ("output_dir", "log_dir"):
-        if folder := getattr(arguments, name):
-            try:
-                Path(folder).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"--{name} {folder} cannot be made: {error.strerror}") from error
+# Flags that do not change what is trained.
+_WITHOUT_EFFECT = frozenset(
+    "data_path eval_split finetune output_dir log_dir resume checkpoint_every eval dist_eval device compile num_workers "
+    "pin_mem world_size local_rank dist_on_itp dist_url start_epoch resplit".split()
+)
 
 
-def _resume(arguments: Namespace) -> str | None:
+def _resume(arguments: Namespace, facts: Mapping[str, Any]) -> str | None:
     """The checkpoint to continue from: what this launch wrote before its workers were restarted, or --resume."""
     last = Path(arguments.output_dir or ".") / "last.ckpt"
     launched = float(os.environ.get(LAUNCHED, "inf"))
     if arguments.output_dir and last.is_file() and last.stat().st_mtime > launched:
         rank_zero_info(f"Restarted: continuing from {last}")
         return str(last)
-    if not arguments.resume:
+    path = arguments.resume
+    if path == resume.AUTO:
+        path = str(last) if arguments.output_dir and last.is_file() else ""
+        rank_zero_info(f"--resume auto: {f'continuing {path}' if path else f'there is no {last} to continue'}")
+    if not path:
         return None
-    if not Path(arguments.resume).is_file():
-        raise MissingFile(f"--resume {arguments.resume} does not exist")
-    found = checkpoint.read(arguments.resume)
-    if "arguments" not in found.extras:
-        raise UserError(
-            f"--resume {arguments.resume} (layout {found.layout.name}) holds weights, but not the state of a run of this "
-            "program: start from it with --finetune, or evaluate it with --eval"
-        )
-    _check_same_model(arguments, found.extras["arguments"])
-    return arguments.resume
+    option = f"--resume {path}"
+    saved = resume.read(option, path, "start from them with --finetune, or evaluate them with --eval")
+    before = saved["vlc"].get("arguments")
+    if before is None:
+        raise UserError(f"{option} is of a run of run.py: start from it with --finetune")
+    _check_same_model(arguments, option, before)
+    resume.check_facts(option, resume.facts(saved), facts)
+    if changed := resume.differences(before, vars(arguments), {*_WITHOUT_EFFECT, "model"}):
+        rank_zero_warn(f"{option} was saved with other options: {', '.join(changed)}")
+    return path
 
 
-def _check_same_model(arguments: Namespace, saved: Mapping[str, Any]) -> None:
+def _check_same_model(arguments: Namespace, option: str, saved: Mapping[str, Any]) -> None:
     """Raise UserError where the run to resume had another model."""
     for name in ("model", "input_size", "nb_classes", "global_pool"):
         before, now = (str(value).removeprefix("mae_") for value in (saved[name], getattr(arguments, name)))
         if before != now:
             raise UserError(
-                f"--resume {arguments.resume} is of a run with {name} {before}, not {now}: give the same options, or start "
-                "from it with --finetune"
+                f"{option} is of a run with {name} {before}, not {now}: give the same options, or start from it with "
+                "--finetune"
             )
 
 
@@ -245,11 +257,11 @@ def _trainer(
 ) -> Trainer:
     world_size, local_size = environment.world_size(), _local_size(environment)
     options = precision_options(precision, accelerator)
-    options["plugins"] = [environment, *options.get("plugins", [])]
+    options["plugins"] = [environment, CheckpointIO(), *options.get("plugins", [])]
     logger = False
     if arguments.log_dir and not arguments.eval:
         logger = TensorBoardLogger(arguments.log_dir, name="", version="")
-    return Trainer(
+    trainer = Trainer(
         accelerator=accelerator,
         devices=devices,
         num_nodes=world_size // local_size,
@@ -267,6 +279,8 @@ def _trainer(
         enable_checkpointing=bool(arguments.output_dir) and not arguments.eval,
         enable_model_summary=False,
     )
+    leave_signals_to_us(trainer)
+    return trainer
 
 
 def _callbacks(arguments: Namespace) -> list:
@@ -275,7 +289,9 @@ def _callbacks(arguments: Namespace) -> list:
     callbacks = [bar, CastWeightsOnce()]
     if arguments.eval:
         return callbacks
-    callbacks += [
+    callbacks = [
+        Progress(Position(arguments.start_epoch, 0)),  # a resumed run knows better
+        *callbacks,
         NonFiniteLossGuard(LOG_EVERY, "a lower --blr, --clip_grad 1.0, or --amp off"),
         CorruptImages(MAX_CORRUPT_RATIO),
         Throughput(LOG_EVERY),
@@ -283,7 +299,7 @@ def _callbacks(arguments: Namespace) -> list:
     if arguments.output_dir:
         options = {"dirpath": arguments.output_dir, "save_on_train_epoch_end": True, "enable_version_counter": False}
         callbacks += [
-            Interruption("--resume "),
+            Saving("--resume ", arguments.checkpoint_every),
             ModelCheckpoint(filename="best", monitor="test_acc1", mode="max", **options),
             ModelCheckpoint(filename="last", **options),
         ]

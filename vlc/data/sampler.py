@@ -5,11 +5,19 @@ changes who handles a sample, never whether or how often it is handled.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from vlc.data.dataset import Key
+
+
+class Position(NamedTuple):
+    """A place in training: after num_batches batches of an epoch."""
+
+    epoch: int
+    num_batches: int
 
 
 class TrainSampler(Sampler):
@@ -19,8 +27,8 @@ class TrainSampler(Sampler):
     for each data set, it has as many of each as its share of the weights, and is as long as can be without repeating one:
     it ends with the data set that is used up first, and draws anew from the others each time.
     batch_size is that of one process. All processes get the same number of batches; the last global batch may be
-    smaller, as large on each: what does not divide by the processes waits for another epoch. `start` batches of the
-    current epoch are skipped: that is how a run resumes.
+    smaller, as large on each: what does not divide by the processes waits for another epoch. start: where the first epoch
+    is taken up; it is told here and not later, because loader processes read ahead as soon as they are there.
     """
 
     def __init__(
@@ -32,12 +40,13 @@ class TrainSampler(Sampler):
         weights: Sequence[float] | None = None,
         rank: int = 0,
         world_size: int = 1,
+        start: Position = Position(0, 0),  # noqa: B008  it is immutable
     ):
         self.sizes, self.seed = tuple(sizes), seed
         self.drawn = self.sizes if weights is None else _shares(self.sizes, weights)  # of each data set, an epoch
         self.rank, self.world_size = rank, world_size
         self.global_batch = batch_size * world_size
-        self.epoch = self.start = 0
+        self.epoch, self.start = start
 
     @property
     def num_samples(self) -> int:
@@ -49,15 +58,9 @@ class TrainSampler(Sampler):
         return full + (rest >= self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch; a position to resume from holds for its own epoch only."""
+        """Lightning calls this before each epoch; a place to start from holds for its own epoch only."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
-
-    def resume(self, epoch: int, num_batches: int) -> None:
-        """Continue after num_batches batches of an epoch."""
-        if num_batches >= len(self):
-            epoch, num_batches = epoch + 1, 0
-        self.epoch, self.start = epoch, num_batches
 
     def __iter__(self) -> Iterator[list[Key]]:
         # Equal parts: objectives that look across processes compare as many samples of each, and DDP weighs them alike.

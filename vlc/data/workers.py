@@ -9,7 +9,11 @@ import multiprocessing
 import signal
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
+from types import FrameType
 from typing import Any
+
+_FOR_THE_JOB = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_PATIENCE = 30  # seconds
 
 _IMPORTED_ONCE = [
     "__main__",
@@ -26,7 +30,13 @@ def start_worker_server(*modules: str) -> None:
     modules: what the workers need beyond the usual, which each would import for itself.
     """
     if _context(modules).get_start_method() == "forkserver":
-        forkserver.ensure_running()
+        # Signals for all processes of a job are for the main one to obey; the server ends when that one does.
+        previous = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_THE_JOB}
+        try:
+            forkserver.ensure_running()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 def worker_options(num_workers: int) -> dict[str, Any]:
@@ -35,7 +45,7 @@ def worker_options(num_workers: int) -> dict[str, Any]:
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
         "multiprocessing_context": _context() if num_workers else None,
-        "worker_init_fn": leave_interrupts_to_the_main_process,
+        "worker_init_fn": leave_signals_to_the_main_process,
     }
 
 
@@ -47,6 +57,17 @@ def _context(modules: tuple[str, ...] = ()) -> BaseContext:
     return context
 
 
-def leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches all processes of the terminal; the main one still needs batches to finish its step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def leave_signals_to_the_main_process(worker: int) -> None:
+    """Signals reach all processes of a terminal or a job; the main one still needs batches to finish its step.
+
+    SIGTERM, by which a loader ends workers that do not end by themselves, is obeyed after a while, and at once when it
+    comes again.
+    """
+    for number in (signal.SIGINT, *_FOR_THE_JOB):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
+
+
+def _end_later(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.alarm(_PATIENCE)  # whose signal ends the process

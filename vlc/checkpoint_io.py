@@ -1,0 +1,37 @@
+"""How Lightning's checkpoints reach the disk and come back: the one place that all of ours pass."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins import TorchCheckpointIO
+
+from vlc.data.remote import is_url
+from vlc.errors import UserError
+from vlc.files import write_atomically
+
+
+class CheckpointIO(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all; the one before stays until then.
+
+    Lightning's own way writes into TMPDIR and moves: between two file systems that is a copy over the old file, which a
+    kill or a full disk leaves in pieces. Raises UnwritableFile where there is no room.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        if is_url(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        # An open file and not its name: torch reports a full disk as an error of its own archive otherwise.
+        with write_atomically(path) as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """The content of a file, on the CPU unless map_location says otherwise. Raises UserError where it is damaged."""
+        try:
+            return super().load_checkpoint(path, map_location or "cpu", weights_only)
+        except (RuntimeError, EOFError) as error:  # an archive that is cut short, or is none
+            raise UserError(f"{path} cannot be read as a checkpoint: {error}") from error

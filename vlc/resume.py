@@ -1,0 +1,83 @@
+"""Whether a checkpoint can be continued by this run, told before training; and which one, where the run is to find it."""
+
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlc.errors import MissingFile, UserError
+
+# What torch.load raises for files that are none of its own.
+_READ_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError, OSError)
+
+AUTO = "auto"  # in place of a path: the newest checkpoint of this run, if there is one
+
+
+def newest(paths: Iterable[Path]) -> Path | None:
+    """The checkpoint that was written last."""
+    return max((path for path in paths if path.is_file()), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def read(option: str, path: str | Path, otherwise: str) -> Mapping[str, Any]:
+    """What a checkpoint of a run holds; its tensors stay on the disk.
+
+    option: how the user named it, as in "resume_from=x.ckpt". otherwise: what to do with weights alone. Raises UserError
+    where it is missing, damaged, or no checkpoint of a run.
+    """
+    if not Path(path).is_file():
+        raise MissingFile(f"{option} does not exist")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except _READ_ERRORS as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{option} cannot be read as a checkpoint of a run ({reason})") from error
+    parts = {"state_dict", "optimizer_states", "loops", "callbacks", "vlc"}
+    if not isinstance(found, Mapping) or not parts <= set(found):
+        raise UserError(f"{option} holds no state of a run of this program, at most weights: {otherwise}")
+    return found
+
+
+def facts(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the checkpoint tells of its run besides the settings; empty in older ones."""
+    return checkpoint["callbacks"].get("Progress", {}).get("facts", {})
+
+
+def check_facts(option: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise UserError where a position in the data of the saved run is none in those of this one."""
+    before, here = saved.get("global_batch", now["global_batch"]), now["global_batch"]
+    if before != here:
+        raise UserError(
+            f"{option} was saved with {before} samples a step over all devices, this run has {here}: resume with the same "
+            "batch size of a device and number of devices"
+        )
+    before, here = saved.get("num_samples", now["num_samples"]), now["num_samples"]
+    if before != here:
+        raise UserError(
+            f"{option} was saved in a run over other data: {_listed(before)} training samples, this run has "
+            f"{_listed(here)}. Give the same data, or start from its weights"
+        )
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[str]:
+    """Settings that differ, as "name VALUE (now VALUE)"; those that only one of them has are left out."""
+    return [
+        f"{name} {saved[name]!r} (now {now[name]!r})"
+        for name in saved
+        if name in now and name not in ignored and _plain(saved[name]) != _plain(now[name])
+    ]
+
+
+def misfits(saved: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of parameters that only one of two models has, or in another shape."""
+    shapes, here = ({name: tuple(value.shape) for name, value in state.items()} for state in (saved, now))
+    return [name for name in {**shapes, **here} if shapes.get(name) != here.get(name)]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _listed(numbers: int | list[int]) -> str:
+    return " + ".join(map(str, numbers)) if isinstance(numbers, list) else str(numbers)
