@@ -25,7 +25,15 @@ from vlc.data.identity import (
     require_one_conversion,
     require_unchanged,
 )
-from vlc.data.ipc import in_plain_layout, is_binary, is_list, is_text, open_mapped, record_batches
+from vlc.data.ipc import (
+    in_plain_layout,
+    is_binary,
+    is_list,
+    is_text,
+    needs_plain_layout,
+    open_mapped,
+    record_batches,
+)
 from vlc.data.remote import RemoteFolder, is_url
 from vlc.data.repeated import repeated_texts
 from vlc.data.spec import DatasetSpec
@@ -127,7 +135,6 @@ class ArrowSplit:
         self._files: list[Path] = []  # the file of each record batch
         self._first_rows: list[int] = []  # the number of its first row in that file
         self._sound: set[int] = set()  # record batches that were checked
-        self._plain: dict[tuple[int, str], pa.Array] = {}  # columns that came in another layout
         self._checksums: dict[int, BatchChecksums | None] = {}  # of the record batches that were checked
         self.num_missing: dict[Path, int] = {}  # texts of each file that are null; they are left out
         counts, left_out, first = [], [np.empty(0, dtype=np.int64)], 0
@@ -138,11 +145,10 @@ class ArrowSplit:
                 self._batches.append(batch)
                 self._files.append(path)
                 self._first_rows.append(rows)
-                number = len(self._batches) - 1
                 with self._blaming(path):
-                    counts.append(self._count_texts(number))
+                    counts.append(self._count_texts(batch))
                     if self.read_texts:
-                        missing.append(texts + null_texts(self._column(number, self.spec.text)))
+                        missing.append(texts + null_texts(batch.column(self.spec.text)))
                 texts += counts[-1]
                 rows += batch.num_rows
             left_out.append(np.concatenate(missing))
@@ -200,7 +206,19 @@ class ArrowSplit:
                     f"{self._advice(path)}"
                 )
         self._refuse_null_images(path, batches)
-        return batches
+        with self._blaming(path):
+            return [self._in_plain_layout(batch) for batch in batches]
+
+    def _in_plain_layout(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Itself, or with copies of texts and annotations that came in another layout; images stay where they are."""
+        fields = self.spec.fields.values()
+        read = self.columns | {column.name for field in fields for column in (field, field.fallback) if column}
+        for place, name in enumerate(batch.schema.names):
+            column = batch.column(place)
+            if name in read and name not in self.spec.images and needs_plain_layout(column.type):
+                column.validate(full=True)
+                batch = batch.set_column(place, name, in_plain_layout(column))
+        return batch
 
     def _refuse_null_images(self, path: Path, batches: list[pa.RecordBatch]) -> None:
         first = 0
@@ -230,31 +248,18 @@ class ArrowSplit:
                 f"{path} is damaged or not an Arrow IPC file ({error}{row}). {self._advice(path)}"
             ) from error
 
-    def _count_texts(self, number: int) -> int:
-        offsets = self._text_offsets(number)
-        return self._batches[number].num_rows if offsets is None else int(offsets[-1]) - int(offsets[0])
+    def _count_texts(self, batch: pa.RecordBatch) -> int:
+        offsets = self._text_offsets(batch)
+        return batch.num_rows if offsets is None else int(offsets[-1]) - int(offsets[0])
 
-    def _text_offsets(self, number: int) -> np.ndarray | None:
+    def _text_offsets(self, batch: pa.RecordBatch) -> np.ndarray | None:
         """Row i has the texts [offsets[i], offsets[i + 1]) of the column's values; None: each row has one."""
         if not self.read_texts:
             return None
-        texts = self._column(number, self.spec.text)
+        texts = batch.column(self.spec.text)
         if pa.types.is_null(texts.type):
             return np.broadcast_to(np.int64(0), len(texts) + 1)
         return texts.offsets.to_numpy() if is_list(texts.type) else None
-
-    def _column(self, number: int, name: str) -> pa.Array:
-        """A column of a record batch, without views, dictionaries and the like."""
-        column = self._batches[number].column(name)
-        if name in self.spec.images:
-            return column
-        plain = self._plain.get((number, name))
-        if plain is None:
-            plain = in_plain_layout(column)
-            if plain is not column:
-                column.validate(full=True)
-                self._plain[number, name] = plain
-        return plain
 
     def _checked(self, number: int) -> pa.RecordBatch:
         """A record batch; when it is first used, its offsets and texts are checked, but not what images contain."""
@@ -284,20 +289,18 @@ class ArrowSplit:
 
     def _check_lengths(self, number: int) -> None:
         """Annotations are as many as texts in each row, or withheld for all of a record batch."""
-        offsets = self._text_offsets(number)
+        batch = self._batches[number]
+        offsets = self._text_offsets(batch)
         for column in self.spec.fields.values() if offsets is not None else ():
-            if column.per_text and column.name in self.columns and num_values(self._column(number, column.name)):
-                found = uneven(self._column(number, column.name), np.diff(offsets), column.name, self.spec.text)
+            if column.per_text and column.name in self.columns and num_values(batch.column(column.name)):
+                found = uneven(batch.column(column.name), np.diff(offsets), column.name, self.spec.text)
                 for row, problem in found:
                     raise self.mistake(number, row, problem)
 
     def mistake(self, number: int, row: int, problem: str) -> UserError:
         """The error to raise for a row of a record batch."""
         path, row = self.place(number, row)
-        return UserError(
-            f"Row {row} of {path}: {problem}. Mend the file, or write it again with: "
-            f"python -m write_arrow {self.spec.writer} --out {path.parent}"
-        )
+        return UserError(f"Row {row} of {path}: {problem}. Mend the file. {self._advice(path)}")
 
     def place(self, number: int, row: int) -> tuple[Path, int]:
         """The file of a row of a record batch, and the number of the row in it."""
@@ -310,13 +313,13 @@ class ArrowSplit:
         """
         for number in range(len(self._batches)):
             if self._batches[number].num_rows:
-                names = self._checked(number).schema.names
+                batch = self._checked(number)
+                names = batch.schema.names
                 columns = {self.spec.fields[name].within(names).name for name in fields} & set(names)
                 with self._blaming(self._files[number]):
                     for column in columns - self.columns:
-                        self._batches[number].column(column).validate(full=True)
-                    plain = {name: self._column(number, name) for name in (columns | self.columns) & set(names)}
-                yield number, pa.RecordBatch.from_pydict(plain)
+                        batch.column(column).validate(full=True)
+                yield number, batch
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -333,8 +336,7 @@ class ArrowSplit:
         text = int(sample) + int(np.searchsorted(self._skipped, sample, side="right"))
         number = int(np.searchsorted(self._starts, text, side="right")) - 1
         text -= int(self._starts[number])
-        self._checked(number)
-        offsets = self._text_offsets(number)
+        offsets = self._text_offsets(self._checked(number))
         if offsets is None:
             return Location(number, text, 0)
         text += int(offsets[0])
@@ -393,18 +395,13 @@ class ArrowSplit:
         return f"{value}-{where.text}" if column.numbered else value
 
     def _cell(self, where: Location, column: str) -> pa.Scalar:
-        self._checked(where.batch)
-        return self._column(where.batch, column)[where.row]
+        return self._checked(where.batch).column(column)[where.row]
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A whole column, for work on all rows at once."""
         return pa.chunked_array(
-            [self._checked_column(n, name) for n, batch in enumerate(self._batches) if batch.num_rows]
+            [self._checked(n).column(name) for n, batch in enumerate(self._batches) if batch.num_rows]
         )
-
-    def _checked_column(self, number: int, name: str) -> pa.Array:
-        self._checked(number)
-        return self._column(number, name)
 
 
 def _bytes(cells: pa.Array, row: int) -> pa.Buffer | None:

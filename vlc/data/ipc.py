@@ -217,19 +217,19 @@ def in_plain_layout(column: pa.Array) -> pa.Array:
     (pyarrow's own cast of list views loses values, so lists are put together here.)
     """
     kind = column.type
+    if not needs_plain_layout(kind):
+        return column
     if pa.types.is_dictionary(kind):
         return in_plain_layout(column.dictionary).take(column.indices)
     if _is_view(kind):
         return column.cast(pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary())
-    if not _is_any_list(kind) or not _needs_plain_layout(kind):
-        return column
     lengths = pc.fill_null(pc.list_value_length(column), 0).cast(pa.int64())
     offsets = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths)])
     nulls = column.is_null() if column.null_count else None
     return pa.LargeListArray.from_arrays(offsets, in_plain_layout(column.flatten()), mask=nulls)
 
 
-def _needs_plain_layout(kind: pa.DataType) -> bool:
+def needs_plain_layout(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind) or _is_view(kind):
         return True
-    return _is_any_list(kind) and (not is_list(kind) or _needs_plain_layout(kind.value_type))
+    return _is_any_list(kind) and (not is_list(kind) or needs_plain_layout(kind.value_type))
