@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -85,6 +86,42 @@ def test_a_taken_port_is_named(script):
         done = _launch("--nnodes=1", "--master_addr=127.0.0.1", f"--master_port={port}", script)
     assert done.returncode == 1
     assert f"127.0.0.1:{port} cannot be used here: the port is taken" in done.stderr
+
+
+def test_the_slurm_script_is_put_into_the_queue_again_and_goes_on():
+    script = (REPOSITORY / "scripts/slurm.sbatch").read_text()
+    assert {"#SBATCH --requeue", "#SBATCH --signal=USR1@120"} <= set(script.splitlines())
+    assert "--resume auto" in script
+
+
+_SAVES = """
+import os, signal, sys, time
+def saved(number, frame):
+    time.sleep(1)
+    os.write(1, f"saved after {signal.Signals(number).name}\\n".encode())
+    sys.exit(128 + number)
+for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"):
+    signal.signal(getattr(signal, name), saved)
+os.write(1, b"ready\\n")
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138), ("SIGHUP", 129)])
+def test_signals_are_passed_on_and_waited_for(tmp_path, name, status):
+    (tmp_path / "saves.py").write_text(_SAVES)
+    command = [sys.executable, "-m", "launch", "--standalone", "--nproc_per_node=2", str(tmp_path / "saves.py")]
+    python_handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)}
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for number, handler in python_handlers.items():
+        signal.signal(number, handler)
+    assert process.stdout.readline() == process.stdout.readline() == "ready\n"
+    process.send_signal(getattr(signal, name))
+    shown, errors = process.communicate(timeout=60)
+    assert shown == f"saved after {name}\n" * 2
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors
+    assert f"launch: {name} was passed on to the workers" in errors
 
 
 def test_the_slurm_script_is_sound():

@@ -249,7 +249,7 @@ def test_one_worker_that_is_told_stops_all(images, tmp_path):
         "    if self.global_rank == 1 and self.global_step == 3: os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return step(self, batch, batch_idx)\n"
         "Module.training_step = told\n"
-        "main_finetune.main()\n"
+        "if __name__ == '__main__': main_finetune.main()\n"
     )
     (tmp_path / "program.py").write_text(program)
     flags = words(images, tmp_path / "out", epochs=50, num_workers=1)
