@@ -447,3 +447,20 @@ def test_command_line_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, caps
     message = _refused(monkeypatch, capsys, path)
     assert "\x1b" not in message
     assert str(path).encode("ascii", "backslashreplace").decode() in message
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_parameters_of_no_sensible_shape(golden, tmp_path, layout):
+    """Whichever parameter is a lone number: the file is refused in a sentence, when it is read or when it is loaded."""
+    checkpoint.export(checkpoint.read(golden / "tiny/pretrain.ckpt"), tmp_path / "x.ckpt", layout)
+    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    (under,) = set(content) - {"vlc"}
+    module, state = _module(), content[under]
+    parts = {key.replace(".1.", ".0.") for key in state}
+    for key in sorted(parts & set(state)):
+        torch.save({under: state | {key: torch.tensor(1.0)}}, tmp_path / "y.ckpt")
+        try:
+            report = checkpoint.load(module, checkpoint.read(tmp_path / "y.ckpt"))
+        except UserError:
+            continue
+        assert report.new, f"{key} of a head stays new"

@@ -98,7 +98,13 @@ def read(path: str | Path) -> Checkpoint:
             f"The file has {', '.join(list(weights.state)[:5]) or 'no parameters'}, ..."
         )
     renamed, dropped, unknown = {}, [], []
-    for key, value in layout.joined(weights.state).items():
+    try:
+        joined = layout.joined(weights.state)
+    except (RuntimeError, IndexError) as error:
+        raise UserError(
+            f"{path} (layout {layout.name}) has queries, keys and values that do not fit together"
+        ) from error
+    for key, value in joined.items():
         try:
             name = layout.ours(key)
         except KeyError:
@@ -112,6 +118,9 @@ def read(path: str | Path) -> Checkpoint:
             renamed[name] = value
     if unknown:
         raise UserError(f"{path} (layout {layout.name}) has parameters without a place here: {', '.join(unknown)}")
+    for name, axes in _AXES.items():
+        if name in renamed and renamed[name].ndim != axes:
+            raise UserError(f"{path}: {name} has {renamed[name].ndim} axes, not {axes}")
     extras = _checked_extras(path, weights.extras)
     config = hub.checked_config(path.parent, renamed) if layout.hub else None
     head = renamed.get(f"{_ANSWER_HEAD}weight")
@@ -119,6 +128,17 @@ def read(path: str | Path) -> Checkpoint:
         extras = {"answers": names, **extras}
     heads, norm_eps = (config["num_attention_heads"], config["layer_norm_eps"]) if config else (None, None)
     return Checkpoint(path, layout, renamed, tuple(dropped), extras, heads, norm_eps)
+
+
+# Of the parameters whose sizes are read before they are compared with a model's.
+_AXES = {
+    "encoder.patch_embed.proj.weight": 4,
+    "encoder.text_embeddings.word_embeddings.weight": 2,
+    "encoder.text_embeddings.position_embeddings.weight": 2,
+    "encoder.token_types.weight": 2,
+    "objectives.vqa.classifier.3.weight": 2,
+    "objectives.vqa.classifier.3.bias": 1,
+}
 
 
 def _checked_extras(path: Path, extras: Any) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def _vilt_renames(task: str) -> tuple[tuple[str, str], ...]:
 def _classifies_pairs(state: Mapping[str, Tensor]) -> bool:
     """Whether the classifier of a file reads two images: it is then as wide inside as its input."""
     weight = state.get("classifier.0.weight")
-    return weight is not None and weight.shape[0] == weight.shape[1]
+    return weight is not None and weight.ndim == 2 and weight.shape[0] == weight.shape[1]
 
 
 VILT = replace(
