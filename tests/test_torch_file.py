@@ -14,6 +14,7 @@ import torch
 
 from tests import damaged_checkpoints
 from vlc import checkpoint, torch_file
+from vlc.checkpoint_io import CheckpointIO
 from vlc.errors import UserError
 from vlc.formats import FORMATS
 from vlc.weight_files import read_weights
@@ -273,8 +274,9 @@ def test_whole_files_are_verified(tmp_path):
     content[content.index(struct.pack("<f", 7.0) * 9) + 100] ^= 1
     (tmp_path / "x.ckpt").write_bytes(content)
     read_weights(tmp_path / "x.ckpt")  # the weights are whole
-    with pytest.raises(UserError, match=r"is damaged: its record .*data/1 does not match its checksum"):
-        torch_file.verify(tmp_path / "x.ckpt")
+    for read in (torch_file.verify, CheckpointIO().load_checkpoint):
+        with pytest.raises(UserError, match=r"is damaged: its record .*data/1 does not match its checksum"):
+            read(tmp_path / "x.ckpt")
     (tmp_path / "x.ckpt").write_bytes(content[:2000])
     with pytest.raises(UserError, match="is damaged"):
         torch_file.verify(tmp_path / "x.ckpt")

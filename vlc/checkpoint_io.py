@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 
+from vlc import torch_file
 from vlc.data.remote import is_url
 from vlc.errors import UserError
 from vlc.files import write_atomically
@@ -30,7 +31,12 @@ class CheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """The content of a file, on the CPU unless map_location says otherwise. Raises UserError where it is damaged."""
+        """The content of a file, on the CPU unless map_location says otherwise. Raises UserError where it is damaged.
+
+        torch itself does not compare the checksums of an archive's records: the optimiser's state could be another.
+        """
+        if not is_url(path):
+            torch_file.verify(path)
         try:
             return super().load_checkpoint(path, map_location or "cpu", weights_only)
         except (RuntimeError, EOFError) as error:  # an archive that is cut short, or is none
