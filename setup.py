@@ -19,20 +19,21 @@ setup(
     py_modules=["launch", "main_finetune"],
     package_data={"vlc": ["assets/**/*"], "demo": ["*.jinja"]},
     install_requires=[
-        "torch>=2.4,<3",
-        "torchvision>=0.19,<1",
-        "pytorch-lightning>=2.4,<3",
+        "torch>=2.12.1,<3",  # torch.nn.attention.varlen; autocast's cache after a pass without gradients (2.10 fails)
+        "torchvision>=0.27,<1",  # the release for it
+        "pytorch-lightning>=2.6.4,<3",  # fit(weights_only=), and none of the releases before that were tampered with
         "torchmetrics>=1.4,<2",
-        "timm>=1.0.20,<2",
-        "transformers>=4.45,<6",
-        "tokenizers>=0.20",
-        "safetensors>=0.4",
+        "timm>=1.0.23,<2",  # attn_layer of its blocks
+        "transformers>=5,<6",  # the class that the packaged tokenizer names
+        "tokenizers>=0.22.1",
+        "safetensors>=0.4.3",
         "sacred==0.8.7",
         "setuptools<81",  # Sacred imports pkg_resources
+        "pyyaml>=6.0.1",
         "pyarrow>=21",  # metadata in the footer of Arrow files
         "fsspec>=2024.3",
         "numpy>=1.26,<3",
-        "pillow>=10.3",
+        "pillow>=11.3",  # AVIF
         "simplejpeg>=1.8,<2",
         "filelock>=3.12",
         "einops>=0.8,<1",
