@@ -70,8 +70,8 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignored: Itera
 
 
 def misfits(saved: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> list[str]:
-    """Names of parameters that only one of two models has, or in another shape."""
-    shapes, here = ({name: tuple(value.shape) for name, value in state.items()} for state in (saved, now))
+    """Names of parameters that only one of two models has, or in another shape; a number may lack its dimension."""
+    shapes, here = ({name: tuple(value.shape) or (1,) for name, value in state.items()} for state in (saved, now))
     return [name for name in {**shapes, **here} if shapes.get(name) != here.get(name)]
 
 

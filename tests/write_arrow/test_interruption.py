@@ -12,6 +12,7 @@ import pytest
 from tests.tiny import image_bytes
 from tests.write_arrow.conftest import contents
 from vlc.data.arrow import find_tables
+from vlc.data.identity import is_journal
 from vlc.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +65,12 @@ def test_killed_at_ten_random_moments(tmp_path):
         for path in out.glob("*.arrow"):  # what has its name is whole
             assert path.read_bytes() == expected[path.name]
             assert pa.ipc.open_file(str(path)).read_all().num_rows == 150
-        if contents(out) != expected:
+        names = set(contents(out))
+        if set(expected) <= names and not any(
+            is_journal(name) for name in names
+        ):  # at most a file begun anew lies beside
+            assert len(find_tables(out, ("captions_*",), "captions", "captions")) == 6
+        else:
             with pytest.raises(UserError):  # nothing there yet, or not all
                 find_tables(out, ("captions_*",), "captions", "captions")
     assert run(out).wait() == 0

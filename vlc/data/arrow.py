@@ -233,7 +233,10 @@ class ArrowSplit:
             first += batch.num_rows
 
     def _advice(self, path: Path) -> str:
-        return f"Write it again with: python -m write_arrow {self.spec.writer} --out {path.parent}"
+        return f"W{self._again(path)[1:]}"
+
+    def _again(self, path: Path) -> str:
+        return f"write it again with: python -m write_arrow {self.spec.writer} --out {path.parent}"
 
     @contextmanager
     def _blaming(self, path: Path, where: Location | None = None) -> Iterator[None]:
@@ -300,7 +303,7 @@ class ArrowSplit:
     def mistake(self, number: int, row: int, problem: str) -> UserError:
         """The error to raise for a row of a record batch."""
         path, row = self.place(number, row)
-        return UserError(f"Row {row} of {path}: {problem}. Mend the file. {self._advice(path)}")
+        return UserError(f"Row {row} of {path}: {problem}. Mend the file, or {self._again(path)}")
 
     def place(self, number: int, row: int) -> tuple[Path, int]:
         """The file of a row of a record batch, and the number of the row in it."""
