@@ -258,7 +258,7 @@ def test_two_processes_measure_what_one_does(arrows, tmp_path):
         out = tmp_path / str(count)
         _launch(count, [*words, "test_only=True", f"load_path={saved}", f"log_dir={out}"])
         tested[count] = _test_metrics(out)
-    assert "mlm/test/accuracy" in tested[1]
+    assert "mlm/test_emoji/accuracy" in tested[1]
     assert tested[1] == pytest.approx(tested[2], rel=1e-6)
 
 

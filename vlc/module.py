@@ -287,7 +287,8 @@ class VLCModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Gives the temperature of contrast its dimension, which older checkpoints lack, in the optimiser's state too."""
-        state, name = checkpoint["state_dict"], "objectives.itc.log_scale"
+        name = "objectives.itc.log_scale"
+        state = checkpoint.get("state_dict", {})  # sharded training reads the weights by itself
         if name in state and not state[name].ndim:
             state[name] = state[name].reshape(1)
             for optimizer in checkpoint.get("optimizer_states", ()):
