@@ -183,7 +183,10 @@ def _resume_from(settings: Settings, module: VLCModule, data: DataModule, traine
     optimizer, groups = now["optim_type"], [len(group["params"]) for group in module.parameter_groups()]
     stored = [len(group["params"]) for group in saved["optimizer_states"][0]["param_groups"]]
     if before.get("optim_type", optimizer) != optimizer or (not settings.run.fsdp and stored != groups):
-        raise UserError(f"{option} is of another optimiser ({_said(changed)}): give the same settings")
+        raise UserError(
+            f"{option} is of another optimiser ({_said(changed) or 'its parameters are in other groups'}): give the same "
+            f"settings, or start from its weights with load_path={path}"
+        )
     resume.check_facts(option, resume.facts(saved), data.facts(trainer.world_size))
     if changed:
         rank_zero_warn(
