@@ -1,5 +1,6 @@
 """How processes find each other: on which addresses they listen, and what is told while one of them is waited for."""
 
+import atexit
 import errno
 import ipaddress
 import os
@@ -105,27 +106,47 @@ def tell_missing(
     The nodes announce themselves in the store; the first one looks who did.
     """
     say = say or (lambda text: print(text, file=sys.stderr, flush=True))
+    ended = threading.Event()
 
     def watch() -> None:
         started = time.monotonic()
+        missing = [0] if node else list(range(num_nodes))
         try:
-            store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=after))
-            store.set(f"vlc_node_{node}", "")
-            if node:
-                return
-            missing = list(range(num_nodes))
-            while missing and time.monotonic() - started < after:
-                missing = [number for number in missing if not store.check([f"vlc_node_{number}"])]
-                time.sleep(0.1)
+            # A plain connection first: torch reports one that fails at length, and cannot be left while it tries.
+            if _connects(host, port, started + after, ended):
+                store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=1))
+                store.set(f"vlc_node_{node}", "")
+                if node:
+                    return
+                while missing and time.monotonic() - started < after and not ended.wait(0.1):
+                    missing = [number for number in missing if not store.check([f"vlc_node_{number}"])]
         except dist.DistError:
-            missing = [0]
-        if missing:
+            ended.wait(
+                started + after - time.monotonic()
+            )  # the store is gone, or busy: the program may be about to end
+        if missing and not ended.is_set():
             nodes = ", ".join(map(str, missing))
             say(
                 f"Waiting at {host}:{port} for {num_nodes} nodes since {after:.0f} s: node {nodes} did not come. Start the "
                 "same command on each host, with its own node rank, and check that the address is reached from there"
             )
 
+    def end() -> None:
+        ended.set()
+        thread.join()
+
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
+    atexit.register(end)  # a thread that is inside torch when Python ends would abort the process
     return thread
+
+
+def _connects(host: str, port: int, until: float, ended: threading.Event) -> bool:
+    """Whether somebody listens at an address before a moment of time.monotonic()."""
+    while time.monotonic() < until and not ended.wait(0.1):
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+            return True
+        except OSError:
+            continue
+    return False
