@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.classification.folders import CLASSES, write_folder
+from tests.tiny import image_bytes
 from vlc.classification.sources import check_classes, find_shards, open_split
 from vlc.data.images import open_image
 from vlc.errors import MissingFile, UserError
@@ -331,3 +332,23 @@ def test_a_tar_file_with_a_damaged_header_loses_no_images_in_silence(forms, tmp_
     (tmp_path / path.name).write_bytes(data)
     with pytest.raises(UserError, match=r"no end of the file at byte [\d,]+: it is cut short, or a header is damaged"):
         open_split(tmp_path, "val")
+
+
+def test_what_is_not_decoded_is_no_image(tmp_path):
+    """Documents and films, which Pillow lists beside pictures."""
+    root = write_folder(tmp_path / "folder", {"val": 1})
+    (root / "val" / CLASSES[0] / "0.pdf").write_bytes(b"%PDF-1.7")
+    (root / "val" / CLASSES[0] / "1.mpg").write_bytes(b"film")
+    assert open_split(root, "val").labels.tolist() == [0, 1, 2]
+    with tarfile.open(tmp_path / "a_val_0.tar", "w") as archive:
+        for name, content in (
+            ("0.pdf", b"%PDF-1.7"),
+            ("0.jpg", image_bytes()),
+            ("0.cls", b"1"),
+            ("1.pdf", b"%PDF-1.7"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    source = open_split(tmp_path / "a", "val")
+    assert [bytes(source.read(number)) for number in range(len(source.labels))] == [image_bytes()]

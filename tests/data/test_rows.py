@@ -5,6 +5,7 @@ import os
 import pytest
 
 from tests.tiny import image_bytes
+from vlc.data.images import SUFFIXES
 from vlc.data.rows import FolderImages
 from vlc.errors import MissingFile, UserError
 
@@ -40,3 +41,13 @@ def test_a_name_that_is_not_utf8_is_named(folder):
         file.write(image_bytes())
     with pytest.raises(UserError, match=r"\\xff\.jpg has a name that is not UTF-8"):
         FolderImages(folder)
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_files_of_the_kinds_that_are_decoded_are_listed_and_no_others(folder, suffix):
+    (folder / "a" / f"d{suffix}").write_bytes(image_bytes())
+    for other in (".pdf", ".eps", ".mpg", ".h5", ".psd"):  # Pillow registers them
+        (folder / "a" / f"e{other}").write_bytes(b"%PDF-1.7")
+    images = FolderImages(folder)
+    found = {os.path.basename(images.place(number).source) for number in range(len(images))}
+    assert found == {"b.jpg", "c.PNG", f"d{suffix}"}

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from vlc.data.arrow import ArrowSplit
 from vlc.data.checksums import FILE, IMAGE_CHECKSUM, ROW_CHECKSUM, image_checksum, metadata_checksum, row_checksum
@@ -31,6 +30,7 @@ from vlc.data.identity import (
     require_one_conversion,
     require_unchanged,
 )
+from vlc.data.images import SUFFIXES
 from vlc.data.ipc import inflation_limit, inflation_refusal, is_binary, is_list, is_text, refuse_other_kinds
 from vlc.data.spec import DatasetSpec
 from vlc.data.tar_names import is_hidden_member, split_name
@@ -41,7 +41,6 @@ _log = logging.getLogger(__name__)
 
 WRITER = "python -m write_arrow imagenet"
 _SPEC = DatasetSpec(writer="imagenet", tables={})
-_SUFFIXES = tuple(Image.registered_extensions())  # the writer's too
 _ALIASES = {"val": ("val", "validation")}
 
 
@@ -146,7 +145,7 @@ class FolderImages:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES)
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 class ArrowImages:
@@ -290,7 +289,7 @@ class TarImages:
         for file, path in enumerate(self.paths):
             found = _members(path)
             for key, parts in found.items():
-                image = next((parts[suffix] for suffix in parts if f".{suffix}" in _SUFFIXES), None)
+                image = next((parts[suffix] for suffix in parts if f".{suffix}" in SUFFIXES), None)
                 if image is None or _is_further_part(key, parts, found):
                     continue
                 label, name, checksum = _tar_label(path, self.states[path], key, parts)

@@ -7,14 +7,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.folders import visible_entries
-from vlc.data.images import Picture, UndecodableImage, open_image
+from vlc.data.images import SUFFIXES, Picture, UndecodableImage, open_image
 from vlc.errors import MissingFile, UserError
 
 
@@ -49,9 +48,8 @@ class FolderImages:
     def __init__(self, folder: str | Path):
         if not Path(folder).is_dir():
             raise MissingFile(f"image_folder={folder} is not a folder")
-        kinds = Image.registered_extensions()
         try:
-            entries = [e for e in visible_entries(Path(folder).resolve()) if Path(e.name).suffix.lower() in kinds]
+            entries = [e for e in visible_entries(Path(folder).resolve()) if Path(e.name).suffix.lower() in SUFFIXES]
         except OSError as error:
             raise UserError(f"image_folder={folder}: {error.filename} cannot be listed: {error.strerror}") from error
         entries.sort(key=lambda entry: entry.path)
