@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from vlc.data.checksums import (
     FILE,
@@ -27,8 +26,19 @@ from vlc.data.checksums import (
     row_checksum,
 )
 from vlc.data.identity import Mark
+from vlc.data.images import UndecodableImage, opened
 
 ROW_GROUP = 64  # rows: what has to be decoded to read one image
+_SUFFIX = {
+    "JPEG": "jpg",
+    "MPO": "jpg",  # a JPEG with further pictures behind it
+    "PNG": "png",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "TIFF": "tif",
+    "AVIF": "avif",
+}
 
 
 class Form(NamedTuple):
@@ -115,12 +125,10 @@ class _WebDataset(tarfile.TarFile):
 def _suffix(image: bytes) -> str:
     """The usual suffix of an encoded image's kind; what cannot be recognised is called jpg."""
     try:
-        kind = Image.open(io.BytesIO(image)).format
-    except Exception:  # decoders raise whatever damaged bytes lead them to
+        with opened(io.BytesIO(image)) as picture:
+            return _SUFFIX[picture.format]
+    except UndecodableImage:
         return "jpg"
-    if kind in ("JPEG", "MPO"):
-        return "jpg"
-    return next(suffix for suffix, name in Image.registered_extensions().items() if name == kind)[1:]
 
 
 ARROW = Form(".arrow", _Arrow)

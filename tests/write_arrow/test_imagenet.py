@@ -7,7 +7,9 @@ import tarfile
 from argparse import Namespace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from PIL import Image
 
 from tests.classification.folders import CLASSES as COLOURS
 from tests.tiny import image_bytes
@@ -238,3 +240,31 @@ def test_emoji_groups_come_in_other_forms(tmp_path):
     found = open_split(tmp_path / "emoji_groups", "test")
     row = next(iter(emoji_groups.tables(Namespace(format="arrow"))[2].rows))
     assert (len(found.labels), found.labels[0], found.read(0)) == (385, row["label"], row["image"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [
+        ("JPEG", "jpg"),
+        ("MPO", "jpg"),
+        ("PNG", "png"),
+        ("WEBP", "webp"),
+        ("GIF", "gif"),
+        ("BMP", "bmp"),
+        ("TIFF", "tif"),
+        ("AVIF", "avif"),
+    ],
+)
+def test_images_in_a_tar_file_have_the_suffix_of_their_kind(kind, suffix, tmp_path):
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow has no {kind}")
+    schema = pa.schema({"image": pa.binary(), "label": pa.int64()})
+    rows = [{"image": image_bytes(kind=kind), "label": 0}, {"image": b"no image", "label": 0}]
+    with open(tmp_path / "a_val_0.tar", "wb") as file, FORMS["webdataset"].open(file, schema, None) as shard:
+        shard.write_batch(pa.RecordBatch.from_pylist(rows, schema))
+    with tarfile.open(tmp_path / "a_val_0.tar") as archive:
+        assert [name for name in archive.getnames() if name.endswith((suffix, "jpg"))] == [
+            f"00000000.{suffix}",
+            "00000001.jpg",
+        ]
