@@ -13,6 +13,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from rich.console import Console
 
+from vlc.data.images import open_image, opened, to_pil
 from vlc.data.ipc import open_batches
 from vlc.errors import UserError
 from vlc.terminal import cell
@@ -83,8 +84,8 @@ def _shown(value: Any) -> str:
         problem = problem_of(value)
         if problem:
             return f"{len(value):,} bytes, {problem}"
-        image = Image.open(io.BytesIO(value))
-        return f"{len(value):,} bytes, {image.format} {image.width}x{image.height} {image.mode}"
+        with opened(io.BytesIO(value)) as image:
+            return f"{len(value):,} bytes, {image.format} {image.width}x{image.height} {image.mode}"
     text = repr(value)
     return text if len(text) <= 300 else f"{text[:300]}..."
 
@@ -116,5 +117,4 @@ def _tile(data: bytes) -> Image.Image:
         tile = Image.new("RGB", (TILE, TILE), "lightgrey")
         ImageDraw.Draw(tile).text((8, 8), "cannot be decoded", "red")
         return tile
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-    return ImageOps.pad(image, (TILE, TILE), color="whitesmoke")
+    return ImageOps.pad(to_pil(open_image(pa.py_buffer(data))), (TILE, TILE), color="whitesmoke")

@@ -1,5 +1,8 @@
 """Looking at what was written: `check` finds what is wrong, `show` prints and draws."""
 
+import io
+
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -13,6 +16,7 @@ from vlc.data.values import IDENTIFIERS
 from vlc.errors import UserError
 from write_arrow.__main__ import main
 from write_arrow.check import check, readers_of
+from write_arrow.show import TILE, contact_sheet
 from write_arrow.storage import Folder
 
 
@@ -220,3 +224,12 @@ def test_show_of_a_file_without_images_or_damaged(tmp_path, capsys, monkeypatch)
     (tmp_path / "bad.arrow").write_bytes(b"x" * 100)
     with pytest.raises(UserError, match=r"bad\.arrow is damaged"):
         main(["show", "bad.arrow"])
+
+
+def test_show_draws_pictures_of_deep_levels_as_training_reads_them():
+    """Of 16 bits: Pillow's own rule cuts all levels above 255 off, which leaves white."""
+    levels = np.repeat(np.array([[0x4000, 0xC000]], dtype=np.uint16), 2, axis=0)
+    buffer = io.BytesIO()
+    Image.fromarray(levels).resize((40, 40), Image.Resampling.NEAREST).save(buffer, "PNG")
+    sheet = contact_sheet([(buffer.getvalue(), "grey")])
+    assert [sheet.getpixel((4 + left, 100)) for left in (20, TILE - 20)] == [(0x40,) * 3, (0xC0,) * 3]
