@@ -1,6 +1,7 @@
 """index and search: what is found is what comparing everything finds, and where it lies is told."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,14 +17,15 @@ import torch
 from tests import tiny
 from vlc.config import resolve
 from vlc.data.corpus import Corpus
-from vlc.errors import DamagedIndex, MissingFile, UserError
+from vlc.errors import ChangedFile, DamagedIndex, MissingFile, UserError
 from vlc.predict import predict
 from vlc.pretrained import open_pretrained
 from vlc.recipes import loss_weights
 from vlc.retrieval import Scorer
 from vlc.run import build_data, build_module, run
-from vlc.search import build_index, fingerprint, search
+from vlc.search import _PLACES, _SCHEMAS, build_index, fingerprint, search
 from vlc.settings import Settings
+from write_arrow.shards import ARROW
 
 VIT = "mae_vit_tiny_patch16"
 CAPTIONS = "task_finetune_irtr_coco_mae_randaug"
@@ -381,3 +383,97 @@ def test_embeddings_without_another_head_are_not_ranked_again(arrows, tmp_path):
     asked = {"image": str(tmp_path / "best.jpg"), "text": "a dog", "num_gpus": 0, "load_path": other}
     (record,) = predict(resolve(**asked), set(asked))
     assert record["answers"][0][1] == pytest.approx(best["score"], abs=1e-5), "the similarity that predict tells"
+
+
+@pytest.fixture
+def indexed(trained, arrows, tmp_path):
+    """(name of the writer: "ours" or another) -> the data file, and the index made from it."""
+
+    def make(writer: str) -> tuple[Path, str]:
+        columns = pa.ipc.open_file(str(arrows / TEST)).read_all()
+        path, folder = tmp_path / "data" / TEST, str(tmp_path / "index")
+        _write(path, columns, writer)
+        _index(trained, path.parent, folder)
+        return path, folder
+
+    return make
+
+
+def _write(path: Path, columns: pa.Table, writer: str) -> None:
+    """In place of what is there, at the same time of change."""
+    path.parent.mkdir(exist_ok=True)
+    with (
+        open(path, "wb") as file,
+        ARROW.open(file, columns.schema, None) if writer == "ours" else pa.ipc.new_file(file, columns.schema) as to,
+    ):
+        for batch in columns.to_batches():
+            to.write_batch(batch)
+    os.utime(path, (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("writer", "difference"),
+    [("ours", "its checksum is another"), ("another", "it was written, copied or touched since, and has no checksum")],
+)
+def test_a_data_file_that_was_rewritten_is_refused(trained, indexed, tmp_path, writer, difference):
+    """With the same images in another order, so that each row has another one and the file has its size."""
+    path, folder = indexed(writer)
+    columns, size = pa.ipc.open_file(pa.memory_map(str(path))).read_all(), path.stat().st_size
+    columns = columns.take(list(reversed(range(len(columns))))).combine_chunks()
+    path.unlink()  # what is mapped stays as it is
+    _write(path, columns, writer)
+    assert path.stat().st_size == size
+    if writer == "another":
+        os.utime(path, (2, 2))
+    command = f"python run.py index with load_path={trained} index={folder} data_root={path.parent} 'datasets=[coco]'"
+    with pytest.raises(ChangedFile, match=f"^{path} is another file than was indexed: {difference}") as refused:
+        _search(trained, folder, query="a dog")
+    assert f"make the index again with {command} 'splits=[test]', or search with rerank_k=None" in str(refused.value)
+    assert len(_search(trained, folder, query="a dog", rerank_k=None)) == tiny.ROWS
+    (tmp_path / "image.png").write_bytes(tiny.image_bytes(kind="PNG"))
+    assert _search(trained, folder, image=str(tmp_path / "image.png")), "texts are kept in the index"
+    _index(trained, path.parent, folder)
+    assert len(_search(trained, folder, query="a dog")) == tiny.ROWS, "the command mends it"
+
+
+def test_a_data_file_of_our_writer_may_be_copied_and_touched_and_not_shortened(trained, indexed):
+    path, folder = indexed("ours")
+    found, content = _search(trained, folder, query="a dog"), path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    assert _search(trained, folder, query="a dog") == found
+    columns = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    path.unlink()
+    _write(path, columns.slice(0, 1), "ours")
+    with pytest.raises(ChangedFile, match=r"it has [\d,]+ bytes now, and had [\d,]+; make the index again with"):
+        _search(trained, folder, query="a dog")
+
+
+def test_an_image_file_that_was_replaced_is_refused(trained, tmp_path):
+    folder, made = tmp_path / "images", str(tmp_path / "index")
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.bmp").write_bytes(tiny.image_bytes(number, kind="BMP"))
+    _index(trained, "", made, image_folder=str(folder))
+    assert len(_search(trained, made, query="a dog")) == 3
+    status = (folder / "1.bmp").stat()
+    (folder / "1.bmp").write_bytes(tiny.image_bytes(7, kind="BMP"))
+    os.utime(folder / "1.bmp", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    with pytest.raises(ChangedFile, match=rf"1\.bmp is another file .* index={made} image_folder={folder}, or search"):
+        _search(trained, made, query="a dog")
+    assert len(_search(trained, made, query="a dog", rerank_k=None)) == 3
+
+
+def test_an_index_from_before_identities_were_kept_is_read(trained, indexed, monkeypatch):
+    monkeypatch.setattr("vlc.data.rows.RowImages.identity", lambda *_: ())
+    monkeypatch.setitem(_SCHEMAS, "images", _PLACES)
+    path, folder = indexed("another")
+    monkeypatch.undo()
+    assert pa.ipc.open_file(f"{folder}/images.arrow").schema.names == ["source", "dataset", "row", "text", "checksum"]
+    os.utime(path, (2, 2))
+    assert len(_search(trained, folder, query="a dog")) == tiny.ROWS
+    columns = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    path.unlink()
+    _write(path, columns.slice(0, 1), "another")
+    with pytest.raises(ChangedFile, match="has 1 rows now, and none with number"):
+        _search(trained, folder, query="a dog")

@@ -13,6 +13,10 @@ class DamagedIndex(UserError):
     """An index on disk is not what was written."""
 
 
+class ChangedFile(UserError):
+    """A data file is no longer the one that an index was made from."""
+
+
 class NonFiniteLoss(UserError):
     """The training loss became NaN or infinite."""
 

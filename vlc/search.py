@@ -1,9 +1,9 @@
 """`python run.py index` and `search`: a checkpoint's embeddings of images and texts, kept on disk and searched.
 
 An index is a folder: index.json tells which model made it from what, {images,texts}.N.faiss hold the vectors, and
-{images,texts}.arrow the place of each. One batch of images or texts is in memory at a time. What a search reads is
-compared with checksums before: of index.json in itself, of vectors in index.json, of each place beside it, and of these
-in index.json.
+{images,texts}.arrow the place of each, of images with the identity of the file. One batch of images or texts is in
+memory at a time. What a search reads is compared with checksums before: of index.json in itself, of vectors in
+index.json, of each place beside it, and of these in index.json.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -32,9 +32,10 @@ from torch.utils.data import DataLoader
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.batch import Text
 from vlc.data.catalog import CATALOG
+from vlc.data.identity import FileIdentity
 from vlc.data.rows import DecodedImages, FolderImages, Images, Place, RowImages, read_image, texts
 from vlc.data.workers import worker_options
-from vlc.errors import DamagedIndex, MissingFile, UserError
+from vlc.errors import ChangedFile, DamagedIndex, MissingFile, UserError
 from vlc.objectives.base import to_json
 from vlc.objectives.irtr import encode_pairs
 from vlc.predictions import require_writable, write_text
@@ -43,15 +44,12 @@ from vlc.settings import DataSettings
 from vlc.terminal import cell, printable
 from vlc.vectors import VectorFile, Vectors, build, load_faiss
 
-_PLACES = pa.schema(
-    [
-        ("source", pa.string()),
-        ("dataset", pa.string()),
-        ("row", pa.int64()),
-        ("text", pa.string()),
-        ("checksum", pa.uint32()),  # of the others, and of the place's number
-    ]
-)
+_PLACE = [("source", pa.string()), ("dataset", pa.string()), ("row", pa.int64()), ("text", pa.string())]
+_IDENTITY = [("size", pa.int64()), ("changed", pa.int64()), ("file_checksum", pa.string())]  # of the source
+_CHECKSUM = [("checksum", pa.uint32())]  # of the others, and of the place's number
+_PLACES = pa.schema(_PLACE + _CHECKSUM)  # of texts, and of images in indexes from before their files' identity was kept
+_SCHEMAS = {"images": pa.schema(_PLACE + _IDENTITY + _CHECKSUM), "texts": _PLACES}
+Stored: TypeAlias = tuple[Place, FileIdentity | None]  # of the file; None: of a text, or not kept by an older index
 _FILES = re.compile(r"index\.json|(images|texts)\.(arrow|\d+\.faiss)")
 _RERANKING = ("irtr", "itm")  # heads that can, the better one first
 
@@ -184,19 +182,22 @@ def _appearing_whole(folder: Path) -> Iterator[Path]:
 
 
 def _write(
-    folder: Path, kind: str, batches: Iterable[tuple[list[Place], Tensor]], model: Pretrained
+    folder: Path, kind: str, batches: Iterable[tuple[list[tuple], Tensor]], model: Pretrained
 ) -> tuple[int, dict[str, Any]]:
-    """Index batches of places and vectors (B, D) under a name; returns how many there were, and the checksums."""
-    count, checksum = 0, 0
+    """Index batches of places and vectors (B, D) under a name; returns how many there were, and the checksums.
+
+    Places of images are followed by the identity of their file.
+    """
+    count, checksum, schema = 0, 0, _SCHEMAS[kind]
     vectors = VectorFile(folder / f".{kind}.vectors", model.module.encoder.size.width)
-    with pa.OSFile(str(folder / f"{kind}.arrow"), "wb") as sink, pa.ipc.new_file(sink, _PLACES) as writer:
+    with pa.OSFile(str(folder / f"{kind}.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for places, embedded in batches:
             vectors.append(embedded.float().cpu().numpy())
             rows = [
-                {**place._asdict(), "checksum": _checksum([number, *place])}
+                dict(zip(schema.names, (*place, _checksum([number, *place])), strict=True))
                 for number, place in enumerate(places, start=count)
             ]
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, _PLACES))
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
             checksum = zlib.crc32(np.array([row["checksum"] for row in rows], dtype=np.uint32), checksum)
             count += len(places)
     files = build(vectors.close(), folder, kind)
@@ -205,7 +206,7 @@ def _write(
 
 
 @torch.inference_mode()
-def _embedded_images(model: Pretrained, sources: list[Images]) -> Iterator[tuple[list[Place], Tensor]]:
+def _embedded_images(model: Pretrained, sources: list[Images]) -> Iterator[tuple[list[tuple], Tensor]]:
     size, data = model.settings.data.per_gpu_batchsize, model.settings.data
     encoder, contrast = model.module.encoder, _contrast(model)
     seen, bad = 0, []
@@ -226,7 +227,7 @@ def _embedded_images(model: Pretrained, sources: list[Images]) -> Iterator[tuple
                 if numbers:
                     with model.forward_context():
                         embedded = contrast.embed_images(encoder, model.tokens(pixels))
-                        yield [images.place(number) for number in numbers], embedded
+                        yield [images.place(number) + images.identity(number) for number in numbers], embedded
                 advance(len(numbers) + len(failed))
 
 
@@ -285,18 +286,18 @@ def search(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, 
             query = contrast.embed_images(encoder, model.tokens([asked]))
         with _rebuilt_by(model, use.index):
             scores, numbers = (row[0].tolist() for row in vectors.nearest(query.float().cpu().numpy(), wanted))
-            found = [place_of(number) for number in numbers if number >= 0]
+            places = [place_of(number) for number in numbers if number >= 0]
         if head is not None and rerank_k is not None:
-            scores = _reranked(model, head.score, asked, found, kind)
-    order = sorted(range(len(found)), key=lambda number: -scores[number])[: use.num_results]
-    results = [{"score": scores[number], **found[number]._asdict()} for number in order]
+            scores = _reranked(model, head.score, asked, places, kind)
+    order = sorted(range(len(places)), key=lambda number: -scores[number])[: use.num_results]
+    results = [{"score": scores[number], **places[number][0]._asdict()} for number in order]
     if use.out:
         write_text(Path(use.out), to_json(results))
     _print(results)
     return results
 
 
-def _open_index(model: Pretrained, path: str | None, kind: str) -> tuple[Vectors, Callable[[int], Place]]:
+def _open_index(model: Pretrained, path: str | None, kind: str) -> tuple[Vectors, Callable[[int], Stored]]:
     """The vectors of a kind and the place of each, of an index that this very model made. Raises DamagedIndex."""
     folder = Path(path or "")
     if path:
@@ -327,9 +328,14 @@ def _rebuilt_by(model: Pretrained, path: str, source: str = "") -> Iterator[None
     try:
         yield
     except DamagedIndex as error:
-        source = source or _known_source(Path(path)) or "image_folder=FOLDER (or data_root=ARROWS datasets=[...])"
-        command = shlex.join(["python", "run.py", "index", "with", f"load_path={model.path}", f"index={path}"])
-        raise DamagedIndex(f"index={path}: {error}. Make it again: {command} {source}") from error
+        raise DamagedIndex(f"index={path}: {error}. Make it again: {_command(model, path, source)}") from error
+
+
+def _command(model: Pretrained, path: str, source: str = "") -> str:
+    """The command that makes an index anew; source: of its data, looked up where it is not given."""
+    source = source or _known_source(Path(path)) or "image_folder=FOLDER (or data_root=ARROWS datasets=[...])"
+    command = shlex.join(["python", "run.py", "index", "with", f"load_path={model.path}", f"index={path}"])
+    return f"{command} {source}"
 
 
 def _known_source(folder: Path) -> str:
@@ -357,21 +363,21 @@ def _read_json(path: Path) -> dict[str, Any]:
     return made_by
 
 
-def _read_places(path: Path, count: int, checksum: int) -> Callable[[int], Place]:
+def _read_places(path: Path, count: int, checksum: int) -> Callable[[int], Stored]:
     """A function from numbers to places, which raises DamagedIndex for a place that is not what was written.
 
     The places' own checksums are compared all together, with `checksum`, and each with its place when this is asked for.
     """
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        if table.schema != _PLACES or len(table) != count:
+        if table.schema not in _SCHEMAS.values() or len(table) != count:
             raise ValueError(f"it holds {len(table)} places, and {count} were written")
         if zlib.crc32(table["checksum"].to_numpy()) != checksum:
             raise ValueError("its checksum is another")
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedIndex(f"{path} is damaged or missing: {error}") from error
 
-    def place(number: int) -> Place:
+    def place(number: int) -> Stored:
         row = table.slice(number, 1)
         try:
             row.validate(full=True)  # before it is read: lengths may point anywhere
@@ -380,13 +386,15 @@ def _read_places(path: Path, count: int, checksum: int) -> Callable[[int], Place
                 raise ValueError("its checksum is another")
         except (pa.ArrowException, ValueError) as error:
             raise DamagedIndex(f"{path} is damaged: place {number}: {error}") from error
-        return Place(**values)
+        told = list(values.values())
+        place, identity = told[: len(_PLACE)], told[len(_PLACE) :]
+        return Place(*place), FileIdentity(*identity) if identity else None
 
     return place
 
 
 def _reranked(
-    model: Pretrained, score: Callable[[Tensor], Tensor], asked: Tensor | Text, found: list[Place], kind: str
+    model: Pretrained, score: Callable[[Tensor], Tensor], asked: Tensor | Text, found: list[Stored], kind: str
 ) -> list[float]:
     """Scores of the full model for the candidates of a text (images) or of an image (texts)."""
     encoder, size = model.module.encoder, model.settings.data.per_gpu_batchsize
@@ -395,20 +403,25 @@ def _reranked(
         for first in range(0, len(found), size):
             batch = found[first : first + size]
             if kind == "images":
-                images = model.tokens([_candidate(model, place) for place in batch])
+                images = model.tokens([_candidate(model, *stored) for stored in batch])
                 text = Text(asked.ids.expand(len(batch), -1), asked.mask.expand(len(batch), -1))
                 pooled = encode_pairs(encoder, text, images, 1)
             else:
-                text = _text(model, [place.text for place in batch])
+                text = _text(model, [place.text for place, _ in batch])
                 pooled = encode_pairs(encoder, text, model.tokens([asked]), len(batch))
             scores += score(pooled).float().tolist()
             advance(len(batch))
     return scores
 
 
-def _candidate(model: Pretrained, place: Place) -> Tensor:
+def _candidate(model: Pretrained, place: Place, identity: FileIdentity | None) -> Tensor:
     try:
-        return model.image(read_image(place), str(place))
+        return model.image(read_image(place, identity), str(place))
+    except ChangedFile as error:
+        raise ChangedFile(
+            f"{error}; make the index again with {_command(model, model.settings.use.index)}, or search with "
+            "rerank_k=None, which does not look at the images"
+        ) from error
     except MissingFile as error:
         raise MissingFile(f"{error}. rerank_k=None searches without looking at the images again") from error
 

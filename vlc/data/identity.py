@@ -147,6 +147,28 @@ def require_finished(names: Collection[str], journals: Iterable[Path], again: st
         )
 
 
+class FileIdentity(NamedTuple):
+    """What tells a file from another one later, and on other machines, which have other inodes; else as `FileState`."""
+
+    size: int
+    changed: int
+    checksum: str | None = None
+
+    def difference(self, now: "FileIdentity") -> str | None:
+        """What tells that a file is now another one, in words; None where it is the same.
+
+        A file that has a checksum may be copied and touched. Of others nobody knows what was written when their time
+        changed.
+        """
+        if now.size != self.size:
+            return f"it has {now.size:,} bytes now, and had {self.size:,}"
+        if now.checksum != self.checksum:
+            return "its checksum is another"
+        if self.checksum is None and now.changed != self.changed:
+            return "it was written, copied or touched since, and has no checksum to tell that its content is the same"
+        return None
+
+
 class FileState(NamedTuple):
     """A file when it was opened. size: bytes; changed: ns; checksum: of all its bytes, where our writer left it."""
 
@@ -154,6 +176,10 @@ class FileState(NamedTuple):
     changed: int
     inode: int
     checksum: str | None
+
+    @property
+    def identity(self) -> FileIdentity:
+        return FileIdentity(self.size, self.changed, self.checksum)
 
 
 def file_state(path: Path) -> FileState:

@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.folders import visible_entries
+from vlc.data.identity import FileIdentity, file_state
 from vlc.data.images import SUFFIXES, Picture, UndecodableImage, open_image
-from vlc.errors import MissingFile, UserError
+from vlc.errors import ChangedFile, MissingFile, UserError
 
 
 class Place(NamedTuple):
@@ -41,6 +42,9 @@ class Images(Protocol):
 
     def place(self, number: int) -> Place: ...
 
+    def identity(self, number: int) -> FileIdentity:
+        """Of the file that the image is read from."""
+
 
 class FolderImages:
     """The image files below a folder, in the order of their names. Raises MissingFile or UserError if there are none."""
@@ -62,6 +66,8 @@ class FolderImages:
                 shown = encoded.decode(errors="backslashreplace")
                 raise UserError(f"{shown} has a name that is not UTF-8, which an index cannot hold: rename it")
         self._paths = pa.array([entry.path for entry in entries])
+        # Taken before the files are read: one that is written meanwhile counts as another.
+        self._states = np.array([[(s := entry.stat()).st_size, s.st_mtime_ns] for entry in entries], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -75,6 +81,9 @@ class FolderImages:
 
     def place(self, number: int) -> Place:
         return Place(self._paths[number].as_py())
+
+    def identity(self, number: int) -> FileIdentity:
+        return FileIdentity(*self._states[number].tolist())
 
 
 class RowImages:
@@ -94,6 +103,10 @@ class RowImages:
         texts = [text for text in self._rows.texts(where) if text]
         return _place(self._rows, number, texts[0] if texts else None)
 
+    def identity(self, number: int) -> FileIdentity:
+        file, _ = self._rows.file_and_row(self._rows.locate(number))
+        return self._rows.states[file].identity
+
 
 def texts(rows: ArrowSplit) -> Iterator[Place]:
     """All texts of a data set's tables; rows without one have none."""
@@ -107,15 +120,31 @@ def _place(rows: ArrowSplit, sample: int, text: str | None) -> Place:
     return Place(str(file.resolve()), rows.dataset, row, text)
 
 
-def read_image(place: Place) -> pa.Buffer:
-    """The encoded image of a place. Raises UserError or MissingFile if it is no longer there."""
-    if not Path(place.source).is_file():
-        raise MissingFile(f"{place.source}, where an image of the index lies, does not exist")
+def read_image(place: Place, identity: FileIdentity | None = None) -> pa.Buffer:
+    """The encoded image of a place. Raises UserError or MissingFile if it is no longer there.
+
+    identity: of the file that the place was found in, where this is known; raises ChangedFile if it is another one now.
+    """
+    path = Path(place.source)
+    if not path.is_file():
+        raise MissingFile(f"{path}, where an image of the index lies, does not exist")
     if place.dataset is None:
-        return pa.py_buffer(Path(place.source).read_bytes())
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            _require_same(path, identity, FileIdentity(status.st_size, status.st_mtime_ns))
+            return pa.py_buffer(file.read())
+    if identity is not None:
+        _require_same(path, identity, file_state(path).identity)
     spec = CATALOG[place.dataset]
-    rows = ArrowSplit([Path(place.source)], spec, place.dataset, set(spec.images), read_texts=False)
+    rows = ArrowSplit([path], spec, place.dataset, set(spec.images), read_texts=False)
+    if place.row >= len(rows):
+        raise ChangedFile(f"{path} has {len(rows):,} rows now, and none with number {place.row}")
     return rows.image(rows.locate(place.row), spec.images[0])
+
+
+def _require_same(path: Path, indexed: FileIdentity | None, now: FileIdentity) -> None:
+    if difference := indexed and indexed.difference(now):
+        raise ChangedFile(f"{path} is another file than was indexed: {difference}")
 
 
 class DecodedImages(Dataset):
