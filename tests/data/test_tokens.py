@@ -124,12 +124,51 @@ def test_gaps_between_ids(tmp_path):
         vocabulary(tokenizer, 37)
 
 
-def test_no_hub_is_asked_for_names_out_of_checkpoints(monkeypatch):
-    monkeypatch.setattr("vlc.data.tokens.urlopen", lambda *_, **__: pytest.fail("asked"))
-    with pytest.raises(
-        UserError, match=r"made with tokenizer='evil/tokenizer'.*pass tokenizer=NAME or tokenizer=FOLDER"
-    ):
-        load_tokenizer("evil/tokenizer", stored=True)
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """An empty cache of the hub, and a failure for whoever asks for an address."""
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda host, *_, **__: asked.append(host) or pytest.fail(f"asked {host}"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    # Another test may have filled this one already.
+    monkeypatch.setattr("huggingface_hub.utils._detect_agent._registry", None, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.AGENT_HARNESSES_PATH", str(tmp_path / "agents.json"), raising=False)
+    yield
+    assert not asked  # some callers swallow the failure
+
+
+@pytest.mark.parametrize("name", ["evil/tokenizer", "evil", "a/b/c", "../evil", "https://evil.example/x", "a\0b"])
+@pytest.mark.usefixtures("no_network")
+def test_no_hub_is_asked_for_names_out_of_checkpoints(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"made with tokenizer='.*pass tokenizer=NAME or tokenizer=FOLDER"):
+        load_tokenizer(name, stored=True)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.usefixtures("no_network")
+def test_a_cached_tokenizer_is_taken_without_asking(tmp_path, stored):
+    cached = tmp_path / "hub/models--some--one"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs/main").write_text("abc")
+    load_tokenizer("emoji").save_pretrained(cached / "snapshots/abc")
+    tokenizer = load_tokenizer("some/one", stored=stored)
+    assert tokenizer.get_vocab() == load_tokenizer("emoji").get_vocab()
+    assert tokenizer.name_or_path == "some/one"
+
+
+@pytest.mark.parametrize("evil", ["another/repository", "another/repository--code.Theirs"])
+@pytest.mark.usefixtures("no_network")
+def test_names_inside_a_folder_are_not_asked_for(tmp_path, evil):
+    load_tokenizer("emoji").save_pretrained(tmp_path)
+    named = {"_name_or_path": evil, "name_or_path": evil, "base_model_name_or_path": evil}
+    named |= {"auto_map": {"AutoTokenizer": [evil, evil], "AutoConfig": evil}, "tokenizer_class": "Theirs"}
+    for name in ("tokenizer_config.json", "config.json", "adapter_config.json"):
+        path = tmp_path / name
+        path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | named))
+    with pytest.raises(UserError, match="no tokenizer can be read from this folder"):
+        load_tokenizer(str(tmp_path), stored=True)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
@@ -48,6 +49,7 @@ def load_tokenizer(name: str, *, stored: bool = False) -> PreTrainedTokenizerFas
 
 _SPECIAL = ("pad_token", "cls_token", "sep_token", "mask_token")
 _LOCAL = {"use_fast": True, "trust_remote_code": False, "local_files_only": True}
+_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt")  # each tokenizer of the hub has one of them
 
 
 def _from_folder(name: str, folder: Path) -> PreTrainedTokenizerFast:
@@ -79,10 +81,14 @@ def _is_lower_case(words: list[str]) -> bool:
 
 def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerFast:
     """What an earlier download left on this machine, or else the hub's; the hub is asked once whether it is there."""
-    try:
-        return AutoTokenizer.from_pretrained(name, **_LOCAL)
-    except Exception as error:  # as above; most often that the cache does not have it
-        local = error
+    local = None
+    if (folder := _cached(name)) is not None:
+        try:
+            tokenizer = _from_folder(name, folder)
+            tokenizer.name_or_path = name  # it is told to users
+            return tokenizer
+        except UserError as error:  # most often that the download was not complete
+            local = error
     if stored:
         raise UserError(
             f"The checkpoint was made with tokenizer={name!r}, which is no folder here and is not in the cache of this "
@@ -99,6 +105,19 @@ def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerFast:
         f"cache of the model hub, nor to be had from there ({reason}). Fetch it where there is a network (hf download "
         f"{name} --local-dir FOLDER) and pass tokenizer=FOLDER; a folder with BERT's vocab.txt alone will do."
     ) from local
+
+
+def _cached(name: str) -> Path | None:
+    """The folder of a hub name in this machine's cache.
+
+    Loading by name with local_files_only opens connections all the same: huggingface_hub asks what its requests should say
+    of this machine. So the name is only looked up among files.
+    """
+    try:
+        found = (try_to_load_from_cache(name, file) for file in _FILES)
+        return next((Path(path).parent for path in found if isinstance(path, str)), None)
+    except HFValidationError:  # no name of the hub at all
+        return None
 
 
 def _unreachable(address: str) -> str | None:
