@@ -315,7 +315,7 @@ def read_remembered(folder: Path) -> str:
     os.environ["XDG_CACHE_HOME"] = str(cache)
     path = folder / "captions_0.arrow"
     os.utime(path, ns=(0, 0))
-    kept = list(cache.rglob("*.npy"))
+    kept = list(cache.rglob("*.int64"))
     if kept and hasattr(repeated, "_cache_file"):  # the folder was copied: give the memory the name of its copy
         wanted = repeated._cache_file(path, "caption")
         if kept[0] != wanted:
