@@ -200,6 +200,21 @@ def test_too_many_pixels_are_refused_before_decoding(kind, decoder, monkeypatch)
         open_image(data)
 
 
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [("RGB", {}), ("RGB", {"lossless": True}), ("RGBA", {}), ("RGB", {"save_all": True}), ("RGB", {"exif": b"Exif"})],
+)
+def test_a_large_webp_is_refused_before_its_decoder_takes_memory(mode, options, monkeypatch):
+    """Whichever of the three headers it has: a decoder that is only made takes eight bytes a pixel."""
+    data = _bytes(Image.new(mode, (40, 30), "red"), "WEBP", **options)
+    monkeypatch.setenv("VLC_MAX_PIXELS", "1200")
+    assert open_image(data).size == (40, 30)
+    monkeypatch.setenv("VLC_MAX_PIXELS", "1199")
+    monkeypatch.setattr("PIL._webp.WebPAnimDecoder", lambda *_: pytest.fail("a decoder was made"))
+    with pytest.raises(UndecodableImage, match="more than 1,199 pixels"):
+        open_image(data)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_limit_of_pixels_is_the_users(kind, decoder, monkeypatch):
     data = _bytes(Image.new("RGB", (40, 30)), kind)

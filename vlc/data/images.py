@@ -171,6 +171,8 @@ def opened(file: BinaryIO) -> Iterator[Image.Image]:
             # Pillow only warns of what is up to twice too large. Odd metadata are no matter.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            if _webp_pixels(file) > limit:
+                raise Image.DecompressionBombError
             image = Image.open(file, formats=_formats())
             if image.width * image.height > limit:
                 raise Image.DecompressionBombError
@@ -183,6 +185,28 @@ def opened(file: BinaryIO) -> Iterator[Image.Image]:
         if isinstance(error, UserError):
             raise
         raise UndecodableImage(f"{type(error).__name__}: {error}") from error
+
+
+def _webp_pixels(file: BinaryIO) -> int:
+    """The pixels that the header of a WebP declares, and 0 of other files.
+
+    libwebp takes eight bytes for each of them when the file is opened; Pillow looks at their number afterwards, or, in
+    newer versions, before that with a limit twice as high.
+    """
+    start = file.tell()
+    header = file.read(30)
+    file.seek(start)
+    if len(header) < 30 or header[:4] != b"RIFF" or header[8:12] != b"WEBP":
+        return 0
+    kind = header[12:16]
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(header[at : at + 3], "little") for at in (24, 27))
+    elif kind == b"VP8L":
+        sides = int.from_bytes(header[21:25], "little")
+        width, height = 1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF)
+    else:
+        width, height = (side & 0x3FFF for side in struct.unpack("<HH", header[26:30]))
+    return width * height
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
