@@ -15,7 +15,7 @@ from vlc import checkpoint
 from vlc.config import resolve
 from vlc.data.dataset import Key
 from vlc.data.tokens import load_tokenizer
-from vlc.errors import MissingFile, UserError
+from vlc.errors import MissingFile, NonFiniteMetric, UserError
 from vlc.predict import predict
 from vlc.pretrained import open_pretrained
 from vlc.recipes import loss_weights
@@ -240,6 +240,23 @@ def test_code_beside_a_stored_tokenizer_is_not_run(trained, files, tmp_path, mon
         _ask(str(tmp_path / "x.ckpt"), image=files[0], text="what")
     assert not ran.exists()
     assert _ask(str(tmp_path / "x.ckpt"), image=files[0], text="what", tokenizer="emoji")
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [("captions", head) for head in ("mlm", "itm", "irtr", "itc", "mae")] + [("vqa", "vqa"), ("nlvr2", "nlvr2")],
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_head_answers_with_values_that_are_not_finite(trained, files, tmp_path, name, head, value):
+    content = torch.load(trained[name], weights_only=True)
+    for key, weights in content["state_dict"].items():
+        if key.startswith(f"objectives.{head}.") and weights.is_floating_point():
+            weights.fill_(value)
+    torch.save(content, tmp_path / "x.ckpt")
+    asked = {"picture": str(tmp_path / "x.png")} if head == "mae" else {"text": "a [MASK]"}
+    asked |= {"image2": files[1]} if head == "nlvr2" else {"draw_false_text": 2} if head == "irtr" else {}
+    with pytest.raises(NonFiniteMetric, match=f"NaN or infinite: the .* of {head}"):
+        _ask(str(tmp_path / "x.ckpt"), image=files[0], loss_names=loss_weights(**{head: 1}), **asked)
 
 
 def test_the_command_line(trained, files):

@@ -17,7 +17,7 @@ import torch
 from tests import tiny
 from vlc.config import resolve
 from vlc.data.corpus import Corpus
-from vlc.errors import ChangedFile, DamagedIndex, MissingFile, UserError
+from vlc.errors import ChangedFile, DamagedIndex, MissingFile, NonFiniteMetric, UserError
 from vlc.predict import predict
 from vlc.pretrained import open_pretrained
 from vlc.recipes import loss_weights
@@ -477,3 +477,34 @@ def test_an_index_from_before_identities_were_kept_is_read(trained, indexed, mon
     _write(path, columns.slice(0, 1), "another")
     with pytest.raises(ChangedFile, match="has 1 rows now, and none with number"):
         _search(trained, folder, query="a dog")
+
+
+def _broken(checkpoint: str, path: Path, part: str) -> str:
+    """The checkpoint with NaN in the parameters whose names begin with `part`."""
+    content = torch.load(checkpoint, weights_only=True)
+    names = [name for name in content["state_dict"] if name.startswith(part)]
+    assert names
+    for name in names:
+        content["state_dict"][name].fill_(torch.nan)
+    torch.save(content, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_embeddings_that_are_not_finite_are_not_indexed(trained, arrows, tmp_path, kind):
+    broken = _broken(trained, tmp_path / "x.ckpt", f"objectives.itc.{kind}_projection")
+    with pytest.raises(NonFiniteMetric, match=f"NaN or infinite: the embeddings of {kind}s"):
+        _index(broken, arrows, str(tmp_path / "index"))
+    assert not (tmp_path / "index").exists()
+
+
+def test_searches_whose_values_are_not_finite_are_refused(trained, arrows, tmp_path, index, monkeypatch):
+    monkeypatch.setattr(
+        "vlc.search.fingerprint", lambda _: json.loads((Path(index) / "index.json").read_text())["fingerprint"]
+    )
+    broken = _broken(trained, tmp_path / "x.ckpt", "objectives.itc.text_projection")
+    with pytest.raises(NonFiniteMetric, match="NaN or infinite: the embedding of what is asked"):
+        _search(broken, index, query="a dog", rerank_k=None)
+    broken = _broken(trained, tmp_path / "y.ckpt", "objectives.irtr")
+    with pytest.raises(NonFiniteMetric, match="NaN or infinite: the scores of a ranking"):
+        _search(broken, index, query="a dog")

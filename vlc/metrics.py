@@ -1,6 +1,5 @@
 """Metrics as ratios: sums and counts, never means of means."""
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -29,8 +28,11 @@ class Ratio(Metric):
 
 
 def check_finite(values: Mapping[str, float | Tensor]) -> None:
-    """Raises NonFiniteMetric that names what is NaN or infinite: such a value would select a checkpoint, or be left out."""
-    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    """Raises NonFiniteMetric that names what is NaN or infinite, or tensors that hold such a value.
+
+    Such a value would select a checkpoint, be left out, or stand in any place of a ranking.
+    """
+    broken = [name for name, value in values.items() if not torch.as_tensor(value).isfinite().all()]
     if broken:
         raise NonFiniteMetric(
             f"Measured values are NaN or infinite: {', '.join(broken)}. The model's weights are broken, or its activations "

@@ -13,6 +13,7 @@ from torchvision.transforms.functional import to_pil_image
 from vlc.data.batch import Batch, MaskedText, Text
 from vlc.data.transforms import denormalize
 from vlc.errors import UserError
+from vlc.metrics import check_finite
 from vlc.objectives import OBJECTIVES
 from vlc.objectives.base import Passes, to_json
 from vlc.objectives.mae import reconstruction
@@ -60,7 +61,7 @@ def replies(model: Pretrained, images: list[Tensor], text: str) -> list[dict[str
     """A record for each reply of the heads that take so many images; images (3, H, W) uint8.
 
     Records have task, text, about (which word), unit, and answers: pairs of answer and value. Raises UserError where no
-    head can answer.
+    head can answer, NonFiniteMetric where a value is NaN or infinite.
     """
     if model.text_encoder is None:
         raise UserError(f"{model.path} was trained on images alone and reads no text")
@@ -74,6 +75,7 @@ def replies(model: Pretrained, images: list[Tensor], text: str) -> list[dict[str
         for name, head in model.module.objectives.items():
             if head.needs.images == len(images):
                 for reply in head.reply(passes, batch, word):
+                    check_finite({f"the {reply.unit} of {name}": torch.tensor([value for _, value in reply.answers])})
                     records.append({"task": name, "text": text, "about": reply.about, "unit": reply.unit})
                     records[-1]["answers"] = reply.answers
     if not records:
@@ -114,6 +116,7 @@ def _write_reconstruction(model: Pretrained, images: list[Tensor], text: str | N
     batch = batch.to(model.device)
     passes = Passes(encoder, batch, settings.model.mask_ratio)
     predicted = model.module.objectives["mae"](passes, batch).logits
+    check_finite({"the patches of mae": predicted})
     masked, restored = reconstruction(predicted, batch.images[:, 0], passes().patches.dropped, encoder.size.patch_size)
     shown = torch.cat([batch.images[:, 0], masked, restored], dim=-1)
     path.parent.mkdir(parents=True, exist_ok=True)

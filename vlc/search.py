@@ -36,6 +36,7 @@ from vlc.data.identity import FileIdentity
 from vlc.data.rows import DecodedImages, FolderImages, Images, Place, RowImages, read_image, texts
 from vlc.data.workers import worker_options
 from vlc.errors import ChangedFile, DamagedIndex, MissingFile, UserError
+from vlc.metrics import check_finite
 from vlc.objectives.base import to_json
 from vlc.objectives.irtr import encode_pairs
 from vlc.predictions import require_writable, write_text
@@ -60,7 +61,8 @@ _RERANKING = ("irtr", "itm")  # heads that can, the better one first
 def build_index(config: Mapping[str, Any], given: Collection[str]) -> dict[str, int]:
     """Embed and index all images and texts; returns how many, by kind. The folder appears whole or not at all.
 
-    Images that cannot be decoded are named and left out, up to a share of max_corrupt_ratio.
+    Images that cannot be decoded are named and left out, up to a share of max_corrupt_ratio. Raises NonFiniteMetric where
+    an embedding is NaN or infinite.
     """
     load_faiss()  # tells at once where it is missing
     model = open_pretrained(config, given)
@@ -192,6 +194,7 @@ def _write(
     vectors = VectorFile(folder / f".{kind}.vectors", model.module.encoder.size.width)
     with pa.OSFile(str(folder / f"{kind}.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for places, embedded in batches:
+            check_finite({f"the embeddings of {kind}": embedded})
             vectors.append(embedded.float().cpu().numpy())
             rows = [
                 dict(zip(schema.names, (*place, _checksum([number, *place])), strict=True))
@@ -265,7 +268,8 @@ def search(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, 
     """Images for a query, or texts for an image; prints and returns them, the best first.
 
     A result has score, source, dataset and row (None for an image file), and text. Where the checkpoint has a head that
-    ranks, the rerank_k nearest are ranked by the full model; rerank_k=None leaves it at the similarities.
+    ranks, the rerank_k nearest are ranked by the full model; rerank_k=None leaves it at the similarities. Raises
+    NonFiniteMetric where the embedding of what is asked, or a score, is NaN or infinite.
     """
     load_faiss()
     model = open_pretrained(config, given)
@@ -284,11 +288,13 @@ def search(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, 
             query = contrast.embed_texts(encoder, asked)
         else:
             query = contrast.embed_images(encoder, model.tokens([asked]))
+        check_finite({"the embedding of what is asked": query})
         with _rebuilt_by(model, use.index):
             scores, numbers = (row[0].tolist() for row in vectors.nearest(query.float().cpu().numpy(), wanted))
             places = [place_of(number) for number in numbers if number >= 0]
         if head is not None and rerank_k is not None:
             scores = _reranked(model, head.score, asked, places, kind)
+            check_finite({"the scores of a ranking": torch.tensor(scores)})
     order = sorted(range(len(places)), key=lambda number: -scores[number])[: use.num_results]
     results = [{"score": scores[number], **places[number][0]._asdict()} for number in order]
     if use.out:
