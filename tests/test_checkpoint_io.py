@@ -1,5 +1,6 @@
 """Checkpoints on their way to the disk."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -53,9 +54,36 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     assert CheckpointIO().load_checkpoint(path, weights_only=True)["global_step"] == 1
 
 
+@pytest.mark.parametrize("room", [1000, 300_000, 399_000, 400_500])
+def test_a_disk_that_becomes_full_at_any_moment_leaves_the_checkpoint_before(tmp_path, room):
+    path = tmp_path / "last.ckpt"
+    CheckpointIO().save_checkpoint({"global_step": 1}, path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(UnwritableFile, match=r"last.ckpt cannot be written \(File too large\)"):
+            CheckpointIO().save_checkpoint({"weights": torch.ones(50_000), "moments": torch.ones(50_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert CheckpointIO().load_checkpoint(path, weights_only=True)["global_step"] == 1
+    assert [found.name for found in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_torchs_own_errors_stay_while_another_is_handled(tmp_path, monkeypatch):
+    def breaking(state, file):
+        raise RuntimeError("torch's own")
+
+    monkeypatch.setattr(torch, "save", breaking)
+    try:
+        raise KeyError("handled")
+    except KeyError:
+        with pytest.raises(RuntimeError, match="torch's own"):
+            CheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")
+
+
 def test_a_damaged_checkpoint_is_told(tmp_path):
     path = tmp_path / "last.ckpt"
     CheckpointIO().save_checkpoint({"weights": torch.ones(1000)}, path)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(UserError, match=r"last.ckpt cannot be read as a checkpoint"):
+    with pytest.raises(UserError, match=r"last.ckpt is damaged: File is not a zip file"):
         CheckpointIO().load_checkpoint(path, weights_only=True)

@@ -1,5 +1,6 @@
 """How Lightning's checkpoints reach the disk and come back: the one place that all of ours pass."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,14 @@ class CheckpointIO(TorchCheckpointIO):
             return
         # An open file and not its name: torch reports a full disk as an error of its own archive otherwise.
         with write_atomically(path) as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
+            handled = sys.exc_info()[1]
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                # After an exception torch still ends its archive; that fails too, and hides what had happened.
+                if error.__context__ is not handled:
+                    raise error.__context__ from None
+                raise
 
     def load_checkpoint(
         self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = None
