@@ -88,7 +88,10 @@ def test_kills(tmp_path):
 def test_hostile_inputs(tmp_path):
     names = ("code in a torch file, vlc.checkpoint", "JSON that is a text", "a folder as image")
     tries = list(hostile.tries(tmp_path, 0, cases=[case for case in hostile.CASES if case.name in names]))
-    assert [(one.outcome, one.is_fault) for one in tries] == [("clear", False)] * 3
+    assert [one.is_fault for one in tries] == [False] * 3
+    assert [one.outcome for one in tries] == ["same", "clear", "clear"], (
+        "what a file would run is left out, its weights are read"
+    )
 
 
 def test_there_are_as_many_tries_as_promised():

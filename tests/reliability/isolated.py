@@ -5,6 +5,7 @@ that process alone, and no call sees what an earlier one left behind.
 """
 
 import contextlib
+import importlib
 import io
 import multiprocessing
 import os
@@ -183,6 +184,9 @@ def _run(pipe, function: Callable, arguments: tuple, folder: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_memory("VmSize") + _GUARD,) * 2)
     _forbid_network(Path(folder, TOUCHED))
+    importlib.import_module(
+        "tests.reliability.imports"
+    )  # there already, unless the server was started by somebody else
     before = _memory("VmRSS")
     how, value = _outcome(function, arguments)
     sys.stdout.flush()
