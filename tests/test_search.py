@@ -17,6 +17,7 @@ import torch
 from tests import tiny
 from vlc.config import resolve
 from vlc.data.corpus import Corpus
+from vlc.data.rows import Place
 from vlc.errors import ChangedFile, DamagedIndex, MissingFile, NonFiniteMetric, UserError
 from vlc.predict import predict
 from vlc.pretrained import open_pretrained
@@ -508,3 +509,18 @@ def test_searches_whose_values_are_not_finite_are_refused(trained, arrows, tmp_p
     broken = _broken(trained, tmp_path / "y.ckpt", "objectives.irtr")
     with pytest.raises(NonFiniteMetric, match="NaN or infinite: the scores of a ranking"):
         _search(broken, index, query="a dog")
+
+
+def test_an_index_from_before_there_were_checksums_is_searched_with_a_warning(trained, index, tmp_path):
+    folder = tmp_path / "older"
+    shutil.copytree(index, folder)
+    made_by = json.loads((folder / "index.json").read_text())
+    older = {key: made_by[key] for key in ("checkpoint", "image_size", "fingerprint", "images", "texts")}
+    (folder / "index.json").write_text(json.dumps(older))
+    for kind in ("images", "texts"):
+        places = pa.ipc.open_file(str(folder / f"{kind}.arrow")).read_all().select(list(Place._fields))
+        with pa.ipc.new_file(str(folder / f"{kind}.arrow"), places.schema) as writer:
+            writer.write_table(places)
+    with pytest.warns(UserWarning, match="made before indexes had checksums.* Make it again: python run.py index with"):
+        found = _search(trained, str(folder), query="two dogs")
+    assert found == _search(trained, index, query="two dogs")

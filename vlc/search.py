@@ -43,7 +43,7 @@ from vlc.predictions import require_writable, write_text
 from vlc.pretrained import Pretrained, open_image_file, open_pretrained
 from vlc.settings import DataSettings
 from vlc.terminal import cell, printable
-from vlc.vectors import VectorFile, Vectors, build, load_faiss
+from vlc.vectors import VectorFile, Vectors, build, load_faiss, unverified
 
 _PLACE = [("source", pa.string()), ("dataset", pa.string()), ("row", pa.int64()), ("text", pa.string())]
 _IDENTITY = [("size", pa.int64()), ("changed", pa.int64()), ("file_checksum", pa.string())]  # of the source
@@ -322,8 +322,13 @@ def _open_index(model: Pretrained, path: str | None, kind: str) -> tuple[Vectors
         )
     if not made_by.get(kind):
         raise UserError(f"index={path} holds no {kind}: make it from datasets=[...] that have them")
-    with _rebuilt_by(model, path, made_by["source"]):
-        part = made_by["parts"][kind]
+    if "parts" not in made_by:
+        rank_zero_warn(
+            f"index={path} was made before indexes had checksums: damage to it, and data that changed since, are not "
+            f"noticed. Make it again: {_command(model, path)}"
+        )
+    with _rebuilt_by(model, path, made_by.get("source", "")):
+        part = made_by["parts"][kind] if "parts" in made_by else {"places": None, "files": unverified(folder, kind)}
         places = _read_places(folder / f"{kind}.arrow", made_by[kind], part["places"])
         return Vectors(folder, part["files"]), places
 
@@ -346,9 +351,12 @@ def _command(model: Pretrained, path: str, source: str = "") -> str:
 
 def _known_source(folder: Path) -> str:
     try:
-        return _read_json(folder / "index.json")["source"]
+        return _read_json(folder / "index.json").get("source", "")
     except DamagedIndex:
         return ""
+
+
+_OLDER = {"checkpoint", "image_size", "fingerprint"}  # what index.json tells, besides counts, where it has no checksums
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -356,29 +364,29 @@ def _read_json(path: Path) -> dict[str, Any]:
         made_by = json.loads(path.read_bytes())
         if not isinstance(made_by, dict):
             raise ValueError("it holds no keys")
-        if "checksum" not in made_by and "fingerprint" in made_by:
-            raise DamagedIndex(f"{path} has no checksums: it was made before there were any")
+        if set(made_by) - {"images", "texts"} == _OLDER:
+            return made_by
         if made_by.pop("checksum", None) != _checksum(made_by):
             raise ValueError("its checksum is another")
     except (OSError, RecursionError) as error:
         raise DamagedIndex(f"{path} cannot be read ({error})") from error
-    except DamagedIndex:
-        raise
     except ValueError as error:
         raise DamagedIndex(f"{path} is damaged: {error}") from error
     return made_by
 
 
-def _read_places(path: Path, count: int, checksum: int) -> Callable[[int], Stored]:
+def _read_places(path: Path, count: int, checksum: int | None) -> Callable[[int], Stored]:
     """A function from numbers to places, which raises DamagedIndex for a place that is not what was written.
 
-    The places' own checksums are compared all together, with `checksum`, and each with its place when this is asked for.
+    The places' own checksums are compared all together, with `checksum`, and each with its place when this is asked for;
+    with None there are none.
     """
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        if table.schema not in _SCHEMAS.values() or len(table) != count:
+        fits = table.schema in _SCHEMAS.values() if checksum is not None else table.schema.names == list(Place._fields)
+        if not fits or len(table) != count:
             raise ValueError(f"it holds {len(table)} places, and {count} were written")
-        if zlib.crc32(table["checksum"].to_numpy()) != checksum:
+        if checksum is not None and zlib.crc32(table["checksum"].to_numpy()) != checksum:
             raise ValueError("its checksum is another")
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedIndex(f"{path} is damaged or missing: {error}") from error
@@ -388,7 +396,7 @@ def _read_places(path: Path, count: int, checksum: int) -> Callable[[int], Store
         try:
             row.validate(full=True)  # before it is read: lengths may point anywhere
             (values,) = row.to_pylist()
-            if values.pop("checksum") != _checksum([number, *values.values()]):
+            if checksum is not None and values.pop("checksum") != _checksum([number, *values.values()]):
                 raise ValueError("its checksum is another")
         except (pa.ArrowException, ValueError) as error:
             raise DamagedIndex(f"{path} is damaged: place {number}: {error}") from error

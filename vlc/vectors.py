@@ -123,11 +123,20 @@ def _list_checksum(index: Any, number: int) -> int:
     return zlib.crc32(faiss.rev_swig_ptr(lists.get_ids(number), length), zlib.crc32(codes))
 
 
+def unverified(folder: Path, name: str) -> dict[str, None]:
+    """What stands for the return value of `build` where nobody kept it. Raises DamagedIndex where there are no files."""
+    names = [path.name for path in sorted(folder.glob(f"{name}.*.faiss"))]
+    if not names:
+        raise DamagedIndex(f"{folder} holds no vectors of {name}")
+    return dict.fromkeys(names)
+
+
 class Vectors:
     """A written index, opened for searching.
 
-    files: what `build` returned. All that a search reads is compared with its checksum before: files without lists and
-    what stands before the lists when they are opened, each list when a search first looks into it. Raises DamagedIndex.
+    files: what `build` or `unverified` returned. With the former, all that a search reads is compared with its checksum
+    before: files without lists and what stands before the lists when they are opened, each list when a search first looks
+    into it. Raises DamagedIndex.
     """
 
     def __init__(self, folder: Path, files: Mapping[str, Any]):
@@ -157,7 +166,7 @@ class Vectors:
     def _compare(self, number: int, queries: np.ndarray) -> None:
         """Compare the lists that queries look into with their checksums."""
         part, (path, entry) = self._parts[number], self._files[number]
-        if not entry["lists"]:
+        if entry is None or not entry["lists"]:
             return
         _, probed = part.quantizer.search(queries, part.nprobe)
         for place in set(probed.flatten().tolist()) - self._sound[number] - {-1}:
@@ -166,15 +175,19 @@ class Vectors:
             self._sound[number].add(place)
 
 
-def _opened(faiss: ModuleType, path: Path, entry: Mapping[str, Any]) -> Any:
+def _opened(faiss: ModuleType, path: Path, entry: Mapping[str, Any] | None) -> Any:
     """A part, of which the lists stay on disk until they are searched."""
     if not path.is_file():
         raise DamagedIndex(f"{path} is missing")
-    if (size := path.stat().st_size) != entry["size"]:
-        raise DamagedIndex(f"{path} is damaged: it has {size:,} bytes, and {entry['size']:,} were written")
-    if file_checksum(path, entry["head"]) != entry["checksum"]:
-        raise DamagedIndex(f"{path} is damaged: its checksum is another")
-    part = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    if entry is not None:
+        if (size := path.stat().st_size) != entry["size"]:
+            raise DamagedIndex(f"{path} is damaged: it has {size:,} bytes, and {entry['size']:,} were written")
+        if file_checksum(path, entry["head"]) != entry["checksum"]:
+            raise DamagedIndex(f"{path} is damaged: its checksum is another")
+    try:
+        part = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    except RuntimeError as error:  # faiss's own, at length
+        raise DamagedIndex(f"{path} cannot be read as an index of faiss") from error
     if isinstance(part, faiss.IndexIVF):
         part.nprobe = max(16, round(PROBES * part.nlist))
     return part
