@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -141,6 +142,55 @@ def test_only_a_second_interrupt_after_a_moment_gives_up_the_step(settings, tmp_
         run(settings())
     assert stop.value.code == 130
     assert (last_checkpoint(tmp_path) is not None) == saved
+
+
+class _WhileWriting:
+    """Takes the place of torch.save: signals come while the number-th file is being written."""
+
+    def __init__(self, number: int, *signals: int):
+        self.number, self.signals, self.steps, self.save = number, signals, [], torch.save
+
+    def __call__(self, state, file):
+        self.steps.append(state["global_step"])
+        if len(self.steps) == self.number:
+            state = state | {"signals": self}
+        self.save(state, file)
+
+    def __reduce__(self):
+        for number in self.signals:
+            signal.raise_signal(number)
+        return OrderedDict, ()
+
+
+@pytest.mark.parametrize(
+    ("number", "options", "steps"),
+    [
+        (2, {"checkpoint_every": 2}, [2, 4]),
+        (1, {"val_check_interval": 3}, [3, 3]),  # the best one and the last one
+        (2, {"val_check_interval": 3}, [3, 3]),
+        (2, {"checkpoint_every": 2, "max_steps": 4}, [2, 4]),
+    ],
+)
+def test_a_signal_while_a_checkpoint_is_written_lets_it_complete_and_stops(
+    settings, tmp_path, monkeypatch, number, options, steps
+):
+    writing = _WhileWriting(number, signal.SIGTERM)
+    monkeypatch.setattr(torch, "save", writing)
+    with pytest.raises(Interrupted) as stop:
+        run(settings(**options))
+    assert stop.value.code == 143
+    assert writing.steps == steps, "no state is saved twice"
+    assert _saved_step(tmp_path) == steps[-1]
+
+
+def test_a_second_interrupt_while_a_checkpoint_is_written_leaves_the_one_before(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "save", _WhileWriting(2, signal.SIGINT, signal.SIGINT))
+    monkeypatch.setattr(saving, "_TWICE", -1)
+    with pytest.raises(Interrupted) as stop:
+        run(settings(checkpoint_every=2))
+    assert stop.value.code == 130
+    assert _saved_step(tmp_path) == 2
+    assert not list(last_checkpoint(tmp_path).parent.glob(".*"))
 
 
 @pytest.mark.parametrize("broken", ["weights", "optimiser"])

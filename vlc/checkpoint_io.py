@@ -19,22 +19,25 @@ class CheckpointIO(TorchCheckpointIO):
 
     Lightning's own way writes into TMPDIR and moves: between two file systems that is a copy over the old file, which a
     kill or a full disk leaves in pieces. Raises UnwritableFile where there is no room.
+
+    is_saving: whether one is being written just now. saved: path and optimiser step of the last that was written.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_saving = False
+        self.saved: tuple[str, int] | None = None
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        if is_url(path):
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        # An open file and not its name: torch reports a full disk as an error of its own archive otherwise.
-        with write_atomically(path) as partial, partial.open("wb") as file:
-            handled = sys.exc_info()[1]
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:
-                # After an exception torch still ends its archive; that fails too, and hides what had happened.
-                if error.__context__ is not handled:
-                    raise error.__context__ from None
-                raise
+        self.is_saving = True
+        try:
+            if is_url(path):
+                super().save_checkpoint(checkpoint, path, storage_options)
+            else:
+                _save(checkpoint, path)
+            self.saved = str(path), checkpoint.get("global_step", 0)
+        finally:
+            self.is_saving = False
 
     def load_checkpoint(
         self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = None
@@ -49,3 +52,16 @@ class CheckpointIO(TorchCheckpointIO):
             return super().load_checkpoint(path, map_location or "cpu", weights_only)
         except (RuntimeError, EOFError) as error:  # an archive that is cut short, or is none
             raise UserError(f"{path} cannot be read as a checkpoint: {error}") from error
+
+
+def _save(checkpoint: dict[str, Any], path: str | Path) -> None:
+    # An open file and not its name: torch reports a full disk as an error of its own archive otherwise.
+    with write_atomically(path) as partial, partial.open("wb") as file:
+        handled = sys.exc_info()[1]
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:
+            # After an exception torch still ends its archive; that fails too, and hides what had happened.
+            if error.__context__ is not handled:
+                raise error.__context__ from None
+            raise

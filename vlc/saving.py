@@ -52,9 +52,10 @@ def leave_signals_to_us(trainer: Trainer) -> None:
 class Saving(Callback):
     """Saves last.ckpt every `every` optimiser steps (None = never for that), every `interval` seconds, and on signals.
 
-    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the batch, save and stop; outside of batches they do so at once. All processes
-    stop at the same batch where only one of them was told. A second Ctrl-C does not wait. After SIGUSR1 a SLURM job is
-    put into the queue again. resume: how the command is told to continue.
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the batch, save and stop; outside of batches they do so at once. A checkpoint
+    that is being written then is completed first, and serves where it holds the state. All processes stop at the same
+    batch where only one of them was told. A second Ctrl-C does not wait. After SIGUSR1 a SLURM job is put into the queue
+    again. resume: how the command is told to continue.
     """
 
     def __init__(self, resume: str = "resume_from=", every: int | None = None, interval: float = INTERVAL):
@@ -88,6 +89,8 @@ class Saving(Callback):
         self._asked, self._asked_at = number, time.monotonic()
         if trainer.is_global_zero:  # not by way of a logger, which may be at work just now
             os.write(2, f"\n{signal.Signals(number).name}: saving, then stopping (Ctrl-C to stop at once)\n".encode())
+        if trainer.strategy.checkpoint_io.is_saving:
+            return  # torch would make an error of its archive of it; the next hook stops
         alone = trainer.world_size == 1
         if trainer.training:
             may_stop = alone and not self._in_batch
@@ -109,9 +112,12 @@ class Saving(Callback):
         self._in_training = True
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._stop_if_told(trainer)
         self._in_training = False
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch, batch_idx: int) -> None:
+        if trainer.world_size == 1:  # several agree at the end of the batch
+            self._stop_if_told(trainer)
         self._in_batch = True
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_idx: int) -> None:
@@ -121,10 +127,17 @@ class Saving(Callback):
             if agreed != _SAVE:
                 raise Interrupted(int(agreed), save=True, together=True)
             trainer.save_checkpoint(last_checkpoint(trainer), weights_only=False)
+            if trainer.world_size == 1:
+                self._stop_if_told(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
         # Only here do all processes take the same number of steps for certain, which gathering weights needs.
-        if self._in_training and _is_sharded(trainer) and (number := self._agreed(trainer, self._asked or 0)):
+        if self._in_training and _is_sharded(trainer):
+            self._stop_if_told(trainer)
+
+    def _stop_if_told(self, trainer: Trainer) -> None:
+        """Stop after a signal that any process had; all of them ask at the same place."""
+        if number := self._agreed(trainer, self._asked or 0):
             raise Interrupted(int(number), save=True, together=True)
 
     def _is_due(self, trainer: Trainer) -> bool:
@@ -155,15 +168,21 @@ class Saving(Callback):
             self._in_training = False
             self.teardown(trainer, module, "")  # which Lightning leaves out here
 
+    @staticmethod
+    def _is_saved(trainer: Trainer, path: Path) -> bool:
+        """Whether last.ckpt holds the state already. Only the first process knows; several save in any case."""
+        return trainer.world_size == 1 and trainer.strategy.checkpoint_io.saved == (str(path), trainer.global_step)
+
     def _save_interrupted(self, trainer: Trainer, stop: Interrupted) -> None:
         if trainer.global_step == self._first_step:
             rank_zero_info("Stopped before the first optimiser step was complete: there is nothing new to save")
         else:
             path = last_checkpoint(trainer)
+            saved = self._is_saved(trainer, path)
             try:
-                if stop.together:
+                if stop.together and not saved:
                     trainer.save_checkpoint(path, weights_only=False)
-                else:
+                elif not saved:
                     state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
                     trainer.strategy.save_checkpoint(state, path)
             except NonFiniteLoss as error:
