@@ -17,6 +17,7 @@ from pytorch_lightning import Callback
 import main_finetune
 from tests import tiny
 from tests.classification.folders import words
+from tests.reliability.isolated import group, remaining
 from tests.resuming import Killed, Stop, last_checkpoint, stopped
 from vlc import saving
 from vlc.module import VLCModule
@@ -317,6 +318,21 @@ def test_one_worker_that_is_told_stops_all(images, tmp_path):
     assert done.returncode == 1, "a worker failed, which a launcher may restart"
     assert done.stderr.count("exitcode  : 143") >= 1
     assert _saved_step(tmp_path) == 4
+
+
+@pytest.mark.parametrize("program", ["run", "main_finetune"])
+def test_no_process_outlives_a_run_that_is_killed(arrows, images, tmp_path, program):
+    if program == "run":
+        command = _pretraining(arrows, tmp_path, num_workers=2)
+    else:
+        flags = words(images, tmp_path, epochs=10_000, num_workers=2, checkpoint_every=2)
+        command = ["main_finetune.py", *flags]
+    process = _started(command, tmp_path)
+    assert len(group(process.pid)) >= 4, "itself, the server, two workers"
+    process.kill()
+    process.wait()
+    assert not remaining(lambda: group(process.pid), 15)
+    process.communicate()
 
 
 def test_main_finetune_saves_too(images, tmp_path, monkeypatch):

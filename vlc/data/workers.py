@@ -6,7 +6,11 @@ in one of ten runs of two processes).
 """
 
 import multiprocessing
+import os
 import signal
+import threading
+import time
+from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from types import FrameType
@@ -14,6 +18,7 @@ from typing import Any
 
 _FOR_THE_JOB = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _PATIENCE = 30  # seconds
+_LOOK_EVERY = 5  # seconds
 
 _IMPORTED_ONCE = [
     "__main__",
@@ -45,7 +50,7 @@ def worker_options(num_workers: int) -> dict[str, Any]:
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
         "multiprocessing_context": _context() if num_workers else None,
-        "worker_init_fn": leave_signals_to_the_main_process,
+        "worker_init_fn": partial(_start, os.getpid()),
     }
 
 
@@ -55,6 +60,25 @@ def _context(modules: tuple[str, ...] = ()) -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*_IMPORTED_ONCE, *modules])
     return context
+
+
+def _start(main: int, worker: int) -> None:
+    leave_signals_to_the_main_process(worker)
+    threading.Thread(target=_end_with, args=(main,), daemon=True).start()
+
+
+def _end_with(main: int) -> None:
+    """End this worker when the main process is gone, also after kill -9.
+
+    torch's workers watch their parent, which here is the server. The server in turn ends when nobody holds the pipe from
+    the main process any more; its workers hold it too, so each would wait for the other.
+    """
+    while True:
+        time.sleep(_LOOK_EVERY)
+        try:
+            os.kill(main, 0)
+        except (ProcessLookupError, PermissionError):  # PermissionError: another user's process has its number by now
+            os._exit(1)
 
 
 def leave_signals_to_the_main_process(worker: int) -> None:
