@@ -38,7 +38,7 @@ setup(
         "filelock>=3.12",
         "einops>=0.8,<1",
         "tensorboard>=2.17,<3",
-        "rich>=13,<16",
+        "rich>=13.8,<16",
         "jinja2>=3.1,<4",
     ],
     extras_require={"ray": ["ray>=2.9,<3"], "search": ["faiss-cpu>=1.8,<2"]},
