@@ -393,17 +393,13 @@ def _writer_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Tr
 
 def _rewriting_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try]:
     """A data set that is replaced by another, killed between and inside files: the old one, the new one, or refused."""
+    sizes = {"train": 24, "val": 6, "test": 6, "held-out": 6}
+    options = [word for name, size in sizes.items() for word in (f"--num-{name}", str(size))]
     digests = {}
     for seed in (0, 1):
-        call(reading.make_scenes, folder / f"seed_{seed}", seed, folder=folder / f"seed_{seed}_out")
+        words = ["emoji_scenes", "--seed", str(seed), *options]  # of seed 1 from here on
+        call(_write, [*words, "--out", str(folder / f"seed_{seed}")], folder=folder / f"seed_{seed}_out")
         digests[seed] = call(reading.read_scenes, folder / f"seed_{seed}", folder=folder / f"read_{seed}_out").value
-    sizes = {"train": 24, "val": 6, "test": 6, "held-out": 6}
-    words = [
-        "emoji_scenes",
-        "--seed",
-        "1",
-        *(word for name, size in sizes.items() for word in (f"--num-{name}", str(size))),
-    ]
     for number in range(max(1, round(12 * scale))):
         out = folder / f"out_{number}"
         shutil.copytree(folder / "seed_0", out)
