@@ -24,7 +24,7 @@ setup(
         "pytorch-lightning>=2.6.4,<3",  # fit(weights_only=), and none of the releases before that were tampered with
         "torchmetrics>=1.4,<2",
         "timm>=1.0.23,<2",  # attn_layer of its blocks
-        "transformers>=5,<6",  # the class that the packaged tokenizer names
+        "transformers>=5.3,<6",  # a folder with vocab.txt and config.json alone (5.0 to 5.2 misread it)
         "tokenizers>=0.22.1",
         "safetensors>=0.4.3",
         "sacred==0.8.7",
