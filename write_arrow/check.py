@@ -257,10 +257,6 @@ def _is_binary(kind: pa.DataType) -> bool:
     return is_binary(kind) and not pa.types.is_null(kind)
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
 def _is_text(kind: pa.DataType) -> bool:
     return is_text(kind) and not pa.types.is_null(kind)
 
@@ -282,7 +278,7 @@ def _schema_problems(schema: pa.Schema, readers: list[_Reader]) -> list[str]:
                 continue  # a table without rows, as pandas writes it
             if column in reader.spec.images and not _is_binary(kind):
                 problems.append(f"column {column} is {kind}, not binary")
-            if column == reader.spec.text and not _is_text(kind.value_type if _is_list(kind) else kind):
+            if column == reader.spec.text and not _is_text(kind):
                 problems.append(f"column {column} is {kind}, not strings")
     return list(dict.fromkeys(problems))
 

@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 from pytorch_lightning.utilities import rank_zero_warn
 
 from vlc.data.arrow import ArrowSplit
-from vlc.data.values import flat_values, is_lists, list_lengths, text_problems, value_problems
+from vlc.data.ipc import is_any_list
+from vlc.data.values import flat_values, list_lengths, text_problems, value_problems
 from vlc.errors import UserError
 
 
@@ -55,7 +56,7 @@ def _ids(source: ArrowSplit, name: str) -> Iterator[tuple[int, np.ndarray, pa.Ar
     """Of each record batch its number, the rows of the ids, and the ids as strings."""
     for number, batch in source.batches((name,)):
         cells = batch.column(source.spec.fields[name].within(batch.schema.names).name)
-        lengths = list_lengths(cells) if is_lists(cells.type) else 1
+        lengths = list_lengths(cells) if is_any_list(cells.type) else 1
         yield number, np.repeat(np.arange(len(cells)), lengths), flat_values(cells).cast(pa.large_string())
 
 

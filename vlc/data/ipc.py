@@ -174,7 +174,7 @@ def is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
 
-def _is_any_list(kind: pa.DataType) -> bool:
+def is_any_list(kind: pa.DataType) -> bool:
     views = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
     return is_list(kind) or views or pa.types.is_fixed_size_list(kind)
 
@@ -190,7 +190,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 def is_text(kind: pa.DataType) -> bool:
     """Strings, or lists of strings, in any of their layouts."""
     kind = _plain(kind)
-    text = _plain(kind.value_type) if _is_any_list(kind) else kind
+    text = _plain(kind.value_type) if is_any_list(kind) else kind
     return (
         pa.types.is_string(text)
         or pa.types.is_large_string(text)
@@ -232,4 +232,4 @@ def in_plain_layout(column: pa.Array) -> pa.Array:
 def needs_plain_layout(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind) or _is_view(kind):
         return True
-    return _is_any_list(kind) and (not is_list(kind) or needs_plain_layout(kind.value_type))
+    return is_any_list(kind) and (not is_list(kind) or needs_plain_layout(kind.value_type))

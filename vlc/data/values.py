@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlc.data.ipc import is_any_list
+
 if TYPE_CHECKING:
     from vlc.data.spec import Column, DatasetSpec
 
@@ -156,7 +158,7 @@ def _column_problems(column: "Column", cells: pa.Array, counts: np.ndarray | Non
     if column.per_text:
         if counts is not None:
             yield from uneven(cells, counts, column.name, text)
-        if not is_lists(cells.type):
+        if not is_any_list(cells.type):
             if len(cells):
                 yield 0, f"{column.name} is {cells.type}, expected a list with an entry for each text"
             return
@@ -165,7 +167,7 @@ def _column_problems(column: "Column", cells: pa.Array, counts: np.ndarray | Non
     if kind.several:
         yield from ((row, f"{column.name} holds null, expected a list") for row in rows[_nulls(cells)].tolist())
         cells, rows = _present(cells, rows)
-        if not is_lists(cells.type):
+        if not is_any_list(cells.type):
             yield from _unknown(column, cells, rows, f"a list of {kind.expected}")
             return
         cells, rows, owners = _entries(cells, rows)
@@ -200,7 +202,7 @@ def _repeated(column: "Column", labels: pa.Array, rows: np.ndarray, owners: np.n
 
 def _unpaired(column: "Column", cells: pa.Array, others: pa.Array) -> Iterator[Problem]:
     """Lists of values that are not as many as those of another column for the same text."""
-    if not (is_lists(cells.type) and is_lists(others.type)):
+    if not (is_any_list(cells.type) and is_any_list(others.type)):
         return
     (ours, rows, _), (theirs, other_rows, _) = (_entries(part, np.arange(len(part))) for part in (cells, others))
     if not np.array_equal(rows, other_rows) or not (_may_be_lists(ours.type) and _may_be_lists(theirs.type)):
@@ -213,7 +215,7 @@ def _unpaired(column: "Column", cells: pa.Array, others: pa.Array) -> Iterator[P
 
 def uneven(cells: pa.Array, counts: np.ndarray, column: str, text: str) -> Iterator[Problem]:
     """Rows of lists that do not hold an entry for each of the row's texts (N,)."""
-    if is_lists(cells.type) or pa.types.is_null(cells.type):
+    if is_any_list(cells.type) or pa.types.is_null(cells.type):
         lengths = list_lengths(cells)
         for row in np.flatnonzero(lengths != counts).tolist():
             yield row, f"{lengths[row]} {column} for {counts[row]} {text}"
@@ -222,7 +224,7 @@ def uneven(cells: pa.Array, counts: np.ndarray, column: str, text: str) -> Itera
 def text_problems(texts: pa.Array, column: str) -> Iterator[Problem]:
     """Texts that are null, each with its row; a row without any is none."""
     rows = np.arange(len(texts))
-    if is_lists(texts.type):
+    if is_any_list(texts.type):
         texts, rows, _ = _entries(texts, rows)
     texts = plain(texts)
     yield from ((row, f"{column} holds null, expected {TEXTS.expected}") for row in rows[_nulls(texts)].tolist())
@@ -244,14 +246,14 @@ _NONE = np.empty(0, dtype=np.int64)
 
 def num_texts(texts: pa.Array) -> np.ndarray:
     """Number of texts of each row (N,) int64: entries of its list, or its one string."""
-    if is_lists(texts.type) or pa.types.is_null(texts.type):
+    if is_any_list(texts.type) or pa.types.is_null(texts.type):
         return list_lengths(texts)
     return np.ones(len(texts), dtype=np.int64)
 
 
 def num_values(cells: pa.Array) -> int:
     """How many values a column holds, in lists of any depth."""
-    while is_lists(cells.type):
+    while is_any_list(cells.type):
         cells = pc.list_flatten(cells)
     cells = plain(cells)
     return len(cells) - cells.null_count
@@ -259,23 +261,13 @@ def num_values(cells: pa.Array) -> int:
 
 def flat_values(cells: pa.Array) -> pa.Array:
     """The values of a column, out of lists of any depth, without nulls."""
-    while is_lists(cells.type):
+    while is_any_list(cells.type):
         cells = pc.list_flatten(cells)
     return plain(cells).drop_null()
 
 
-def is_lists(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_list(kind)
-        or pa.types.is_large_list(kind)
-        or pa.types.is_fixed_size_list(kind)
-        or pa.types.is_list_view(kind)
-        or pa.types.is_large_list_view(kind)
-    )
-
-
 def _may_be_lists(kind: pa.DataType) -> bool:
-    return is_lists(kind) or pa.types.is_null(kind)
+    return is_any_list(kind) or pa.types.is_null(kind)
 
 
 def list_lengths(lists: pa.Array) -> np.ndarray:
