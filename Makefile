@@ -19,7 +19,7 @@ $(INSTALLED): requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on --no-compile -r requirements-dev.txt
 	@# Python compiles what is imported, once; pip would compile everything, which takes 20 s more.
-	$(BIN)/python -c 'import vlc.run, main_finetune'
+	$(BIN)/python -c 'import vlc.training.run, main_finetune'
 	@touch $@
 
 demo: $(INSTALLED) ## Pre-train, fine-tune and evaluate on the embedded data; writes result/demo/report.html

@@ -9,10 +9,10 @@ import re
 import sys
 from pathlib import Path
 
+from vlc.common.errors import UserError
+from vlc.common.terminal import printable
 from vlc.data.workers import start_worker_server
-from vlc.errors import UserError
 from vlc.model.sizes import ENCODERS
-from vlc.terminal import printable
 
 _SIZES = [name for name, size in ENCODERS.items() if size.learned_grid is None]
 MODELS = [*_SIZES, *(name.removeprefix("mae_") for name in _SIZES)]
@@ -170,9 +170,9 @@ def main(words: list[str] | None = None) -> dict[str, float]:
     if arguments.num_workers:
         start_worker_server("vlc.classification.data")
     from vlc.classification.run import run
-    from vlc.distributed import leave
-    from vlc.rendezvous import bind_stores
-    from vlc.saving import Interrupted
+    from vlc.hardware.distributed import leave
+    from vlc.hardware.rendezvous import bind_stores
+    from vlc.training.saving import Interrupted
 
     bind_stores()
     try:

@@ -3,7 +3,7 @@
 What was trained is used by `python run.py predict|index|search with load_path=CHECKPOINT ...`.
 """
 
-from vlc.config import ex, given_keys, shown_to_user
+from vlc.configuration.config import ex, given_keys, shown_to_user
 from vlc.data.workers import start_worker_server
 
 
@@ -11,7 +11,7 @@ from vlc.data.workers import start_worker_server
 def predict(_config, _run):
     """Answer about an image: image=FILE text="..." [image2=FILE]."""
     with shown_to_user():
-        from vlc.predict import predict
+        from vlc.use.predict import predict
 
         predict(_config, given_keys(_run))
 
@@ -20,7 +20,7 @@ def predict(_config, _run):
 def index(_config, _run):
     """Embed images and texts for searching: index=FOLDER, and datasets=[...] or image_folder=FOLDER."""
     with shown_to_user():
-        from vlc.search import build_index
+        from vlc.use.search import build_index
 
         build_index(_config, given_keys(_run))
 
@@ -29,7 +29,7 @@ def index(_config, _run):
 def search(_config, _run):
     """Find images by text or texts by image: index=FOLDER, and query="..." or image=FILE."""
     with shown_to_user():
-        from vlc.search import search
+        from vlc.use.search import search
 
         search(_config, given_keys(_run))
 
@@ -37,15 +37,15 @@ def search(_config, _run):
 @ex.automain
 def main(_config, _run):
     with shown_to_user():
-        from vlc.settings import Settings
+        from vlc.configuration.settings import Settings
 
         settings = Settings.from_config(_config)  # before the heavy imports: mistakes are told at once
         if settings.data.num_workers:
             start_worker_server()
-        from vlc.distributed import leave
-        from vlc.rendezvous import bind_stores
-        from vlc.run import run
-        from vlc.saving import Interrupted
+        from vlc.hardware.distributed import leave
+        from vlc.hardware.rendezvous import bind_stores
+        from vlc.training.run import run
+        from vlc.training.saving import Interrupted
 
         bind_stores()
         try:

@@ -17,7 +17,7 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["vlc", "vlc.*", "write_arrow", "write_arrow.*", "demo"]),
     py_modules=["launch", "main_finetune"],
-    package_data={"vlc": ["assets/**/*"], "demo": ["*.jinja"]},
+    package_data={"vlc": ["data/assets/**/*"], "demo": ["*.jinja"]},
     install_requires=[
         "torch>=2.12.1,<3",  # torch.nn.attention.varlen; autocast's cache after a pass without gradients (2.10 fails)
         "torchvision>=0.27,<1",  # the release for it

@@ -34,11 +34,10 @@ from rich.table import Table
 import main_finetune
 from benchmarks.cases import DEPTH, HIDDEN, PATCH, WIDTH, stack_flops
 from benchmarks.step import environment, machine, measured_peak
-from vlc import checkpoint
 from vlc.classification import run as classification
 from vlc.classification.data import ImageData, LabelledImages
 from vlc.classification.module import ClassificationModule
-from vlc.onednn import suits_onednn, use_onednn
+from vlc.hardware.onednn import suits_onednn, use_onednn
 
 MODEL, SIZE, CLASSES = "vit_base_patch16", 224, 1000
 TRAINING = "training step"
@@ -221,7 +220,7 @@ def evaluation(arguments: argparse.Namespace) -> list[dict]:
         module = _module("bfloat16", [])
         torch.nn.init.normal_(module.classifier.objectives["classes"].head.weight, std=0.02)
         torch.save({"state_dict": module.classifier.state_dict()}, data / "ours.ckpt")
-        checkpoint.export(checkpoint.read(data / "ours.ckpt"), weights, "mae")
+        weights.export(weights.read(data / "ours.ckpt"), weights, "mae")
         for precision in DTYPES:
             sides = {
                 f"timm validate, {precision}": lambda precision=precision: _timm(arguments, precision, data, weights),

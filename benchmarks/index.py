@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from vlc.vectors import VectorFile, Vectors, build
+from vlc.use.vectors import VectorFile, Vectors, build
 
 K = 10
 _BLOCK = 50_000

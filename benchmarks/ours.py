@@ -10,14 +10,14 @@ import torch
 from benchmarks.cases import CASES, VOCABULARY, Case, inputs
 from benchmarks.words import config_values
 from benchmarks.worker import serve
-from vlc.allocator import keep_freed_memory
-from vlc.config import resolve
+from vlc.configuration.config import resolve
+from vlc.configuration.settings import Settings
 from vlc.data.batch import Batch, MaskedText, Text
-from vlc.module import VLCModule, objective_needs
-from vlc.onednn import suits_onednn, use_onednn
-from vlc.optim import build_optimizer, layer_decay_groups, plain_groups
-from vlc.retrieval import Scorer
-from vlc.settings import Settings
+from vlc.evaluation.retrieval import Scorer
+from vlc.hardware.allocator import keep_freed_memory
+from vlc.hardware.onednn import suits_onednn, use_onednn
+from vlc.training.module import VLCModule, objective_needs
+from vlc.training.optim import build_optimizer, layer_decay_groups, plain_groups
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ class _AdamW(torch.optim.AdamW):
 
 def _build(case: Case, batch: int, half: bool) -> Callable[[], None]:
     _adapt(half)
-    published, modules = importlib.import_module("vlc.config"), importlib.import_module("vlc.modules")
+    published, modules = importlib.import_module("vlc.configuration.config"), importlib.import_module("vlc.modules")
     config = dict(published.config()) | dict(getattr(published, case.recipe)()) | case.settings
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)

@@ -18,11 +18,11 @@ from rich.table import Table
 
 import vlc
 from benchmarks.words import config_values
-from vlc.config import resolve
+from vlc.configuration.config import resolve
+from vlc.configuration.settings import Settings
 from vlc.data.corpus import Corpus
-from vlc.retrieval import Scorer, evaluate
-from vlc.run import build_data, build_module
-from vlc.settings import Settings
+from vlc.evaluation.retrieval import Scorer, evaluate
+from vlc.training.run import build_data, build_module
 
 DEPTHS = (16, 32, 64, 128)
 SHOWN = ("ir_r1", "ir_r5", "ir_r10", "tr_r1", "tr_r5", "tr_r10")

@@ -21,14 +21,14 @@ from rich.table import Table
 from torch import Tensor
 
 import vlc
-from vlc import checkpoint
-from vlc.config import resolve
+from vlc.checkpoint import weights
+from vlc.configuration.config import resolve
+from vlc.configuration.settings import Settings
 from vlc.data.batch import Sizes
 from vlc.data.dataset import stack_images
 from vlc.data.transforms import normalize, shaped_size
-from vlc.module import VLCModule
-from vlc.onednn import suits_onednn, use_onednn
-from vlc.settings import Settings
+from vlc.hardware.onednn import suits_onednn, use_onednn
+from vlc.training.module import VLCModule
 
 # Width and height of photographs, as often as COCO has them (roughly): wide, upright, nearly square.
 SHAPES = [(640, 480), (640, 427), (480, 640), (640, 480), (500, 375), (427, 640), (640, 426), (612, 612)]
@@ -75,7 +75,7 @@ def _ours(theirs: transformers.ViltModel) -> VLCModule:
     module = VLCModule(settings.model, image_size=384, max_text_len=40, vocab_size=30_522).eval()
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
-        checkpoint.load(module, checkpoint.read(folder))
+        weights.load(module, weights.read(folder))
     return module
 
 

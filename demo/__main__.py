@@ -16,11 +16,11 @@ from rich.table import Table as Grid
 import main_finetune
 from demo.baseline import majority_class, majority_scores, num_rows
 from demo.report import Stage, write_report
-from vlc.config import resolve
+from vlc.configuration.config import resolve
+from vlc.configuration.settings import Settings
+from vlc.evaluation.predictions import write_text
 from vlc.objectives.base import to_json
-from vlc.predictions import write_text
-from vlc.run import run
-from vlc.settings import Settings
+from vlc.training.run import run
 from write_arrow.__main__ import main as write_arrow
 
 console = Console()

@@ -14,13 +14,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from vlc.configuration.settings import Settings
 from vlc.data.dataset import BatchDataset, Key
 from vlc.data.transforms import denormalize
-from vlc.module import VLCModule
 from vlc.objectives.base import Passes, View
 from vlc.objectives.mae import reconstruction
-from vlc.run import build_data, build_module
-from vlc.settings import Settings
+from vlc.training.module import VLCModule
+from vlc.training.run import build_data, build_module
 
 logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it reports every file it has read to its end
 

@@ -1,4 +1,4 @@
-"""Makes vlc/assets/emoji/tokenizer: a WordPiece tokenizer of the emoji texts in ten languages and of the scenes.
+"""Makes vlc/data/assets/emoji/tokenizer: a WordPiece tokenizer of the emoji texts in ten languages and of the scenes.
 
     python scripts/train_emoji_tokenizer.py
 
@@ -20,7 +20,7 @@ VOCAB_SIZE = 8000
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ENGLISH_COPIES = 20
 NUM_SCENES = 5000
-FOLDER = Path(__file__).parents[1] / "vlc/assets/emoji/tokenizer"
+FOLDER = Path(__file__).parents[1] / "vlc/data/assets/emoji/tokenizer"
 
 
 def texts(num_scenes: int = NUM_SCENES) -> Iterator[str]:

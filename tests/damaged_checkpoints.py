@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vlc import checkpoint
-from vlc.errors import UserError
+from vlc.checkpoint import weights
+from vlc.common.errors import UserError
 
 KINDS = ("flip", "zero", "cut", "repeat")
 
@@ -29,12 +29,12 @@ def damage(content: bytes, kind: str, rng: np.random.Generator) -> bytes:
 
 def outcomes(path: Path, folder: Path, tries: int, seed: int = 0) -> Counter[str]:
     """Read damaged copies: how many are refused clearly, read as the same, read as others, or end in a traceback."""
-    content, good, rng, found = path.read_bytes(), checkpoint.read(path), np.random.default_rng(seed), Counter()
+    content, good, rng, found = path.read_bytes(), weights.read(path), np.random.default_rng(seed), Counter()
     for number in range(tries):
         copy = folder / f"damaged{path.suffix}"
         copy.write_bytes(damage(content, KINDS[number % len(KINDS)], rng))
         try:
-            read = checkpoint.read(copy)
+            read = weights.read(copy)
         except UserError:
             found["clear"] += 1
         except Exception as error:  # what the table counts

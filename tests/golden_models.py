@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlc import checkpoint
+from vlc.checkpoint import weights
+from vlc.configuration.recipes import OBJECTIVE_NAMES
+from vlc.configuration.settings import ModelSettings
 from vlc.data.batch import Batch, MaskedText, Text
 from vlc.data.values import padded_floats, padded_integers
 from vlc.model.sizes import ENCODERS, EncoderSize
-from vlc.module import VLCModule
-from vlc.recipes import OBJECTIVE_NAMES
-from vlc.settings import ModelSettings
+from vlc.training.module import VLCModule
 
 SIZE = EncoderSize(64, 3, 4, 16, decoder_width=32, decoder_depth=2, decoder_heads=4)
 NAMES = ("pretrain", "mlm", "itm", "mlm_full", "itm_full", "vqa", "nlvr2", "irtr")
@@ -26,7 +26,7 @@ class Golden:
     module: VLCModule
     batch: Batch
     expected: dict[str, Any]
-    report: checkpoint.LoadReport
+    report: weights.LoadReport
 
 
 def model_settings(**values: Any) -> ModelSettings:
@@ -72,7 +72,7 @@ def load(golden: Path, name: str) -> Golden:
         splits=("val",),
         num_images=2 if name == "nlvr2" else 1,
     )
-    report = checkpoint.load(module, checkpoint.read(source), complete=True)
+    report = weights.load(module, weights.read(source), complete=True)
     inputs = torch.load(golden / "tiny" / f"{name}_batch.pt", weights_only=True)
     expected = torch.load(golden / "tiny" / f"{name}_out.pt", weights_only=True)
     return Golden(module, build_batch(inputs, expected), expected, report)

@@ -20,11 +20,11 @@ import torch
 
 import vlc  # before what imports torchvision
 from tests import tiny
+from vlc.configuration.recipes import RECIPES, loss_weights
+from vlc.configuration.settings import Settings
 from vlc.data.catalog import CATALOG
 from vlc.model.sizes import ENCODERS
-from vlc.recipes import RECIPES, loss_weights
-from vlc.run import run
-from vlc.settings import Settings
+from vlc.training.run import run
 
 REPOSITORY = Path(__file__).parent.parent
 BATCH = 2  # of a process; 11 training samples and 9 others leave a rest for two processes and for three

@@ -16,9 +16,9 @@ import main_finetune
 from tests import tiny
 from tests.classification.folders import words
 from vlc.classification.module import ClassificationModule
-from vlc.module import VLCModule
-from vlc.run import run
-from vlc.saving import Interrupted
+from vlc.training.module import VLCModule
+from vlc.training.run import run
+from vlc.training.saving import Interrupted
 
 
 class Killed(Exception):

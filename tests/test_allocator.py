@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from vlc.allocator import keep_freed_memory
+from vlc.hardware.allocator import keep_freed_memory
 
 PROGRAM = """
 import resource, sys
 import torch
-from vlc.allocator import keep_freed_memory
+from vlc.hardware.allocator import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     print(-1)
     sys.exit()

@@ -4,8 +4,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from vlc.callbacks import CastWeightsOnce
-from vlc.precision import precision_options
+from vlc.hardware.precision import precision_options
+from vlc.training.callbacks import CastWeightsOnce
 
 
 class _Casts(TorchDispatchMode):

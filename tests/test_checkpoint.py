@@ -13,14 +13,15 @@ import torch
 from safetensors.torch import save_file
 
 from tests import golden_models, tiny
-from vlc import checkpoint
+from vlc.checkpoint import weights
+from vlc.checkpoint.__main__ import main as checkpoint_main
+from vlc.checkpoint.formats import FORMATS
 from vlc.classification.model import Classifier
-from vlc.errors import MissingFile, UserError
-from vlc.formats import FORMATS
+from vlc.common.errors import MissingFile, UserError
+from vlc.configuration.recipes import loss_weights
 from vlc.model.embed import sincos_positions
 from vlc.model.sizes import ENCODERS
-from vlc.module import VLCModule
-from vlc.recipes import loss_weights
+from vlc.training.module import VLCModule
 
 # The published cases that concern this model: name -> (image size, whether the decoder exists here).
 LOADING_CASES = {
@@ -54,9 +55,7 @@ def _module(image_size: int = 64, max_text_len: int = 12, num_images: int = 1, *
 def test_position_tables_after_loading(golden, name):
     case = json.loads((golden / "posembed/cases.json").read_text())[name]
     module = _module(case["image_size"])
-    report = checkpoint.load(
-        module, checkpoint.read(golden / "posembed" / (case["pretrain_path"] or case["load_path"]))
-    )
+    report = weights.load(module, weights.read(golden / "posembed" / (case["pretrain_path"] or case["load_path"])))
     expected = torch.load(golden / f"posembed/result_{MENDED_CASES.get(name, name)}.pt", weights_only=True)
     torch.testing.assert_close(module.encoder.pos_embed, expected["pos_embed"], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(module.objectives["mae"].pos_embed, expected["decoder_pos_embed"], atol=1e-5, rtol=1e-4)
@@ -66,31 +65,31 @@ def test_position_tables_after_loading(golden, name):
 
 def test_a_file_without_decoder_leaves_the_decoder_new(golden):
     module = _module(96)
-    report = checkpoint.load(module, checkpoint.read(golden / "posembed/mae_64_encoder_only.pth"))
+    report = weights.load(module, weights.read(golden / "posembed/mae_64_encoder_only.pth"))
     assert any(name.startswith("objectives.mae") for name in report.new)
     assert torch.equal(module.objectives["mae"].pos_embed, sincos_positions(32, 6))
 
 
 def test_third_token_type_starts_as_the_second(golden):
     module = _module(num_images=2)
-    checkpoint.load(module, checkpoint.read(golden / "posembed/vlc_pretrain_64.ckpt"))
+    weights.load(module, weights.read(golden / "posembed/vlc_pretrain_64.ckpt"))
     expected = torch.load(golden / "posembed/result_nlvr2_token_types.pt", weights_only=True)
     expected = expected if isinstance(expected, torch.Tensor) else next(iter(expected.values()))
     torch.testing.assert_close(module.encoder.token_types.weight.detach(), expected)
 
 
 def test_pair_checkpoint_loads_into_a_model_of_single_images(golden):
-    module, source = _module(), checkpoint.read(golden / "tiny/nlvr2.ckpt")
-    checkpoint.load(module, source)
+    module, source = _module(), weights.read(golden / "tiny/nlvr2.ckpt")
+    weights.load(module, source)
     assert torch.equal(module.encoder.token_types.weight, source.state["encoder.token_types.weight"][:2])
 
 
 def test_text_positions_for_another_length(golden):
-    source = checkpoint.read(golden / "posembed/vlc_pretrain_64.ckpt")
+    source = weights.read(golden / "posembed/vlc_pretrain_64.ckpt")
     stored = source.state["encoder.text_embeddings.position_embeddings.weight"]
     for length in (8, 16):
         module = _module(max_text_len=length)
-        report = checkpoint.load(module, source)
+        report = weights.load(module, source)
         table = module.encoder.text_embeddings.position_embeddings.weight
         assert torch.equal(table[:12], stored[:length])
         assert report.resized == ["encoder.text_embeddings.position_embeddings.weight"]
@@ -99,15 +98,15 @@ def test_text_positions_for_another_length(golden):
 def test_weights_under_module_and_model_are_found(golden, tmp_path):
     state = torch.load(golden / "tiny/mlm.ckpt", weights_only=True)["state_dict"]
     torch.save({"model": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "a.pt")
-    assert checkpoint.read(tmp_path / "a.pt").layout.name == "vlc_release"
+    assert weights.read(tmp_path / "a.pt").layout.name == "vlc_release"
 
 
 def test_timm_vit_is_read_as_an_image_model(tmp_path, small_vit):
     vit = timm.models.VisionTransformer(img_size=32, patch_size=16, embed_dim=32, depth=2, num_heads=2, num_classes=5)
     torch.save(vit.state_dict(), tmp_path / "timm.pth")
-    source = checkpoint.read(tmp_path / "timm.pth")
+    source = weights.read(tmp_path / "timm.pth")
     module = _small_module()
-    report = checkpoint.load(module, source)
+    report = weights.load(module, source)
     assert report.unused == ["objectives.classes.head.weight", "objectives.classes.head.bias"]
     assert "not in this model" in str(report)
     assert not report.dropped
@@ -126,9 +125,9 @@ _BESIDE_THE_IMAGE = ("encoder.text", "encoder.token", "encoder.pooler", "objecti
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize("layout", FORMATS)
 def test_export_and_back(golden, tmp_path, layout, suffix):
-    source = checkpoint.read(golden / "tiny/pretrain.ckpt")
-    left_out = checkpoint.export(source, tmp_path / f"x{suffix}", layout)
-    again = checkpoint.read(tmp_path / f"x{suffix}")
+    source = weights.read(golden / "tiny/pretrain.ckpt")
+    left_out = weights.export(source, tmp_path / f"x{suffix}", layout)
+    again = weights.read(tmp_path / f"x{suffix}")
     assert again.layout.name == {"vilt_nlvr2": "vilt"}.get(layout, layout), "without a classifier there is no telling"
     assert set(again.state) == set(source.state) - set(left_out)
     assert all(torch.equal(again.state[name], source.state[name]) for name in again.state)
@@ -142,7 +141,7 @@ def test_export_and_back(golden, tmp_path, layout, suffix):
 
 
 def test_exported_release_has_the_published_keys(golden, tmp_path):
-    checkpoint.export(checkpoint.read(golden / "tiny/pretrain.ckpt"), tmp_path / "x.ckpt", "vlc_release")
+    weights.export(weights.read(golden / "tiny/pretrain.ckpt"), tmp_path / "x.ckpt", "vlc_release")
     published = torch.load(golden / "tiny/pretrain.ckpt", weights_only=True)["state_dict"]
     written = torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"]
     assert set(written) == set(published) - {"text_embeddings.position_ids"}
@@ -150,11 +149,11 @@ def test_exported_release_has_the_published_keys(golden, tmp_path):
 
 
 def test_extras_travel(golden, tmp_path):
-    source = checkpoint.read(golden / "tiny/vqa.ckpt")
-    with_answers = checkpoint.Checkpoint(source.path, source.layout, source.state, (), {"answers": ["yes", "no"]})
+    source = weights.read(golden / "tiny/vqa.ckpt")
+    with_answers = weights.Checkpoint(source.path, source.layout, source.state, (), {"answers": ["yes", "no"]})
     for name in ("a.ckpt", "a.safetensors"):
-        checkpoint.export(with_answers, tmp_path / name, "vlc")
-        assert checkpoint.read(tmp_path / name).extras == {"answers": ["yes", "no"]}
+        weights.export(with_answers, tmp_path / name, "vlc")
+        assert weights.read(tmp_path / name).extras == {"answers": ["yes", "no"]}
 
 
 def test_classes_in_a_file_are_replaced_by_empty_ones(golden, tmp_path):
@@ -162,7 +161,7 @@ def test_classes_in_a_file_are_replaced_by_empty_ones(golden, tmp_path):
     content = torch.load(golden / "tiny/mlm.ckpt", weights_only=True)
     content |= {"args": argparse.Namespace(lr=1), "callbacks": {argparse.ArgumentParser: {"best": torch.zeros(1)}}}
     torch.save(content, tmp_path / "old.ckpt")
-    assert checkpoint.read(tmp_path / "old.ckpt").layout.name == "vlc_release"
+    assert weights.read(tmp_path / "old.ckpt").layout.name == "vlc_release"
 
 
 class _Attack:
@@ -173,13 +172,13 @@ class _Attack:
 def test_code_in_a_file_is_not_run(golden, tmp_path):
     content = torch.load(golden / "tiny/mlm.ckpt", weights_only=True)
     torch.save(content | {"evil": _Attack()}, tmp_path / "evil.ckpt")
-    assert checkpoint.read(tmp_path / "evil.ckpt").layout.name == "vlc_release"
+    assert weights.read(tmp_path / "evil.ckpt").layout.name == "vlc_release"
 
 
 class TestBadFiles:
     def test_missing(self, tmp_path):
         with pytest.raises(MissingFile, match=r"nothing\.ckpt does not exist"):
-            checkpoint.read(tmp_path / "nothing.ckpt")
+            weights.read(tmp_path / "nothing.ckpt")
 
     @pytest.mark.parametrize("suffix", [".ckpt", ".pth", ".safetensors"])
     def test_not_a_checkpoint(self, tmp_path, suffix):
@@ -187,24 +186,24 @@ class TestBadFiles:
         for content in (b"", b"hello world", bytes(range(256)) * 40):
             path.write_bytes(content)
             with pytest.raises(UserError, match="not a readable checkpoint"):
-                checkpoint.read(path)
+                weights.read(path)
 
     def test_truncated(self, golden, tmp_path):
         path = tmp_path / "x.ckpt"
         path.write_bytes((golden / "tiny/mlm.ckpt").read_bytes()[:200_000])
         with pytest.raises(UserError, match="not a readable checkpoint"):
-            checkpoint.read(path)
+            weights.read(path)
 
     def test_other_models(self, tmp_path):
         torch.save({"state_dict": {"conv1.weight": torch.zeros(1)}}, tmp_path / "resnet.pth")
         with pytest.raises(UserError, match=r"not of a known layout.*vlc_release.*conv1\.weight"):
-            checkpoint.read(tmp_path / "resnet.pth")
+            weights.read(tmp_path / "resnet.pth")
 
     def test_unknown_parameters(self, golden, tmp_path):
         state = torch.load(golden / "tiny/mlm.ckpt", weights_only=True)["state_dict"]
         torch.save({"state_dict": state | {"surprise.weight": torch.zeros(1)}}, tmp_path / "x.ckpt")
         with pytest.raises(UserError, match=r"without a place here: surprise\.weight"):
-            checkpoint.read(tmp_path / "x.ckpt")
+            weights.read(tmp_path / "x.ckpt")
 
     def test_missing_encoder_weights(self, golden, tmp_path):
         state = torch.load(golden / "tiny/mlm.ckpt", weights_only=True)["state_dict"]
@@ -213,36 +212,36 @@ class TestBadFiles:
         module = _module(mlm=1)
         before = {name: value.clone() for name, value in module.state_dict().items()}
         with pytest.raises(UserError, match=r"lacks 4 parameters of this model: encoder\.blocks 4"):
-            checkpoint.load(module, checkpoint.read(tmp_path / "x.ckpt"))
+            weights.load(module, weights.read(tmp_path / "x.ckpt"))
         assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
     def test_another_width(self, golden, small_vit):
         with pytest.raises(UserError, match=r"encoder\.cls_token \(1, 1, 64\), wanted \(1, 1, 32\).*Check vit"):
-            checkpoint.load(_small_module(), checkpoint.read(golden / "tiny/mlm.ckpt"))
+            weights.load(_small_module(), weights.read(golden / "tiny/mlm.ckpt"))
 
     def test_test_only_needs_the_heads(self, golden):
-        source = checkpoint.read(golden / "posembed/vlc_pretrain_64.ckpt")
+        source = weights.read(golden / "posembed/vlc_pretrain_64.ckpt")
         with pytest.raises(UserError, match=r"objectives\.vqa 6.*Evaluation needs every weight"):
-            checkpoint.load(_module(vqa=1), source, complete=True)
-        assert checkpoint.load(_module(vqa=1), source).new
+            weights.load(_module(vqa=1), source, complete=True)
+        assert weights.load(_module(vqa=1), source).new
 
     def test_an_image_model_cannot_be_tested(self, golden):
         with pytest.raises(UserError, match=r"encoder\.text_embeddings"):
-            checkpoint.load(_module(mae=1), checkpoint.read(golden / "posembed/mae_64.pth"), complete=True)
+            weights.load(_module(mae=1), weights.read(golden / "posembed/mae_64.pth"), complete=True)
 
 
 def test_head_of_another_size_stays_new(golden):
     module = _module(vqa=1)
-    source = checkpoint.read(golden / "tiny/vqa.ckpt")
+    source = weights.read(golden / "tiny/vqa.ckpt")
     source.state["objectives.vqa.classifier.3.weight"] = torch.zeros(5, 128)
-    report = checkpoint.load(module, source)
+    report = weights.load(module, source)
     assert report.new == ["objectives.vqa.classifier.3.weight"]
     assert "(5, 128), wanted (17, 128)" in str(report)
 
 
 def _run(monkeypatch, *arguments: object) -> None:
     monkeypatch.setattr("sys.argv", ["checkpoint", *map(str, arguments)])
-    checkpoint.main()
+    checkpoint_main()
 
 
 def _refused(monkeypatch, capsys, *arguments: object) -> str:
@@ -257,12 +256,12 @@ def _refused(monkeypatch, capsys, *arguments: object) -> str:
 def test_command_line(golden, tmp_path, monkeypatch, capsys):
     target = tmp_path / "mae.pth"
     monkeypatch.setattr("sys.argv", ["checkpoint", str(golden / "tiny/vqa.ckpt"), str(target), "--layout", "mae"])
-    checkpoint.main()
+    checkpoint_main()
     assert "layout vlc_release" in capsys.readouterr().out
-    assert checkpoint.read(target).layout.name == "mae"
+    assert weights.read(target).layout.name == "mae"
     monkeypatch.setattr("sys.argv", ["checkpoint", str(tmp_path / "absent.ckpt")])
     with pytest.raises(SystemExit) as stop:
-        checkpoint.main()
+        checkpoint_main()
     assert stop.value.code == 2
 
 
@@ -304,7 +303,7 @@ class TestTargets:
         )
         assert (tmp_path / "x.ckpt").read_text() == "precious"
         _run(monkeypatch, last, tmp_path / "x.ckpt", "--overwrite")
-        assert checkpoint.read(tmp_path / "x.ckpt").layout.name == "vlc"
+        assert weights.read(tmp_path / "x.ckpt").layout.name == "vlc"
 
     @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
     def test_full_disk(self, last, tmp_path, monkeypatch, capsys, suffix):
@@ -329,7 +328,7 @@ class TestTargets:
         _run(monkeypatch, last, target)
         _run(monkeypatch, target)
         assert "caf\\udce9" in capsys.readouterr().out
-        assert checkpoint.read(target).state.keys() == checkpoint.read(last).state.keys()
+        assert weights.read(target).state.keys() == weights.read(last).state.keys()
 
 
 # -- what a file has and the model lacks
@@ -345,7 +344,7 @@ def _timm(tmp_path, **options):
         "num_classes": 5,
     } | options
     torch.save(timm.models.VisionTransformer(**options).state_dict(), tmp_path / "timm.pth")
-    return checkpoint.read(tmp_path / "timm.pth")
+    return weights.read(tmp_path / "timm.pth")
 
 
 @pytest.mark.parametrize("into", ["vlc", "classifier"])
@@ -368,22 +367,22 @@ def test_timm_models_that_compute_something_else(tmp_path, small_vit, into, opti
     module = _small_module() if into == "vlc" else Classifier(ENCODERS[small_vit], 32, 5, global_pool=False)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with pytest.raises(UserError, match=named):
-        checkpoint.load(module, _timm(tmp_path, **options))
+        weights.load(module, _timm(tmp_path, **options))
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
 def test_parts_of_a_head_are_not_left_out(golden, monkeypatch):
-    source = checkpoint.read(golden / "posembed/vlc_pretrain_64.ckpt")
+    source = weights.read(golden / "posembed/vlc_pretrain_64.ckpt")
     extra = {"objectives.mae.blocks.7.norm1.weight": torch.ones(32)}
     source = replace(source, state=source.state | extra)
     with pytest.raises(UserError, match=r"1 parameters .*objectives\.mae\.blocks\.7"):
-        checkpoint.load(_module(mae=1), source)
-    assert set(extra) <= set(checkpoint.load(_module(mlm=1), source).unused), "this model has no such head"
+        weights.load(_module(mae=1), source)
+    assert set(extra) <= set(weights.load(_module(mlm=1), source).unused), "this model has no such head"
 
 
 def test_an_image_classifier_has_no_text_half(golden):
-    source = checkpoint.read(golden / "tiny/pretrain.ckpt")
-    report = checkpoint.load(Classifier(_module().encoder.size, 64, 5), source)
+    source = weights.read(golden / "tiny/pretrain.ckpt")
+    report = weights.load(Classifier(_module().encoder.size, 64, 5), source)
     assert {name.split(".")[1] for name in report.unused} == {
         "text_embeddings", "token_types", "pooler", "norm", "mlm", "itm", "mae"
     }  # fmt: skip
@@ -408,22 +407,22 @@ def test_an_image_classifier_has_no_text_half(golden):
     ],
 )
 def test_extras_of_wrong_types(golden, tmp_path, extras, suffix):
-    source = checkpoint.read(golden / "tiny/mlm.ckpt")
+    source = weights.read(golden / "tiny/mlm.ckpt")
     path = tmp_path / f"x{suffix}"
     if suffix == ".ckpt":
         torch.save({"state_dict": source.state, "vlc": extras}, path)
     else:
         save_file({name: value.clone() for name, value in source.state.items()}, path, {"vlc": json.dumps(extras)})
     with pytest.raises(UserError, match="what it says beside its parameters .* is of a wrong type"):
-        checkpoint.read(path)
+        weights.read(path)
 
 
 @pytest.mark.parametrize("value", [argparse.Namespace(a=1), {1.5: 2}, {"vit": torch.zeros(1)}])
 def test_extras_of_foreign_objects(golden, tmp_path, value):
-    state = checkpoint.read(golden / "tiny/mlm.ckpt").state
+    state = weights.read(golden / "tiny/mlm.ckpt").state
     torch.save({"state_dict": state, "vlc": {"config": {"vit": value}}}, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=r"beside its parameters \(config\.vit"):
-        checkpoint.read(tmp_path / "x.ckpt")
+        weights.read(tmp_path / "x.ckpt")
 
 
 def test_folder_of_timm(tmp_path, small_vit):
@@ -431,7 +430,7 @@ def test_folder_of_timm(tmp_path, small_vit):
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_small", "num_classes": 5}))
     vit = timm.models.VisionTransformer(img_size=32, patch_size=16, embed_dim=32, depth=2, num_heads=2, num_classes=5)
     save_file(vit.state_dict(), tmp_path / "model.safetensors")
-    assert checkpoint.load(_small_module(), checkpoint.read(tmp_path)).layout == "mae"
+    assert weights.load(_small_module(), weights.read(tmp_path)).layout == "mae"
 
 
 @pytest.mark.parametrize("kind", ["folder", "empty", "page", "text", "other names", "none"])
@@ -452,7 +451,7 @@ def test_command_line_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, caps
 @pytest.mark.parametrize("layout", FORMATS)
 def test_parameters_of_no_sensible_shape(golden, tmp_path, layout):
     """Whichever parameter is a lone number: the file is refused in a sentence, when it is read or when it is loaded."""
-    checkpoint.export(checkpoint.read(golden / "tiny/pretrain.ckpt"), tmp_path / "x.ckpt", layout)
+    weights.export(weights.read(golden / "tiny/pretrain.ckpt"), tmp_path / "x.ckpt", layout)
     content = torch.load(tmp_path / "x.ckpt", weights_only=True)
     (under,) = set(content) - {"vlc"}
     module, state = _module(), content[under]
@@ -460,7 +459,7 @@ def test_parameters_of_no_sensible_shape(golden, tmp_path, layout):
     for key in sorted(parts & set(state)):
         torch.save({under: state | {key: torch.tensor(1.0)}}, tmp_path / "y.ckpt")
         try:
-            report = checkpoint.load(module, checkpoint.read(tmp_path / "y.ckpt"))
+            report = weights.load(module, weights.read(tmp_path / "y.ckpt"))
         except UserError:
             continue
         assert report.new, f"{key} of a head stays new"

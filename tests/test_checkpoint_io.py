@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlc.checkpoint_io import CheckpointIO
-from vlc.errors import UnwritableFile, UserError
+from vlc.checkpoint.checkpoint_io import CheckpointIO
+from vlc.common.errors import UnwritableFile, UserError
 
 
 class _Breaks:

@@ -7,12 +7,12 @@ import pytest
 from sacred import Experiment
 
 from tests import tiny
-from vlc.config import observe_the_first_process, resolve
+from vlc.common.errors import UserError
+from vlc.configuration.config import observe_the_first_process, resolve
+from vlc.configuration.recipes import OBJECTIVE_NAMES, RECIPES, loss_weights
+from vlc.configuration.settings import TRANSFORM_NAMES, Settings, config_keys
 from vlc.data.transforms import TRANSFORMS
-from vlc.errors import UserError
 from vlc.objectives import OBJECTIVES
-from vlc.recipes import OBJECTIVE_NAMES, RECIPES, loss_weights
-from vlc.settings import TRANSFORM_NAMES, Settings, config_keys
 
 PUBLISHED_DEFAULTS = {
     "exp_name": "vlc",
@@ -244,7 +244,9 @@ def test_print_config_shows_derived_values_with_comments():
 
 def test_the_configuration_does_not_import_torch():
     """What makes print_config answer at once."""
-    done = subprocess.run([sys.executable, "-c", "import vlc.config, sys; sys.exit('torch' in sys.modules)"])
+    done = subprocess.run(
+        [sys.executable, "-c", "import vlc.configuration.config, sys; sys.exit('torch' in sys.modules)"]
+    )
     assert done.returncode == 0
 
 

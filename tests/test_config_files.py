@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from vlc.config import RunError, given_keys, resolve
-from vlc.config import ex as experiment
-from vlc.config_files import MAX_BYTES, load_config_file
-from vlc.errors import UserError
-from vlc.recipes import loss_weights
+from vlc.common.errors import UserError
+from vlc.configuration.config import RunError, given_keys, resolve
+from vlc.configuration.config import ex as experiment
+from vlc.configuration.config_files import MAX_BYTES, load_config_file
+from vlc.configuration.recipes import loss_weights
 
 YAML = """\
 # a run of mine

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests import tiny
+from vlc.common.errors import MissingFile, UserError
+from vlc.configuration.recipes import loss_weights
 from vlc.data.catalog import CATALOG
-from vlc.datamodule import answer_vocabulary
-from vlc.errors import MissingFile, UserError
-from vlc.recipes import loss_weights
-from vlc.run import build_data
+from vlc.training.datamodule import answer_vocabulary
+from vlc.training.run import build_data
 
 
 def _data(arrows, small_vit, *named, **values):

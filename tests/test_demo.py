@@ -11,10 +11,10 @@ from demo.__main__ import GROUPS_RECIPE, QUESTION_TYPES, _groups_row, _pairs_row
 from demo.baseline import majority_class, majority_scores
 from demo.report import CURVES, QUESTIONS_OF_TYPE, RECONSTRUCTIONS, Stage, write_report
 from tests import tiny
-from vlc.config import resolve
+from vlc.configuration.config import resolve
+from vlc.configuration.settings import Settings
 from vlc.objectives.mae import patchify, unpatchify
-from vlc.run import run
-from vlc.settings import Settings
+from vlc.training.run import run
 from write_arrow import emoji_groups
 from write_arrow.writer import write_table
 

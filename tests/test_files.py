@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from vlc.errors import UnwritableFile
-from vlc.files import write_atomically
+from vlc.common.errors import UnwritableFile
+from vlc.common.files import write_atomically
 
 _WRITES_FOR_LONG = """
 import sys, time
-from vlc.files import write_atomically
+from vlc.common.files import write_atomically
 with write_atomically(sys.argv[1]) as partial:
     partial.write_text("half")
     print(partial, flush=True)

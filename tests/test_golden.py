@@ -7,7 +7,7 @@ import torch
 
 from tests import golden_models
 from tests.model.spans import pack_as_gpus
-from vlc.formats import VLC_RELEASE
+from vlc.checkpoint.formats import VLC_RELEASE
 from vlc.objectives.base import Passes, View, accuracy
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from vlc import rendezvous
+from vlc.hardware import rendezvous
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -132,7 +132,7 @@ LISTENING = """
 import json, os, sys, time
 import torch.distributed as dist
 sys.path.insert(0, os.getcwd())
-from vlc.rendezvous import bind_stores
+from vlc.hardware.rendezvous import bind_stores
 bind_stores()
 dist.init_process_group("gloo")
 dist.barrier()

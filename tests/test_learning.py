@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from tests import tiny
-from vlc.config import resolve
+from vlc.configuration.config import resolve
+from vlc.configuration.recipes import loss_weights
+from vlc.configuration.settings import Settings
 from vlc.data.batch import Batch
 from vlc.data.dataset import Key
-from vlc.module import VLCModule
-from vlc.optim import build_optimizer, plain_groups
-from vlc.recipes import loss_weights
-from vlc.run import build_data, build_module
-from vlc.settings import Settings
+from vlc.training.module import VLCModule
+from vlc.training.optim import build_optimizer, plain_groups
+from vlc.training.run import build_data, build_module
 
 
 @pytest.fixture(scope="module")

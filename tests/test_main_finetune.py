@@ -15,10 +15,10 @@ from timm.scheduler import CosineLRScheduler
 import main_finetune
 from tests import tiny
 from tests.classification.folders import arguments, words, write_folder
-from vlc.checkpoint import read
+from vlc.checkpoint.weights import read
 from vlc.classification.module import ClassificationModule, half_cosine
 from vlc.classification.run import _environment, _local_size
-from vlc.errors import MissingFile, UserError
+from vlc.common.errors import MissingFile, UserError
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests import golden_models
-from vlc.errors import NonFiniteMetric
-from vlc.metrics import Ratio, check_finite
+from vlc.common.errors import NonFiniteMetric
+from vlc.evaluation.metrics import Ratio, check_finite
 from vlc.objectives.base import accuracy, ranked_accuracy
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vlc.onednn import WIDE, OneDNNLinear, computes_bfloat16, packs_bfloat16, suits_onednn, use_onednn
+from vlc.hardware.onednn import WIDE, OneDNNLinear, computes_bfloat16, packs_bfloat16, suits_onednn, use_onednn
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -99,7 +99,7 @@ def test_packed_weights_are_not_kept_for_training_nor_copied(layer):
 def test_bfloat16_weights_are_packed_where_the_processor_can(layer, monkeypatch, able):
     if able and not packs_bfloat16():
         pytest.skip("this processor cannot")
-    monkeypatch.setattr("vlc.onednn.packs_bfloat16", lambda: able)
+    monkeypatch.setattr("vlc.hardware.onednn.packs_bfloat16", lambda: able)
     with torch.autocast("cpu", torch.bfloat16):
         outputs = layer(torch.ones(3, 12))
     assert (layer._packed is not None) == able
@@ -118,7 +118,7 @@ def test_the_choice_asks_the_processor(monkeypatch, half):
             torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda supported=supported: supported, raising=False
         )
         packs_bfloat16.cache_clear()
-        monkeypatch.setattr("vlc.onednn.mkl_is_slow", lambda: False)
+        monkeypatch.setattr("vlc.hardware.onednn.mkl_is_slow", lambda: False)
         assert packs_bfloat16() == expected
         assert suits_onednn(WIDE, half=half) == (half and expected)
         assert not suits_onednn(WIDE - 1, half=half)
@@ -129,7 +129,7 @@ def test_the_choice_asks_the_processor(monkeypatch, half):
 OLD_PROCESSOR = """
 import platform
 import torch
-from vlc.onednn import computes_bfloat16, packs_bfloat16, use_onednn
+from vlc.hardware.onednn import computes_bfloat16, packs_bfloat16, use_onednn
 layer, inputs = torch.nn.Linear(12, 20), torch.randn(3, 12)
 expected = layer(inputs)
 use_onednn(layer)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests import golden_models
-from vlc.errors import UserError
-from vlc.formats import VLC_RELEASE
-from vlc.optim import AdamW, build_optimizer, build_schedule, layer_decay_groups, plain_groups
-from vlc.recipes import loss_weights
-from vlc.settings import OptimSettings
+from vlc.checkpoint.formats import VLC_RELEASE
+from vlc.common.errors import UserError
+from vlc.configuration.recipes import loss_weights
+from vlc.configuration.settings import OptimSettings
+from vlc.training.optim import AdamW, build_optimizer, build_schedule, layer_decay_groups, plain_groups
 
 
 def _settings(**values) -> OptimSettings:

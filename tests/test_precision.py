@@ -1,7 +1,7 @@
 import torch
 from pytorch_lightning import Trainer
 
-from vlc.precision import precision_options
+from vlc.hardware.precision import precision_options
 
 
 def _plugin(precision: str):

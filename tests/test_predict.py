@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 
 from tests import tiny
-from vlc import checkpoint
-from vlc.config import resolve
+from vlc.checkpoint import weights
+from vlc.common.errors import MissingFile, NonFiniteMetric, UserError
+from vlc.configuration.config import resolve
+from vlc.configuration.recipes import loss_weights
 from vlc.data.dataset import Key
 from vlc.data.tokens import load_tokenizer
-from vlc.errors import MissingFile, NonFiniteMetric, UserError
-from vlc.predict import predict
-from vlc.pretrained import open_pretrained
-from vlc.recipes import loss_weights
-from vlc.run import build_data, build_module, run
+from vlc.training.run import build_data, build_module, run
+from vlc.use.predict import predict
+from vlc.use.pretrained import open_pretrained
 
 VIT = "mae_vit_tiny_patch16"
 TRAINED = {
@@ -126,7 +126,7 @@ def test_a_file_of_results(trained, files, tmp_path):
 def test_a_published_file_is_told_what_it_is_by_the_configuration(trained, files, arrows, tmp_path):
     """The published layout holds no configuration and no answers."""
     saved = tmp_path / "released.ckpt"
-    checkpoint.export(checkpoint.read(trained["vqa"]), saved, "vlc_release")
+    weights.export(weights.read(trained["vqa"]), saved, "vlc_release")
     content = torch.load(saved, weights_only=True)
     del content["vlc"]
     torch.save(content, saved)
@@ -187,7 +187,7 @@ def test_bad_images_are_named(trained, files, tmp_path):
 
 
 def test_without_a_head_nothing_is_answered(trained, files, tmp_path):
-    found = checkpoint.read(trained["vqa"])
+    found = weights.read(trained["vqa"])
     bare = {name: value for name, value in found.state.items() if not name.startswith("objectives.")}
     torch.save({"state_dict": bare, "vlc": found.extras}, tmp_path / "bare.ckpt")
     with pytest.raises(UserError, match="has no head for any of"):
@@ -249,9 +249,9 @@ def test_code_beside_a_stored_tokenizer_is_not_run(trained, files, tmp_path, mon
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_no_head_answers_with_values_that_are_not_finite(trained, files, tmp_path, name, head, value):
     content = torch.load(trained[name], weights_only=True)
-    for key, weights in content["state_dict"].items():
-        if key.startswith(f"objectives.{head}.") and weights.is_floating_point():
-            weights.fill_(value)
+    for key, tensor in content["state_dict"].items():
+        if key.startswith(f"objectives.{head}.") and tensor.is_floating_point():
+            tensor.fill_(value)
     torch.save(content, tmp_path / "x.ckpt")
     asked = {"picture": str(tmp_path / "x.png")} if head == "mae" else {"text": "a [MASK]"}
     asked |= {"image2": files[1]} if head == "nlvr2" else {"draw_false_text": 2} if head == "irtr" else {}

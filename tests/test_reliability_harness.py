@@ -10,7 +10,7 @@ import pytest
 
 from tests.reliability import damage, hostile, isolated, kills
 from tests.reliability.outcomes import OUTCOMES, Try, markdown, rows, table
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 
 
 @pytest.fixture(scope="module", autouse=True)

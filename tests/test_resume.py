@@ -10,10 +10,10 @@ import main_finetune
 from tests import tiny
 from tests.classification.folders import words, write_folder
 from tests.resuming import last_checkpoint
-from vlc.errors import MissingFile, UnwritableFile, UserError
-from vlc.recipes import loss_weights
-from vlc.resume import differences, newest
-from vlc.run import run
+from vlc.common.errors import MissingFile, UnwritableFile, UserError
+from vlc.configuration.recipes import loss_weights
+from vlc.training.resume import differences, newest
+from vlc.training.run import run
 
 RECIPE = "task_finetune_vqa_mae_randaug"
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests import golden_models, tiny
-from vlc.checkpoint import load, read
+from vlc.checkpoint.weights import load, read
+from vlc.common.errors import NonFiniteMetric, UserError
+from vlc.configuration.recipes import loss_weights
 from vlc.data.batch import Text
 from vlc.data.corpus import Corpus
-from vlc.errors import NonFiniteMetric, UserError
-from vlc.recipes import loss_weights
-from vlc.retrieval import Scorer, evaluate, fold_recalls, rank, recalls
-from vlc.run import build_data, build_module, run
+from vlc.evaluation.retrieval import Scorer, evaluate, fold_recalls, rank, recalls
+from vlc.training.run import build_data, build_module, run
 
 NAMES = ("ir_r1", "ir_r5", "ir_r10", "tr_r1", "tr_r5", "tr_r10")
 RECIPE = "task_finetune_irtr_coco_mae_randaug"

@@ -14,12 +14,12 @@ import torch
 from pytorch_lightning import Callback
 
 from tests import tiny
-from vlc.config import resolve
-from vlc.errors import MissingFile, NonFiniteLoss, NonFiniteMetric, UserError
-from vlc.module import VLCModule
-from vlc.recipes import RECIPES, loss_weights
-from vlc.run import build_data, build_module, build_trainer, run
-from vlc.saving import last_checkpoint
+from vlc.common.errors import MissingFile, NonFiniteLoss, NonFiniteMetric, UserError
+from vlc.configuration.config import resolve
+from vlc.configuration.recipes import RECIPES, loss_weights
+from vlc.training.module import VLCModule
+from vlc.training.run import build_data, build_module, build_trainer, run
+from vlc.training.saving import last_checkpoint
 
 PRETRAIN = {
     "datasets": ["coco", "vg"],
@@ -354,7 +354,7 @@ def test_gradients_are_clipped_in_mixed_precision(options):
     ],
 )
 def test_half_precision_on_a_cpu_is_bfloat16_where_that_pays(monkeypatch, vit, has_bfloat16, expected):
-    monkeypatch.setattr("vlc.run.computes_bfloat16", lambda accelerator: has_bfloat16)
+    monkeypatch.setattr("vlc.training.run.computes_bfloat16", lambda accelerator: has_bfloat16)
     settings = tiny.settings("task_mlm_itm_mae", vit=vit, precision=16, fast_dev_run=True)
     assert build_trainer(settings, has_validation=False).precision == expected
 

@@ -19,10 +19,10 @@ from tests import tiny
 from tests.classification.folders import words
 from tests.reliability.isolated import group, remaining
 from tests.resuming import Killed, Stop, last_checkpoint, stopped
-from vlc import saving
-from vlc.module import VLCModule
-from vlc.run import run
-from vlc.saving import Interrupted
+from vlc.training import saving
+from vlc.training.module import VLCModule
+from vlc.training.run import run
+from vlc.training.saving import Interrupted
 
 REPOSITORY = Path(__file__).parents[1]
 NEVER = 1_000_000  # batches until a validation
@@ -134,7 +134,7 @@ class _Again(Callback):
 @pytest.mark.parametrize(("seconds", "saved"), [(0, True), (0.2, False)])
 def test_only_a_second_interrupt_after_a_moment_gives_up_the_step(settings, tmp_path, monkeypatch, seconds, saved):
     """`timeout` and launchers send a signal twice at once."""
-    from vlc import run as program
+    from vlc.training import run as program
 
     callbacks = program._callbacks
     monkeypatch.setattr(program, "_callbacks", lambda *given: [*callbacks(*given), _Again(seconds)])

@@ -15,17 +15,17 @@ import pytest
 import torch
 
 from tests import tiny
-from vlc.config import resolve
+from vlc.common.errors import ChangedFile, DamagedIndex, MissingFile, NonFiniteMetric, UserError
+from vlc.configuration.config import resolve
+from vlc.configuration.recipes import loss_weights
+from vlc.configuration.settings import Settings
 from vlc.data.corpus import Corpus
 from vlc.data.rows import Place
-from vlc.errors import ChangedFile, DamagedIndex, MissingFile, NonFiniteMetric, UserError
-from vlc.predict import predict
-from vlc.pretrained import open_pretrained
-from vlc.recipes import loss_weights
-from vlc.retrieval import Scorer
-from vlc.run import build_data, build_module, run
-from vlc.search import _PLACES, _SCHEMAS, build_index, fingerprint, search
-from vlc.settings import Settings
+from vlc.evaluation.retrieval import Scorer
+from vlc.training.run import build_data, build_module, run
+from vlc.use.predict import predict
+from vlc.use.pretrained import open_pretrained
+from vlc.use.search import _PLACES, _SCHEMAS, build_index, fingerprint, search
 from write_arrow.shards import ARROW
 
 VIT = "mae_vit_tiny_patch16"
@@ -139,7 +139,7 @@ def test_too_many_broken_images_stop_the_building_and_leave_nothing(trained, tmp
 
 def test_an_index_is_replaced_only_by_a_whole_one(trained, arrows, index, tmp_path, monkeypatch):
     folder = str(shutil.copytree(index, tmp_path / "index"))
-    monkeypatch.setattr("vlc.search._embedded_texts", lambda *_: (1 / 0 for _ in [0]))
+    monkeypatch.setattr("vlc.use.search._embedded_texts", lambda *_: (1 / 0 for _ in [0]))
     with pytest.raises(ZeroDivisionError):
         _index(trained, arrows, folder)
     monkeypatch.undo()
@@ -169,7 +169,7 @@ def opened(trained, monkeypatch) -> None:
     values = {"num_gpus": 0, "load_path": trained, "rerank_k": None}
     model = open_pretrained(resolve(**values), set(values))
     mark = fingerprint(model)
-    monkeypatch.setattr("vlc.search.fingerprint", lambda _: mark)
+    monkeypatch.setattr("vlc.use.search.fingerprint", lambda _: mark)
 
     def reopened(config, given):
         asked = Settings.from_config({**config, "per_gpu_batchsize": 4})
@@ -177,7 +177,7 @@ def opened(trained, monkeypatch) -> None:
         settings = replace(model.settings, use=asked.use, run=asked.run, data=replace(model.settings.data, **data))
         return replace(model, settings=settings)
 
-    monkeypatch.setattr("vlc.search.open_pretrained", reopened)
+    monkeypatch.setattr("vlc.use.search.open_pretrained", reopened)
 
 
 def _flipped(content: bytes, rng: np.random.Generator, place: int) -> bytes:
@@ -261,7 +261,7 @@ def test_an_index_whose_replacement_was_killed_between_its_renames_is_brought_ba
 
 KILLED = """
 import os, sys, signal, tests.test_search as own
-from vlc import search
+from vlc.use import search
 step = int(sys.argv[4])
 calls = iter(range(100))
 def killed(function):
@@ -303,8 +303,8 @@ def test_an_empty_table_is_told(trained, arrows, tmp_path):
 
 def test_places_that_cannot_be_written_are_told_before_the_work(trained, index, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("vlc.search._open_index", lambda *_: pytest.fail("work was done"))
-    monkeypatch.setattr("vlc.search._appearing_whole", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr("vlc.use.search._open_index", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr("vlc.use.search._appearing_whole", lambda *_: pytest.fail("work was done"))
     for out, reason in ((tmp_path, "is a folder"), (tmp_path / "file" / "out.json", "Not a directory")):
         with pytest.raises(UserError, match=rf"out={out} .*{reason}"):
             _search(trained, index, query="a dog", out=str(out))
@@ -501,7 +501,7 @@ def test_embeddings_that_are_not_finite_are_not_indexed(trained, arrows, tmp_pat
 
 def test_searches_whose_values_are_not_finite_are_refused(trained, arrows, tmp_path, index, monkeypatch):
     monkeypatch.setattr(
-        "vlc.search.fingerprint", lambda _: json.loads((Path(index) / "index.json").read_text())["fingerprint"]
+        "vlc.use.search.fingerprint", lambda _: json.loads((Path(index) / "index.json").read_text())["fingerprint"]
     )
     broken = _broken(trained, tmp_path / "x.ckpt", "objectives.itc.text_projection")
     with pytest.raises(NonFiniteMetric, match="NaN or infinite: the embedding of what is asked"):

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tests import tiny
-from vlc.recipes import loss_weights
-from vlc.run import run
-from vlc.terminal import cell, printable
+from vlc.common.terminal import cell, printable
+from vlc.configuration.recipes import loss_weights
+from vlc.training.run import run
 
 NASTY = "a [/b] [red]dog[/] \x1b[31m\x1b]0;title\x07 \x9b2J\r\n\u202eover\u2066\u2028 :smile: \x00\x7f"
 FORBIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffd]")

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from tests import damaged_checkpoints
-from vlc import checkpoint, torch_file
-from vlc.checkpoint_io import CheckpointIO
-from vlc.errors import UserError
-from vlc.formats import FORMATS
-from vlc.weight_files import read_weights
+from vlc.checkpoint import torch_file, weights
+from vlc.checkpoint.checkpoint_io import CheckpointIO
+from vlc.checkpoint.formats import FORMATS
+from vlc.checkpoint.weight_files import read_weights
+from vlc.common.errors import UserError
 
 CASES = Path(__file__).parent / "cases/checkpoint_numpy"
 
@@ -103,10 +103,10 @@ def test_nothing_is_executed(tmp_path, how, place, options):
     content = {"beside": {"state_dict": state, "evil": attack}, "among": {"state_dict": state | {"evil": attack}}}
     torch.save(content.get(place, attack), tmp_path / "x.pt", **options)
     if place == "beside":
-        assert set(checkpoint.read(tmp_path / "x.pt").state) == set(state)
+        assert set(weights.read(tmp_path / "x.pt").state) == set(state)
     else:
         with pytest.raises(UserError):
-            checkpoint.read(tmp_path / "x.pt")
+            weights.read(tmp_path / "x.pt")
     assert not ran.exists()
     if how != "getattr":
         torch.load(tmp_path / "x.pt", weights_only=False)
@@ -224,7 +224,7 @@ def test_hostile_pickles_end_in_a_sentence(tmp_path, name, legacy):
     else:
         _zip(path, _HOSTILE[name])
     with pytest.raises(UserError):
-        checkpoint.read(path)
+        weights.read(path)
 
 
 def test_archives_of_other_kinds(tmp_path):
@@ -250,16 +250,16 @@ def test_other_kinds_of_tensors_are_named(tmp_path):
 
 
 @pytest.fixture
-def small(tmp_path) -> checkpoint.Checkpoint:
+def small(tmp_path) -> weights.Checkpoint:
     """Few parameters, so that most of the bytes of its files are those of the format."""
     names = {"encoder.patch_embed.proj.weight": (4, 3, 2, 2), "encoder.cls_token": (1, 1, 4), "encoder.norm.bias": (4,)}
     state = {name: torch.randn(shape) for name, shape in names.items()}
-    return checkpoint.Checkpoint(tmp_path, FORMATS["vlc"], state, (), {"answers": ["yes", "no"]})
+    return weights.Checkpoint(tmp_path, FORMATS["vlc"], state, (), {"answers": ["yes", "no"]})
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 def test_damage_is_found_or_harmless(small, tmp_path, suffix):
-    checkpoint.export(small, tmp_path / f"x{suffix}", "vlc")
+    weights.export(small, tmp_path / f"x{suffix}", "vlc")
     found = damaged_checkpoints.outcomes(tmp_path / f"x{suffix}", tmp_path, tries=400)
     assert found["clear"] > 150
     assert not found["silent"]

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from vlc.errors import DamagedIndex, UserError
-from vlc.vectors import VectorFile, Vectors, build
+from vlc.common.errors import DamagedIndex, UserError
+from vlc.use.vectors import VectorFile, Vectors, build
 
 
 def _clustered(count: int, width: int = 32, seed: int = 0) -> np.ndarray:

@@ -15,19 +15,20 @@ from torch import Tensor
 from transformers import ViltConfig
 
 from tests import golden_models, tiny
-from vlc import checkpoint
+from vlc.checkpoint import weights
+from vlc.checkpoint.weights import LoadReport
+from vlc.common.errors import MissingFile, UserError
+from vlc.configuration.recipes import loss_weights
 from vlc.data.batch import Batch, MaskedText, Sizes, Text
 from vlc.data.catalog import CATALOG
 from vlc.data.dataset import stack_images
 from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import normalize, shaped_size, transform
-from vlc.errors import MissingFile, UserError
 from vlc.model.encoder import Encoder
 from vlc.model.sizes import ENCODERS, EncoderSize
-from vlc.module import VLCModule
-from vlc.optim import layer_decay_groups
-from vlc.recipes import loss_weights
-from vlc.run import run
+from vlc.training.module import VLCModule
+from vlc.training.optim import layer_decay_groups
+from vlc.training.run import run
 
 SIZE = EncoderSize(32, 3, 4, 16, learned_grid=4, norm_eps=1e-12, pixels="centred")
 CONFIG = {
@@ -60,10 +61,10 @@ def _theirs(kind: str, **config) -> transformers.PreTrainedModel:
     return model
 
 
-def _ours(path: Path, num_images: int = 1, **weights: float) -> tuple[VLCModule, checkpoint.LoadReport]:
+def _ours(path: Path, num_images: int = 1, **weights: float) -> tuple[VLCModule, LoadReport]:
     settings = golden_models.model_settings(vit="vilt", loss_names=loss_weights(**weights), wpa_weight=0.0)
     module = VLCModule(settings, image_size=64, max_text_len=12, vocab_size=211, num_images=num_images).eval()
-    return module, checkpoint.load(module, checkpoint.read(path), complete=True)
+    return module, weights.load(module, weights.read(path), complete=True)
 
 
 @pytest.fixture
@@ -97,11 +98,11 @@ def _inputs(batch: Batch, image: int | None = 0) -> dict[str, Tensor]:
 def test_encoder_is_vilts(tmp_path, batch, image):
     theirs = _theirs("ViltModel", modality_type_vocab_size=3)
     theirs.save_pretrained(tmp_path)
-    source = checkpoint.read(tmp_path)
+    source = weights.read(tmp_path)
     assert source.layout.name == "vilt_model"
     settings = golden_models.model_settings(vit="vilt", loss_names=loss_weights(mlm=1))
     module = VLCModule(settings, image_size=64, max_text_len=12, vocab_size=211, num_images=2).eval()
-    report = checkpoint.load(module, source)
+    report = weights.load(module, source)
     assert all(name.startswith("objectives.mlm") for name in report.new)
     expected = theirs(**_inputs(batch, image), image_token_type_idx=1 + image)
     images = module.encoder.embed_images(batch.images[:, image], sizes=batch.sizes_of(image), image_type=1 + image)
@@ -134,10 +135,10 @@ def test_images_of_one_size_need_no_mask(tmp_path, batch):
     torch.testing.assert_close(encoded.pooled, expected.pooler_output, **SAME)
 
 
-def _ours_without_heads(path: Path) -> tuple[VLCModule, checkpoint.LoadReport]:
+def _ours_without_heads(path: Path) -> tuple[VLCModule, LoadReport]:
     settings = golden_models.model_settings(vit="vilt", loss_names=loss_weights(mlm=1))
     module = VLCModule(settings, image_size=64, max_text_len=12, vocab_size=211).eval()
-    return module, checkpoint.load(module, checkpoint.read(path))
+    return module, weights.load(module, weights.read(path))
 
 
 @torch.no_grad()
@@ -166,7 +167,7 @@ def test_question_answering_and_its_answers(tmp_path, batch):
     for path in (tmp_path, tmp_path / "model.safetensors"):
         module, report = _ours(path, vqa=1)
         assert report.layout == "vilt"
-        assert checkpoint.read(path).extras["answers"] == list(names.values())
+        assert weights.read(path).extras["answers"] == list(names.values())
     torch.testing.assert_close(module.outcomes(batch)["vqa"].logits, theirs(**_inputs(batch)).logits, **SAME)
 
 
@@ -177,7 +178,7 @@ def test_pairs_of_images(tmp_path, batch):
     theirs.save_pretrained(tmp_path)
     module, report = _ours(tmp_path, num_images=2, nlvr2=1)
     assert report.layout == "vilt_nlvr2"
-    assert "answers" not in checkpoint.read(tmp_path).extras
+    assert "answers" not in weights.read(tmp_path).extras
     expected = theirs(**_inputs(batch, image=None)).logits
     torch.testing.assert_close(module.outcomes(batch)["nlvr2"].logits, expected, **SAME)
 
@@ -197,7 +198,7 @@ def test_release_checkpoint(tmp_path, batch):
     """The release's names, made of the hub's; its metrics and the head of masked patches are dropped."""
     theirs = _theirs("ViltForQuestionAnswering", num_labels=17)
     theirs.save_pretrained(tmp_path / "hub")
-    checkpoint.export(checkpoint.read(tmp_path / "hub"), tmp_path / "vilt_vqa.ckpt", "vlc_release")
+    weights.export(weights.read(tmp_path / "hub"), tmp_path / "vilt_vqa.ckpt", "vlc_release")
     content = torch.load(tmp_path / "vilt_vqa.ckpt", weights_only=True)
     assert content["state_dict"]["transformer.pos_embed"].shape == (1, 17, 32)
     content["state_dict"] |= {"mpp_score.decoder.bias": torch.zeros(768), "train_vqa_score.score": torch.zeros(())}
@@ -219,7 +220,7 @@ def test_release_checkpoint(tmp_path, batch):
 def test_exported_files_are_transformers(tmp_path, kind, layout, config):
     theirs = _theirs(kind, **config)
     theirs.save_pretrained(tmp_path)
-    assert not checkpoint.export(checkpoint.read(tmp_path), tmp_path / "model.safetensors", layout)
+    assert not weights.export(weights.read(tmp_path), tmp_path / "model.safetensors", layout)
     again = getattr(transformers, kind).from_pretrained(tmp_path).state_dict()
     assert all(torch.equal(again[name], value) for name, value in theirs.state_dict().items())
 
@@ -319,7 +320,7 @@ class TestBadInput:
         with pytest.raises(
             MissingFile, match=r"folder without weights: expected model.safetensors or pytorch_model.bin"
         ):
-            checkpoint.read(folder)
+            weights.read(folder)
 
     def _configure(self, folder: Path, **values) -> None:
         config = json.loads((folder / "config.json").read_text()) | values
@@ -328,12 +329,12 @@ class TestBadInput:
     def test_another_model(self, folder):
         self._configure(folder, model_type="bert")
         with pytest.raises(UserError, match=r"config.json describes a model of type 'bert', not 'vilt'"):
-            checkpoint.read(folder)
+            weights.read(folder)
 
     def test_another_activation(self, folder):
         self._configure(folder, hidden_act="relu")
         with pytest.raises(UserError, match=r"activation 'relu'"):
-            checkpoint.read(folder)
+            weights.read(folder)
 
     def test_other_heads(self, folder):
         self._configure(folder, num_attention_heads=8)
@@ -373,7 +374,7 @@ class TestBadInput:
     def test_values_that_contradict_the_weights(self, folder, key, value):
         self._configure(folder, **{key: value})
         with pytest.raises(UserError, match=rf"config\.json.*{key}|config\.json.*activation"):
-            checkpoint.read(folder)
+            weights.read(folder)
 
     @pytest.mark.parametrize("key", sorted(CONFIG))
     def test_values_left_out_are_those_of_transformers(self, folder, key):
@@ -385,11 +386,11 @@ class TestBadInput:
         else:
             match = f"{key} .*contradicts the weights"
         with pytest.raises(UserError, match=match):
-            checkpoint.read(folder)
+            weights.read(folder)
 
     def test_square_sizes_stated_by_both_sides(self, folder):
         self._configure(folder, image_size=[64, 64], patch_size=[16, 16])
-        assert checkpoint.read(folder).heads == 4
+        assert weights.read(folder).heads == 4
 
     @torch.no_grad()
     def test_another_epsilon(self, tmp_path, batch):
@@ -397,47 +398,47 @@ class TestBadInput:
         model, same = (_theirs("ViltModel", layer_norm_eps=eps) for eps in (0.1, 1e-12))
         assert (model(**_inputs(batch)).pooler_output - same(**_inputs(batch)).pooler_output).abs().max() > 1e-3
         model.save_pretrained(tmp_path)
-        assert checkpoint.read(tmp_path).norm_eps == 0.1
+        assert weights.read(tmp_path).norm_eps == 0.1
         with pytest.raises(UserError, match=r"layer_norm_eps=0\.1 \(config\.json\), this model with 1e-12"):
             _ours_without_heads(tmp_path)
 
     def test_another_normalisation_of_images(self, folder):
         (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
-        checkpoint.read(folder)
+        weights.read(folder)
         (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.485, 0.456, 0.406]}))
         with pytest.raises(UserError, match=r"preprocessor_config\.json asks for image_mean"):
-            checkpoint.read(folder)
+            weights.read(folder)
 
     @pytest.mark.parametrize("labels", [{"x": "a"}, {"17": "a"}, {str(10**12): "a"}, {"-1": "a"}, ["a"], "a"])
     def test_labels_that_the_classifier_lacks(self, tmp_path, labels):
         _theirs("ViltForQuestionAnswering", num_labels=17).save_pretrained(tmp_path)
         self._configure(tmp_path, id2label=labels)
         with pytest.raises(UserError, match=r"config\.json: id2label names others than the 17 labels"):
-            checkpoint.read(tmp_path)
+            weights.read(tmp_path)
 
     def test_sharded_folder(self, tmp_path):
         model = _theirs("ViltModel")
         model.save_pretrained(tmp_path, max_shard_size="60KB")
         assert not (tmp_path / "model.safetensors").exists()
         expected = model.state_dict()["encoder.layer.2.output.dense.weight"]
-        assert torch.equal(checkpoint.read(tmp_path).state["encoder.blocks.2.mlp.fc2.weight"], expected)
-        assert checkpoint.read(tmp_path).heads == 4
+        assert torch.equal(weights.read(tmp_path).state["encoder.blocks.2.mlp.fc2.weight"], expected)
+        assert weights.read(tmp_path).heads == 4
 
     def test_folder_with_other_files(self, tmp_path):
         (tmp_path / "last.ckpt").write_text("")
         with pytest.raises(MissingFile, match=r"It has last\.ckpt: name one of these"):
-            checkpoint.read(tmp_path)
+            weights.read(tmp_path)
 
     @pytest.mark.parametrize("content", ["[]", "3", "null", "[" * 100_000, "\x00", '{"model_type": ["vilt"]}'])
     def test_configurations_of_other_kinds(self, folder, content):
         (folder / "config.json").write_text(content)
         with pytest.raises(UserError, match=r"config\.json"):
-            checkpoint.read(folder)
+            weights.read(folder)
 
     def test_damaged_config(self, folder):
         (folder / "config.json").write_text("{")
         with pytest.raises(UserError, match=r"config.json is not readable as JSON"):
-            checkpoint.read(folder)
+            weights.read(folder)
 
     def test_patches_of_another_size(self, tmp_path, monkeypatch):
         _theirs("ViltModel", patch_size=32).save_pretrained(tmp_path)

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from tests import tiny
-from vlc import checkpoint
+from vlc.checkpoint import weights
+from vlc.common.errors import UserError
+from vlc.configuration.recipes import loss_weights
 from vlc.data.catalog import CATALOG
-from vlc.errors import UserError
-from vlc.recipes import loss_weights
-from vlc.run import build_data, build_module, run
+from vlc.training.run import build_data, build_module, run
 
 RECIPE = "task_finetune_vqa_mae_randaug"
 # Answers by label of two vocabularies that share some.
@@ -72,7 +72,7 @@ def test_training_on_other_answers_carries_the_shared_ones_over(options, tmp_pat
     other = options | {"data_root": str(_write(tmp_path / "theirs", THEIRS)), "vqav2_label_size": 4}
     settings = tiny.settings(RECIPE, **other, load_path=saved)
     module = build_module(settings, build_data(settings))
-    theirs = checkpoint.read(saved).state
+    theirs = weights.read(saved).state
     head = module.objectives["vqa"].classifier[3]
     for name, parameter in (("weight", head.weight), ("bias", head.bias)):
         before = theirs[f"objectives.vqa.classifier.3.{name}"]
@@ -87,7 +87,7 @@ def test_the_same_answers_are_loaded_as_they_are(options):
     saved = _trained(options)
     settings = tiny.settings(RECIPE, **options, load_path=saved)
     module = build_module(settings, build_data(settings))
-    for name, value in checkpoint.read(saved).state.items():
+    for name, value in weights.read(saved).state.items():
         assert torch.equal(module.state_dict()[name], value), name
 
 

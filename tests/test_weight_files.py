@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vlc.errors import MissingFile, UserError
-from vlc.weight_files import read_weights
+from vlc.checkpoint.weight_files import read_weights
+from vlc.common.errors import MissingFile, UserError
 
 STATE = {f"encoder.{name}": torch.arange(6.0) + number for number, name in enumerate("abc")}
 

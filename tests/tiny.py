@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from vlc.config import resolve
+from vlc.configuration.config import resolve
+from vlc.configuration.settings import Settings
 from vlc.data.catalog import CATALOG
 from vlc.data.spec import DatasetSpec
 from vlc.model.sizes import EncoderSize
-from vlc.settings import Settings
 from write_arrow import emoji_scenes, writer
 
 SMALL = EncoderSize(32, 2, 2, 16, decoder_width=16, decoder_depth=1, decoder_heads=2)

@@ -1,6 +1,6 @@
 """One vision-language transformer, pre-trained from images and captions alone, fine-tuned on every task."""
 
-from vlc import torchvision_ops
+from vlc.hardware import torchvision_ops
 
 __version__ = "0.1.0"
 

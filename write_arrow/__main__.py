@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
-from vlc.errors import MissingFile, UserError
-from vlc.terminal import cell, printable
+from vlc.common.errors import MissingFile, UserError
+from vlc.common.terminal import cell, printable
 from write_arrow import (
     captions,
     check,

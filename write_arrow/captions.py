@@ -19,9 +19,9 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet
 
+from vlc.common.errors import UserError
 from vlc.data.images import SUFFIXES
 from vlc.data.tar_names import is_hidden_member, split_name
-from vlc.errors import UserError
 from write_arrow import delimited
 from write_arrow.conversion import CAPTIONS, Conversion
 from write_arrow.json_stream import numbered_lines, reason

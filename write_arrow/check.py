@@ -23,6 +23,8 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 
 from vlc.classification.sources import ParquetImages, TarImages
+from vlc.common.errors import UserError
+from vlc.common.terminal import cell
 from vlc.data.catalog import CATALOG
 from vlc.data.checksums import DamagedData, verify_file
 from vlc.data.folders import is_hidden
@@ -30,8 +32,6 @@ from vlc.data.identity import require_one_conversion
 from vlc.data.ipc import in_plain_layout, is_binary, is_text, open_batches, record_batches
 from vlc.data.spec import DatasetSpec
 from vlc.data.values import IDENTIFIERS, flat_values, num_texts, text_problems, value_problems
-from vlc.errors import UserError
-from vlc.terminal import cell
 from write_arrow.storage import Folder
 from write_arrow.workers import num_cores, problem_of
 

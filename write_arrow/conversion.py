@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 from write_arrow import json_stream
 from write_arrow.plans import Files, Groups, Plans, Scratch
 from write_arrow.storage import Folder

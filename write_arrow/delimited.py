@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 
 _LONGEST_LINE = 4 * 2**20  # characters
 _MOST_LINES = 100  # of a quoted cell; --multiline has no limit

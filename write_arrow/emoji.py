@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
 @cache
 def packaged() -> pa.Table:
     """The packaged table: 3,781 images with names and keywords in ten languages."""
-    return pa.ipc.open_file(str(files("vlc") / "assets/emoji/emoji.arrow")).read_all()
+    return pa.ipc.open_file(str(files("vlc") / "data/assets/emoji/emoji.arrow")).read_all()
 
 
 def open_sprite(data: bytes) -> Image.Image:

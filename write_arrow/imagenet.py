@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from vlc.common.errors import MissingFile, UserError
 from vlc.data.images import SUFFIXES
-from vlc.errors import MissingFile, UserError
 from write_arrow.conversion import Conversion
 from write_arrow.shards import FORMS
 from write_arrow.storage import Folder, StoredFile

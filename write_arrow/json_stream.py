@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 
 CHUNK_BYTES = 2**20
 _LONGEST_LINE = 2**26  # bytes

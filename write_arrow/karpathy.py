@@ -5,7 +5,7 @@ The splits, with the captions, are those of "Deep Visual-Semantic Alignments" (K
 
 import os
 
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 from write_arrow.conversion import CAPTIONS, Conversion
 from write_arrow.writer import PlannedTable
 

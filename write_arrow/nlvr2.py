@@ -4,8 +4,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from vlc.common.errors import UserError
 from vlc.data.values import TRUTHS, truth
-from vlc.errors import UserError
 from write_arrow.conversion import Conversion
 from write_arrow.writer import PlannedTable
 

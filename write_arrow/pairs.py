@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 from write_arrow.conversion import CAPTIONS, Conversion
 from write_arrow.plans import Files, Groups, Plans
 from write_arrow.storage import StoredFile

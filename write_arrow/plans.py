@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 from write_arrow.storage import StoredFile, printable_path
 
 _CACHE_KIB = 4 * 1024

@@ -13,10 +13,10 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from rich.console import Console
 
+from vlc.common.errors import UserError
+from vlc.common.terminal import cell
 from vlc.data.images import open_image, opened, to_pil
 from vlc.data.ipc import open_batches
-from vlc.errors import UserError
-from vlc.terminal import cell
 from write_arrow.storage import Folder
 from write_arrow.workers import problem_of
 

@@ -5,7 +5,7 @@ The premise is the image; the caption it was made from is kept as `premises`. Ro
 
 import pyarrow as pa
 
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 from write_arrow.conversion import Conversion
 from write_arrow.writer import PlannedTable
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from vlc.errors import MissingFile, UserError
+from vlc.common.errors import MissingFile, UserError
 
 # Why a single file cannot be read, as opposed to a disk or network that fails.
 UNREADABLE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 from write_arrow import delimited
 from write_arrow.conversion import Conversion
 from write_arrow.plans import Files

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from vlc.common.errors import UserError
 from vlc.data.answers import normalize_answer
-from vlc.errors import UserError
 from write_arrow import vqav2
 from write_arrow.conversion import Conversion
 from write_arrow.writer import PlannedTable

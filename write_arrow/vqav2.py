@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from vlc.common.errors import UserError
 from vlc.data.answers import normalize_answer
-from vlc.errors import UserError
 from write_arrow.conversion import Conversion
 from write_arrow.plans import Groups, Plans
 from write_arrow.writer import PlannedTable

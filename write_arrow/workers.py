@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from PIL import UnidentifiedImageError
 
+from vlc.common.errors import UserError
 from vlc.data.images import UndecodableImage, opened, to_rgb
-from vlc.errors import UserError
 from write_arrow.storage import Folder, StoredFile
 
 _AHEAD = 2  # batches prepared beyond those that workers are at

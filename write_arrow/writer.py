@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from vlc.common.errors import UserError
 from vlc.data.identity import Mark
 from vlc.data.values import value_problems
-from vlc.errors import UserError
 from write_arrow.check import readers_of
 from write_arrow.plans import Digest, Plan, Plans
 from write_arrow.shards import ARROW, Form

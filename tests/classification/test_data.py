@@ -19,7 +19,7 @@ from vlc.classification.data import (
 )
 from vlc.classification.module import ClassificationModule
 from vlc.data.transforms import MEAN, STD, normalize
-from vlc.metrics import Ratio
+from vlc.evaluation.metrics import Ratio
 
 
 def _picture(width: int = 90, height: int = 70) -> Image.Image:

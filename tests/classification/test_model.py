@@ -6,7 +6,7 @@ import torch
 from timm.optim import param_groups_layer_decay
 
 from tests import tiny
-from vlc import checkpoint
+from vlc.checkpoint import weights
 from vlc.classification.model import UNDECAYED, Classifier
 from vlc.model.sizes import ENCODERS
 
@@ -22,7 +22,7 @@ def pair(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("timm") / "vit.pth"
     torch.save({"model": theirs.state_dict()}, path)
     ours = Classifier(ENCODERS["mae_vit_base_patch16"], 224, 7, global_pool=request.param).eval()
-    report = checkpoint.load(ours, checkpoint.read(path), complete=True)
+    report = weights.load(ours, weights.read(path), complete=True)
     return theirs, ours, report
 
 
@@ -86,7 +86,7 @@ def test_the_first_logits_are_almost_equal():
 def test_exported_classifier_is_read_by_timm(tmp_path):
     ours = Classifier(tiny.SMALL, 32, 5).eval()
     torch.save({"state_dict": ours.state_dict()}, tmp_path / "ours.ckpt")
-    assert checkpoint.export(checkpoint.read(tmp_path / "ours.ckpt"), tmp_path / "mae.pth", "mae") == []
+    assert weights.export(weights.read(tmp_path / "ours.ckpt"), tmp_path / "mae.pth", "mae") == []
     size = tiny.SMALL
     theirs = timm.models.VisionTransformer(
         32, 16, embed_dim=size.width, depth=size.depth, num_heads=size.heads, num_classes=5, global_pool="avg"

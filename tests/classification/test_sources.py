@@ -17,8 +17,8 @@ import pytest
 from tests.classification.folders import CLASSES, write_folder
 from tests.tiny import image_bytes
 from vlc.classification.sources import check_classes, find_shards, open_split
+from vlc.common.errors import MissingFile, UserError
 from vlc.data.images import open_image
-from vlc.errors import MissingFile, UserError
 from write_arrow.__main__ import main as write_arrow
 from write_arrow.shards import FORMS
 

@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
+from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.spec import Column, DatasetSpec
 from vlc.data.values import IDENTIFIERS
-from vlc.errors import UserError
 
 SPEC = DatasetSpec("captions", {"train": ("t",)}, fields={"id": Column("id", IDENTIFIERS)})
 

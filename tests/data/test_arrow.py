@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import tiny
+from vlc.common.errors import MissingFile, UserError
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.spec import DatasetSpec
-from vlc.errors import MissingFile, UserError
 
 SPEC = DatasetSpec("captions", {"train": ("t",)})
 

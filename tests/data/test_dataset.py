@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests import tiny
+from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
@@ -12,7 +13,6 @@ from vlc.data.dataset import BatchDataset, Key, Recipe, _hash, stack_images
 from vlc.data.images import open_image
 from vlc.data.tokens import TextEncoder, TokenHider, load_tokenizer
 from vlc.data.transforms import transform
-from vlc.errors import UserError
 
 ENCODER = TextEncoder(load_tokenizer("emoji"), max_text_len=12)
 

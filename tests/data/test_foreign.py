@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tiny import image_bytes, settings
+from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
 from vlc.data.images import open_image
 from vlc.data.ipc import in_plain_layout, record_batches
-from vlc.datamodule import DataModule
-from vlc.errors import UserError
+from vlc.training.datamodule import DataModule
 from write_arrow.check import check
 from write_arrow.show import read
 from write_arrow.storage import Folder

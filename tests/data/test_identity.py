@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from tests import tiny
+from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.identity import file_state, read_mark, require_unchanged
-from vlc.errors import UserError
 from write_arrow.shards import FORMS
 from write_arrow.storage import Folder
 from write_arrow.writer import Table, write_tables

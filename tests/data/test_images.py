@@ -13,10 +13,10 @@ from PIL import Image, ImageFile, ImageOps, features
 
 from benchmarks.pictures import photograph
 from tests import tiny
+from vlc.common.errors import UserError
 from vlc.data import images
 from vlc.data.images import Jpeg, UndecodableImage, open_image, to_pil
 from vlc.data.transforms import TRANSFORMS, crop_box, resized_crop, transform
-from vlc.errors import UserError
 from write_arrow import emoji
 
 KINDS = ["JPEG", "PNG", "WEBP", "TIFF", *(["AVIF"] if features.check("avif") else [])]

@@ -7,11 +7,11 @@ import fsspec
 import pytest
 
 from tests import tiny
+from vlc.common.errors import MissingFile, UserError
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.remote import RemoteFolder
-from vlc.errors import MissingFile, UserError
-from vlc.run import build_data
+from vlc.training.run import build_data
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from tests.tiny import image_bytes
+from vlc.common.errors import MissingFile, UserError
 from vlc.data.images import SUFFIXES
 from vlc.data.rows import FolderImages
-from vlc.errors import MissingFile, UserError
 
 
 @pytest.fixture

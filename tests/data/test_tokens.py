@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import ByteLevel, TemplateProcessing
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
+from vlc.common.errors import UserError
 from vlc.data.tokens import TextEncoder, TokenHider, Tokens, load_tokenizer, masked_text, vocabulary
-from vlc.errors import UserError
 
 TEXT = "two dogs and an unbelievable airplane"
 

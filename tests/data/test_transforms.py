@@ -7,6 +7,7 @@ import torchvision
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from vlc.configuration.settings import TRANSFORM_NAMES
 from vlc.data.transforms import (
     RANDAUGMENT_OPS,
     TRANSFORMS,
@@ -17,7 +18,6 @@ from vlc.data.transforms import (
     resized_crop,
     transform,
 )
-from vlc.settings import TRANSFORM_NAMES
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids, labelled_answers
 from vlc.data.dataset import BatchDataset, Recipe
 from vlc.data.values import TRUTHS, truths, value_problems
-from vlc.errors import UserError
 
 NLVR2, VQA = CATALOG["nlvr2"], CATALOG["vqa"]
 

@@ -8,9 +8,9 @@ import torch
 
 from tests.tiny import SMALL
 from vlc.data.batch import Text
+from vlc.hardware.onednn import use_onednn
 from vlc.model.encoder import Encoder
 from vlc.model.sizes import ENCODERS
-from vlc.onednn import use_onednn
 
 
 @pytest.fixture

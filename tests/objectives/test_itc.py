@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from tests import tiny
+from vlc.configuration.recipes import loss_weights
 from vlc.data.batch import Batch, Identity, Text
 from vlc.model.sizes import ENCODERS
 from vlc.objectives.base import HeadOptions, Passes
 from vlc.objectives.itc import ITC
-from vlc.recipes import loss_weights
-from vlc.run import build_data, build_module, run
+from vlc.training.run import build_data, build_module, run
 
 WIDTH, SIZE = 8, 6
 

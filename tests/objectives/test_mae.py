@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests import golden_models
-from vlc import checkpoint
+from vlc.checkpoint import weights
+from vlc.checkpoint.formats import MAE as MAE_LAYOUT
 from vlc.data.batch import Batch
-from vlc.formats import MAE as MAE_LAYOUT
 from vlc.objectives.mae import patchify, reconstruction_loss, unpatchify
 
 
@@ -27,7 +27,7 @@ def test_plain_masked_autoencoding(case, tmp_path):
     torch.save({"model": case["model"]}, path)
     losses = dict.fromkeys(golden_models.OBJECTIVE_NAMES, 0) | {"mae": 1}
     module = golden_models.build_module(golden_models.model_settings(loss_names=losses, mask_ratio=0.75))
-    report = checkpoint.load(module, checkpoint.read(path))
+    report = weights.load(module, weights.read(path))
     assert report.layout == MAE_LAYOUT.name
     assert all(name.startswith(("encoder.text", "encoder.token", "encoder.pooler")) for name in report.new)
     batch = Batch(images=inputs["imgs"][:, None], index=torch.arange(2), split="val", noise=inputs["noise"][:, None])

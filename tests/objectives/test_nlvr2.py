@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from tests import tiny
-from vlc.checkpoint import load, read
+from vlc.checkpoint.weights import load, read
+from vlc.configuration.recipes import loss_weights
 from vlc.data.arrow import ArrowSplit
 from vlc.data.batch import Batch
 from vlc.data.catalog import CATALOG
 from vlc.objectives import NLVR2
 from vlc.objectives.base import HeadOptions, Outcome
-from vlc.recipes import loss_weights
-from vlc.run import build_data, build_module, run
+from vlc.training.run import build_data, build_module, run
 
 
 def _objective() -> NLVR2:

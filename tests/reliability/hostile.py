@@ -783,8 +783,8 @@ def _nasty_data(folder: Path) -> Path:
 
 def _nasty_index(folder: Path, sound: Sound) -> list[str]:
     """An index of nasty captions and file names, made in this process before it is searched."""
-    from vlc.config import resolve
-    from vlc.search import build_index
+    from vlc.configuration.config import resolve
+    from vlc.use.search import build_index
 
     values = {"data_root": str(_nasty_data(folder)), "datasets": ["captions"], "per_gpu_batchsize": 4, "num_gpus": 0}
     values |= {"num_workers": 0, "load_path": str(sound.model), "index": str(folder / "index")}

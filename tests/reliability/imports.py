@@ -3,16 +3,16 @@
 import transformers  # noqa: F401
 
 import main_finetune  # noqa: F401
-import vlc.checkpoint
+import vlc.checkpoint.weights
 import vlc.classification.run
-import vlc.predict
-import vlc.run
-import vlc.search
-import vlc.vectors
+import vlc.training.run
+import vlc.use.predict
+import vlc.use.search
+import vlc.use.vectors
 import write_arrow.__main__  # noqa: F401
 from tests import tiny
 from vlc.model.sizes import ENCODERS
 
 ENCODERS.setdefault("small_vit", tiny.SMALL)
 ENCODERS.setdefault("small_vilt", tiny.SMALL_VILT)
-vlc.vectors.load_faiss()
+vlc.use.vectors.load_faiss()

@@ -195,7 +195,7 @@ def _run(pipe, function: Callable, arguments: tuple, folder: str) -> None:
 
 
 def _outcome(function: Callable, arguments: tuple) -> tuple[str, Any]:
-    from vlc.errors import UserError
+    from vlc.common.errors import UserError
 
     try:
         return "returned", function(*arguments)

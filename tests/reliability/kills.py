@@ -62,7 +62,7 @@ class Training:
 def announce_steps() -> None:
     """Every training step of this process appends its number to the file that STEPS_FILE names."""
     from vlc.classification.module import ClassificationModule
-    from vlc.module import VLCModule
+    from vlc.training.module import VLCModule
 
     path = os.environ[STEPS_FILE]
     if os.environ.get("RANK", "0") != "0":
@@ -421,9 +421,9 @@ def _rewriting_tries(folder: Path, rng: random.Random, scale: float) -> Iterator
 
 
 def _index(folder: str, checkpoint: Path, data: Path, steps: str | None = None) -> None:
-    import vlc.search
+    import vlc.use.search
 
-    write = vlc.search._write
+    write = vlc.use.search._write
 
     def announced(*arguments, **options):
         if steps:
@@ -439,7 +439,7 @@ def _index(folder: str, checkpoint: Path, data: Path, steps: str | None = None) 
             time.sleep(0.05)  # an old index gives way to a new one between two renames
 
     rename, os.rename = os.rename, renamed
-    vlc.search._write = announced
+    vlc.use.search._write = announced
     reading.make_index(Path(folder), checkpoint, data)
 
 

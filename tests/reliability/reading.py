@@ -22,9 +22,9 @@ from torch import Tensor
 
 from tests import tiny
 from tests.classification.folders import write_folder
-from vlc.config import resolve
-from vlc.errors import UserError
-from vlc.recipes import loss_weights
+from vlc.common.errors import UserError
+from vlc.configuration.config import resolve
+from vlc.configuration.recipes import loss_weights
 
 SCENES = "emoji_scenes"
 STEMS = [f"{SCENES}_{split}.arrow" for split in ("train", "val", "test", "held_out")]
@@ -87,7 +87,7 @@ def make_scenes(folder: Path, seed: int = 0) -> None:
 
 def read_scenes(folder: Path, *, verify: bool = True) -> str:
     """Every sample of training and validation, and of the test splits, as batches of one."""
-    from vlc.run import build_data
+    from vlc.training.run import build_data
 
     read = []
     for test_only in (False, True):
@@ -138,7 +138,7 @@ def make_foreign_arrow(folder: Path) -> None:
 
 
 def read_captions(folder: Path) -> str:
-    from vlc.run import build_data
+    from vlc.training.run import build_data
 
     data = build_data(tiny.settings("task_pretrain_emoji", **options(folder, datasets=["captions"])))
     read = []
@@ -185,22 +185,22 @@ def read_classes(folder: Path) -> str:
 
 def make_checkpoints(folder: Path, data: Path) -> None:
     """last.ckpt of a short run; the same exported as a torch file and as safetensors."""
-    from vlc import checkpoint
-    from vlc.run import run
+    from vlc.checkpoint import weights
+    from vlc.training.run import run
 
     folder.mkdir(parents=True)
     metrics = run(tiny.settings("task_pretrain_emoji", **options(data, folder / "logs"), max_steps=2))
     shutil.copy(Path(metrics["log_dir"]) / "checkpoints" / "last.ckpt", folder / "last.ckpt")
     shutil.rmtree(folder / "logs")
-    found = checkpoint.read(folder / "last.ckpt")
-    checkpoint.export(found, folder / "exported.safetensors", "vlc")
-    checkpoint.export(found, folder / "exported.pt", "vlc")
+    found = weights.read(folder / "last.ckpt")
+    weights.export(found, folder / "exported.safetensors", "vlc")
+    weights.export(found, folder / "exported.pt", "vlc")
 
 
 def _read_checkpoint(path: Path) -> str:
-    from vlc import checkpoint
+    from vlc.checkpoint import weights
 
-    found = checkpoint.read(path)
+    found = weights.read(path)
     return digest([found.state, dict(found.extras), found.dropped, found.heads])
 
 
@@ -218,7 +218,7 @@ def read_torch(folder: Path) -> str:
 
 def resume(folder: Path, data: Path) -> str:
     """Weights and the optimiser's state after one more step from last.ckpt."""
-    from vlc.run import run
+    from vlc.training.run import run
 
     more = {"max_steps": 3, "resume_from": str(folder / "last.ckpt")}
     metrics = run(tiny.settings("task_pretrain_emoji", **options(data, folder / "logs"), **more))
@@ -257,8 +257,8 @@ def make_hub(folder: Path) -> None:
 
 def read_hub(folder: Path) -> str:
     """What a masked word of a picture is, as `predict` says it."""
-    from vlc import pretrained
-    from vlc.predict import replies
+    from vlc.use import pretrained
+    from vlc.use.predict import replies
 
     values = {"load_path": str(folder), "tokenizer": str(folder), "vit": "small_vilt", "image_size": 64, "num_gpus": 0}
     values |= {"max_text_len": 16, "vocab_size": None, "loss_names": loss_weights(mlm=1)}
@@ -272,7 +272,7 @@ def read_hub(folder: Path) -> str:
 
 
 def make_index(folder: Path, checkpoint: Path, data: Path) -> None:
-    from vlc.search import build_index
+    from vlc.use.search import build_index
 
     values = {"data_root": str(data), "datasets": [SCENES], "splits": ["val", "test"], "per_gpu_batchsize": 4}
     values |= {"num_gpus": 0, "num_workers": 0, "load_path": str(checkpoint), "index": str(folder)}
@@ -281,7 +281,7 @@ def make_index(folder: Path, checkpoint: Path, data: Path) -> None:
 
 def read_index(folder: Path, checkpoint: Path) -> str:
     """Everything that a search of images and one of texts find."""
-    from vlc.search import search
+    from vlc.use.search import search
 
     picture = folder.parent / f"{folder.name}.png"
     picture.write_bytes(tiny.image_bytes(5, kind="PNG"))

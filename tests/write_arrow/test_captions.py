@@ -16,7 +16,7 @@ import pytest
 
 from tests.tiny import image_bytes
 from tests.write_arrow.conftest import contents, table
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 from write_arrow import __main__ as main_module
 
 TEXTS = {"a.jpg": ['a, "quoted" text', "another\twith a tab"], "sub/b.png": ["日本語 and é"]}

@@ -9,11 +9,11 @@ from PIL import Image
 
 from tests import tiny
 from tests.tiny import image_bytes
+from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids
 from vlc.data.values import IDENTIFIERS
-from vlc.errors import UserError
 from write_arrow.__main__ import main
 from write_arrow.check import check, readers_of
 from write_arrow.show import TILE, contact_sheet

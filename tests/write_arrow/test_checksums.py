@@ -11,13 +11,13 @@ import pytest
 from tests import tiny
 from tests.tiny import image_bytes, settings
 from vlc.classification.sources import open_split
+from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
 from vlc.data.checksums import DamagedData, batch_metadata, verify_file
-from vlc.datamodule import DataModule
-from vlc.errors import UserError
-from vlc.search import open_rows
+from vlc.training.datamodule import DataModule
+from vlc.use.search import open_rows
 from write_arrow import check as check_module
 from write_arrow.check import check
 from write_arrow.shards import FORMS

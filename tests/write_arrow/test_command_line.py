@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 from write_arrow.__main__ import SOURCES, TOOLS, main
 from write_arrow.conversion import Conversion
 from write_arrow.plans import Scratch

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tiny import image_bytes
 from tests.write_arrow.conftest import contents, rows, table
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 from write_arrow import workers, writer
 from write_arrow.__main__ import main
 from write_arrow.storage import Folder

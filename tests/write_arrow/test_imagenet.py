@@ -15,7 +15,7 @@ from tests.classification.folders import CLASSES as COLOURS
 from tests.tiny import image_bytes
 from tests.write_arrow.conftest import contents, table
 from vlc.classification.sources import open_split
-from vlc.errors import MissingFile, UserError
+from vlc.common.errors import MissingFile, UserError
 from write_arrow import emoji_groups, imagenet, writer
 from write_arrow.__main__ import main
 from write_arrow.shards import FORMS

@@ -11,9 +11,9 @@ import pytest
 
 from tests.tiny import image_bytes
 from tests.write_arrow.conftest import contents
+from vlc.common.errors import UserError
 from vlc.data.arrow import find_tables
 from vlc.data.identity import is_journal
-from vlc.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 # Small batches and shards, and an announcement when writing begins.

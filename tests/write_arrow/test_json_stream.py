@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 from write_arrow import json_stream
 from write_arrow.json_stream import elements, lines
 

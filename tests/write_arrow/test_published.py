@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import GOLDEN
 from tests.write_arrow.conftest import rows, table
+from vlc.common.errors import MissingFile, UserError
 from vlc.data.catalog import CATALOG
-from vlc.errors import MissingFile, UserError
 from write_arrow.__main__ import SOURCES
 
 # raw folder -> source

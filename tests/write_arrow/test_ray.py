@@ -3,7 +3,7 @@
 import pytest
 
 from tests.write_arrow.conftest import contents
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 from write_arrow import writer
 from write_arrow.__main__ import main
 

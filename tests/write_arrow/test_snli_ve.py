@@ -6,7 +6,7 @@ import pytest
 
 from tests.tiny import image_bytes
 from tests.write_arrow.conftest import table
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 
 
 def _entry(number: int, label: str, **image) -> dict:

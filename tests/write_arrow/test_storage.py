@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from vlc.errors import MissingFile, UserError
+from vlc.common.errors import MissingFile, UserError
 from write_arrow.storage import Folder, StoredFile
 
 

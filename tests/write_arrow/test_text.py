@@ -3,7 +3,7 @@
 import pytest
 
 from tests.write_arrow.conftest import table
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 from write_arrow import text
 
 TEXT = "first line\nsecond  line \r\n\n\n third é\n"

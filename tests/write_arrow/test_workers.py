@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.tiny import image_bytes
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 from write_arrow.storage import Folder, StoredFile
 from write_arrow.workers import Rejected, Task, prepare, problem_of, workers
 

@@ -21,13 +21,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 
 from vlc.classification.sources import Source, check_classes, open_split
+from vlc.common.errors import UserError
 from vlc.data.batch import CorruptImage, _Tensors
 from vlc.data.dataset import Key
 from vlc.data.images import UndecodableImage, open_image, to_pil
 from vlc.data.sampler import EvalSampler, Position, TrainSampler
 from vlc.data.transforms import MEAN, STD
 from vlc.data.workers import worker_options
-from vlc.errors import UserError
 
 MAX_CORRUPT_RATIO = 0.01  # share of undecodable training images above which a run fails
 _ATTEMPTS = 100  # at replacing a corrupt image

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vlc.model.blocks import layer_norm
 from vlc.model.encoder import Encoder
 from vlc.model.sizes import EncoderSize
-from vlc.optim import LAYERS
+from vlc.training.optim import LAYERS
 
 # Position and class token do not decay, as in MAE's and timm's fine-tuning.
 UNDECAYED = ("encoder.pos_embed", "encoder.cls_token")

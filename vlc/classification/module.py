@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from vlc.classification.data import LabelledImages, seed_everything_drawn_from
 from vlc.classification.model import UNDECAYED, Classifier
 from vlc.data.transforms import normalize
-from vlc.metrics import Ratio, check_finite
-from vlc.optim import may_fuse
+from vlc.evaluation.metrics import Ratio, check_finite
+from vlc.training.optim import may_fuse
 
 TOP_K = (1, 5)
 LOG_EVERY = 10  # batches

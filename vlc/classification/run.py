@@ -21,23 +21,25 @@ from pytorch_lightning.plugins.environments import (
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 
-from vlc import checkpoint, resume
-from vlc.allocator import keep_freed_memory
-from vlc.callbacks import CastWeightsOnce, CorruptImages, NonFiniteLossGuard, Throughput
-from vlc.checkpoint_io import CheckpointIO
+from vlc.checkpoint import weights
+from vlc.checkpoint.checkpoint_io import CheckpointIO
+from vlc.checkpoint.weight_files import read_weights
+from vlc.checkpoint.weights import LoadReport
 from vlc.classification.data import MAX_CORRUPT_RATIO, ImageData
 from vlc.classification.model import Classifier
 from vlc.classification.module import LOG_EVERY, ClassificationModule
+from vlc.common.errors import UserError
+from vlc.common.files import check_room, full_disk_told
 from vlc.data.sampler import Position
-from vlc.distributed import LAUNCHED, join_restarted
-from vlc.errors import UserError
-from vlc.files import check_room, full_disk_told
+from vlc.hardware.allocator import keep_freed_memory
+from vlc.hardware.distributed import LAUNCHED, join_restarted
+from vlc.hardware.onednn import computes_bfloat16, suits_onednn, use_onednn
+from vlc.hardware.precision import precision_options
 from vlc.model.sizes import ENCODERS
-from vlc.onednn import computes_bfloat16, suits_onednn, use_onednn
-from vlc.precision import precision_options
-from vlc.progress import Progress
-from vlc.saving import Saving, leave_signals_to_us
-from vlc.weight_files import read_weights
+from vlc.training import resume
+from vlc.training.callbacks import CastWeightsOnce, CorruptImages, NonFiniteLossGuard, Throughput
+from vlc.training.progress import Progress
+from vlc.training.saving import Saving, leave_signals_to_us
 
 _CHECK = "--model, --nb_classes, and --global_pool against --cls_token"
 
@@ -188,14 +190,14 @@ def _classifier(arguments: Namespace) -> Classifier:
         raise UserError(f"--input_size: {error}") from error
 
 
-def _load(module: ClassificationModule, path: str, complete: bool = False) -> checkpoint.LoadReport:
+def _load(module: ClassificationModule, path: str, complete: bool = False) -> LoadReport:
     """Load weights of any layout. To start training from, the classifier is left out and stays new, as published."""
-    source = checkpoint.read(path)
+    source = weights.read(path)
     if not complete:
         heads = [name for name in source.state if name.startswith("objectives.classes.")]
         kept = {name: value for name, value in source.state.items() if name not in heads}
         source = replace(source, state=kept, dropped=(*source.dropped, *heads))
-    report = checkpoint.load(module.classifier, source, complete=complete, check=_CHECK)
+    report = weights.load(module.classifier, source, complete=complete, check=_CHECK)
     if module.ema is not None:
         averaged = read_weights(source.path, part="ema").state if complete else None
         if complete and not averaged:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlc.common.errors import MissingFile, UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.checksums import FILE, IMAGE_CHECKSUM, ROW_CHECKSUM, image_checksum, metadata_checksum, row_checksum
 from vlc.data.folders import is_hidden, visible_entries
@@ -35,7 +36,6 @@ from vlc.data.ipc import inflation_limit, inflation_refusal, is_binary, is_list,
 from vlc.data.spec import DatasetSpec
 from vlc.data.tar_names import is_hidden_member, split_name
 from vlc.data.values import MOST_LABELS, are_labels, plain
-from vlc.errors import MissingFile, UserError
 
 _log = logging.getLogger(__name__)
 

@@ -1,1 +1,4 @@
-"""From Arrow files to batches. Imports nothing of the model, the objectives or the configuration."""
+"""From Arrow files to batches.
+
+Knows neither model nor objectives nor configuration, and imports none of them.
+"""

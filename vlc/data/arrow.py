@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from vlc.common.errors import MissingFile, UserError
 from vlc.data.checksums import BatchChecksums, DamagedData, batch_checksums, verify_columns
 from vlc.data.identity import (
     FileState,
@@ -38,7 +39,6 @@ from vlc.data.remote import RemoteFolder, is_url
 from vlc.data.repeated import repeated_texts
 from vlc.data.spec import DatasetSpec
 from vlc.data.values import null_texts, num_values, uneven
-from vlc.errors import MissingFile, UserError
 
 _log = logging.getLogger(__name__)
 

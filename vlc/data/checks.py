@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pytorch_lightning.utilities import rank_zero_warn
 
+from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.ipc import is_any_list
 from vlc.data.values import flat_values, list_lengths, text_problems, value_problems
-from vlc.errors import UserError
 
 
 def check_annotations(source: ArrowSplit, fields: Collection[str], *, training: bool) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 from torch import Tensor
 
+from vlc.common.errors import UserError
 from vlc.data.batch import Text
 from vlc.data.dataset import BatchDataset, Key
-from vlc.errors import UserError
 
 
 class Corpus:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit, Location
 from vlc.data.batch import Batch, CorruptImage, Identity, Needs, Sizes
 from vlc.data.images import Picture, UndecodableImage, open_image
 from vlc.data.tokens import HiddenTokens, TextEncoder, TokenHider, Tokens, masked_text
-from vlc.errors import UserError
 
 _ATTEMPTS = 100  # at replacing a corrupt image or finding a wrong one
 

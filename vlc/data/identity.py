@@ -16,10 +16,10 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlc.common.errors import UserError
 from vlc.data.checksums import FILE
-from vlc.errors import UserError
 
-_RUN, _NAME, _FILES = "vlc.run", "vlc.name", "vlc.files"  # keys in the metadata of a file
+_RUN, _NAME, _FILES = "vlc.training.run", "vlc.name", "vlc.common.files"  # keys in the metadata of a file
 _JOURNAL = re.compile(r"\..+\.unfinished\.json")
 _SHARD = re.compile(r"(.*?)\d+(\.\w+)")
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 
 try:
     import simplejpeg

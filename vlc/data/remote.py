@@ -7,8 +7,8 @@ from pathlib import Path
 import fsspec
 from filelock import FileLock
 
-from vlc.errors import UserError
-from vlc.files import write_atomically
+from vlc.common.errors import UserError
+from vlc.common.files import write_atomically
 
 _log = logging.getLogger(__name__)
 

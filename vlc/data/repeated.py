@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlc.common.files import write_atomically
 from vlc.data.identity import file_state
 from vlc.data.ipc import in_plain_layout, is_list, record_batches
-from vlc.files import write_atomically
 
 _AT_ONCE = 1 << 18  # texts; bounds the memory that looking takes
 _WORTH_KEEPING = 100_000  # texts; finding them anew takes milliseconds below

@@ -10,12 +10,12 @@ import pyarrow as pa
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vlc.common.errors import ChangedFile, MissingFile, UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.folders import visible_entries
 from vlc.data.identity import FileIdentity, file_state
 from vlc.data.images import SUFFIXES, Picture, UndecodableImage, open_image
-from vlc.errors import ChangedFile, MissingFile, UserError
 
 
 class Place(NamedTuple):

@@ -14,10 +14,10 @@ from huggingface_hub.errors import HFValidationError
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
+from vlc.common.errors import UserError
 from vlc.data.batch import MaskedText, Text
-from vlc.errors import UserError
 
-EMBEDDED = {"emoji": "assets/emoji/tokenizer"}
+EMBEDDED = {"emoji": "data/assets/emoji/tokenizer"}
 PAD_MULTIPLE = 8  # lengths are rounded up to it: few distinct shapes, and aligned matrices
 
 

@@ -1,1 +1,4 @@
-"""The network: text and patch embeddings, one ViT, a pooler. Heads belong to the objectives."""
+"""The encoder: text tokens and image patches through one ViT.
+
+Knows no task, and must not import objectives, configuration or training.
+"""

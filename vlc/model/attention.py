@@ -12,8 +12,8 @@ from timm.layers import Attention as TimmAttention
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
+from vlc.hardware.onednn import OneDNNLinear, linear
 from vlc.model.packing import Lengths, Starts
-from vlc.onednn import OneDNNLinear, linear
 
 
 class Attention(TimmAttention):

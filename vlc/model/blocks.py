@@ -7,9 +7,9 @@ from timm.layers import Mlp as TimmMlp
 from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 
+from vlc.hardware.onednn import OneDNNLinear
 from vlc.model.attention import Attention, first_tokens
 from vlc.model.packing import Lengths, Starts
-from vlc.onednn import OneDNNLinear
 
 layer_norm = partial(nn.LayerNorm, eps=1e-6)
 

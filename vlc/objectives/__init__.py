@@ -1,4 +1,7 @@
-"""OBJECTIVES: the registry, one class and one file each."""
+"""OBJECTIVES: what is learnt, one class and one file each: head, loss, metrics, answers.
+
+Knows neither trainer nor loader nor configuration, and must not import them.
+"""
 
 from vlc.objectives.base import Objective
 from vlc.objectives.irtr import IRTR

@@ -47,7 +47,7 @@ class IRTR(Objective):
     """Cross entropy of the own text's score among those of draw_false_text others; logits (B, 1 + N), the own first.
 
     The image is embedded once for all its texts. The head starts as the match row of image-text matching, where a
-    checkpoint has it and no ranking head. Whole splits are ranked by `vlc.retrieval`.
+    checkpoint has it and no ranking head. Whole splits are ranked by `vlc.evaluation.retrieval`.
     """
 
     needs = Needs(false_texts=True)

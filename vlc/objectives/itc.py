@@ -1,7 +1,7 @@
 """Image-text contrast: images and texts encoded apart, each found by the other among a batch (Radford et al. 2021, CLIP).
 
-What it learns makes retrieval fast: embeddings of a split are computed once, and `vlc.retrieval` lets the full model
-re-rank only the best of them.
+What it learns makes retrieval fast: embeddings of a split are computed once, and `vlc.evaluation.retrieval` lets the full
+model re-rank only the best of them.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlc.data.batch import Batch, Needs, Text
-from vlc.distributed import gather_features, gather_values
+from vlc.hardware.distributed import gather_features, gather_values
 from vlc.model.embed import init_bert_weights
 from vlc.model.embedded import ImageTokens
 from vlc.model.encoder import Encoder

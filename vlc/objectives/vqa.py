@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vlc.common.errors import UserError
 from vlc.data.batch import Batch, Needs
-from vlc.errors import UserError
 from vlc.objectives.base import (
     HeadOptions,
     Objective,

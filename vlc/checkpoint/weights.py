@@ -3,7 +3,6 @@
 Every parameter of a file is loaded, or is left out for a reason that the report names; anything else is an error.
 """
 
-import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,15 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vlc import checksums, hub
-from vlc.errors import UnwritableFile, UserError
-from vlc.files import write_atomically
-from vlc.formats import FORMATS, Format
+from vlc.checkpoint import checksums, hub
+from vlc.checkpoint.formats import FORMATS, Format
+from vlc.checkpoint.torch_file import StandIn
+from vlc.checkpoint.weight_files import read_weights
+from vlc.common.errors import UnwritableFile, UserError
+from vlc.common.files import write_atomically
+from vlc.common.terminal import printable
 from vlc.model.embed import resize_positions
 from vlc.model.sizes import ENCODERS
-from vlc.terminal import printable
-from vlc.torch_file import StandIn
-from vlc.weight_files import read_weights
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,8 @@ def _by_part(names: list[str]) -> str:
 def read(path: str | Path) -> Checkpoint:
     """Read a checkpoint and recognise its layout by the keys it has.
 
-    Takes the files of `vlc.weight_files`, whatever their suffix, and folders of the model hub. Raises MissingFile, or
-    UserError if the file is no checkpoint, is damaged, is of no known layout, or has unknown parameters.
+    Takes the files of `vlc.checkpoint.weight_files`, whatever their suffix, and folders of the model hub. Raises
+    MissingFile, or UserError if the file is no checkpoint, is damaged, is of no known layout, or has unknown parameters.
     """
     path = Path(path)
     if path.is_dir():
@@ -372,47 +371,3 @@ def _save_safetensors(state: Mapping[str, Tensor], extras: dict[str, Any], path:
     beside = json.dumps(extras)
     sums = {"tensors": checksums.checksums(state), "extras": checksums.checksum(beside.encode())}
     save_file(state, path, metadata={"vlc": beside, "checksums": json.dumps(sums)})
-
-
-def _check_target(source: Path, target: Path, overwrite: bool) -> None:
-    """Raise UserError where writing would destroy something, or cannot work."""
-    if target.is_dir():
-        raise UserError(
-            f"{target} is a folder: name the file to write in it, for example {target / 'weights.safetensors'}"
-        )
-    blocking = next((parent for parent in target.parents if parent.exists()), None)
-    if blocking is not None and not blocking.is_dir():
-        raise UserError(f"{target} cannot be written: {blocking} is a file, not a folder")
-    if not target.exists():
-        return
-    if target.samefile(source):
-        raise UserError(
-            f"{target} is the checkpoint that is read: what is written holds weights alone, and the state of its run "
-            "(optimiser, step, place in the data) would be lost. Name another file."
-        )
-    if not overwrite:
-        raise UserError(f"{target} exists: name another file, or pass --overwrite")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m vlc.checkpoint", description="Show or convert a checkpoint.")
-    parser.add_argument("source", type=Path, help="checkpoint of any known layout")
-    parser.add_argument("target", type=Path, nargs="?", help="file to write; .safetensors or any other suffix")
-    parser.add_argument("--layout", choices=FORMATS, default="vlc", help="layout of the file to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace the target if it exists")
-    arguments = parser.parse_args()
-    try:
-        if arguments.target:
-            _check_target(arguments.source, arguments.target, arguments.overwrite)
-        checkpoint = read(arguments.source)
-        print(printable(f"{checkpoint.path}: layout {checkpoint.layout.name}, {_by_part(list(checkpoint.state))}"))
-        if arguments.target:
-            left_out = export(checkpoint, arguments.target, arguments.layout)
-            without = f", without {_by_part(left_out)}" if left_out else ""
-            print(printable(f"Wrote {arguments.target} (layout {arguments.layout}){without}"))
-    except UserError as error:
-        parser.exit(2, f"{printable(error)}\n")
-
-
-if __name__ == "__main__":
-    main()

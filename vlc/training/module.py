@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
+from vlc.common.errors import UserError
+from vlc.configuration.settings import ModelSettings, OptimSettings
 from vlc.data.batch import Batch, Needs
 from vlc.data.corpus import Corpus
 from vlc.data.transforms import normalize
-from vlc.errors import UserError
-from vlc.metrics import Ratio, check_finite
+from vlc.evaluation.metrics import Ratio, check_finite
+from vlc.evaluation.predictions import write_predictions
+from vlc.evaluation.retrieval import Scorer, evaluate
 from vlc.model.blocks import Block
 from vlc.model.encoder import Encoder
 from vlc.objectives import OBJECTIVES
 from vlc.objectives.base import HeadOptions, Outcome, Passes
-from vlc.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, may_fuse, plain_groups
-from vlc.predictions import write_predictions
-from vlc.retrieval import Scorer, evaluate
-from vlc.settings import ModelSettings, OptimSettings
+from vlc.training.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, may_fuse, plain_groups
 
 
 def objective_needs(settings: ModelSettings) -> Needs:

@@ -10,8 +10,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_cosine_schedule_with_warmup, get_polynomial_decay_schedule_with_warmup
 
-from vlc.errors import UserError
-from vlc.settings import OptimSettings
+from vlc.common.errors import UserError
+from vlc.configuration.settings import OptimSettings
 
 BETAS, EPS = (0.9, 0.98), 1e-8
 

@@ -13,18 +13,18 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from vlc.common.files import write_atomically
 from vlc.data.batch import Text
 from vlc.data.corpus import Corpus
 from vlc.data.transforms import normalize
-from vlc.distributed import gather_lists, is_first_process, process_number
-from vlc.files import write_atomically
-from vlc.metrics import check_finite
+from vlc.evaluation.metrics import check_finite
+from vlc.evaluation.predictions import write_text
+from vlc.hardware.distributed import gather_lists, is_first_process, process_number
 from vlc.model.embedded import ImageTokens
 from vlc.model.encoder import Encoder
 from vlc.objectives.base import to_json
 from vlc.objectives.irtr import encode_pairs
 from vlc.objectives.itc import ITC
-from vlc.predictions import write_text
 
 CUTOFFS = (1, 5, 10)
 FOLD = 1000  # images; five folds of them are reported beside the 5,000 images of COCO

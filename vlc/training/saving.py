@@ -15,8 +15,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from vlc.errors import NonFiniteLoss
-from vlc.progress import at_step_end
+from vlc.common.errors import NonFiniteLoss
+from vlc.training.progress import at_step_end
 
 INTERVAL = 30 * 60  # seconds of training after which there is a checkpoint
 _SAVE = 0.5  # below the number of any signal, and more than nothing: processes agree on the most that one wants

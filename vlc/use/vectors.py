@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vlc.errors import DamagedIndex, UserError
+from vlc.common.errors import DamagedIndex, UserError
 
 FLAT_UP_TO = 100_000  # vectors that are compared one by one, where lists would not be much faster
 PROBES = 1 / 8  # share of the lists that a search looks into

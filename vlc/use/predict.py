@@ -10,16 +10,16 @@ from rich.table import Table
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from vlc.common.errors import UserError
+from vlc.common.terminal import cell
 from vlc.data.batch import Batch, MaskedText, Text
 from vlc.data.transforms import denormalize
-from vlc.errors import UserError
-from vlc.metrics import check_finite
+from vlc.evaluation.metrics import check_finite
+from vlc.evaluation.predictions import require_writable, write_text
 from vlc.objectives import OBJECTIVES
 from vlc.objectives.base import Passes, to_json
 from vlc.objectives.mae import reconstruction
-from vlc.predictions import require_writable, write_text
-from vlc.pretrained import Pretrained, open_image_file, open_pretrained
-from vlc.terminal import cell
+from vlc.use.pretrained import Pretrained, open_image_file, open_pretrained
 
 # How a text gets to the head, for those that are not answered without it.
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vlc.errors import MissingFile, UserError
+from vlc.common.errors import MissingFile, UserError
 
 # What torch.load raises for files that are none of its own.
 _READ_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError, OSError)

@@ -29,21 +29,21 @@ from rich.table import Column, Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vlc.common.errors import ChangedFile, DamagedIndex, MissingFile, UserError
+from vlc.common.terminal import cell, printable
+from vlc.configuration.settings import DataSettings
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.batch import Text
 from vlc.data.catalog import CATALOG
 from vlc.data.identity import FileIdentity
 from vlc.data.rows import DecodedImages, FolderImages, Images, Place, RowImages, read_image, texts
 from vlc.data.workers import worker_options
-from vlc.errors import ChangedFile, DamagedIndex, MissingFile, UserError
-from vlc.metrics import check_finite
+from vlc.evaluation.metrics import check_finite
+from vlc.evaluation.predictions import require_writable, write_text
 from vlc.objectives.base import to_json
 from vlc.objectives.irtr import encode_pairs
-from vlc.predictions import require_writable, write_text
-from vlc.pretrained import Pretrained, open_image_file, open_pretrained
-from vlc.settings import DataSettings
-from vlc.terminal import cell, printable
-from vlc.vectors import VectorFile, Vectors, build, load_faiss, unverified
+from vlc.use.pretrained import Pretrained, open_image_file, open_pretrained
+from vlc.use.vectors import VectorFile, Vectors, build, load_faiss, unverified
 
 _PLACE = [("source", pa.string()), ("dataset", pa.string()), ("row", pa.int64()), ("text", pa.string())]
 _IDENTITY = [("size", pa.int64()), ("changed", pa.int64()), ("file_checksum", pa.string())]  # of the source

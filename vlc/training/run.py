@@ -15,23 +15,24 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 from rich.console import Console
 from rich.table import Table
 
-from vlc import checkpoint, resume
-from vlc.allocator import keep_freed_memory
-from vlc.callbacks import CastWeightsOnce, CorruptImages, FinalValidation, NonFiniteLossGuard, Throughput
-from vlc.checkpoint_io import CheckpointIO
+from vlc.checkpoint import weights
+from vlc.checkpoint.checkpoint_io import CheckpointIO
+from vlc.common.errors import UserError
+from vlc.common.files import check_room, full_disk_told
+from vlc.common.terminal import cell
+from vlc.configuration.settings import OptimSettings, RunSettings, Settings
 from vlc.data.tokens import vocabulary
-from vlc.datamodule import DataModule, answer_vocabulary
-from vlc.errors import UserError
-from vlc.files import check_room, full_disk_told
+from vlc.hardware.allocator import keep_freed_memory
+from vlc.hardware.onednn import WIDE, computes_bfloat16, suits_onednn, use_onednn
+from vlc.hardware.precision import precision_options
+from vlc.hardware.rendezvous import watch_nodes
 from vlc.model.sizes import EncoderSize
-from vlc.module import VLCModule, objective_needs
-from vlc.onednn import WIDE, computes_bfloat16, suits_onednn, use_onednn
-from vlc.precision import precision_options
-from vlc.progress import Progress
-from vlc.rendezvous import watch_nodes
-from vlc.saving import Saving, leave_signals_to_us
-from vlc.settings import OptimSettings, RunSettings, Settings
-from vlc.terminal import cell
+from vlc.training import resume
+from vlc.training.callbacks import CastWeightsOnce, CorruptImages, FinalValidation, NonFiniteLossGuard, Throughput
+from vlc.training.datamodule import DataModule, answer_vocabulary
+from vlc.training.module import VLCModule, objective_needs
+from vlc.training.progress import Progress
+from vlc.training.saving import Saving, leave_signals_to_us
 
 LOG_EVERY = 10  # batches
 
@@ -94,7 +95,7 @@ def build_data(settings: Settings) -> DataModule:
 def build_module(settings: Settings, data: DataModule) -> VLCModule:
     """The module with its checkpoints loaded: first pretrain_path, then load_path. Prints what was loaded."""
     paths = [path for path in (settings.run.pretrain_path, settings.run.load_path) if path]
-    checkpoints = [checkpoint.read(path) for path in paths]
+    checkpoints = [weights.read(path) for path in paths]
     if settings.run.test_only and not settings.run.load_path:
         raise UserError("test_only=True needs load_path=CHECKPOINT")
     pad_token_id, vocab_size = vocabulary(data.tokenizer, settings.model.vocab_size)
@@ -121,15 +122,15 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
     for loaded in checkpoints:
         complete = settings.run.test_only and loaded is checkpoints[-1]
         if not settings.run.test_only:
-            loaded, shared = checkpoint.with_answers(loaded, answers, module)
+            loaded, shared = weights.with_answers(loaded, answers, module)
             if answers and (theirs := loaded.extras.get("answers") or answers) != answers:
                 rank_zero_info(f"{shared} of {len(answers)} answers start from those of the checkpoint ({len(theirs)})")
-        rank_zero_info(str(checkpoint.load(module, loaded, complete=complete)))
+        rank_zero_info(str(weights.load(module, loaded, complete=complete)))
     return module
 
 
 def _answers(
-    settings: Settings, data: DataModule, checkpoints: list[checkpoint.Checkpoint]
+    settings: Settings, data: DataModule, checkpoints: list[weights.Checkpoint]
 ) -> tuple[list[str], list[str]]:
     """The answer vocabulary, and that of the data where it is another.
 

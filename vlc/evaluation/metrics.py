@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from vlc.errors import NonFiniteMetric
+from vlc.common.errors import NonFiniteMetric
 
 
 class Ratio(Metric):

@@ -16,20 +16,20 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from vlc import checkpoint
+from vlc.checkpoint import weights
+from vlc.common.errors import MissingFile, UserError
+from vlc.configuration.settings import ModelSettings, Settings
 from vlc.data.batch import Sizes
 from vlc.data.dataset import stack_images
 from vlc.data.images import UndecodableImage, open_image
 from vlc.data.tokens import TextEncoder, load_tokenizer, vocabulary
 from vlc.data.transforms import normalize, transform
-from vlc.datamodule import answer_vocabulary
-from vlc.errors import MissingFile, UserError
+from vlc.hardware.onednn import suits_onednn, use_onednn
 from vlc.model.embedded import ImageTokens
 from vlc.model.sizes import ENCODERS
-from vlc.module import VLCModule
 from vlc.objectives import OBJECTIVES
-from vlc.onednn import suits_onednn, use_onednn
-from vlc.settings import ModelSettings, Settings
+from vlc.training.datamodule import answer_vocabulary
+from vlc.training.module import VLCModule
 
 # What a checkpoint's own configuration decides, unless the command line states it. Which heads there are, its content does.
 _OF_THE_MODEL = {field.name for field in fields(ModelSettings)} - {"loss_names", "use_mae"}
@@ -103,7 +103,7 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretra
     """
     if not config["load_path"]:
         raise UserError("load_path=CHECKPOINT is missing: what should answer?")
-    found = checkpoint.read(config["load_path"])
+    found = weights.read(config["load_path"])
     stored = found.extras.get("config") or {}
     own = {key: stored[key] for key in _OF_THE_MODEL & set(stored) - set(given)}
     _check_sizes(found, own)
@@ -128,7 +128,7 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretra
         num_images=sizes[_TYPES] - 1,
         answers=tuple(_answers(found, settings)),
     )
-    checkpoint.load(module, found, complete=True)
+    weights.load(module, found, complete=True)
     gpus = settings.run.num_gpus
     device = torch.device("cpu")
     if gpus and torch.cuda.is_available():
@@ -140,7 +140,7 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretra
     return Pretrained(settings, module.eval().to(device), tokenizer, encoder, device)
 
 
-def _check_sizes(found: checkpoint.Checkpoint, own: Mapping[str, Any]) -> None:
+def _check_sizes(found: weights.Checkpoint, own: Mapping[str, Any]) -> None:
     """Raise UserError where the checkpoint's configuration asks for tables of other sizes than it has.
 
     A damaged number would otherwise be allocated before it is compared.
@@ -161,7 +161,7 @@ def _check_sizes(found: checkpoint.Checkpoint, own: Mapping[str, Any]) -> None:
             )
 
 
-def _heads(found: checkpoint.Checkpoint) -> dict[str, float]:
+def _heads(found: weights.Checkpoint) -> dict[str, float]:
     """A weight for each objective, 1 for those of which the checkpoint has the head."""
     names = {key.split(".")[1] for key in found.state if key.startswith("objectives.")}
     if not names & set(OBJECTIVES):
@@ -169,7 +169,7 @@ def _heads(found: checkpoint.Checkpoint) -> dict[str, float]:
     return {name: float(name in names) for name in OBJECTIVES}
 
 
-def _answers(found: checkpoint.Checkpoint, settings: Settings) -> list[str]:
+def _answers(found: weights.Checkpoint, settings: Settings) -> list[str]:
     """The answer vocabulary: the checkpoint's, or else that of the data."""
     if "vqa" not in settings.model.objectives:
         return []

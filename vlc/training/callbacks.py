@@ -9,10 +9,10 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 
+from vlc.common.errors import NonFiniteLoss, UserError
+from vlc.common.terminal import printable
 from vlc.data.batch import Batch, CorruptImage
-from vlc.errors import NonFiniteLoss, UserError
-from vlc.saving import last_checkpoint
-from vlc.terminal import printable
+from vlc.training.saving import last_checkpoint
 
 
 class FinalValidation(Callback):

@@ -1,7 +1,7 @@
 """The configuration: the Sacred experiment, its defaults and named configs. With run.py the only reader of Sacred.
 
 Values that follow from others (the sizes from `vit`) are derived in the defaults, so that named configs and `key=value` on
-the command line carry through; contradictions are refused by `vlc.settings`.
+the command line carry through; contradictions are refused by `vlc.configuration.settings`.
 """
 
 import os
@@ -16,12 +16,12 @@ from typing import Any
 
 from docopt import DocoptExit
 
-from vlc.config_files import check_value, load_config_file
-from vlc.errors import UserError
+from vlc.common.errors import UserError
+from vlc.common.terminal import printable
+from vlc.configuration.config_files import check_value, load_config_file
+from vlc.configuration.recipes import RECIPES, loss_weights
+from vlc.configuration.settings import check_keys, check_sources
 from vlc.model.sizes import ENCODERS
-from vlc.recipes import RECIPES, loss_weights
-from vlc.settings import check_keys, check_sources
-from vlc.terminal import printable
 
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # Sacred 0.8.7 imports it
 

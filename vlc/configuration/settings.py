@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
+from vlc.common.errors import UserError
+from vlc.configuration.recipes import OBJECTIVE_NAMES
 from vlc.data.catalog import CATALOG
-from vlc.errors import UserError
 from vlc.model.sizes import ENCODERS, EncoderSize
-from vlc.recipes import OBJECTIVE_NAMES
 
 SHAPED_TRANSFORMS = ("pixelbert", "pixelbert_randaug")  # images keep their shape, the others make squares
 TRANSFORM_NAMES = ("mae", "mae_randaug", "mae_test", "shift", *SHAPED_TRANSFORMS)

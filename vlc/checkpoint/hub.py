@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vlc.errors import MissingFile, UserError
+from vlc.common.errors import MissingFile, UserError
 
 # The first that is there is read; an index names the files of weights that are kept in several.
 WEIGHTS = (

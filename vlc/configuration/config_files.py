@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from vlc.errors import UserError
-from vlc.settings import check_keys, check_sources
+from vlc.common.errors import UserError
+from vlc.configuration.settings import check_keys, check_sources
 
 MAX_BYTES = 64 * 1024  # all keys with their comments take 10 kB
 _SUFFIXES = (".json", ".yaml", ".yml")

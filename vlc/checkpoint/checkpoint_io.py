@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 
-from vlc import torch_file
+from vlc.checkpoint import torch_file
+from vlc.common.errors import UserError
+from vlc.common.files import write_atomically
 from vlc.data.remote import is_url
-from vlc.errors import UserError
-from vlc.files import write_atomically
 
 
 class CheckpointIO(TorchCheckpointIO):

@@ -5,9 +5,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from vlc.distributed import gather_lists, is_first_process
-from vlc.errors import UserError
-from vlc.files import write_atomically
+from vlc.common.errors import UserError
+from vlc.common.files import write_atomically
+from vlc.hardware.distributed import gather_lists, is_first_process
 from vlc.objectives.base import Objective
 
 

@@ -15,9 +15,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vlc import checksums, torch_file
-from vlc.errors import MissingFile, UserError
-from vlc.torch_file import StandIn, StoredTensor, TensorWithoutReader
+from vlc.checkpoint import checksums, torch_file
+from vlc.checkpoint.torch_file import StandIn, StoredTensor, TensorWithoutReader
+from vlc.common.errors import MissingFile, UserError
 
 # What the readers raise, depending on where a file is broken.
 _READ_ERRORS = (

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend, static_tcp_rendezvous
 
-from vlc.errors import UserError
+from vlc.common.errors import UserError
 
 TELL_AFTER = 10.0  # seconds
 # Where torch calls for stores. (As an attribute of torch.distributed, rendezvous is a function.)

@@ -7,6 +7,8 @@ from typing import Any
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from vlc.common.errors import UserError
+from vlc.configuration.settings import DataSettings
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
@@ -17,8 +19,6 @@ from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, TokenHider, load_tokenizer
 from vlc.data.transforms import transform
 from vlc.data.workers import worker_options
-from vlc.errors import UserError
-from vlc.settings import DataSettings
 
 
 class DataModule(LightningDataModule):

@@ -1,0 +1,53 @@
+"""Show or convert a checkpoint: `python -m vlc.checkpoint SOURCE [TARGET]`."""
+
+import argparse
+from pathlib import Path
+
+from vlc.checkpoint.formats import FORMATS
+from vlc.checkpoint.weights import _by_part, export, read
+from vlc.common.errors import UserError
+from vlc.common.terminal import printable
+
+
+def _check_target(source: Path, target: Path, overwrite: bool) -> None:
+    """Raise UserError where writing would destroy something, or cannot work."""
+    if target.is_dir():
+        raise UserError(
+            f"{target} is a folder: name the file to write in it, for example {target / 'weights.safetensors'}"
+        )
+    blocking = next((parent for parent in target.parents if parent.exists()), None)
+    if blocking is not None and not blocking.is_dir():
+        raise UserError(f"{target} cannot be written: {blocking} is a file, not a folder")
+    if not target.exists():
+        return
+    if target.samefile(source):
+        raise UserError(
+            f"{target} is the checkpoint that is read: what is written holds weights alone, and the state of its run "
+            "(optimiser, step, place in the data) would be lost. Name another file."
+        )
+    if not overwrite:
+        raise UserError(f"{target} exists: name another file, or pass --overwrite")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m vlc.checkpoint", description="Show or convert a checkpoint.")
+    parser.add_argument("source", type=Path, help="checkpoint of any known layout")
+    parser.add_argument("target", type=Path, nargs="?", help="file to write; .safetensors or any other suffix")
+    parser.add_argument("--layout", choices=FORMATS, default="vlc", help="layout of the file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the target if it exists")
+    arguments = parser.parse_args()
+    try:
+        if arguments.target:
+            _check_target(arguments.source, arguments.target, arguments.overwrite)
+        checkpoint = read(arguments.source)
+        print(printable(f"{checkpoint.path}: layout {checkpoint.layout.name}, {_by_part(list(checkpoint.state))}"))
+        if arguments.target:
+            left_out = export(checkpoint, arguments.target, arguments.layout)
+            without = f", without {_by_part(left_out)}" if left_out else ""
+            print(printable(f"Wrote {arguments.target} (layout {arguments.layout}){without}"))
+    except UserError as error:
+        parser.exit(2, f"{printable(error)}\n")
+
+
+if __name__ == "__main__":
+    main()
