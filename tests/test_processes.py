@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests import processes
-from tests.test_module import _Waits
+from tests.training.test_module import _Waits
 from vlc.training.run import build_data, build_module
 
 # The losses that look across processes, a model half of which is idle, rankings; DDP and FSDP, two processes and three.

@@ -24,7 +24,7 @@ from vlc.training.module import VLCModule
 from vlc.training.run import run
 from vlc.training.saving import Interrupted
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 NEVER = 1_000_000  # batches until a validation
 
 

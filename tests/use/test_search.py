@@ -260,7 +260,7 @@ def test_an_index_whose_replacement_was_killed_between_its_renames_is_brought_ba
 
 
 KILLED = """
-import os, sys, signal, tests.test_search as own
+import os, sys, signal, tests.use.test_search as own
 from vlc.use import search
 step = int(sys.argv[4])
 calls = iter(range(100))

@@ -19,7 +19,7 @@ from vlc.checkpoint.formats import FORMATS
 from vlc.checkpoint.weight_files import read_weights
 from vlc.common.errors import UserError
 
-CASES = Path(__file__).parent / "cases/checkpoint_numpy"
+CASES = Path(__file__).parents[1] / "cases/checkpoint_numpy"
 
 
 def _tensors() -> dict[str, torch.Tensor]:
