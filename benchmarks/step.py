@@ -3,6 +3,9 @@
 A row for each figure of `benchmarks.cases`, beside the published implementation where a checkout of it is given:
     git clone https://github.com/guilk/VLC VLC
     python -m benchmarks.step --case pretrain_224 --compare VLC
+or beside an older checkout of this project:
+    git worktree add OLD COMMIT
+    python -m benchmarks.step --case pretrain_224 --against OLD
 Both sides run in processes of their own and take turns, so that a noisy machine disturbs both alike.
 """
 
@@ -30,10 +33,14 @@ PEAK_SIZE = 2048  # of the square matrices whose product is the measure of the p
 
 
 class Side:
-    """A worker process: `python -m MODULE CASE BATCH PRECISION ...`, which runs a repeat for each line it reads."""
+    """A worker process: `python -m MODULE CASE BATCH PRECISION ...`, which runs a repeat for each line it reads.
 
-    def __init__(self, module: str, words: list[str], folder: Path):
-        search = os.pathsep.join([str(folder), str(ROOT)])
+    folder: where the module's code is looked for first.
+    alone: whether this project's code is looked for nowhere else.
+    """
+
+    def __init__(self, module: str, words: list[str], folder: Path, *, alone: bool = False):
+        search = str(folder) if alone else os.pathsep.join([str(folder), str(ROOT)])
         command = [sys.executable, "-m", module, *words]
         self._process = subprocess.Popen(
             command,
@@ -81,6 +88,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--case", nargs="+", choices=CASES, default=["pretrain_224"])
     parser.add_argument("--precision", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--compare", type=Path, metavar="VLC", help="checkout of guilk/VLC")
+    parser.add_argument("--against", type=Path, metavar="OLD", help="older checkout of this project")
     parser.add_argument("--batch", type=int, help="by default the case's")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="config keys of our side")
     parser.add_argument("--warmup", type=int, default=2, help="repeats that do not count (default: 2)")
@@ -91,13 +99,15 @@ def _parse() -> argparse.Namespace:
 
 
 def measure(name: str, precision: str, arguments: argparse.Namespace, peak: float) -> list[dict[str, Any]]:
-    """A row for each side; the ratios are the published figure over ours."""
+    """A row for each side; the ratios are the last side's figure over each side's."""
     case = CASES[name]
     batch = arguments.batch or case.batch
     words = [name, str(batch), precision]
     sides = {"ours": Side("benchmarks.ours", [*words, *arguments.set], ROOT)}
     if arguments.compare:
         sides["published"] = Side("benchmarks.published", words, arguments.compare.resolve())
+    if arguments.against:
+        sides["older"] = Side("benchmarks.ours", [*words, *arguments.set], arguments.against.resolve(), alone=True)
     for number in range(arguments.warmup + arguments.repeats):
         for side in sides.values():
             answer = side.repeat()
@@ -166,12 +176,13 @@ def environment(arguments: argparse.Namespace) -> dict[str, Any]:
         command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
+    beside = getattr(arguments, "against", None) or getattr(arguments, "compare", None)
     versions = {"vlc": vlc.__version__, "torch": torch.__version__, "python": platform.python_version()}
     return {
         "machine": machine(),
         "versions": versions,
         "commit": commit(ROOT),
-        "compared_with": commit(arguments.compare) if getattr(arguments, "compare", None) else None,
+        "compared_with": commit(beside) if beside else None,
         "arguments": {key: str(value) for key, value in vars(arguments).items()},
     }
 
