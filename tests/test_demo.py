@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import main_finetune
-from demo.__main__ import GROUPS_RECIPE, QUESTION_TYPES, _groups_row, _pairs_row, _retrieval_rows, _table
+from demo.__main__ import GROUPS_RECIPE, QUESTION_TYPES, SCENES, _groups_row, _pairs_row, _retrieval_rows, _table
 from demo.baseline import majority_class, majority_scores
 from demo.report import CURVES, QUESTIONS_OF_TYPE, RECONSTRUCTIONS, Stage, write_report
 from tests import tiny
@@ -21,7 +21,8 @@ from write_arrow.writer import write_table
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return tiny.write_scenes(tmp_path_factory.mktemp("scenes"), train=40, val=8, test=40, held_out=8)
+    folder = tiny.write_scenes(tmp_path_factory.mktemp("scenes"), train=40, val=8, test=40, held_out=8)
+    return tiny.write_dataset(folder, "emoji")
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +30,11 @@ def stages(data, tmp_path_factory) -> list[Stage]:
     """Pre-training and fine-tuning, logged often enough for curves."""
     made = []
     common = {"data_root": str(data), "log_dir": str(tmp_path_factory.mktemp("log")), "max_steps": 20, "batch_size": 8}
-    for named, updates in (
-        ("task_pretrain_emoji", {"datasets": ["emoji_scenes"]}),
-        ("task_finetune_vqa_emoji", {}),
+    for named in (
+        "task_pretrain_emoji",
+        "task_finetune_vqa_emoji",
     ):
-        settings = Settings.from_config(resolve(named, **common, per_gpu_batchsize=8, **updates))
+        settings = Settings.from_config(resolve(named, **common, per_gpu_batchsize=8))
         metrics = run(settings)
         made.append(Stage(settings, metrics, Path(metrics.pop("log_dir"))))
     return made
@@ -62,12 +63,22 @@ def test_the_table_states_every_type_beside_its_baseline():
     names = [f"score/{kind}" for kind in QUESTION_TYPES]
     vqa = {f"vqa/{split}/{name}": 0.5 for split in ("test", "held_out") for name in ("score", *names)}
     metrics = ("mlm/{}/accuracy", "itm/{}/accuracy", "mae/{}/loss")
-    pretraining = {name.format(split): 0.25 for split in ("test", "held_out") for name in metrics}
+    pretraining = {name.format(split): 0.25 for split in SCENES.values() for name in metrics}
     majority = dict.fromkeys(("test", "held_out"), dict.fromkeys(("all", *QUESTION_TYPES), 0.3))
     rows = {row["label"]: row for row in _table(vqa, pretraining, majority)}
     assert len(rows) == 9
     assert (rows["VQA accuracy, where"]["test"], rows["VQA accuracy, where"]["held_out_chance"]) == (50.0, 30.0)
     assert rows["MAE loss"]["test"] == 0.25
+
+
+def test_the_table_reads_what_a_test_of_pre_training_measures(stages, data):
+    common = {"data_root": str(data), "log_dir": str(stages[0].log_dir), "load_path": stages[0].checkpoint}
+    settings = Settings.from_config(resolve("task_pretrain_emoji", test_only=True, per_gpu_batchsize=8, **common))
+    vqa = {f"vqa/{split}/score{kind}": 0.5 for split in SCENES for kind in ("", *(f"/{k}" for k in QUESTION_TYPES))}
+    majority = dict.fromkeys(SCENES, dict.fromkeys(("all", *QUESTION_TYPES), 0.3))
+    rows = {row["label"]: row for row in _table(vqa, run(settings), majority)}
+    assert 0 <= rows["MLM accuracy"]["test"] <= 100
+    assert rows["MAE loss"]["held_out"] > 0
 
 
 def test_the_rows_of_pairs_and_of_retrieval():
