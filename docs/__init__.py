@@ -1,0 +1,1 @@
+"""The pages of the documentation, and the tables in them that are written from the code."""

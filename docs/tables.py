@@ -1,0 +1,222 @@
+"""The tables of the pages that repeat what the code says: `python -m docs.tables` writes them.
+
+A page holds a table between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a key of TABLES. A test compares every page
+with what its tables would be now.
+"""
+
+import ast
+import inspect
+import io
+import json
+import logging
+import re
+import tokenize
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from vlc.checkpoint.formats import FORMATS
+from vlc.configuration import config
+from vlc.configuration.config import resolve
+from vlc.configuration.recipes import RECIPES
+from vlc.data import transforms
+from vlc.data.catalog import CATALOG
+from vlc.data.transforms import TRANSFORMS
+from vlc.model.sizes import ENCODERS
+from vlc.objectives import OBJECTIVES
+from write_arrow.__main__ import SOURCES
+
+ROOT = Path(__file__).parents[1]
+PAGES = (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")))
+_TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(header: str, rows: Iterable[Iterable[Any]], align: str = "") -> str:
+    """A Markdown table.
+
+    header: the titles of the columns, separated by " | ".
+    align: for each column "l" or "r"; by default all are "l".
+    """
+    titles = header.split(" | ")
+    rules = ["--:" if side == "r" else "---" for side in align or "l" * len(titles)]
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [titles, rules, *cells])
+
+
+def recipes() -> str:
+    """The named configs that state a task; a recipe and its variant with RandAugment share a row."""
+    rows = []
+    for name in RECIPES:
+        if not name.startswith("task_") or name.removesuffix("_randaug") in set(RECIPES) - {name}:
+            continue
+        values = resolve(name)
+        variant = f", `{name}_randaug`" if f"{name}_randaug" in RECIPES else ""
+        weights = [objective for objective, weight in values["loss_names"].items() if weight]
+        steps, epochs = values["max_steps"], values["max_epoch"]
+        length = f"{steps:,} steps" if steps else f"{epochs} epochs"
+        pipeline = values["train_transform_keys"][0]
+        row = (", ".join(values["datasets"]), ", ".join(weights), pipeline, values["batch_size"], length)
+        rows.append((f"`{name}`{variant}", *row))
+    return table("named config | data sets | objectives | images | batch | length", rows)
+
+
+def named_configs() -> str:
+    """The named configs that do not state a task, and what they set."""
+    rows = [
+        (f"`{name}`", ", ".join(f"`{key}={value}`" for key, value in values.items()))
+        for name, values in RECIPES.items()
+        if not name.startswith("task_")
+    ]
+    return table("named config | sets", rows)
+
+
+def config_keys() -> str:
+    """Every key with its default and its comment, a table for each group of `vlc.configuration.config.config`."""
+    source = inspect.getsource(config).partition("@ex.config\n")[2].partition("\n\n\n")[0]
+    comments = {
+        token.start[0]: (token.string.lstrip("# "), token.line.strip().startswith("#"))
+        for token in tokenize.generate_tokens(io.StringIO(source + "\n").readline)
+        if token.type == tokenize.COMMENT
+    }
+    defaults = resolve()
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    title, line = "name and place of a run", 0
+    for node in ast.parse(source).body[0].body:
+        for number in range(line, node.lineno):
+            if number in comments and comments[number][1]:
+                title = comments[number][0].partition(":")[0]
+        line = node.end_lineno + 1
+        comment = " ".join(comments[number][0] for number in range(node.lineno, line) if number in comments)
+        key = node.targets[0].id
+        groups.setdefault(title, []).append((f"`{key}`", f"`{_plain(defaults[key])}`", comment))
+    return "\n".join(f"### {title}\n\n{table('key | default | meaning', rows)}" for title, rows in groups.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    return repr(value)
+
+
+def datasets() -> str:
+    """The files of every data set, by what they serve, and the command that writes them."""
+    rows = []
+    for name, spec in CATALOG.items():
+        evaluated = [_stems(spec.tables[split] for split in splits) for splits in (spec.validation, spec.test)]
+        others = set(spec.tables) - {"train", *spec.validation, *spec.test}
+        named = f" (and with `splits`: {_stems(spec.tables[split] for split in sorted(others))})" if others else ""
+        rows.append(
+            (f"`{name}`", spec.writer, _stems([spec.tables.get("train", ())]), evaluated[0], evaluated[1] + named)
+        )
+    return table("`datasets=` | writer | training | validation | test", rows)
+
+
+def _stems(groups: Iterable[tuple[str, ...]]) -> str:
+    return ", ".join(f"`{stem}`" for stems in groups for stem in stems)
+
+
+def writers() -> str:
+    """The data sets that `python -m write_arrow` writes, and what the folder of their raw data holds."""
+    rows = [(f"`{name}`", source.summary, source.layout or "") for name, source in SOURCES.items()]
+    return table("NAME | what it writes | what `--root` holds", rows)
+
+
+def objectives() -> str:
+    """The objectives, what their modules say of them, and their metrics."""
+    rows = []
+    for name, objective in OBJECTIVES.items():
+        summary = " ".join(inspect.getdoc(inspect.getmodule(objective)).partition("\n\n")[0].split())
+        rows.append((f"`{name}`", summary, ", ".join(objective.metrics)))
+    return table("objective | what it trains | metrics", rows)
+
+
+def image_pipelines() -> str:
+    """The image pipelines, with the comments of their registry."""
+    comments = dict(re.findall(r'^    "(\w+)": \w+,  # (.+)$', inspect.getsource(transforms), re.MULTILINE))
+    return table("name | what it does", [(f"`{name}`", comments[name]) for name in TRANSFORMS])
+
+
+def encoders() -> str:
+    """The sizes of the encoder."""
+    rows = []
+    for name, size in ENCODERS.items():
+        positions = (
+            f"learned, {size.learned_grid} x {size.learned_grid}" if size.learned_grid else "fixed sines and cosines"
+        )
+        rows.append((f"`{name}`", size.width, size.depth, size.heads, size.patch_size, positions, size.pixels))
+    return table("`vit=` | width | layers | heads | patch | positions | pixels", rows, "lrrrrll")
+
+
+def layouts() -> str:
+    """The checkpoint layouts, by the parameter that marks them."""
+    rows = [
+        (f"`{name}`", f"`{layout.marker}`", "no" if layout.image_only else "yes", "yes" if layout.hub else "no")
+        for name, layout in FORMATS.items()
+    ]
+    return table("layout | parameter that marks it | text half | `config.json` beside it", rows)
+
+
+def demo_results() -> str:
+    """What the demonstration measured: docs/demo.json is a copy of its `result/demo/table.json`."""
+    columns = ("test", "test_chance", "held_out", "held_out_chance")
+    rows = json.loads((ROOT / "docs/demo.json").read_text(encoding="utf-8"))
+    cells = [
+        (row["label"], *("" if row[key] is None else f"{row[key]} {row['unit']}".strip() for key in columns))
+        for row in rows
+    ]
+    return table(" | test | chance | held_out | chance", cells, "lrrrr")
+
+
+def _measured(title: str) -> list[dict[str, Any]]:
+    tables = json.loads((ROOT / "benchmarks/data.json").read_text(encoding="utf-8"))["tables"]
+    return next(rows for name, rows in tables.items() if name.startswith(title))
+
+
+def image_speed() -> str:
+    """Images a second of the published pipelines and of ours, from benchmarks/data.json."""
+    found = {(row["side"], row["size"]): row for row in _measured("images a second")}
+    rows = []
+    for name, size in (("mae", 224), ("mae", 384), ("mae_randaug", 384), ("mae_test", 384)):
+        published, ours = found[f"published: {name}", size], found[f"ours: {name}", size]
+        share = f"{100 * ours['x bare decoding']:.0f} %"
+        rows.append((f"{name}, {size}", published["images/s"], ours["images/s"], ours["x published"], share))
+    return table("pipeline, pixels | published | this project | times | share of bare decoding", rows, "lrrrr")
+
+
+def opening_speed() -> str:
+    """Seconds and memory of opening a data set, from benchmarks/data.json."""
+    found = {(row["captions"], row["opening"]): row for row in _measured("opening")}
+    rows = []
+    for captions in dict.fromkeys(captions for captions, _ in found):
+        first, later = found[captions, "first"], found[captions, "later"]
+        memory = f"{first['own MB']:.0f} MB, then {later['own MB']} MB"
+        rows.append((captions, f"{first['seconds']:.2f} s", f"{later['seconds']} s", memory))
+    return table("captions | first opening | later | memory", rows, "rrrr")
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    made.__name__: made
+    for made in (
+        *(recipes, named_configs, config_keys, datasets, writers, objectives, image_pipelines, encoders, layouts),
+        *(demo_results, image_speed, opening_speed),
+    )
+}
+
+
+def written(page: str) -> str:
+    """The text of a page with its tables as they would be now. Raises KeyError for an unknown table."""
+    return _TABLE.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", page)
+
+
+def main() -> None:
+    logging.disable(logging.WARNING)  # Sacred warns of every recipe that sets max_steps to None
+    for path in PAGES:
+        before = path.read_text(encoding="utf-8")
+        after = written(before)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"Wrote the tables of {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
