@@ -30,6 +30,9 @@ from vlc.training.module import VLCModule
 from vlc.training.optim import layer_decay_groups
 from vlc.training.run import run
 
+# The one that uses Pillow, which older releases call by the plain name.
+ImageProcessor = getattr(transformers, "ViltImageProcessorPil", None) or transformers.ViltImageProcessor
+
 SIZE = EncoderSize(32, 3, 4, 16, learned_grid=4, norm_eps=1e-12, pixels="centred")
 CONFIG = {
     "hidden_size": 32,
@@ -231,7 +234,7 @@ def test_exported_files_are_transformers(tmp_path, kind, layout, config):
 def test_pixelbert_is_transformers_image_processor(size):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
-    theirs = transformers.ViltImageProcessorPil()(picture, return_tensors="pt")["pixel_values"][0]
+    theirs = ImageProcessor()(picture, return_tensors="pt")["pixel_values"][0]
     ours = normalize(transform("pixelbert", 384)(picture, np.random.default_rng(0)), "centred")
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
@@ -475,7 +478,7 @@ def _options(arrows: Path, small_vilt: str) -> dict:
 
 @torch.no_grad()
 def test_testing_a_hub_checkpoint_from_files_to_answers(shaped_arrows, small_vilt, tmp_path):
-    tokenizer, processor = load_tokenizer("emoji"), transformers.ViltImageProcessorPil(size={"shortest_edge": 64})
+    tokenizer, processor = load_tokenizer("emoji"), ImageProcessor(size={"shortest_edge": 64})
     config = {"num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 96, "patch_size": 32}
     config |= {"vocab_size": len(tokenizer), "max_position_embeddings": 16}
     theirs = _theirs("ViltForQuestionAnswering", **config, id2label={label: f"a{label}" for label in range(9)})
