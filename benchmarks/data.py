@@ -32,7 +32,7 @@ from vlc.data import images
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.transforms import MEAN, STD, randaugment, transform
-from write_arrow import writer
+from write_arrow.machine import writer
 
 SIZES = (224, 384)
 PIPELINES = ("mae", "mae_randaug", "mae_test")

@@ -13,8 +13,8 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from write_arrow.emoji import LANGUAGES, clean, packaged
-from write_arrow.emoji_scenes import captions, draw_scene, questions
+from write_arrow.sources.emoji import LANGUAGES, clean, packaged
+from write_arrow.sources.emoji_scenes import captions, draw_scene, questions
 
 VOCAB_SIZE = 8000
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

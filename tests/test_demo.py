@@ -15,8 +15,8 @@ from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
 from vlc.objectives.mae import patchify, unpatchify
 from vlc.training.run import run
-from write_arrow import emoji_groups
-from write_arrow.writer import write_table
+from write_arrow.machine.writer import write_table
+from write_arrow.sources import emoji_groups
 
 
 @pytest.fixture(scope="module")

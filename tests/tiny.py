@@ -14,7 +14,8 @@ from vlc.configuration.settings import Settings
 from vlc.data.catalog import CATALOG
 from vlc.data.spec import DatasetSpec
 from vlc.model.sizes import EncoderSize
-from write_arrow import emoji_scenes, writer
+from write_arrow.machine import writer
+from write_arrow.sources import emoji_scenes
 
 SMALL = EncoderSize(32, 2, 2, 16, decoder_width=16, decoder_depth=1, decoder_heads=2)
 SMALL_VILT = EncoderSize(32, 2, 2, 32, learned_grid=3, norm_eps=1e-12, pixels="centred", dropout=True)

@@ -18,9 +18,13 @@ from rich.text import Text
 
 from vlc.common.errors import MissingFile, UserError
 from vlc.common.terminal import cell, printable
-from write_arrow import (
+from write_arrow import check, show
+from write_arrow.machine.conversion import Conversion
+from write_arrow.machine.storage import Folder
+from write_arrow.machine.workers import num_cores, workers
+from write_arrow.machine.writer import PlannedTable, Table, Written, write_tables
+from write_arrow.sources import (
     captions,
-    check,
     emoji,
     emoji_groups,
     emoji_nlvr2,
@@ -29,17 +33,12 @@ from write_arrow import (
     karpathy,
     nlvr2,
     pairs,
-    show,
     snli_ve,
     text,
     vg,
     vgqa,
     vqav2,
 )
-from write_arrow.conversion import Conversion
-from write_arrow.storage import Folder
-from write_arrow.workers import num_cores, workers
-from write_arrow.writer import PlannedTable, Table, Written, write_tables
 
 MAX_WORKERS = 8  # by default
 

@@ -30,10 +30,10 @@ from vlc.data.checksums import DamagedData, verify_file
 from vlc.data.folders import is_hidden
 from vlc.data.identity import require_one_conversion
 from vlc.data.ipc import in_plain_layout, is_binary, is_text, open_batches, record_batches
-from vlc.data.spec import DatasetSpec
-from vlc.data.values import IDENTIFIERS, flat_values, num_texts, text_problems, value_problems
-from write_arrow.storage import Folder
-from write_arrow.workers import num_cores, problem_of
+from vlc.data.values import flat_values, num_texts, text_problems, value_problems
+from write_arrow.machine.readers import Reader, is_shard, readers_of
+from write_arrow.machine.storage import Folder
+from write_arrow.machine.workers import num_cores, problem_of
 
 IDS = ("image_id", "identifier", "question_id", "pair_id")
 _PART_ROWS = 2000  # that a worker looks into at a time
@@ -52,24 +52,6 @@ class Report:
     size: int = 0
     verified: bool = False
     problems: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Reader:
-    dataset: str
-    split: str
-    spec: DatasetSpec
-
-    @property
-    def fields(self) -> frozenset[str]:
-        """Fields that are read; of a split without labels its ids only."""
-        labelled = self.split not in self.spec.unlabelled
-        return frozenset(name for name, column in self.spec.fields.items() if labelled or column.kind is IDENTIFIERS)
-
-    @property
-    def columns(self) -> set[str]:
-        """Columns that must be there."""
-        return self.spec.columns(self.fields)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -179,19 +161,7 @@ def _natural(stem: str) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", stem)]
 
 
-def readers_of(stem: str) -> Iterator[_Reader]:
-    """The data sets of the catalogue that read a file, each with the split it belongs to."""
-    for dataset, spec in CATALOG.items():
-        for split, patterns in spec.tables.items():
-            if any(_is_shard(stem, pattern) if pattern.endswith("*") else stem == pattern for pattern in patterns):
-                yield _Reader(dataset, split, spec)
-
-
-def _is_shard(stem: str, pattern: str) -> bool:
-    return re.fullmatch(re.escape(pattern[:-1]) + r"\d+", stem) is not None
-
-
-def _missing(stems: list[str], readers: dict[str, list[_Reader]]) -> list[str]:
+def _missing(stems: list[str], readers: dict[str, list[Reader]]) -> list[str]:
     """Files that the data sets of the folder need and do not have."""
     problems = []
     for dataset in dict.fromkeys(reader.dataset for found in readers.values() for reader in found):
@@ -199,7 +169,7 @@ def _missing(stems: list[str], readers: dict[str, list[_Reader]]) -> list[str]:
             if not pattern.endswith("*"):
                 absent = [] if pattern in stems else [pattern]
             else:
-                numbers = {int(stem[len(pattern) - 1 :]) for stem in stems if _is_shard(stem, pattern)}
+                numbers = {int(stem[len(pattern) - 1 :]) for stem in stems if is_shard(stem, pattern)}
                 absent = [f"{pattern[:-1]}{number}" for number in range(max(numbers, default=0) + 1)]
                 absent = [stem for stem in absent if stem not in stems]
             writer = CATALOG[dataset].writer
@@ -209,7 +179,7 @@ def _missing(stems: list[str], readers: dict[str, list[_Reader]]) -> list[str]:
     return problems
 
 
-def _check(folder: Folder, stem: str, readers: list[_Reader], num_images: int | None, seen: "_Ids", run_all) -> Report:
+def _check(folder: Folder, stem: str, readers: list[Reader], num_images: int | None, seen: "_Ids", run_all) -> Report:
     report = Report(stem, [f"{reader.dataset} {reader.split}" for reader in readers])
     report.size = folder.stat(f"{stem}.arrow").size or 0
     try:
@@ -222,7 +192,7 @@ def _check(folder: Folder, stem: str, readers: list[_Reader], num_images: int | 
             record_batches(Path(folder.path) / f"{stem}.arrow")  # structure that footer and contents agree on
         texts = _text_column(schema, readers)
         report.problems += _schema_problems(schema, readers)
-        images = [field.name for field in schema if _is_binary(field.type)]
+        images = [field.name for field in schema if is_binary(field.type) and not pa.types.is_null(field.type)]
         check_batch = partial(_check_batch, folder, stem, images, texts, readers)
         wanted = [None if num_images is None else -(-num_images // len(parts)) for _ in parts]
         problems = []
@@ -253,20 +223,12 @@ def _parts(batch: pa.RecordBatch, number: int, folder: Folder) -> list[_Part]:
     return [_Part(number, start, min(step, num_rows - start)) for start in range(0, num_rows, max(step, 1))]
 
 
-def _is_binary(kind: pa.DataType) -> bool:
-    return is_binary(kind) and not pa.types.is_null(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return is_text(kind) and not pa.types.is_null(kind)
-
-
-def _text_column(schema: pa.Schema, readers: list[_Reader]) -> str | None:
+def _text_column(schema: pa.Schema, readers: list[Reader]) -> str | None:
     names = [reader.spec.text for reader in readers] or ["caption", "questions", "sentences", "text"]
     return next((name for name in names if name in schema.names), None)
 
 
-def _schema_problems(schema: pa.Schema, readers: list[_Reader]) -> list[str]:
+def _schema_problems(schema: pa.Schema, readers: list[Reader]) -> list[str]:
     problems = []
     for reader in readers:
         missing = reader.columns - set(schema.names)
@@ -274,11 +236,9 @@ def _schema_problems(schema: pa.Schema, readers: list[_Reader]) -> list[str]:
             problems.append(f"lacks column {', '.join(sorted(missing))}, which {reader.dataset} reads")
         for column in reader.columns - missing:
             kind = schema.field(column).type
-            if pa.types.is_null(kind):
-                continue  # a table without rows, as pandas writes it
-            if column in reader.spec.images and not _is_binary(kind):
+            if column in reader.spec.images and not is_binary(kind):
                 problems.append(f"column {column} is {kind}, not binary")
-            if column == reader.spec.text and not _is_text(kind):
+            if column == reader.spec.text and not is_text(kind):
                 problems.append(f"column {column} is {kind}, not strings")
     return list(dict.fromkeys(problems))
 
@@ -296,7 +256,7 @@ def _check_batch(
     stem: str,
     images: list[str],
     texts: str | None,
-    readers: list[_Reader],
+    readers: list[Reader],
     part: "_Part",
     num_images: int | None,
 ) -> _Found:
@@ -338,7 +298,7 @@ class _Ids:
     def __init__(self):
         self.seen: dict[tuple, list[tuple[str, np.ndarray]]] = {}
 
-    def add(self, stem: str, reader: _Reader | None, column: str, hashes: np.ndarray) -> None:
+    def add(self, stem: str, reader: Reader | None, column: str, hashes: np.ndarray) -> None:
         group = (reader.dataset, reader.split) if reader else (re.sub(r"\d+$", "", stem),)
         self.seen.setdefault((*group, column), []).append((stem, hashes))
 

@@ -17,8 +17,8 @@ from vlc.common.errors import UserError
 from vlc.common.terminal import cell
 from vlc.data.images import open_image, opened, to_pil
 from vlc.data.ipc import open_batches
-from write_arrow.storage import Folder
-from write_arrow.workers import problem_of
+from write_arrow.machine.storage import Folder
+from write_arrow.machine.workers import problem_of
 
 TILE = 200  # pixels
 _LINE, _LINES = 14, 3  # pixels of a line of text, lines below an image

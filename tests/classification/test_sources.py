@@ -20,7 +20,7 @@ from vlc.classification.sources import check_classes, find_shards, open_split
 from vlc.common.errors import MissingFile, UserError
 from vlc.data.images import open_image
 from write_arrow.__main__ import main as write_arrow
-from write_arrow.shards import FORMS
+from write_arrow.machine.shards import FORMS
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from vlc.data.images import open_image
 from vlc.data.ipc import in_plain_layout, record_batches
 from vlc.training.datamodule import DataModule
 from write_arrow.check import check
+from write_arrow.machine.storage import Folder
 from write_arrow.show import read
-from write_arrow.storage import Folder
 
 CASES = Path(__file__).parents[1] / "cases/arrow"
 TEXTS = ["a dog", "two dogs", "a cat"]

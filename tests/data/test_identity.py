@@ -13,9 +13,9 @@ from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.identity import file_state, read_mark, require_unchanged
-from write_arrow.shards import FORMS
-from write_arrow.storage import Folder
-from write_arrow.writer import Table, write_tables
+from write_arrow.machine.shards import FORMS
+from write_arrow.machine.storage import Folder
+from write_arrow.machine.writer import Table, write_tables
 
 SCHEMA = pa.schema({"image": pa.binary(), "caption": pa.list_(pa.string())})
 FILES = ("captions_0.arrow", "captions_1.arrow")
@@ -119,8 +119,8 @@ def test_killed_before_any_of_its_renames(num_renamed, before, tmp_path, monkeyp
         done.append(target)
         replace(source, target)
 
-    monkeypatch.setattr("write_arrow.storage.os.replace", counted)
-    monkeypatch.setattr("write_arrow.writer.Folder.remove", lambda self, name: counted_remove(self, name))
+    monkeypatch.setattr("write_arrow.machine.storage.os.replace", counted)
+    monkeypatch.setattr("write_arrow.machine.writer.Folder.remove", lambda self, name: counted_remove(self, name))
 
     def counted_remove(folder: Folder, name: str) -> None:
         if "unfinished" in name and len(done) == num_renamed:

@@ -17,7 +17,7 @@ from vlc.common.errors import UserError
 from vlc.data import images
 from vlc.data.images import Jpeg, UndecodableImage, open_image, to_pil
 from vlc.data.transforms import TRANSFORMS, crop_box, resized_crop, transform
-from write_arrow import emoji
+from write_arrow.sources import emoji
 
 KINDS = ["JPEG", "PNG", "WEBP", "TIFF", *(["AVIF"] if features.check("avif") else [])]
 

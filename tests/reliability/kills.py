@@ -318,7 +318,8 @@ def _train_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try
 
 def _write(words: list[str], steps: str | None = None) -> None:
     """write_arrow with small batches and shards, which tells when it begins to write a file."""
-    from write_arrow import __main__, writer
+    from write_arrow import __main__
+    from write_arrow.machine import writer
 
     writer.BATCH_BYTES, writer.SHARD_ROWS = 20_000, 60
     write = writer._write

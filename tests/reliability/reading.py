@@ -105,7 +105,7 @@ def read_scenes(folder: Path, *, verify: bool = True) -> str:
 def check_arrows(folder: Path) -> str:
     """What the files hold, if `write_arrow check` finds nothing wrong; if it does, that is raised as a UserError."""
     from write_arrow.check import check
-    from write_arrow.storage import Folder
+    from write_arrow.machine.storage import Folder
 
     reports, general = check(Folder(str(folder)))
     problems = [f"{report.stem}: {problem}" for report in reports for problem in report.problems] + general

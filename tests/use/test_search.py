@@ -26,7 +26,7 @@ from vlc.training.run import build_data, build_module, run
 from vlc.use.predict import predict
 from vlc.use.pretrained import open_pretrained
 from vlc.use.search import _PLACES, _SCHEMAS, build_index, fingerprint, search
-from write_arrow.shards import ARROW
+from write_arrow.machine.shards import ARROW
 
 VIT = "mae_vit_tiny_patch16"
 CAPTIONS = "task_finetune_irtr_coco_mae_randaug"

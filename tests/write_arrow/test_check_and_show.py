@@ -15,9 +15,10 @@ from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids
 from vlc.data.values import IDENTIFIERS
 from write_arrow.__main__ import main
-from write_arrow.check import check, readers_of
+from write_arrow.check import check
+from write_arrow.machine.readers import readers_of
+from write_arrow.machine.storage import Folder
 from write_arrow.show import TILE, contact_sheet
-from write_arrow.storage import Folder
 
 
 def _problems(folder, **options) -> list[str]:

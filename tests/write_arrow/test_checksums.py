@@ -20,9 +20,9 @@ from vlc.training.datamodule import DataModule
 from vlc.use.search import open_rows
 from write_arrow import check as check_module
 from write_arrow.check import check
-from write_arrow.shards import FORMS
-from write_arrow.storage import Folder
-from write_arrow.writer import Table, write_tables
+from write_arrow.machine.shards import FORMS
+from write_arrow.machine.storage import Folder
+from write_arrow.machine.writer import Table, write_tables
 
 CAPTIONS = pa.schema({"image": pa.binary(), "caption": pa.list_(pa.string()), "image_id": pa.string()})
 LABELLED = pa.schema({"image": pa.binary(), "label": pa.int64(), "class_name": pa.string()})

@@ -10,9 +10,9 @@ import pytest
 
 from vlc.common.errors import UserError
 from write_arrow.__main__ import SOURCES, TOOLS, main
-from write_arrow.conversion import Conversion
-from write_arrow.plans import Scratch
-from write_arrow.storage import Folder
+from write_arrow.machine.conversion import Conversion
+from write_arrow.machine.plans import Scratch
+from write_arrow.machine.storage import Folder
 
 ROOT = Path(__file__).parents[2]
 

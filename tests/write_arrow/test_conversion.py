@@ -11,9 +11,9 @@ import pytest
 from tests.tiny import image_bytes
 from tests.write_arrow.conftest import contents, rows, table
 from vlc.common.errors import UserError
-from write_arrow import workers, writer
 from write_arrow.__main__ import main
-from write_arrow.storage import Folder
+from write_arrow.machine import workers, writer
+from write_arrow.machine.storage import Folder
 
 COUNT = 30
 

@@ -5,8 +5,8 @@ from argparse import ArgumentParser
 import pyarrow as pa
 import pytest
 
-from write_arrow import emoji
-from write_arrow.writer import write_table
+from write_arrow.machine.writer import write_table
+from write_arrow.sources import emoji
 
 
 def _tables(*words: str) -> dict[str, emoji.Table]:

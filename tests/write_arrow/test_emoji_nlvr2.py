@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from vlc.data.catalog import CATALOG
-from write_arrow import emoji_nlvr2
-from write_arrow.emoji_scenes import NOUNS, NUMBERS, plural
-from write_arrow.writer import write_table
+from write_arrow.machine.writer import write_table
+from write_arrow.sources import emoji_nlvr2
+from write_arrow.sources.emoji_scenes import NOUNS, NUMBERS, plural
 
 SIZES = ["--num-train", "80", "--num-val", "20", "--num-test", "20", "--num-held-out", "20"]
 KINDS = {"both", "only", "count", "each", "more"}

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from vlc.data.catalog import CATALOG
-from write_arrow import emoji_scenes
-from write_arrow.emoji_scenes import ANSWERS, NOUNS, PLACES, SIDES, Scene
-from write_arrow.writer import write_table
+from write_arrow.machine.writer import write_table
+from write_arrow.sources import emoji_scenes
+from write_arrow.sources.emoji_scenes import ANSWERS, NOUNS, PLACES, SIDES, Scene
 
 SIZES = ["--num-train", "300", "--num-val", "40", "--num-test", "60", "--num-held-out", "60"]
 

@@ -16,9 +16,10 @@ from tests.tiny import image_bytes
 from tests.write_arrow.conftest import contents, table
 from vlc.classification.sources import open_split
 from vlc.common.errors import MissingFile, UserError
-from write_arrow import emoji_groups, imagenet, writer
 from write_arrow.__main__ import main
-from write_arrow.shards import FORMS
+from write_arrow.machine import writer
+from write_arrow.machine.shards import FORMS
+from write_arrow.sources import emoji_groups, imagenet
 
 CLASSES = ("n00000002", "n00000001")  # in the order of the tar file; labels follow the sorted names
 VAL = {"ILSVRC2012_val_00000001.JPEG": "n00000002", "ILSVRC2012_val_00000002.JPEG": "n00000001"}

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 # Small batches and shards, and an announcement when writing begins.
 PROGRAM = """
 import sys
-from write_arrow import __main__, writer
+from write_arrow import __main__
+from write_arrow.machine import writer
 writer.BATCH_BYTES, writer.SHARD_ROWS = 20_000, 150
 write = writer._write
 def announced(*arguments):

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from vlc.common.errors import UserError
-from write_arrow import json_stream
-from write_arrow.json_stream import elements, lines
+from write_arrow.machine import json_stream
+from write_arrow.machine.json_stream import elements, lines
 
 VALUES = [1, -2.5e3, 'a, ]} \\ " é 日本', {"a": [1, {"b": None}]}, [], {}, True, 123456789, "😀"]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from write_arrow.plans import Files, Groups, Plans, Scratch
-from write_arrow.storage import StoredFile
+from write_arrow.machine.plans import Files, Groups, Plans, Scratch
+from write_arrow.machine.storage import StoredFile
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 
 from tests.write_arrow.conftest import contents
 from vlc.common.errors import UserError
-from write_arrow import writer
 from write_arrow.__main__ import main
+from write_arrow.machine import writer
 
 pytest.importorskip("ray")
 

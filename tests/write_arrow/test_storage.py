@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from vlc.common.errors import MissingFile, UserError
-from write_arrow.storage import Folder, StoredFile
+from write_arrow.machine.storage import Folder, StoredFile
 
 
 @pytest.fixture(params=["path", "file", "memory"])

@@ -4,7 +4,7 @@ import pytest
 
 from tests.write_arrow.conftest import table
 from vlc.common.errors import UserError
-from write_arrow import text
+from write_arrow.sources import text
 
 TEXT = "first line\nsecond  line \r\n\n\n third é\n"
 

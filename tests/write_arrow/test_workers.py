@@ -7,8 +7,8 @@ from PIL import Image
 
 from tests.tiny import image_bytes
 from vlc.common.errors import UserError
-from write_arrow.storage import Folder, StoredFile
-from write_arrow.workers import Rejected, Task, prepare, problem_of, workers
+from write_arrow.machine.storage import Folder, StoredFile
+from write_arrow.machine.workers import Rejected, Task, prepare, problem_of, workers
 
 
 def _encoded(mode: str, kind: str, **options) -> bytes:

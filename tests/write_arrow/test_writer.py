@@ -3,9 +3,9 @@
 import pyarrow as pa
 import pytest
 
-from write_arrow import writer
 from write_arrow.__main__ import SOURCES, main
-from write_arrow.writer import Table, write_table
+from write_arrow.machine import writer
+from write_arrow.machine.writer import Table, write_table
 
 SCHEMA = pa.schema({"image": pa.binary(), "caption": pa.list_(pa.string())})
 

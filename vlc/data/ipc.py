@@ -188,7 +188,10 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Strings, or lists of strings, in any of their layouts."""
+    """Whether a column holds strings, or lists of strings, in any of their layouts.
+
+    Nulls count as both texts and bytes: pandas writes the columns of a table without rows in that type.
+    """
     kind = _plain(kind)
     text = _plain(kind.value_type) if is_any_list(kind) else kind
     return (
@@ -200,7 +203,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def is_binary(kind: pa.DataType) -> bool:
-    """Bytes, in any of their layouts."""
+    """Whether a column holds bytes, in any of their layouts, or nulls."""
     kind = _plain(kind)
     return (
         pa.types.is_binary(kind)

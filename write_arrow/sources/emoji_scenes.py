@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from write_arrow.emoji import open_sprite, packaged, png
-from write_arrow.writer import Table
+from write_arrow.machine.writer import Table
+from write_arrow.sources.emoji import open_sprite, packaged, png
 
 NOUNS = (
     "airplane balloon banana bear bicycle bus butterfly cactus carrot cat cow crab crown dog duck egg guitar horse "

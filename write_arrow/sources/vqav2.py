@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from vlc.common.errors import UserError
-from vlc.data.answers import normalize_answer
-from write_arrow.conversion import Conversion
-from write_arrow.plans import Groups, Plans
-from write_arrow.writer import PlannedTable
+from write_arrow.machine.conversion import Conversion
+from write_arrow.machine.plans import Groups, Plans
+from write_arrow.machine.writer import PlannedTable
+from write_arrow.sources.answers import normalize_answer
 
 _TEXTS, _NESTED = pa.list_(pa.string()), (pa.string(), pa.int64(), pa.float64())
 PUBLISHED = pa.schema(

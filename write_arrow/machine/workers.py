@@ -17,7 +17,7 @@ from PIL import UnidentifiedImageError
 
 from vlc.common.errors import UserError
 from vlc.data.images import UndecodableImage, opened, to_rgb
-from write_arrow.storage import Folder, StoredFile
+from write_arrow.machine.storage import Folder, StoredFile
 
 _AHEAD = 2  # batches prepared beyond those that workers are at
 _MOST_BYTES = 2**30  # of an encoded image: a record batch holds 2 GiB

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from vlc.common.errors import UserError
-from write_arrow import json_stream
-from write_arrow.plans import Files, Groups, Plans, Scratch
-from write_arrow.storage import Folder
-from write_arrow.writer import PlannedTable, numbered
+from write_arrow.machine import json_stream
+from write_arrow.machine.plans import Files, Groups, Plans, Scratch
+from write_arrow.machine.storage import Folder
+from write_arrow.machine.writer import PlannedTable, numbered
 
 CAPTIONS = pa.schema(
     {"image": pa.binary(), "caption": pa.list_(pa.string()), "image_id": pa.string(), "split": pa.string()}

@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from vlc.common.errors import UserError
 from vlc.data.values import TRUTHS, truth
-from write_arrow.conversion import Conversion
-from write_arrow.writer import PlannedTable
+from write_arrow.machine.conversion import Conversion
+from write_arrow.machine.writer import PlannedTable
 
 SCHEMA = pa.schema(
     {

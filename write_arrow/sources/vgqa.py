@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from vlc.common.errors import UserError
-from vlc.data.answers import normalize_answer
-from write_arrow import vqav2
-from write_arrow.conversion import Conversion
-from write_arrow.writer import PlannedTable
+from write_arrow.machine.conversion import Conversion
+from write_arrow.machine.writer import PlannedTable
+from write_arrow.sources import vqav2
+from write_arrow.sources.answers import normalize_answer
 
 _HELD_OUT = "vqav2_rest_val.arrow"
 _LABEL_FILES = ("coco_vqa_label_info.json", "coco_vqa_label_info.pkl", "vqa_labels_info.pkl")

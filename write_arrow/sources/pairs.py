@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from vlc.common.errors import UserError
-from write_arrow.conversion import CAPTIONS, Conversion
-from write_arrow.plans import Files, Groups, Plans
-from write_arrow.storage import StoredFile
-from write_arrow.writer import PlannedTable
+from write_arrow.machine.conversion import CAPTIONS, Conversion
+from write_arrow.machine.plans import Files, Groups, Plans
+from write_arrow.machine.storage import StoredFile
+from write_arrow.machine.writer import PlannedTable
 
 
 @dataclass(frozen=True)

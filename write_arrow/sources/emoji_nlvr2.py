@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from write_arrow.emoji import png
-from write_arrow.emoji_scenes import (
+from write_arrow.machine.writer import Table
+from write_arrow.sources.emoji import png
+from write_arrow.sources.emoji_scenes import (
     NUMBERS,
     SPLIT_SIZES,
     Scene,
@@ -24,7 +25,6 @@ from write_arrow.emoji_scenes import (
     sprites,
     with_article,
 )
-from write_arrow.writer import Table
 
 SCHEMA = pa.schema(
     {

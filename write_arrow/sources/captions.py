@@ -22,12 +22,12 @@ import pyarrow.parquet
 from vlc.common.errors import UserError
 from vlc.data.images import SUFFIXES
 from vlc.data.tar_names import is_hidden_member, split_name
-from write_arrow import delimited
-from write_arrow.conversion import CAPTIONS, Conversion
-from write_arrow.json_stream import numbered_lines, reason
-from write_arrow.plans import Files, Plans, is_text
-from write_arrow.storage import StoredFile
-from write_arrow.writer import PlannedTable
+from write_arrow.machine import delimited
+from write_arrow.machine.conversion import CAPTIONS, Conversion
+from write_arrow.machine.json_stream import numbered_lines, reason
+from write_arrow.machine.plans import Files, Plans, is_valid_unicode
+from write_arrow.machine.storage import StoredFile
+from write_arrow.machine.writer import PlannedTable
 
 _NO_CAPTION = "no caption"
 _READ_TOGETHER = 512  # text files
@@ -92,7 +92,7 @@ def _texts(cells: Iterable[Any], image_id: str) -> tuple[list[str], list[str]]:
                     problems.append(f"The caption of {image_id} is {shown:.80}, neither a text nor a list of texts")
             elif "\0" in item:
                 problems.append(f"A caption of {image_id} holds a NUL, the character of number 0")
-            elif not item.isascii() and not is_text(item):
+            elif not item.isascii() and not is_valid_unicode(item):
                 problems.append(f"A caption of {image_id} holds half a character (a lone surrogate)")
             elif item.strip():
                 texts.append(item)

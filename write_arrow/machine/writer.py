@@ -16,11 +16,11 @@ import pyarrow as pa
 from vlc.common.errors import UserError
 from vlc.data.identity import Mark
 from vlc.data.values import value_problems
-from write_arrow.check import readers_of
-from write_arrow.plans import Digest, Plan, Plans
-from write_arrow.shards import ARROW, Form
-from write_arrow.storage import Folder
-from write_arrow.workers import Here, Images, Rejected, Task, Workers
+from write_arrow.machine.plans import Digest, Plan, Plans
+from write_arrow.machine.readers import readers_of
+from write_arrow.machine.shards import ARROW, Form
+from write_arrow.machine.storage import Folder
+from write_arrow.machine.workers import Here, Images, Rejected, Task, Workers
 
 BATCH_BYTES = 16 * 2**20  # image bytes held before a record batch is written
 BATCH_ROWS = 8192  # rows of small or no images

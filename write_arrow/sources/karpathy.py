@@ -6,8 +6,8 @@ The splits, with the captions, are those of "Deep Visual-Semantic Alignments" (K
 import os
 
 from vlc.common.errors import UserError
-from write_arrow.conversion import CAPTIONS, Conversion
-from write_arrow.writer import PlannedTable
+from write_arrow.machine.conversion import CAPTIONS, Conversion
+from write_arrow.machine.writer import PlannedTable
 
 
 def coco(conversion: Conversion) -> list[PlannedTable]:

@@ -4,10 +4,10 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from write_arrow.emoji import SPLITS, on_white, open_sprite, packaged, png
-from write_arrow.imagenet import SCHEMA, add_format
-from write_arrow.shards import FORMS
-from write_arrow.writer import Table
+from write_arrow.machine.shards import FORMS
+from write_arrow.machine.writer import Table
+from write_arrow.sources.emoji import SPLITS, on_white, open_sprite, packaged, png
+from write_arrow.sources.imagenet import SCHEMA, add_format
 
 add_arguments = add_format
 

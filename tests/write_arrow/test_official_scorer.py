@@ -11,9 +11,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vlc.data.answers import normalize_answer
 from vlc.objectives.vqa import soft_targets, vqa_score
-from write_arrow.vqav2 import SCORES, count_votes
+from write_arrow.sources.answers import normalize_answer
+from write_arrow.sources.vqav2 import SCORES, count_votes
 
 MARKS = frozenset(';/[]"{}()=+\\_-><@`,?!')
 NUMBERS = dict(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vlc.common.errors import UserError
-from write_arrow.storage import StoredFile, printable_path
+from write_arrow.machine.storage import StoredFile, printable_path
 
 _CACHE_KIB = 4 * 1024
 _INSERTED = 1_000  # rows handed to SQLite at a time
@@ -62,7 +62,7 @@ class _Appended:
         self.waiting = []
 
 
-def is_text(text: str) -> bool:
+def is_valid_unicode(text: str) -> bool:
     """Whether a string can be stored: it holds no half of a character (a lone surrogate)."""
     try:
         text.encode()
@@ -168,7 +168,7 @@ class Plans:
         """A row; it is rejected where its values hold text that is not valid Unicode."""
         images = list(images)
         plan = json.dumps([images, values])
-        if "\\ud" in plan and not is_text(json.dumps(values, ensure_ascii=False)):
+        if "\\ud" in plan and not is_valid_unicode(json.dumps(values, ensure_ascii=False)):
             self.reject(
                 images[0].name, "its name or a text is not valid Unicode: rename the file or mend the annotation"
             )

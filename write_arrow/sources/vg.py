@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from write_arrow.conversion import Conversion
-from write_arrow.writer import PlannedTable
+from write_arrow.machine.conversion import Conversion
+from write_arrow.machine.writer import PlannedTable
 
 SCHEMA = pa.schema(
     {"image": pa.binary(), "caption": pa.list_(pa.string())}

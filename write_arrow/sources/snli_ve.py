@@ -6,8 +6,8 @@ The premise is the image; the caption it was made from is kept as `premises`. Ro
 import pyarrow as pa
 
 from vlc.common.errors import UserError
-from write_arrow.conversion import Conversion
-from write_arrow.writer import PlannedTable
+from write_arrow.machine.conversion import Conversion
+from write_arrow.machine.writer import PlannedTable
 
 LABELS = {"contradiction": 0, "neutral": 1, "entailment": 2}
 SCHEMA = pa.schema(

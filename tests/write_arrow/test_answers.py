@@ -2,7 +2,7 @@
 
 import json
 
-from vlc.data.answers import normalize_answer
+from write_arrow.sources.answers import normalize_answer
 
 
 def test_published_cases(golden):

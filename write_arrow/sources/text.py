@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from vlc.common.errors import UserError
-from write_arrow import delimited
-from write_arrow.conversion import Conversion
-from write_arrow.plans import Files
-from write_arrow.writer import Table
+from write_arrow.machine import delimited
+from write_arrow.machine.conversion import Conversion
+from write_arrow.machine.plans import Files
+from write_arrow.machine.writer import Table
 
 SCHEMA = pa.schema({"text": pa.string(), "file": pa.string()})
 SHARD_ROWS = 1_000_000

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from write_arrow.writer import Table
+from write_arrow.machine.writer import Table
 
 LANGUAGES = ("en", "de", "fr", "cs", "es", "ja", "zh", "ar", "hi", "ru")
 SPLITS = ("train", "val", "test")

@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from vlc.common.errors import MissingFile, UserError
 from vlc.data.images import SUFFIXES
-from write_arrow.conversion import Conversion
-from write_arrow.shards import FORMS
-from write_arrow.storage import Folder, StoredFile
-from write_arrow.writer import PlannedTable
+from write_arrow.machine.conversion import Conversion
+from write_arrow.machine.shards import FORMS
+from write_arrow.machine.storage import Folder, StoredFile
+from write_arrow.machine.writer import PlannedTable
 
 SCHEMA = pa.schema({"image": pa.binary(), "label": pa.int64(), "class_name": pa.string()})
 TARS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}

@@ -1,0 +1,1 @@
+"""How raw data become files: folders and annotation files are read, rows planned, images checked, tables written."""

@@ -1,0 +1,1 @@
+"""The data sets that can be written: a file for each family."""
