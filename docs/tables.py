@@ -24,7 +24,8 @@ from vlc.data.catalog import CATALOG
 from vlc.data.transforms import TRANSFORMS
 from vlc.model.sizes import ENCODERS
 from vlc.objectives import OBJECTIVES
-from write_arrow.__main__ import SOURCES
+from write_arrow.machine.source import RawSource
+from write_arrow.sources import SOURCES
 
 ROOT = Path(__file__).parents[1]
 PAGES = (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")))
@@ -117,7 +118,9 @@ def _stems(groups: Iterable[tuple[str, ...]]) -> str:
 
 def writers() -> str:
     """The data sets that `python -m write_arrow` writes, and what the folder of their raw data holds."""
-    rows = [(f"`{name}`", source.summary, source.layout or "") for name, source in SOURCES.items()]
+    rows = []
+    for name, source in SOURCES.items():
+        rows.append((f"`{name}`", source.summary, source.layout if isinstance(source, RawSource) else ""))
     return table("NAME | what it writes | what `--root` holds", rows)
 
 

@@ -129,7 +129,7 @@ def settings(*named: str, **updates: Any) -> Settings:
 def write_scenes(folder: Path, **sizes: int) -> Path:
     """The embedded scenes in small: number of scenes by split."""
     parser = ArgumentParser()
-    emoji_scenes.add_arguments(parser)
+    emoji_scenes.add_options(parser)
     words = [word for split, size in sizes.items() for word in (f"--num-{split.replace('_', '-')}", str(size))]
     for table in emoji_scenes.tables(parser.parse_args(words)):
         writer.write_table(table, folder)

@@ -17,7 +17,7 @@ import pytest
 from tests.tiny import image_bytes
 from tests.write_arrow.conftest import contents, table
 from vlc.common.errors import UserError
-from write_arrow import __main__ as main_module
+from write_arrow import progress
 
 TEXTS = {"a.jpg": ['a, "quoted" text', "another\twith a tab"], "sub/b.png": ["日本語 and é"]}
 
@@ -459,13 +459,13 @@ def _many_pixels() -> bytes:
 def test_a_picture_that_vanishes_or_changes_is_listed(images, write, monkeypatch):
     (images / "a.txt").write_text("text")
     (images / "sub/b.txt").write_text("text")
-    write_tables = main_module.write_tables
+    write_tables = progress.write_tables
 
     def vanish(*arguments, **options):
         (images / "a.jpg").unlink()
         return write_tables(*arguments, **options)
 
-    monkeypatch.setattr(main_module, "write_tables", vanish)
+    monkeypatch.setattr(progress, "write_tables", vanish)
     out = write("captions", images)
     assert _captions(out) == {"sub/b.png": ["text"]}
     assert _rejected(out) == {"a.jpg": "no such file"}

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from vlc.common.errors import UserError
-from write_arrow.__main__ import SOURCES, TOOLS, main
+from write_arrow.__main__ import main
+from write_arrow.command_line import TOOLS
 from write_arrow.machine.conversion import Conversion
 from write_arrow.machine.plans import Scratch
+from write_arrow.machine.source import RawSource
 from write_arrow.machine.storage import Folder
+from write_arrow.sources import SOURCES
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +30,7 @@ def test_help_shows_every_layout(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out
-    assert all(source.layout in shown for source in SOURCES.values() if source.layout)
+    assert all(source.layout in shown for source in SOURCES.values() if isinstance(source, RawSource))
     assert all(tool in shown for tool in TOOLS)
 
 
@@ -86,7 +89,9 @@ def test_a_full_disk_is_a_message(raw, tmp_path, monkeypatch):
 def test_plans_without_space_are_a_message(raw, tmp_path, monkeypatch):
     scratch = Scratch()
     scratch.execute("PRAGMA max_page_count=3")
-    monkeypatch.setattr("write_arrow.__main__.Conversion", lambda *arguments: Conversion(*arguments, scratch=scratch))
+    monkeypatch.setattr(
+        "write_arrow.machine.source.Conversion", lambda *arguments: Conversion(*arguments, scratch=scratch)
+    )
     with pytest.raises(UserError, match=r"Row plans cannot be kept \(database or disk is full\): point TMPDIR"):
         main(["coco", "--root", str(raw / "coco"), "--out", str(tmp_path), "--workers", "1"])
 

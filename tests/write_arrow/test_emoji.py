@@ -11,7 +11,7 @@ from write_arrow.sources import emoji
 
 def _tables(*words: str) -> dict[str, emoji.Table]:
     parser = ArgumentParser()
-    emoji.add_arguments(parser)
+    emoji.add_options(parser)
     return {table.stem: table for table in emoji.tables(parser.parse_args(list(words)))}
 
 

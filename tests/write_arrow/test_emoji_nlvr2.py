@@ -18,7 +18,7 @@ KINDS = {"both", "only", "count", "each", "more"}
 
 def _write(folder: Path, *words: str) -> dict[str, list[dict]]:
     parser = ArgumentParser()
-    emoji_nlvr2.add_arguments(parser)
+    emoji_nlvr2.add_options(parser)
     paths = [write_table(table, folder) for table in emoji_nlvr2.tables(parser.parse_args([*SIZES, *words]))]
     return {
         path.stem.removeprefix("emoji_nlvr2_"): pa.ipc.open_file(str(path)).read_all().to_pylist() for path in paths

@@ -17,7 +17,7 @@ SIZES = ["--num-train", "300", "--num-val", "40", "--num-test", "60", "--num-hel
 
 def _write(folder: Path, *words: str) -> dict[str, list[dict]]:
     parser = ArgumentParser()
-    emoji_scenes.add_arguments(parser)
+    emoji_scenes.add_options(parser)
     tables = emoji_scenes.tables(parser.parse_args([*SIZES, *words]))
     paths = [write_table(table, folder) for table in tables]
     return {

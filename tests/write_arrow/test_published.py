@@ -11,7 +11,7 @@ from tests.conftest import GOLDEN
 from tests.write_arrow.conftest import rows, table
 from vlc.common.errors import MissingFile, UserError
 from vlc.data.catalog import CATALOG
-from write_arrow.__main__ import SOURCES
+from write_arrow.sources import SOURCES
 
 # raw folder -> source
 RAW = {

@@ -3,9 +3,10 @@
 import pyarrow as pa
 import pytest
 
-from write_arrow.__main__ import SOURCES, main
+from write_arrow.__main__ import main
 from write_arrow.machine import writer
 from write_arrow.machine.writer import Table, write_table
+from write_arrow.sources import SOURCES
 
 SCHEMA = pa.schema({"image": pa.binary(), "caption": pa.list_(pa.string())})
 

@@ -2,7 +2,7 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from vlc.common.errors import UserError
 from write_arrow.machine import json_stream
 from write_arrow.machine.plans import Files, Groups, Plans, Scratch
-from write_arrow.machine.storage import Folder
+from write_arrow.machine.storage import Folder, StoredFile
 from write_arrow.machine.writer import PlannedTable, numbered
 
 CAPTIONS = pa.schema(
@@ -38,8 +38,12 @@ class Conversion:
         """All files below sub-folders of root."""
         return Files(self.scratch, self.root.walk(*folders))
 
-    def groups(self) -> Groups:
-        return Groups(self.scratch)
+    def groups(self, values: Iterable[tuple[str | int, Any]] = ()) -> Groups:
+        """Values by key. More can be added until the first is asked for."""
+        groups = Groups(self.scratch)
+        for key, value in values:
+            groups.add(key, value)
+        return groups
 
     def plans(self) -> Plans:
         return Plans(self.scratch)
@@ -81,6 +85,40 @@ class Conversion:
                 )
         return values
 
+    def grouped_rows(
+        self,
+        annotations: Groups,
+        columns: Sequence[str],
+        images: Callable[[Any, list[dict]], dict[str, StoredFile | None]],
+        values: Callable[[Any], dict[str, Any]],
+        *,
+        list_missing: bool = True,
+    ) -> Plans:
+        """Plans with a row for each key of the annotations, in the order of the keys.
+
+        annotations: dictionaries, each with a value for the columns that are lists; or None, for an annotation that
+            counts as one and gives no value. A row with no other annotations is left out.
+        columns: the columns other than images (see `value_columns`).
+        images: takes a key and its annotations; returns the files of the row's images by their paths, None for a path
+            without file.
+        values: takes a key; returns the values of the columns that are the same for all its annotations.
+        list_missing: list a row that lacks a file among the rejected ones; otherwise `num_missing` counts it.
+        """
+        plans = self.plans()
+        for key, found in annotations:
+            files = images(key, found)
+            absent = next((path for path, file in files.items() if file is None), None)
+            usable = [annotation for annotation in found if annotation is not None]
+            if absent is not None and list_missing:
+                plans.reject(absent, "no such file")
+            elif absent is not None:
+                plans.num_missing += 1
+            elif usable:
+                same = values(key)
+                row = {name: same[name] if name in same else [each[name] for each in usable] for name in columns}
+                plans.append(files.values(), **row)
+        return plans
+
     def arrange(self, plans: Plans) -> Plans:
         """The same plans, shuffled and limited as the options say."""
         plans.shuffle(getattr(self.options, "seed", None))
@@ -101,8 +139,13 @@ class Conversion:
             numbered(stem[:-1], schema, plans, **options) if stem.endswith("*") else [PlannedTable(stem, schema, plans)]
         )
 
-    def found(self, what: str, num_images: int, plans: Plans, num_annotations: int, num_missing: int = 0) -> None:
-        """Notes the numbers of images, of those with annotations, of annotations, and of annotated images without file."""
-        counts = f"{num_images:,} images, {plans.num_planned:,} of them annotated, {num_annotations:,} annotations"
-        missing = f"; {num_missing:,} annotated images have no file" if num_missing else ""
+    def found(self, what: str, files: Files, plans: Plans, num_annotations: int) -> None:
+        """Add a note: how many images, annotated images, annotations, and annotated images without file there are."""
+        counts = f"{files.num_files:,} images, {plans.num_planned:,} of them annotated, {num_annotations:,} annotations"
+        missing = f"; {plans.num_missing:,} annotated images have no file" if plans.num_missing else ""
         self.notes.append(f"{what}: {counts}{missing}")
+
+
+def value_columns(schema: pa.Schema) -> list[str]:
+    """The names of the columns that are no images."""
+    return [field.name for field in schema if not pa.types.is_binary(field.type)]

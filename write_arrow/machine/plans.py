@@ -133,6 +133,10 @@ class Files:
         """The file of exactly this path."""
         return next(self._select("path = ?", path), None)
 
+    def lookup(self, *paths: str) -> dict[str, StoredFile | None]:
+        """The files of exactly these paths, None for those that do not exist."""
+        return {path: self.get(path) for path in paths}
+
     def named(self, name: str) -> list[StoredFile]:
         """All files of this name, sorted by path."""
         return list(self._select("name = ?", name))
@@ -155,14 +159,19 @@ class Plan(NamedTuple):
 
 
 class Plans:
-    """The rows of a table, or of a run of numbered tables, in order."""
+    """The rows of a table, or of a run of numbered tables, in order.
+
+    num_planned: how many rows were appended.
+    num_rejected: how many were left out and listed.
+    num_missing: how many were left out, and only counted, because their image has no file.
+    """
 
     def __init__(self, scratch: Scratch):
         self._rows = _Appended(scratch, "number INTEGER PRIMARY KEY, plan")
         self._rejected = _Appended(scratch, "path, reason")
         self._order: np.ndarray | None = None
         self._stop: int | None = None
-        self.num_planned = self.num_rejected = 0
+        self.num_planned = self.num_rejected = self.num_missing = 0
 
     def append(self, images: Iterable[StoredFile], **values: Any) -> None:
         """A row; it is rejected where its values hold text that is not valid Unicode."""

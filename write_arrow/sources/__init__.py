@@ -1,1 +1,38 @@
-"""The data sets that can be written: a file for each family."""
+"""The data sets that can be written: a file for each family, which states them in its SOURCES."""
+
+from write_arrow.machine.source import Source
+from write_arrow.sources import (
+    captions,
+    emoji,
+    emoji_groups,
+    emoji_nlvr2,
+    emoji_scenes,
+    imagenet,
+    karpathy,
+    nlvr2,
+    pairs,
+    snli_ve,
+    text,
+    vg,
+    vgqa,
+    vqav2,
+)
+
+# In the order in which --help lists them.
+_FAMILIES = (
+    *(karpathy, vg, pairs, vqav2, vgqa, nlvr2, snli_ve),  # published data sets
+    *(captions, text, imagenet),  # data of your own
+    *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes),  # embedded
+)
+
+
+def _all_sources() -> dict[str, Source]:
+    sources: dict[str, Source] = {}
+    for family in _FAMILIES:
+        repeated = sources.keys() & family.SOURCES.keys()
+        assert not repeated, f"{family.__name__} states {repeated} again"
+        sources |= family.SOURCES
+    return sources
+
+
+SOURCES = _all_sources()

@@ -26,6 +26,7 @@ from write_arrow.machine import delimited
 from write_arrow.machine.conversion import CAPTIONS, Conversion
 from write_arrow.machine.json_stream import numbered_lines, reason
 from write_arrow.machine.plans import Files, Plans, is_valid_unicode
+from write_arrow.machine.source import RawSource, RowOrder
 from write_arrow.machine.storage import StoredFile
 from write_arrow.machine.writer import PlannedTable
 
@@ -35,7 +36,7 @@ _LONGEST_TEXT = 2**20  # bytes of a file of captions
 _APART = 100_000  # keys of a shard that are remembered to find their other half
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--table", metavar="FILE", help=".csv, .tsv, .jsonl, .json or .parquet file of paths and captions"
     )
@@ -346,3 +347,14 @@ def _shard_captions(parts: dict[str, _Member], conversion: Conversion) -> tuple[
     if not isinstance(described, dict):
         return [], f"its JSON is a {type(described).__name__}, and no object"
     return [described.get(column) for column in conversion.options.caption_column], None
+
+
+SOURCES = {
+    "captions": RawSource(
+        "captions of your own: a table of paths, a folder with text files, or WebDataset shards",
+        "images named by --table FILE; or *.jpg with *.txt beside them; or *.tar",
+        tables,
+        add_options,
+        order=RowOrder.SHUFFLED_IF_ASKED,
+    )
+}

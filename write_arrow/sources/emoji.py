@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
+from write_arrow.machine.source import EmbeddedSource
 from write_arrow.machine.writer import Table
 
 LANGUAGES = ("en", "de", "fr", "cs", "es", "ja", "zh", "ar", "hi", "ru")
@@ -60,7 +61,7 @@ def clean(text: str) -> str:
     return " ".join(text.split())
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--languages", nargs="+", choices=LANGUAGES, default=["en"], help="languages of the captions (default: en)"
     )
@@ -98,3 +99,8 @@ def _rows(numbers: list[int], split: str, languages: list[str]) -> Iterator[dict
 def _keywords(row: dict[str, Any], language: str, split: str) -> list[str]:
     keywords = row[f"keywords_{language}"]
     return [", ".join(keywords)] if split == "train" and keywords else []
+
+
+SOURCES = {
+    "emoji": EmbeddedSource("3,781 emoji with names and keywords in ten languages (embedded)", tables, add_options)
+}

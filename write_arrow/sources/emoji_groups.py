@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from write_arrow.machine.shards import FORMS
+from write_arrow.machine.source import EmbeddedSource
 from write_arrow.machine.writer import Table
 from write_arrow.sources.emoji import SPLITS, on_white, open_sprite, packaged, png
 from write_arrow.sources.imagenet import SCHEMA, add_format
-
-add_arguments = add_format
 
 
 def tables(arguments: Namespace) -> list[Table]:
@@ -26,3 +25,6 @@ def _rows(numbers: list[int]) -> Iterator[dict[str, Any]]:
     for row in packaged().select(["image", "group"]).take(numbers).to_pylist():
         image = png(on_white(open_sprite(row["image"])))
         yield {"image": image, "label": classes.index(row["group"]), "class_name": row["group"]}
+
+
+SOURCES = {"emoji_groups": EmbeddedSource("the emoji with their nine groups as classes (embedded)", tables, add_format)}

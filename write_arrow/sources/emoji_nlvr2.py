@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from write_arrow.machine.source import EmbeddedSource
 from write_arrow.machine.writer import Table
 from write_arrow.sources.emoji import png
 from write_arrow.sources.emoji_scenes import (
@@ -46,7 +47,7 @@ ALIKE = 0.8  # chance that the scenes of a pair show a thing in common: most sta
 Pair = tuple[Scene, Scene]  # left, right
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_options(parser: ArgumentParser) -> None:
     for split, size in TWINS.items():
         name = split.replace("_", "-")
         parser.add_argument(f"--num-{name}", type=int, default=2 * size, help=f"pairs in {split} (default: {2 * size})")
@@ -132,3 +133,8 @@ def statements(pair: Pair, nouns: list[str]) -> Iterator[tuple[tuple[str, str], 
     yield ("more", "the left image shows more things"), left.total() > right.total()
     yield ("more", "the right image shows more things"), right.total() > left.total()
     yield ("more", "both images show as many things"), left.total() == right.total()
+
+
+SOURCES = {
+    "emoji_nlvr2": EmbeddedSource("statements about two scenes of emoji (embedded, from a seed)", tables, add_options)
+}

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from write_arrow.machine.source import EmbeddedSource
 from write_arrow.machine.writer import Table
 from write_arrow.sources.emoji import open_sprite, packaged, png
 
@@ -100,7 +101,7 @@ class Scene:
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_options(parser: ArgumentParser) -> None:
     for split, size in SPLIT_SIZES.items():
         name = split.replace("_", "-")
         parser.add_argument(f"--num-{name}", type=int, default=size, help=f"scenes in {split} (default: {size})")
@@ -247,3 +248,10 @@ def draw(scene: Scene, pictures: dict[str, Image.Image], rng: np.random.Generato
         shift_x, shift_y = rng.integers(CELL - SPRITE + 1, size=2).tolist()
         image.paste(pictures[noun], (cell % 2 * CELL + shift_x, cell // 2 * CELL + shift_y), pictures[noun])
     return image
+
+
+SOURCES = {
+    "emoji_scenes": EmbeddedSource(
+        "scenes of emoji with captions and questions (embedded, from a seed)", tables, add_options
+    )
+}

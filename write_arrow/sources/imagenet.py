@@ -19,6 +19,7 @@ from vlc.common.errors import MissingFile, UserError
 from vlc.data.images import SUFFIXES
 from write_arrow.machine.conversion import Conversion
 from write_arrow.machine.shards import FORMS
+from write_arrow.machine.source import RawSource, RowOrder
 from write_arrow.machine.storage import Folder, StoredFile
 from write_arrow.machine.writer import PlannedTable
 
@@ -28,7 +29,7 @@ SHARD_ROWS = 10_000
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\D.*?\b(n\d{8})")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--val-labels",
         metavar="FILE",
@@ -179,3 +180,14 @@ class _Section:
         data = self.file.read(left if size < 0 else min(size, left))
         self.position += len(data)
         return data
+
+
+SOURCES = {
+    "imagenet": RawSource(
+        "ImageNet-1K, or images of your own in a folder for each class, as shards with labels",
+        "train/CLASS/*, val/CLASS/*; or ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar",
+        tables,
+        add_options,
+        order=RowOrder.SHUFFLED_IF_ASKED,
+    )
+}

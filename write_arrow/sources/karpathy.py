@@ -7,6 +7,7 @@ import os
 
 from vlc.common.errors import UserError
 from write_arrow.machine.conversion import CAPTIONS, Conversion
+from write_arrow.machine.source import RawSource, RowOrder
 from write_arrow.machine.writer import PlannedTable
 
 
@@ -27,7 +28,7 @@ def _tables(
     entries = conversion.entries(annotations, "images")
     files = conversion.files(*folders)
     plans = {split: conversion.plans() for split in splits}
-    num_captions, num_missing = dict.fromkeys(splits, 0), dict.fromkeys(splits, 0)
+    num_captions = dict.fromkeys(splits, 0)
     for entry in entries:
         name, split = conversion.typed(entry, annotations, filename=str, split=str)
         (sentences,) = conversion.typed(entry, annotations, sentences=list)
@@ -36,16 +37,34 @@ def _tables(
         (folder,) = conversion.typed({"filepath": folders[0]} | entry, annotations, filepath=str)
         file = files.get(os.path.join(folder, name))
         if file is None:
-            num_missing[split] += 1
+            plans[split].num_missing += 1
             continue
         captions = [conversion.typed(sentence, annotations, raw=str)[0] for sentence in sentences]
         plans[split].append([file], caption=captions, image_id=name, split=split)
         num_captions[split] += len(captions)
     short = {"coco": "coco", "flickr30k": "f30k"}[data_set]
     for split in splits:
-        conversion.found(f"{short} {split}", files.num_files, plans[split], num_captions[split], num_missing[split])
+        conversion.found(f"{short} {split}", files, plans[split], num_captions[split])
     return [
         table
         for split in splits
         for table in conversion.table(f"{short}_caption_karpathy_{split}", CAPTIONS, plans[split])
     ]
+
+
+SOURCES = {
+    "coco": RawSource(
+        "COCO captions, Karpathy's splits",
+        "karpathy/dataset_coco.json, train2014/*.jpg, val2014/*.jpg",
+        coco,
+        order=RowOrder.SHUFFLED,
+        published=True,
+    ),
+    "f30k": RawSource(
+        "Flickr30k captions, Karpathy's splits",
+        "karpathy/dataset_flickr30k.json, flickr30k-images/*.jpg",
+        f30k,
+        order=RowOrder.SHUFFLED,
+        published=True,
+    ),
+}

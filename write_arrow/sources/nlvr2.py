@@ -1,12 +1,17 @@
 """NLVR2: sentences about pairs of images. https://github.com/lil-lab/nlvr (images on request)"""
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from vlc.common.errors import UserError
 from vlc.data.values import TRUTHS, truth
-from write_arrow.machine.conversion import Conversion
+from write_arrow.machine.conversion import Conversion, value_columns
+from write_arrow.machine.plans import Files
+from write_arrow.machine.source import RawSource
+from write_arrow.machine.storage import StoredFile
 from write_arrow.machine.writer import PlannedTable
 
 SCHEMA = pa.schema(
@@ -32,37 +37,35 @@ _TABLES = {
 
 def tables(conversion: Conversion) -> list[PlannedTable]:
     """nlvr2_*: a pair of images (left first) with all its sentences and their labels, "True" or "False"."""
-    files = conversion.files("images/train", "dev", "test1")
+    files, schema = conversion.files("images/train", "dev", "test1"), SCHEMA if conversion.compat else _OURS
     made = []
     for stem, annotations in _TABLES.items():
         path = f"nlvr2/data/{annotations}"
-        pairs = conversion.groups()
-        for entry in conversion.lines(path):
-            identifier, sentence = conversion.typed(entry, path, identifier=str, sentence=str)
-            label = _label(*conversion.pick(entry, path, "label"), conversion.root.where(path), identifier)
-            pairs.add(identifier.rpartition("-")[0], [sentence, label, entry.get("directory"), identifier])
-        plans = conversion.plans()
-        for pair, sentences in pairs:
-            split = pair.partition("-")[0]
-            directory = sentences[0][2]
-            if split == "train" and directory is None:
-                raise UserError(f"{conversion.root.where(path)}: {pair} has no directory")
-            folder = f"images/train/{directory}" if split == "train" else split
-            names = [f"{folder}/{pair}-img{number}.png" for number in (0, 1)]
-            images = [files.get(name) for name in names]
-            if None in images:
-                plans.reject(names[images.index(None)], "no such file")
-                continue
-            plans.append(
-                images,
-                questions=[sentence for sentence, *_ in sentences],
-                answers=[label for _, label, *_ in sentences],
-                identifier=pair,
-                **({} if conversion.compat else {"identifiers": [identifier for *_, identifier in sentences]}),
-            )
+        pairs = conversion.groups(_sentences(path, conversion))
+        images = partial(_images, files, conversion.root.where(path))
+        plans = conversion.grouped_rows(pairs, value_columns(schema), images, lambda pair: {"identifier": pair})
         conversion.notes.append(f"{stem}: {plans.num_planned:,} pairs, {pairs.num_values:,} sentences")
-        made += conversion.table(stem, SCHEMA if conversion.compat else _OURS, plans)
+        made += conversion.table(stem, schema, plans)
     return made
+
+
+def _sentences(path: str, conversion: Conversion) -> Iterator[tuple[str, dict]]:
+    """Each sentence with the pair of images that it is about."""
+    for entry in conversion.lines(path):
+        identifier, sentence = conversion.typed(entry, path, identifier=str, sentence=str)
+        label = _label(*conversion.pick(entry, path, "label"), conversion.root.where(path), identifier)
+        columns = {"questions": sentence, "answers": label, "identifiers": identifier}
+        yield identifier.rpartition("-")[0], columns | {"directory": entry.get("directory")}
+
+
+def _images(files: Files, path: str, pair: str, sentences: list[dict]) -> dict[str, StoredFile | None]:
+    """The files of a pair. Raises UserError where a training pair does not name its folder."""
+    folder, directory = pair.partition("-")[0], sentences[0]["directory"]
+    if folder == "train":
+        if directory is None:
+            raise UserError(f"{path}: {pair} has no directory")
+        folder = f"images/train/{directory}"
+    return files.lookup(*(f"{folder}/{pair}-img{number}.png" for number in (0, 1)))
 
 
 def _label(label: Any, path: str, identifier: str) -> str:
@@ -71,3 +74,14 @@ def _label(label: Any, path: str, identifier: str) -> str:
         return ("False", "True")[truth(label)]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: {identifier} has label {label!r}, expected {TRUTHS.expected}") from error
+
+
+SOURCES = {
+    "nlvr2": RawSource(
+        "NLVR2",
+        "nlvr2/data/{train,dev,test1}.json, nlvr2/data/{balanced,unbalanced}/*.json, images/train/*/*.png, dev/*.png, "
+        "test1/*.png",
+        tables,
+        published=True,
+    )
+}

@@ -2,41 +2,34 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from vlc.common.errors import UserError
 from write_arrow.machine.conversion import CAPTIONS, Conversion
 from write_arrow.machine.plans import Files, Groups, Plans
+from write_arrow.machine.source import RawSource, RowOrder
 from write_arrow.machine.storage import StoredFile
 from write_arrow.machine.writer import PlannedTable
 
 
 @dataclass(frozen=True)
 class Part:
-    """One annotation file: the folders of its images, the stem it becomes, its split."""
+    """A file of annotations.
+
+    annotations: its path.
+    folders: those that hold its images.
+    stem: the name of what is written.
+    split: the value of that column.
+    bare: the published converter stored texts as they came, so that strings became a column of strings.
+    """
 
     annotations: str
     folders: tuple[str, ...]
     stem: str
     split: str = "train"
-
-
-SBU = (Part("annot.json", ("images_train",), "sbu_*"),)
-GCC = (
-    Part("train_annot.json", ("images_train",), "conceptual_caption_train_*"),
-    Part("val_annot.json", ("images_val",), "conceptual_caption_val_*", "val"),
-)
-OPENIMAGES = (Part("oi_annt.json", ("images",), "openimages_*"),)
-FLICKR30K = (Part("flickr30k_annt.json", ("images",), "pretrain_flickr30k_train"),)
-GQA = (Part("gqa_annt.json", ("images",), "pretrain_gqa_*"),)
-VG = (Part("vgqa_annt.json", ("images",), "pretrain_vg_*"),)
-VQAV2 = (Part("vqa_annt.json", ("train2014", "val2014"), "pretrain_vqa_*"),)
-
-
-def tables(parts: tuple[Part, ...], conversion: Conversion) -> list[PlannedTable]:
-    """Files of captions; each image has all its texts, in the order of the annotations."""
-    return [table for part in parts for table in _part(part, conversion)]
+    bare: bool = False
 
 
 def _part(part: Part, conversion: Conversion) -> list[PlannedTable]:
@@ -49,15 +42,14 @@ def _part(part: Part, conversion: Conversion) -> list[PlannedTable]:
             by_name.add(os.path.basename(path), path)
     files = conversion.files(*part.folders)
     if conversion.compat:
-        plans, schema, num_missing = *_published(part, conversion, texts, files), 0
+        plans, schema = _published(part, conversion, texts, files)
     else:
-        plans, num_missing = _plans(part, conversion, texts, by_name, files)
-        schema = CAPTIONS
-    conversion.found(part.stem, files.num_files, plans, texts.num_values, num_missing)
+        plans, schema = _plans(part, conversion, texts, by_name, files), CAPTIONS
+    conversion.found(part.stem, files, plans, texts.num_values)
     return conversion.table(part.stem, schema, plans)
 
 
-def _pair(entry, part: Part, conversion: Conversion) -> tuple[str, str | list[str]]:
+def _pair(entry: Any, part: Part, conversion: Conversion) -> tuple[str, str | list[str]]:
     match entry:
         case [str(path), str(text)]:
             return path, text
@@ -67,20 +59,19 @@ def _pair(entry, part: Part, conversion: Conversion) -> tuple[str, str | list[st
     raise UserError(f"{where}: an entry is not [path, text] or [path, list of texts]: {str(entry)[:200]}")
 
 
-def _plans(part: Part, conversion: Conversion, texts: Groups, by_name: Groups, files: Files) -> tuple[Plans, int]:
-    """Plans, and how many annotated images have no file."""
-    plans, num_missing = conversion.plans(), 0
+def _plans(part: Part, conversion: Conversion, texts: Groups, by_name: Groups, files: Files) -> Plans:
+    plans = conversion.plans()
     for path, found in texts:
         file = _file(path, part, by_name, files)
         if isinstance(file, str):
             plans.reject(path, file)
         elif file is None:
-            num_missing += 1
+            plans.num_missing += 1
         elif caption := [text for value in found for text in ([value] if isinstance(value, str) else value)]:
             plans.append([file], caption=caption, image_id=file.path, split=part.split)
         else:
             plans.reject(path, "no caption")
-    return plans, num_missing
+    return plans
 
 
 def _file(path: str, part: Part, by_name: Groups, files: Files) -> StoredFile | str | None:
@@ -100,14 +91,55 @@ def _file(path: str, part: Part, by_name: Groups, files: Files) -> StoredFile | 
 def _published(part: Part, conversion: Conversion, texts: Groups, files: Files) -> tuple[Plans, pa.Schema]:
     """As the published converters: files found by name alone, and the text listed last for the name."""
     plans = conversion.plans()
-    bare = part in VQAV2  # its texts were stored as they came: strings became a column of strings
     schema = CAPTIONS
     for file in files:
         name = os.path.basename(file.path)
         if found := texts[name]:
             text = found[-1]
-            if bare and isinstance(text, str):
+            if part.bare and isinstance(text, str):
                 schema = CAPTIONS.set(1, pa.field("caption", pa.string()))
-            caption = text if bare or not isinstance(text, str) else [text]
+            caption = text if part.bare or not isinstance(text, str) else [text]
             plans.append([file], caption=caption, image_id=name, split=part.split)
     return plans, schema
+
+
+def _source(summary: str, layout: str, *parts: Part) -> RawSource:
+    def tables(conversion: Conversion) -> list[PlannedTable]:
+        """Files of captions; each image has all its texts, in the order of the annotations."""
+        return [table for part in parts for table in _part(part, conversion)]
+
+    return RawSource(summary, layout, tables, order=RowOrder.SHUFFLED, published=True)
+
+
+SOURCES = {
+    "sbu": _source("SBU captions", "annot.json, images_train/*/*", Part("annot.json", ("images_train",), "sbu_*")),
+    "gcc": _source(
+        "Conceptual Captions",
+        "train_annot.json, val_annot.json, images_train/*/*, images_val/*/*",
+        Part("train_annot.json", ("images_train",), "conceptual_caption_train_*"),
+        Part("val_annot.json", ("images_val",), "conceptual_caption_val_*", "val"),
+    ),
+    "openimages": _source(
+        "Open Images with narratives",
+        "oi_annt.json, images/train/*.jpg",
+        Part("oi_annt.json", ("images",), "openimages_*"),
+    ),
+    "pretrain_flickr30k": _source(
+        "Flickr30k, as further captions",
+        "flickr30k_annt.json, images/*.jpg",
+        Part("flickr30k_annt.json", ("images",), "pretrain_flickr30k_train"),
+    ),
+    "pretrain_gqa": _source(
+        "GQA, as captions", "gqa_annt.json, images/*.jpg", Part("gqa_annt.json", ("images",), "pretrain_gqa_*")
+    ),
+    "pretrain_vg": _source(
+        "Visual Genome QA, as captions",
+        "vgqa_annt.json, images/*.jpg",
+        Part("vgqa_annt.json", ("images",), "pretrain_vg_*"),
+    ),
+    "pretrain_vqav2": _source(
+        "VQA v2, as captions",
+        "vqa_annt.json, train2014/*.jpg, val2014/*.jpg",
+        Part("vqa_annt.json", ("train2014", "val2014"), "pretrain_vqa_*", bare=True),
+    ),
+}

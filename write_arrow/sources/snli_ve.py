@@ -3,10 +3,14 @@
 The premise is the image; the caption it was made from is kept as `premises`. Rows without a gold label are left out.
 """
 
+from typing import Any
+
 import pyarrow as pa
 
 from vlc.common.errors import UserError
-from write_arrow.machine.conversion import Conversion
+from write_arrow.machine.conversion import Conversion, value_columns
+from write_arrow.machine.plans import Groups
+from write_arrow.machine.source import RawSource, RowOrder
 from write_arrow.machine.writer import PlannedTable
 
 LABELS = {"contradiction": 0, "neutral": 1, "entailment": 2}
@@ -31,37 +35,49 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
     files = conversion.files(_FOLDER)
     made = []
     for split in ("train", "dev", "test"):
-        path = f"snli_ve_{split}.jsonl"
-        images, unlabelled = conversion.groups(), 0
-        for entry in conversion.lines(path):
-            label, premise, sentence, pair = conversion.typed(
-                entry, path, gold_label=str, sentence1=str, sentence2=str, pairID=str
-            )
-            if label == _NO_LABEL:
-                unlabelled += 1
-                continue
-            if not isinstance(label, str) or label not in LABELS:
-                raise UserError(f"{conversion.root.where(path)}: {pair} has label {label!r}, not one of {list(LABELS)}")
-            images.add(_image(entry, path, conversion), [sentence, premise, LABELS[label], pair])
-        plans = conversion.plans()
-        for image, sentences in images:
-            file = files.get(f"{_FOLDER}/{image}.jpg")
-            if file is None:
-                plans.reject(f"{_FOLDER}/{image}.jpg", "no such file")
-                continue
-            columns = zip(
-                ("sentences", "premises", "labels", "pair_id"), map(list, zip(*sentences, strict=True)), strict=True
-            )
-            plans.append([file], **dict(columns), image_id=image, split=split)
-        conversion.notes.append(
-            f"snli_{split}: {plans.num_planned:,} images, {images.num_values:,} sentences, {unlabelled:,} without label"
+        sentences, num_unlabelled = _sentences(f"snli_ve_{split}.jsonl", conversion)
+        plans = conversion.grouped_rows(
+            sentences,
+            value_columns(SCHEMA),
+            lambda image, _: files.lookup(f"{_FOLDER}/{image}.jpg"),
+            lambda image, split=split: {"image_id": image, "split": split},
         )
+        counts = f"{plans.num_planned:,} images, {sentences.num_values:,} sentences, {num_unlabelled:,} without label"
+        conversion.notes.append(f"snli_{split}: {counts}")
         made += conversion.table(f"snli_{split}", SCHEMA, plans)
     return made
 
 
-def _image(entry, path: str, conversion: Conversion) -> str:
+def _sentences(path: str, conversion: Conversion) -> tuple[Groups, int]:
+    """The labelled sentences by image, and how many have no label."""
+    sentences, num_unlabelled = conversion.groups(), 0
+    for entry in conversion.lines(path):
+        label, premise, sentence, pair = conversion.typed(
+            entry, path, gold_label=str, sentence1=str, sentence2=str, pairID=str
+        )
+        if label == _NO_LABEL:
+            num_unlabelled += 1
+        elif label in LABELS:
+            columns = {"sentences": sentence, "premises": premise, "labels": LABELS[label], "pair_id": pair}
+            sentences.add(_image(entry, path, conversion), columns)
+        else:
+            raise UserError(f"{conversion.root.where(path)}: {pair} has label {label!r}, not one of {list(LABELS)}")
+    return sentences, num_unlabelled
+
+
+def _image(entry: Any, path: str, conversion: Conversion) -> str:
+    """The name of an entry's image, without suffix."""
     for key in _IMAGE_KEYS:
         if key in entry:
             return str(entry[key]).removesuffix(".jpg")
     return conversion.typed(entry, path, captionID=str)[0].partition("#")[0].removesuffix(".jpg")
+
+
+SOURCES = {
+    "snli_ve": RawSource(
+        "SNLI-VE",
+        "snli_ve_{train,dev,test}.jsonl, flickr30k-images/*.jpg",
+        tables,
+        order=RowOrder.SHUFFLED,
+    )
+}

@@ -14,13 +14,14 @@ from vlc.common.errors import UserError
 from write_arrow.machine import delimited
 from write_arrow.machine.conversion import Conversion
 from write_arrow.machine.plans import Files
+from write_arrow.machine.source import RawSource
 from write_arrow.machine.writer import Table
 
 SCHEMA = pa.schema({"text": pa.string(), "file": pa.string()})
 SHARD_ROWS = 1_000_000
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--pattern", default="*.txt", help="names of the files to read (default: *.txt)")
     parser.add_argument(
         "--unit", choices=("line", "paragraph"), default="line", help="what a row is; blank lines end a paragraph"
@@ -77,3 +78,14 @@ def _lines(path: str, conversion: Conversion) -> Iterator[str]:
         except UnicodeError as error:
             where = f"{conversion.root.where(path)}, line {number}"
             raise UserError(f"{where}, is {delimited.not_decoded(error, asked)}, or convert the file") from error
+
+
+SOURCES = {
+    "text": RawSource(
+        "text corpora, a line or paragraph a row",
+        "**/*.txt",
+        tables,
+        add_options,
+        images=False,
+    )
+}

@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from write_arrow.machine.conversion import Conversion
+from write_arrow.machine.source import RawSource, RowOrder
 from write_arrow.machine.writer import PlannedTable
 
 SCHEMA = pa.schema(
@@ -17,22 +18,28 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
     """vg: an image with all its region descriptions, and their boxes."""
     entries = conversion.entries(_ANNOTATIONS)
     files = conversion.files("images/VG_100K", "images/VG_100K_2")
-    plans, num_regions, num_missing = conversion.plans(), 0, 0
+    plans, num_regions = conversion.plans(), 0
     for entry in entries:
-        (image_id,), (regions,) = (
-            conversion.pick(entry, _ANNOTATIONS, "id"),
-            conversion.typed(entry, _ANNOTATIONS, regions=list),
-        )
+        (image_id,) = conversion.pick(entry, _ANNOTATIONS, "id")
+        (regions,) = conversion.typed(entry, _ANNOTATIONS, regions=list)
         found = files.named(f"{image_id}.jpg")
-        num_missing += not found
+        plans.num_missing += not found
         if not found or not regions:
             continue
-        columns = zip(
-            *(conversion.pick(region, _ANNOTATIONS, "phrase", "width", "height", "x", "y") for region in regions),
-            strict=True,
-        )
-        names = ("caption", "width", "height", "x", "y")
-        plans.append(found[:1], **dict(zip(names, map(list, columns), strict=True)), image_id=str(image_id))
+        rows = [conversion.pick(region, _ANNOTATIONS, "phrase", "width", "height", "x", "y") for region in regions]
+        columns = dict(zip(("caption", "width", "height", "x", "y"), map(list, zip(*rows, strict=True)), strict=True))
+        plans.append(found[:1], **columns, image_id=str(image_id))
         num_regions += len(regions)
-    conversion.found("vg", files.num_files, plans, num_regions, num_missing)
+    conversion.found("vg", files, plans, num_regions)
     return conversion.table("vg", SCHEMA, plans)
+
+
+SOURCES = {
+    "vg": RawSource(
+        "Visual Genome region descriptions",
+        "annotations/region_descriptions.json, images/VG_100K/*.jpg, images/VG_100K_2/*.jpg",
+        tables,
+        order=RowOrder.SHUFFLED,
+        published=True,
+    )
+}

@@ -6,12 +6,15 @@ Usable are the questions about images that are also in COCO, with an answer that
 import json
 import pickle
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from vlc.common.errors import UserError
-from write_arrow.machine.conversion import Conversion
+from write_arrow.machine.conversion import Conversion, value_columns
+from write_arrow.machine.plans import Groups
+from write_arrow.machine.source import RawSource
 from write_arrow.machine.writer import PlannedTable
 from write_arrow.sources import vqav2
 from write_arrow.sources.answers import normalize_answer
@@ -20,7 +23,7 @@ _HELD_OUT = "vqav2_rest_val.arrow"
 _LABEL_FILES = ("coco_vqa_label_info.json", "coco_vqa_label_info.pkl", "vqa_labels_info.pkl")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--keep-validation-images",
         action="store_true",
@@ -32,47 +35,46 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
     """vgqa_train: an image with all its usable questions."""
     labels = _labels(conversion)
     held_out = _held_out(conversion)
-    in_coco = conversion.groups()
-    for entry in conversion.entries("image_data.json"):
-        (image_id,) = conversion.typed(entry, "image_data.json", image_id=int)
-        (coco_id,) = conversion.pick(entry, "image_data.json", "coco_id")
-        if not isinstance(coco_id, int | None):
-            raise UserError(
-                f"image_data.json: image {image_id!r:.80} has coco_id {coco_id!r:.80}, and no number or null"
-            )
-        if coco_id is not None and coco_id not in held_out:
-            in_coco.add(image_id, coco_id)
-    usable, num_questions = conversion.groups(), 0
-    for entry in conversion.entries("question_answers.json"):
-        for question in conversion.typed(entry, "question_answers.json", qas=list)[0]:
-            image_id, number, text, answer = conversion.typed(
-                question, "question_answers.json", image_id=int, qa_id=int, question=str, answer=str
-            )
-            num_questions += 1
-            answer = normalize_answer(answer)
-            if answer in labels and in_coco[image_id]:
-                usable.add(image_id, [number, text, answer])
+    usable, num_questions = _usable_questions(labels, conversion.groups(_coco_ids(held_out, conversion)), conversion)
     files = conversion.files("images")
-    plans = conversion.plans()
-    for image_id, questions in usable:
-        found = files.named(f"{image_id}.jpg")
-        if not found:
-            plans.reject(f"images/{image_id}.jpg", "no such file")
-            continue
-        plans.append(
-            found[:1],
-            questions=[text for _, text, _ in questions],
-            answers=[[answer] for _, _, answer in questions],
-            answer_labels=[[labels[answer]] for _, _, answer in questions],
-            answer_scores=[[1.0] for _ in questions],
-            image_id=image_id,
-            question_id=[number for number, _, _ in questions],
-            split="train",
-        )
+    plans = conversion.grouped_rows(
+        usable,
+        value_columns(vqav2.PUBLISHED),
+        lambda number, _: {f"images/{number}.jpg": next(iter(files.named(f"{number}.jpg")), None)},
+        lambda number: {"image_id": number, "split": "train"},
+    )
     conversion.notes.append(
         f"vgqa: {usable.num_values:,} of {num_questions:,} questions are usable, about {plans.num_planned:,} images"
     )
     return conversion.table("vgqa_train", vqav2.PUBLISHED, plans)
+
+
+def _coco_ids(held_out: set[int], conversion: Conversion) -> Iterator[tuple[int, int]]:
+    """The numbers in Visual Genome and in COCO of each image that is in both and not held out."""
+    path = "image_data.json"
+    for entry in conversion.entries(path):
+        (image_id,) = conversion.typed(entry, path, image_id=int)
+        (coco_id,) = conversion.pick(entry, path, "coco_id")
+        if not isinstance(coco_id, int | None):
+            raise UserError(f"{path}: image {image_id!r:.80} has coco_id {coco_id!r:.80}, and no number or null")
+        if coco_id is not None and coco_id not in held_out:
+            yield image_id, coco_id
+
+
+def _usable_questions(labels: dict[str, int], in_coco: Groups, conversion: Conversion) -> tuple[Groups, int]:
+    """The usable questions by image, with their normalised answers, and the number of all questions."""
+    usable, num_questions, path = conversion.groups(), 0, "question_answers.json"
+    for entry in conversion.entries(path):
+        for question in conversion.typed(entry, path, qas=list)[0]:
+            image_id, number, text, answer = conversion.typed(
+                question, path, image_id=int, qa_id=int, question=str, answer=str
+            )
+            num_questions += 1
+            answer = normalize_answer(answer)
+            if answer in labels and in_coco[image_id]:
+                columns = {"questions": text, "question_id": number, "answers": [answer]}
+                usable.add(image_id, columns | {"answer_labels": [labels[answer]], "answer_scores": [1.0]})
+    return usable, num_questions
 
 
 def _labels(conversion: Conversion) -> dict[str, int]:
@@ -120,3 +122,15 @@ def _plain_pickle(file: BinaryIO, name: str) -> Any:
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it refers to {module}.{name}")
+
+
+SOURCES = {
+    "vgqa": RawSource(
+        "Visual Genome questions with answers of VQA v2; write vqav2 first",
+        "question_answers.json, image_data.json, images/**/ID.jpg, and, where vqav2 is not in --out, "
+        "coco_vqa_label_info.json or v2_mscoco_{train2014,val2014}_annotations.json",
+        tables,
+        add_options,
+        published=True,
+    )
+}

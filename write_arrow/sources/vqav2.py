@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,8 @@ import pyarrow as pa
 
 from vlc.common.errors import UserError
 from write_arrow.machine.conversion import Conversion
-from write_arrow.machine.plans import Groups, Plans
+from write_arrow.machine.plans import Plans
+from write_arrow.machine.source import RawSource, RowOrder
 from write_arrow.machine.writer import PlannedTable
 from write_arrow.sources.answers import normalize_answer
 
@@ -81,45 +83,43 @@ def vocabulary(conversion: Conversion) -> dict[str, int]:
     return {answer: label for label, answer in enumerate(frequent)}
 
 
+_ANSWER_COLUMNS = ("answers", "answer_labels", "answer_scores", "question_types", "answer_types")
+_LISTS = ("questions", "question_id", *_ANSWER_COLUMNS)
+
+
 def _plans(split: _Split, labels: dict[str, int], conversion: Conversion) -> Plans:
     files = conversion.files(split.folder)
-    asked, path = conversion.groups(), f"v2_OpenEnded_mscoco_{split.questions}_questions.json"
-    for entry in conversion.entries(path, "questions"):
-        image_id, number, text = conversion.typed(entry, path, image_id=int, question_id=int, question=str)
-        asked.add(image_id, [number, text])
-    answered = _answers(split, labels, conversion) if split.annotations else None
-    plans, num_missing = conversion.plans(), 0
-    for image_id, questions in asked:
-        file = files.get(f"{split.folder}/COCO_{split.folder}_{image_id:012d}.jpg")
-        if file is None:
-            num_missing += 1
-            continue
-        if answered is None:
-            values = _columns(questions, [])
-        else:
-            found = [(question, known[0]) for question in questions if (known := answered[question[0]])]
-            # Validation keeps the questions that no known answer fits: a model must get them wrong.
-            keep_all = split.name == "val" and not conversion.compat
-            found = [pair for pair in found if keep_all or pair[1][0]]
-            values = _columns([question for question, _ in found], [answers for _, answers in found])
-        if values["questions"]:
-            plans.append([file], **values, image_id=image_id, split=split.name)
-    conversion.found(f"vqav2 {split.name}", files.num_files, plans, asked.num_values, num_missing)
+    questions = conversion.groups(_questions(split, labels, conversion))
+    without = {} if split.annotations else {name: [] for name in _ANSWER_COLUMNS}
+    plans = conversion.grouped_rows(
+        questions,
+        (*_LISTS, "image_id", "split"),
+        lambda number, _: files.lookup(f"{split.folder}/COCO_{split.folder}_{number:012d}.jpg"),
+        lambda number: without | {"image_id": number, "split": split.name},
+        list_missing=False,
+    )
+    conversion.found(f"vqav2 {split.name}", files, plans, questions.num_values)
     return plans
 
 
-_ANSWER_COLUMNS = ("answers", "answer_labels", "answer_scores", "question_types", "answer_types")
+def _questions(
+    split: _Split, labels: dict[str, int], conversion: Conversion
+) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Each question with its image; None in place of one that cannot be used."""
+    answered = conversion.groups(_answers(split, labels, conversion)) if split.annotations else None
+    # Validation keeps the questions that no known answer fits: a model must get them wrong.
+    keep_all = split.name == "val" and not conversion.compat
+    path = f"v2_OpenEnded_mscoco_{split.questions}_questions.json"
+    for entry in conversion.entries(path, "questions"):
+        image_id, number, text = conversion.typed(entry, path, image_id=int, question_id=int, question=str)
+        answers = {} if answered is None else next(iter(answered[number]), None)
+        usable = answered is None or (answers is not None and (keep_all or answers["answers"]))
+        yield image_id, {"questions": text, "question_id": number} | answers if usable else None
 
 
-def _columns(questions: list[list], answers: list[list]) -> dict[str, list]:
-    numbers, texts = ([question[place] for question in questions] for place in (0, 1))
-    columns = {name: [row[place] for row in answers] for place, name in enumerate(_ANSWER_COLUMNS)}
-    return {"questions": texts, "question_id": numbers} | columns
-
-
-def _answers(split: _Split, labels: dict[str, int], conversion: Conversion) -> Groups:
-    """Question -> known answers, their labels and scores, question type, answer type."""
-    answered, path = conversion.groups(), split.annotations
+def _answers(split: _Split, labels: dict[str, int], conversion: Conversion) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each annotated question's number with the answers that the vocabulary has, and the types of both."""
+    path = split.annotations
     for entry in conversion.entries(path, "annotations"):
         number, answers = conversion.typed(entry, path, question_id=int, answers=list)
         texts = [conversion.typed(answer, path, answer=str)[0] for answer in answers]
@@ -127,9 +127,8 @@ def _answers(split: _Split, labels: dict[str, int], conversion: Conversion) -> G
         votes = Counter(texts) if conversion.compat else count_votes(texts)
         known = [answer for answer in votes if answer in labels]
         scores = [SCORES.get(votes[answer], 1.0) for answer in known]
-        types = [entry.get("question_type"), entry.get("answer_type")]
-        answered.add(number, [known, [labels[answer] for answer in known], scores, *types])
-    return answered
+        types = {name: entry.get(name.removesuffix("s")) for name in ("question_types", "answer_types")}
+        yield number, {"answers": known, "answer_labels": [labels[a] for a in known], "answer_scores": scores} | types
 
 
 def count_votes(answers: list[str]) -> Counter[str]:
@@ -156,8 +155,7 @@ def _divide(val: Plans, conversion: Conversion) -> tuple[Plans, Plans]:
 
 def _answerable(values: dict[str, Any]) -> dict[str, Any]:
     kept = [number for number, answers in enumerate(values["answers"]) if answers]
-    names = ("questions", "question_id", *_ANSWER_COLUMNS)
-    return values | {name: [values[name][number] for number in kept] for name in names}
+    return values | {name: [values[name][number] for number in kept] for name in _LISTS}
 
 
 def _schema(name: str, plans: Plans, compat: bool) -> pa.Schema:
@@ -172,3 +170,15 @@ def _schema(name: str, plans: Plans, compat: bool) -> pa.Schema:
             [(field.name, empty if field.name.startswith("answer") else field.type) for field in PUBLISHED]
         )
     return PUBLISHED
+
+
+SOURCES = {
+    "vqav2": RawSource(
+        "VQA v2",
+        "v2_OpenEnded_mscoco_{train2014,val2014,test2015,test-dev2015}_questions.json, "
+        "v2_mscoco_{train2014,val2014}_annotations.json, train2014/*.jpg, val2014/*.jpg, test2015/*.jpg",
+        tables,
+        order=RowOrder.SHUFFLED,
+        published=True,
+    )
+}
