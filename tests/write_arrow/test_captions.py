@@ -178,7 +178,7 @@ def test_damaged_shards_are_told(tmp_path, write):
     _shards(tmp_path / "raw")
     path = tmp_path / "raw/shard-1.tar"
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(UserError, match=r"shard-1\.tar is cut short or not an uncompressed tar"):
+    with pytest.raises(UserError, match=r"shard-1\.tar is damaged or not an uncompressed tar file"):
         write("captions", tmp_path / "raw")
 
 
@@ -589,5 +589,5 @@ def test_members_that_declare_absurd_sizes_are_named(size, name, tmp_path, write
     header[148:156] = b"%06o\0 " % sum(header)
     data[at : at + 512] = header
     (tmp_path / "raw/s.tar").write_bytes(data)
-    with pytest.raises(UserError, match=r"s\.tar is cut short or not an uncompressed tar"):
+    with pytest.raises(UserError, match=r"s\.tar is damaged or not an uncompressed tar file"):
         write("captions", tmp_path / "raw")

@@ -34,7 +34,7 @@ from vlc.data.identity import (
 from vlc.data.images import SUFFIXES
 from vlc.data.ipc import inflation_limit, inflation_refusal, is_binary, is_list, is_text, refuse_other_kinds
 from vlc.data.spec import DatasetSpec
-from vlc.data.tar_names import is_hidden_member, split_name
+from vlc.data.tar_files import Section, members, open_tar, split_name
 from vlc.data.values import MOST_LABELS, are_labels, plain
 
 _log = logging.getLogger(__name__)
@@ -328,11 +328,11 @@ def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
         with open(path, "rb") as opened:
             beginning = opened.read(4 * tarfile.BLOCKSIZE)
         refuse_other_kinds(beginning)
-        with tarfile.open(path, "r:") as file:
-            for member in file:
-                if member.isfile() and not is_hidden_member(member.name):
-                    _, stem, suffix = split_name(member.name)
-                    found.setdefault(stem, {})[suffix] = (member.offset_data, member.size)
+        with open(path, "rb") as opened, open_tar(Section(opened), path) as file:
+            for member in members(file):
+                if member.is_regular:
+                    _, stem, suffix = split_name(member.path)
+                    found.setdefault(stem, {})[suffix] = (member.offset, member.size)
             _require_end(path, file)
             if beginning[156:157] == tarfile.XGLTYPE and b"vlc." in beginning:  # typeflag of a header that we wrote
                 told = file.pax_headers

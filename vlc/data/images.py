@@ -34,9 +34,17 @@ except ImportError:  # no wheel for this machine
 if TYPE_CHECKING:  # the workers of converters need not load it
     import pyarrow as pa
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # Pillow's names
-# File names that such images have, in small letters.
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+# The kinds that are decoded, by Pillow's names, and the suffixes of their files in small letters, the usual one first.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+}
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MAX_PIXELS = 89_478_485  # Pillow's own: a quarter of a gigabyte of RGB
 MAX_PIXELS_VARIABLE = "VLC_MAX_PIXELS"  # of the environment
 

@@ -26,19 +26,9 @@ from vlc.data.checksums import (
     row_checksum,
 )
 from vlc.data.identity import Mark
-from vlc.data.images import UndecodableImage, opened
+from vlc.data.images import FORMATS, UndecodableImage, opened
 
 ROW_GROUP = 64  # rows: what has to be decoded to read one image
-_SUFFIX = {
-    "JPEG": "jpg",
-    "MPO": "jpg",  # a JPEG with further pictures behind it
-    "PNG": "png",
-    "WEBP": "webp",
-    "GIF": "gif",
-    "BMP": "bmp",
-    "TIFF": "tif",
-    "AVIF": "avif",
-}
 
 
 class Form(NamedTuple):
@@ -126,9 +116,11 @@ def _suffix(image: bytes) -> str:
     """The usual suffix of an encoded image's kind; what cannot be recognised is called jpg."""
     try:
         with opened(io.BytesIO(image)) as picture:
-            return _SUFFIX[picture.format]
+            # Pillow calls a JPEG with further pictures behind it MPO.
+            kind = "JPEG" if picture.format == "MPO" else picture.format
     except UndecodableImage:
-        return "jpg"
+        kind = "JPEG"
+    return FORMATS[kind][0].removeprefix(".")
 
 
 ARROW = Form(".arrow", _Arrow)

@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import posixpath
-import tarfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
@@ -21,7 +20,7 @@ import pyarrow.parquet
 
 from vlc.common.errors import UserError
 from vlc.data.images import SUFFIXES
-from vlc.data.tar_names import is_hidden_member, split_name
+from vlc.data.tar_files import Member, Section, members, open_tar, split_name
 from write_arrow.machine import delimited
 from write_arrow.machine.conversion import CAPTIONS, Conversion
 from write_arrow.machine.json_stream import numbered_lines, reason
@@ -306,28 +305,25 @@ def _append_sample(plans: Plans, name: str, parts: dict[str, _Member], conversio
 
 def _members(shard: StoredFile, conversion: Conversion, plans: Plans) -> Iterator[_Member]:
     """The files of a shard; links and the like are rejected, hidden files skipped."""
-    where = conversion.root.where(shard.path)
-    with conversion.root.open(shard.path) as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    name = posixpath.normpath(member.name)
-                    if member.isdir() or is_hidden_member(name):
-                        continue
-                    if not member.isfile() or member.issparse():
-                        plans.reject(f"{shard.path}/{name}", "a link, or no regular file")
-                        continue
-                    end = member.offset_data + member.size
-                    if member.size < 0 or (shard.size is not None and end > shard.size):
-                        raise tarfile.ReadError(f"{name} should have {member.size:,} bytes")
-                    sample, stem, suffix = split_name(name)
-                    place = StoredFile(shard.path, member.size, shard.version, member.offset_data, member.name)
-                    content = None
-                    if suffix in ("txt", "json"):
-                        content = tar.extractfile(member).read() if member.size <= _LONGEST_TEXT else _TOO_LONG
-                    yield _Member(sample, stem, suffix, place, content)
-        except (tarfile.TarError, ValueError, OverflowError) as error:
-            raise UserError(f"{where} is cut short or not an uncompressed tar ({error})") from error
+    with (
+        conversion.root.open(shard.path) as file,
+        open_tar(Section(file), conversion.root.where(shard.path)) as tar,
+    ):
+        for member in members(tar):
+            if not member.is_regular:
+                plans.reject(f"{shard.path}/{posixpath.normpath(member.path)}", "a link, or no regular file")
+                continue
+            sample, stem, suffix = split_name(member.path)
+            place = StoredFile(shard.path, member.size, shard.version, member.offset, member.path)
+            content = None
+            if suffix in ("txt", "json"):
+                content = _text(file, member) if member.size <= _LONGEST_TEXT else _TOO_LONG
+            yield _Member(sample, stem, suffix, place, content)
+
+
+def _text(file: BinaryIO, member: Member) -> bytes:
+    file.seek(member.offset)
+    return file.read(member.size)
 
 
 def _shard_captions(parts: dict[str, _Member], conversion: Conversion) -> tuple[list[Any], str | None]:

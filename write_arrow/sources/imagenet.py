@@ -6,17 +6,16 @@ names of the training classes, whatever is left out or limited.
 """
 
 import re
-import tarfile
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from os.path import splitext
 from pathlib import PurePath
-from typing import BinaryIO
 
 import pyarrow as pa
 
 from vlc.common.errors import MissingFile, UserError
 from vlc.data.images import SUFFIXES
+from vlc.data.tar_files import Section, members, open_tar
 from write_arrow.machine.conversion import Conversion
 from write_arrow.machine.shards import FORMS
 from write_arrow.machine.source import RawSource, RowOrder
@@ -144,42 +143,16 @@ def _val_classes(conversion: Conversion, names: list[str]) -> list[str]:
     return lines
 
 
-# -- tar files: only headers are read here, images when they are written
-
-
 def _tar_members(root: Folder, tar: StoredFile) -> Iterator[StoredFile]:
-    """The places of a tar file's regular members; the tar may be a member of another."""
-    with root.open(tar.path) as file:
-        start = tar.offset or 0
-        try:
-            with tarfile.open(fileobj=_Section(file, start, tar.size), mode="r:") as archive:
-                for member in archive:
-                    if member.isfile() and not member.issparse():
-                        name = member.name if tar.member is None else f"{tar.member}/{member.name}"
-                        yield StoredFile(tar.path, member.size, tar.version, start + member.offset_data, name)
-        except (tarfile.TarError, ValueError, OverflowError) as error:
-            raise UserError(f"{root.where(tar.name)} is damaged or not an uncompressed tar file ({error})") from error
-
-
-class _Section:
-    """A part of an open file as a file of its own, for tarfile."""
-
-    def __init__(self, file: BinaryIO, start: int, size: int):
-        self.file, self.start, self.size, self.position = file, start, size, 0
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self.position = offset + {0: 0, 1: self.position, 2: self.size}[whence]
-        return self.position
-
-    def tell(self) -> int:
-        return self.position
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(self.size - self.position, 0)
-        self.file.seek(self.start + self.position)
-        data = self.file.read(left if size < 0 else min(size, left))
-        self.position += len(data)
-        return data
+    """The places of a tar file's regular members; the tar may be a member of another. Images are read when written."""
+    with (
+        root.open(tar.path) as file,
+        open_tar(Section(file, tar.offset or 0, tar.size), root.where(tar.name)) as archive,
+    ):
+        for member in members(archive):
+            if member.is_regular:
+                name = member.path if tar.member is None else f"{tar.member}/{member.path}"
+                yield StoredFile(tar.path, member.size, tar.version, member.offset, name)
 
 
 SOURCES = {
