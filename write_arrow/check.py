@@ -1,6 +1,7 @@
-"""Checks a folder of Arrow files: schemas as the catalogue asks, counts, images that decode, unique ids, checksums.
+"""Checks a folder of Arrow files: their schemas, counts, images, ids and checksums.
 
-Shards of labelled images in Parquet or tar files are opened and read too. Exits with status 1 if anything is wrong.
+The catalogue says which columns a file needs. Every image is decoded, and an id must occur once. Shards of labelled images
+in Parquet or tar files are opened and read too. The command exits with status 1 if anything is wrong.
 """
 
 import argparse
@@ -43,7 +44,13 @@ _SHOWN = 5  # of the problems of one kind in one file
 
 @dataclass
 class Report:
-    """What was found in a file. readers: the data sets and splits that read it. verified: it had a checksum that held."""
+    """What was found in a file.
+
+    readers: the data sets and splits that read it.
+    size: bytes.
+    verified: the file has checksums, and they fit its contents.
+    problems: a line for each.
+    """
 
     stem: str
     readers: list[str]
@@ -63,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints a table. Raises UserError for a folder without arrow files, exits with 1 if a problem is found."""
+    """Print a table of the files. Raises UserError for a folder without files, and exits with 1 if a problem is found."""
     reports, general = check(Folder(arguments.folder).require(), arguments.images, arguments.workers)
     console = Console(highlight=False)
     table = Table(
@@ -95,7 +102,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def check(folder: Folder, num_images: int | None = None, num_workers: int = 1) -> tuple[list[Report], list[str]]:
-    """A report of each arrow file, and problems of the folder as a whole. num_images: decoded of each file, None = all."""
+    """Check all files of a folder. Returns a report of each, and the problems of the folder as a whole.
+
+    num_images: how many images of each file are decoded; None decodes all.
+    num_workers: how many processes decode them.
+    Raises UserError if the folder holds no files to check.
+    """
     names = folder.names()
     stems = sorted((name.removesuffix(".arrow") for name in names if name.endswith(".arrow")), key=_natural)
     stems = [stem for stem in stems if not stem.startswith(".")]
@@ -157,7 +169,7 @@ def _check_labelled(folder: Folder, name: str, num_images: int | None) -> Report
 
 
 def _natural(stem: str) -> list:
-    """sbu_10 after sbu_9."""
+    """A key that sorts sbu_10 after sbu_9."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", stem)]
 
 
@@ -260,7 +272,7 @@ def _check_batch(
     part: "_Part",
     num_images: int | None,
 ) -> _Found:
-    """Looks into a part of a record batch, in a worker."""
+    """Look into a part of a record batch. A worker process runs this."""
     with folder.open_mapped(f"{stem}.arrow") as file:
         batch = open_batches(file)[2](part.batch).slice(part.start, part.num_rows)
     batch.validate(full=True)
@@ -303,7 +315,7 @@ class _Ids:
         self.seen.setdefault((*group, column), []).append((stem, hashes))
 
     def repeated(self, folder: Folder) -> Iterator[tuple[str, str, int, str]]:
-        """Stem, column, number of repeated values, an example."""
+        """Yield stem, column, number of repeated values and an example, for each column with repeated ids."""
         for (*_, column), parts in self.seen.items():
             hashes = np.concatenate([part for _, part in parts])
             values, counts = np.unique(hashes, return_counts=True)

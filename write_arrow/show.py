@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Raises UserError if the file cannot be read."""
+    """Print rows and write the picture. Raises UserError if the file cannot be read."""
     stem = os.path.basename(arguments.file).removesuffix(".arrow")
     console = Console(highlight=False, soft_wrap=True)
     num_rows, schema, rows = read(arguments.file, arguments.first, arguments.rows)

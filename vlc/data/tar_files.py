@@ -1,4 +1,4 @@
-"""Tar files, of which the headers are read: where their members lie, and which of them belong together."""
+"""Tar files: where their members lie, as their headers say, and which members belong together."""
 
 import os
 import posixpath

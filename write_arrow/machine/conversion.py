@@ -21,7 +21,14 @@ CAPTIONS = pa.schema(
 
 @dataclass
 class Conversion:
-    """Raw data under root, to be written to out. notes: lines for the user, such as what was found."""
+    """Raw data of one data set that are being converted.
+
+    root: the folder of the raw data.
+    out: the folder for the files.
+    options: the arguments of the command.
+    scratch: the database that keeps what does not fit into memory.
+    notes: lines for the user, such as how much was found.
+    """
 
     root: Folder
     out: Folder
@@ -49,7 +56,7 @@ class Conversion:
         return Plans(self.scratch)
 
     def named(self, path: str) -> str:
-        """The path of a file that an option names: below root, else anywhere."""
+        """The path of a file that an option names. It may lie below root or anywhere."""
         if self.root.is_local and "://" not in path and not self.root.exists(path):
             return os.path.abspath(path)
         return path
@@ -126,9 +133,11 @@ class Conversion:
         return plans
 
     def table(self, stem: str, schema: pa.Schema, plans: Plans, **options: Any) -> list[PlannedTable]:
-        """One file, or with a stem that ends in "*" numbered ones, of arranged plans; options: of `numbered`.
+        """The tables of the plans, in the order and number that the options ask for.
 
-        Raises UserError without rows.
+        stem: the name of the file; if it ends in "*", numbered files are made.
+        options: further arguments of `numbered`.
+        Raises UserError if there are no rows.
         """
         if not plans.num_planned:
             first = next(iter(plans.rejected()), None)

@@ -81,8 +81,10 @@ def not_decoded(error: UnicodeError, asked: str | None) -> str:
 
 
 def rows(file: BinaryIO, name: str, options: Namespace) -> Iterator[Row]:
-    """The rows of a table, header included; empty lines are skipped. options: of `add_arguments`.
+    """The rows of a table, header included; empty lines are skipped.
 
+    name: the name of the file, for its suffix and for messages.
+    options: the arguments that `add_arguments` adds.
     Raises UserError where the text cannot be decoded, or where a quoted cell could as well be several rows.
     """
     delimiter = options.delimiter or ("\t" if name.lower().endswith(".tsv") else ",")

@@ -239,8 +239,11 @@ class Plans:
 
 
 class Digest(NamedTuple):
-    """Hashes of plans. versions: changes when a file does, None where that cannot be told. contents: of paths and values
-    alone, which are the same wherever the files lie."""
+    """Hashes of plans.
+
+    versions: changes when an image file changes; None where the file system cannot tell that.
+    contents: covers paths and values alone, and is the same wherever the files lie.
+    """
 
     versions: str | None
     contents: str

@@ -1,7 +1,8 @@
-"""Forms of the files that are written: Arrow, and for labelled images Parquet and WebDataset.
+"""Formats of the files that are written: Arrow, and for labelled images Parquet and WebDataset.
 
-Each carries the mark of its conversion (`vlc.data.identity`) and checksums (`vlc.data.checksums`) where its readers do not
-see them: in footers and in the metadata of record batches, of a tar file in a global header and in KEY.json.
+Each file carries the mark of its conversion (`vlc.data.identity`) and checksums (`vlc.data.checksums`) where its
+readers do not see them: Arrow and Parquet in the footer and in the metadata of record batches, tar files in a global header
+and in KEY.json.
 """
 
 import io
@@ -32,7 +33,11 @@ ROW_GROUP = 64  # rows: what has to be decoded to read one image
 
 
 class Form(NamedTuple):
-    """A kind of file. open: (file to write, schema, mark) -> a context manager with write_batch(record batch)."""
+    """A kind of file.
+
+    suffix: the end of its name.
+    open: takes the file to write, the schema and the mark; returns a context manager with write_batch(record batch).
+    """
 
     suffix: str
     open: Callable[[BinaryIO, pa.Schema, Mark | None], AbstractContextManager[Any]]

@@ -31,8 +31,10 @@ def printable_path(path: str) -> str:
 class StoredFile(NamedTuple):
     """A file under a folder, or a stretch of one (a member of a tar).
 
-    size: bytes, None where unknown. version: changes when the content does, None where the file system cannot tell.
-    offset: first byte of the stretch, None for a whole file. member: its name in the tar, for messages.
+    size: bytes; None where unknown.
+    version: changes when the content changes; None where the file system cannot tell.
+    offset: first byte of the stretch; None for a whole file.
+    member: its name in the tar, for messages.
     """
 
     path: str
@@ -48,10 +50,12 @@ class StoredFile(NamedTuple):
 
 
 class Folder:
-    """A folder by path or URL (s3://, gs://, file://, ...). Can be pickled, for workers.
+    """A folder by path or URL (s3://, gs://, file://, ...). It can be pickled, for workers.
 
-    Paths below it are relative; absolute ones and URLs stand for themselves. follow_links: let symbolic links of a local
-    folder lead out of it. Raises UserError for a URL of unknown kind.
+    Relative paths lie below it; absolute paths and URLs are taken as they are.
+
+    follow_links: let symbolic links of a local folder lead out of it.
+    Raises UserError for a URL of unknown kind.
     """
 
     def __init__(self, url: str | os.PathLike, *, follow_links: bool = True):
@@ -145,7 +149,7 @@ class Folder:
     def leads_outside(self, path: str, asked: str = "") -> bool:
         """Whether a relative path ends outside of the folder, by `..` or by a symbolic link, and may not.
 
-        asked: a sub-folder that was asked for by name. It may be a link itself, and what lies in it is inside.
+        asked: a sub-folder that was named explicitly. It may be a link itself, and its contents count as inside.
         """
         if self.follow_links or not self.is_local or os.path.isabs(path) or "://" in path:
             return False
@@ -159,8 +163,8 @@ class Folder:
     def walk(self, *folders: str) -> Iterator[StoredFile]:
         """All files below the given sub-folders, in no particular order; hidden ones are left out.
 
-        What is no regular file, and a link that leads nowhere, comes too, and fails when it is read. Raises MissingFile
-        if a sub-folder does not exist, UserError if a link below one `leads_outside`.
+        Links that lead nowhere and other files that are not regular are listed too; reading them fails.
+        Raises MissingFile if a sub-folder does not exist, and UserError if a link below one `leads_outside`.
         """
         for folder in folders:
             with self._mended(folder):
@@ -296,7 +300,7 @@ class Folder:
 
     @contextlib.contextmanager
     def _mended(self, path: str) -> Iterator[None]:
-        """Errors of the file system as advice."""
+        """Turn errors of the file system into a UserError with advice."""
         try:
             yield
         except UserError:
@@ -340,7 +344,7 @@ def _mixed(files: list[StoredFile]) -> bool:
 
 
 def _sync_folder(folder: str) -> None:
-    """Make a rename in it survive a power failure."""
+    """Write the folder to disk, so that a rename in it survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

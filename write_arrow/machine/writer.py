@@ -33,7 +33,14 @@ Advance = Callable[[int, int], None]  # hears the rows and the bytes that were w
 
 @dataclass(frozen=True)
 class Table:
-    """One file to write: its stem, its schema, its rows and how many there will be; the rest as of a PlannedTable."""
+    """One file to write, whose rows are made here.
+
+    stem: its name without suffix.
+    rows: dictionaries with a value for each column of the schema.
+    num_rows: how many there will be.
+    prefix: the stem without its number, of a numbered file.
+    form: the format of the file.
+    """
 
     stem: str
     schema: pa.Schema
@@ -51,7 +58,9 @@ class Table:
 class PlannedTable:
     """One file to write from plans [start, stop). Binary columns of the schema hold the plans' images, in order.
 
-    prefix: of a numbered file, the stem without its number. form: what kind of file it is.
+    stem: its name without suffix.
+    prefix: the stem without its number, of a numbered file.
+    form: the format of the file.
     """
 
     stem: str
@@ -78,7 +87,13 @@ class PlannedTable:
 
 @dataclass(frozen=True)
 class Written:
-    """A finished file. inputs: hash of what it was made from; kept: it was there already, from an interrupted run."""
+    """A finished file.
+
+    size: bytes.
+    version: changes when the file does.
+    inputs: a hash of all that it was made from; None where that is not certain.
+    kept: an interrupted run had finished it.
+    """
 
     name: str
     num_rows: int
@@ -105,7 +120,7 @@ def numbered(
 
 
 def write_table(table: Table, folder: Path, advance: Callable[[int], None] = lambda rows: None) -> Path:
-    """Write FOLDER/STEM.arrow, one record batch after the other; `advance` hears how many rows were written.
+    """Write FOLDER/STEM.arrow, one record batch after the other; `advance` is called with the rows written.
 
     The file gets its name when it is complete and on disk: an interrupted run leaves nothing that reads as data.
     """
@@ -127,8 +142,13 @@ def write_tables(
 
     Each file is marked as one of this conversion. What an interrupted run finished is kept where it is certain to come
     from the same plans, files and options; readers refuse what it leaves until the same command has finished it.
-    made_from: what decides the rows of tables that have no plans.
-    Raises UserError if the folder holds numbered files that would be read together with these, yet are not theirs.
+    root: the folder that images are read from.
+    crew: the workers that read images; without it, this process does.
+    verify: decode each image as a check, and leave out those that fail.
+    made_from: all that the rows of tables without plans depend on.
+    advance: is called with table, rows and bytes after each record batch.
+    Raises UserError if the folder holds numbered files that belong to another conversion and would be read together
+        with these.
     """
     _refuse_strange_shards(tables, out)
     digests = [table.plans.digest(*table.bounds) if isinstance(table, PlannedTable) else None for table in tables]
@@ -318,8 +338,10 @@ def _inputs(table: Table | PlannedTable, verify: bool, digest: Digest | None, ru
 
 
 class _Journal:
-    """What a run is writing, and has finished so far: in a file beside its tables, from before the first of them gets its
-    name until all have theirs."""
+    """A record of what a run is writing and has finished so far.
+
+    It is a file beside the tables, which exists from before the first table gets its name until all have theirs.
+    """
 
     def __init__(self, out: Folder, first_stem: str, names: tuple[str, ...]):
         self.out, self.name, self.names = out, f".{first_stem}.unfinished.json", names
@@ -329,7 +351,7 @@ class _Journal:
             self.written = json.loads(out.read_text(self.name) or "{}").get("written", {})
 
     def begin(self) -> None:
-        """Called before a file gets its name, from when on old and new files may stand beside each other."""
+        """Write the record before a file gets its name: from then on old and new files may lie side by side."""
         if not self.begun:
             self._save()
             self.begun = True

@@ -250,7 +250,13 @@ def _lines(content: bytes | OSError, encoding: str | None) -> tuple[list[str], s
 
 
 class _Member(NamedTuple):
-    """A file in a shard; content: of a text, or why it is not read."""
+    """A file in a shard.
+
+    sample: what WebDataset takes for the name of its sample.
+    stem: its path without suffix.
+    place: where its bytes are.
+    content: the bytes of a text, or the reason why it is not read; None for other files.
+    """
 
     sample: str
     stem: str
@@ -291,7 +297,7 @@ def _from_shards(shards: list[StoredFile], conversion: Conversion) -> Plans:
 
 
 def _append_sample(plans: Plans, name: str, parts: dict[str, _Member], conversion: Conversion) -> bool:
-    """Append or reject an image with its captions; whether there is an image."""
+    """Append or reject an image with its captions. Returns whether there is an image."""
     image = next((member.place for suffix, member in parts.items() if f".{suffix}" in SUFFIXES), None)
     captions, problem = _shard_captions(parts, conversion)
     if image is None:

@@ -69,7 +69,7 @@ def _images(files: Files, path: str, pair: str, sentences: list[dict]) -> dict[s
 
 
 def _label(label: Any, path: str, identifier: str) -> str:
-    """The published spelling of a label. Raises UserError for one that no spelling is known of."""
+    """The published spelling of a label. Raises UserError for an unknown spelling."""
     try:
         return ("False", "True")[truth(label)]
     except (KeyError, TypeError) as error:

@@ -159,7 +159,7 @@ def _answerable(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schema(name: str, plans: Plans, compat: bool) -> pa.Schema:
-    """The schema; the published one where asked for, with the types that pandas made of lists without content."""
+    """The schema. With compat it is the published one, with the types that pandas gave to lists without content."""
     if not compat:
         return SCHEMA
     if not plans.num_planned:
