@@ -10,9 +10,10 @@ import torch
 from benchmarks.cases import CASES, VOCABULARY, Case, inputs
 from benchmarks.words import config_values
 from benchmarks.worker import serve
+from vlc.common.inputs import Text
 from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
-from vlc.data.batch import Batch, MaskedText, Text
+from vlc.data.batch import Batch, MaskedText
 from vlc.evaluation.retrieval import Scorer
 from vlc.hardware.allocator import keep_freed_memory
 from vlc.hardware.onednn import suits_onednn, use_onednn

@@ -22,9 +22,9 @@ from torch import Tensor
 
 import vlc
 from vlc.checkpoint import weights
+from vlc.common.inputs import Sizes
 from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
-from vlc.data.batch import Sizes
 from vlc.data.dataset import stack_images
 from vlc.data.transforms import normalize, shaped_size
 from vlc.hardware.onednn import suits_onednn, use_onednn

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from vlc.checkpoint import weights
+from vlc.common.inputs import Text
 from vlc.configuration.recipes import OBJECTIVE_NAMES
 from vlc.configuration.settings import ModelSettings
-from vlc.data.batch import Batch, MaskedText, Text
+from vlc.data.batch import Batch, MaskedText
 from vlc.data.values import padded_floats, padded_integers
 from vlc.model.sizes import ENCODERS, EncoderSize
 from vlc.training.module import VLCModule

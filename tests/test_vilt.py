@@ -18,8 +18,9 @@ from tests import golden_models, tiny
 from vlc.checkpoint import weights
 from vlc.checkpoint.weights import LoadReport
 from vlc.common.errors import MissingFile, UserError
+from vlc.common.inputs import Sizes, Text
 from vlc.configuration.recipes import loss_weights
-from vlc.data.batch import Batch, MaskedText, Sizes, Text
+from vlc.data.batch import Batch, MaskedText
 from vlc.data.catalog import CATALOG
 from vlc.data.dataset import stack_images
 from vlc.data.tokens import TextEncoder, load_tokenizer

@@ -11,8 +11,8 @@ import torch
 from tests import golden_models, tiny
 from vlc.checkpoint.weights import load, read
 from vlc.common.errors import NonFiniteMetric, UserError
+from vlc.common.inputs import Text
 from vlc.configuration.recipes import loss_weights
-from vlc.data.batch import Text
 from vlc.data.corpus import Corpus
 from vlc.evaluation.retrieval import Scorer, evaluate, fold_recalls, rank, recalls
 from vlc.training.run import build_data, build_module, run

@@ -7,7 +7,7 @@ import timm
 import torch
 
 from tests.tiny import SMALL
-from vlc.data.batch import Text
+from vlc.common.inputs import Text
 from vlc.hardware.onednn import use_onednn
 from vlc.model.encoder import Encoder
 from vlc.model.sizes import ENCODERS

@@ -2,7 +2,7 @@
 
 import torch
 
-from vlc.data.batch import Text
+from vlc.common.inputs import Text
 from vlc.objectives.irtr import interleave, stacked_texts
 
 TRUE = Text(torch.tensor([[1, 2, 0], [3, 0, 0]]), torch.tensor([[1, 1, 0], [1, 0, 0]]), 3)

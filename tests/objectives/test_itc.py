@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from tests import tiny
+from vlc.common.inputs import Text
 from vlc.configuration.recipes import loss_weights
-from vlc.data.batch import Batch, Identity, Text
+from vlc.data.batch import Batch, Identity
 from vlc.model.sizes import ENCODERS
 from vlc.objectives.base import HeadOptions, Passes
 from vlc.objectives.itc import ITC

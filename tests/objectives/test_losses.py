@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from tests import tiny
 from vlc.common.errors import UserError
-from vlc.data.batch import Batch, MaskedText, Text
+from vlc.common.inputs import Text
+from vlc.data.batch import Batch, MaskedText
 from vlc.model.encoder import Encoder
 from vlc.objectives import ITM, MLM, VQA
 from vlc.objectives.base import HeadOptions, Outcome, Passes, View

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vlc.data.batch import Batch, Sizes
+from vlc.common.inputs import Sizes
+from vlc.data.batch import Batch
 from vlc.objectives.matching import match_labels, pairs
 
 

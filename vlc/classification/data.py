@@ -22,7 +22,8 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILTo
 
 from vlc.classification.sources import Source, check_classes, open_split
 from vlc.common.errors import UserError
-from vlc.data.batch import CorruptImage, _Tensors
+from vlc.common.inputs import Tensors
+from vlc.data.batch import CorruptImage
 from vlc.data.dataset import Key
 from vlc.data.images import UndecodableImage, open_image, to_pil
 from vlc.data.sampler import EvalSampler, Position, TrainSampler
@@ -34,7 +35,7 @@ _ATTEMPTS = 100  # at replacing a corrupt image
 
 
 @dataclass(frozen=True)
-class LabelledImages(_Tensors):
+class LabelledImages(Tensors):
     """images (B, 3, H, W), uint8 or normalised float32; labels (B,) int64; corrupt, again: as in `vlc.data.batch.Batch`."""
 
     images: Tensor

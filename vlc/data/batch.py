@@ -1,48 +1,16 @@
 """What crosses from data to model, and what an objective may ask of the data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
-
-def _on_tensors(value: Any, change) -> Any:
-    """`change` applied to every tensor of a value, inside our dataclasses and mappings too."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _on_tensors(item, change) for key, item in value.items()}
-    if isinstance(value, _Tensors):
-        return replace(value, **{f.name: _on_tensors(getattr(value, f.name), change) for f in fields(value)})
-    return value
-
-
-class _Tensors:
-    """A dataclass of tensors that moves as one; Lightning calls `to`, the data loader `pin_memory`."""
-
-    def to(self, device: torch.device, non_blocking: bool = False):
-        return _on_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self):
-        return _on_tensors(self, lambda tensor: tensor.pin_memory())
+from vlc.common.inputs import Sizes, Tensors, Text
 
 
 @dataclass(frozen=True)
-class Text(_Tensors):
-    """ids (B, L) int64; mask (B, L) int64, 1 = real token, 0 = padding.
-
-    num_real: how many tokens are real; None where only a device knows.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    num_real: int | None = None
-
-
-@dataclass(frozen=True)
-class MaskedText(_Tensors):
+class MaskedText(Tensors):
     """Text with tokens hidden for masked language modelling.
 
     positions (N,) int64: the predicted tokens, as indices into the flattened (B * L); labels (N,) int64: their ids.
@@ -55,22 +23,7 @@ class MaskedText(_Tensors):
 
 
 @dataclass(frozen=True)
-class Sizes(_Tensors):
-    """What part of padded images shows something; the rest, below and on the right, is padding.
-
-    pixels (..., 2) int64: height and width of each image. largest: the most pixels an image of the batch has, known
-    without asking a device.
-    """
-
-    pixels: Tensor
-    largest: int
-
-    def __getitem__(self, place: Any) -> "Sizes":
-        return Sizes(self.pixels[place], self.largest)
-
-
-@dataclass(frozen=True)
-class Identity(_Tensors):
+class Identity(Tensors):
     """Which rows and texts a batch's B examples are of, as numbers that mean the same in every process.
 
     row (B,) int64: of the data set. text (B,) int64: hashes of the texts. row_texts (B, T) int64: hashes of all texts that
@@ -99,7 +52,7 @@ class CorruptImage:
 
 
 @dataclass(frozen=True)
-class Batch(_Tensors):
+class Batch(Tensors):
     """One batch of B examples. Parts that nobody asked for are None.
 
     images (B, K, 3, H, W): uint8 from the loader, normalised float32 in the model; K images per example.

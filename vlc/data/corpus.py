@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from vlc.common.errors import UserError
-from vlc.data.batch import Text
+from vlc.common.inputs import Text
 from vlc.data.dataset import BatchDataset, Key
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlc.common.errors import UserError
+from vlc.common.inputs import Sizes
 from vlc.data.arrow import ArrowSplit, Location
-from vlc.data.batch import Batch, CorruptImage, Identity, Needs, Sizes
+from vlc.data.batch import Batch, CorruptImage, Identity, Needs
 from vlc.data.images import Picture, UndecodableImage, open_image
 from vlc.data.tokens import HiddenTokens, TextEncoder, TokenHider, Tokens, masked_text
 

@@ -15,7 +15,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
 from vlc.common.errors import UserError
-from vlc.data.batch import MaskedText, Text
+from vlc.common.inputs import Text
+from vlc.data.batch import MaskedText
 
 EMBEDDED = {"emoji": "data/assets/emoji/tokenizer"}
 PAD_MULTIPLE = 8  # lengths are rounded up to it: few distinct shapes, and aligned matrices

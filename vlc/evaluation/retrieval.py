@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from vlc.common.files import write_atomically
-from vlc.data.batch import Text
+from vlc.common.inputs import Text
 from vlc.data.corpus import Corpus
 from vlc.data.transforms import normalize
 from vlc.evaluation.metrics import check_finite

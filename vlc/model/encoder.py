@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vlc.data.batch import Sizes, Text
+from vlc.common.inputs import Sizes, Text
 from vlc.model.attention import attends_to_spans
 from vlc.model.blocks import blocks, key_mask, layer_norm
 from vlc.model.embed import (

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlc.data.batch import Batch, Needs, Text
+from vlc.common.inputs import Text
+from vlc.data.batch import Batch, Needs
 from vlc.model.embed import init_bert_weights
 from vlc.model.embedded import ImageTokens
 from vlc.model.encoder import Encoder

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlc.data.batch import Batch, Needs, Text
+from vlc.common.inputs import Text
+from vlc.data.batch import Batch, Needs
 from vlc.hardware.distributed import gather_features, gather_values
 from vlc.model.embed import init_bert_weights
 from vlc.model.embedded import ImageTokens

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlc.data.batch import Batch, Sizes
+from vlc.common.inputs import Sizes
+from vlc.data.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from vlc.common.errors import UserError
+from vlc.common.inputs import Text
 from vlc.common.terminal import cell
-from vlc.data.batch import Batch, MaskedText, Text
+from vlc.data.batch import Batch, MaskedText
 from vlc.data.transforms import denormalize
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text

@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerFast
 
 from vlc.checkpoint import weights
 from vlc.common.errors import MissingFile, UserError
+from vlc.common.inputs import Sizes
 from vlc.configuration.settings import ModelSettings, Settings
-from vlc.data.batch import Sizes
 from vlc.data.dataset import stack_images
 from vlc.data.images import UndecodableImage, open_image
 from vlc.data.tokens import TextEncoder, load_tokenizer, vocabulary

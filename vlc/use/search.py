@@ -30,10 +30,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vlc.common.errors import ChangedFile, DamagedIndex, MissingFile, UserError
+from vlc.common.inputs import Text
 from vlc.common.terminal import cell, printable
 from vlc.configuration.settings import DataSettings
 from vlc.data.arrow import ArrowSplit, find_tables
-from vlc.data.batch import Text
 from vlc.data.catalog import CATALOG
 from vlc.data.identity import FileIdentity
 from vlc.data.rows import DecodedImages, FolderImages, Images, Place, RowImages, read_image, texts
