@@ -10,14 +10,16 @@ import torch
 from benchmarks.cases import CASES, VOCABULARY, Case, inputs
 from benchmarks.words import config_values
 from benchmarks.worker import serve
-from vlc.common.inputs import Text
+from vlc.common.inputs import Images, Text
 from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
-from vlc.data.batch import Batch, MaskedText
+from vlc.data.batch import Batch
+from vlc.data.parts.masked_text import MaskedTokens
+from vlc.data.parts.wrong_images import WrongImageChoice
 from vlc.evaluation.retrieval import Scorer
 from vlc.hardware.allocator import keep_freed_memory
 from vlc.hardware.onednn import suits_onednn, use_onednn
-from vlc.training.module import VLCModule, objective_needs
+from vlc.training.module import VLCModule, objective_images
 from vlc.training.optim import build_optimizer, layer_decay_groups, plain_groups
 
 
@@ -31,7 +33,6 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
     values = config_values(assignments)
     case = replace(case, image_size=values.get("image_size", case.image_size))
     settings = Settings.from_config(resolve(case.recipe, **case.settings | {"num_gpus": 0} | values))
-    needs = objective_needs(settings.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     module = VLCModule(
@@ -39,7 +40,7 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
         image_size=case.image_size,
         max_text_len=settings.data.max_text_len,
         vocab_size=VOCABULARY,
-        num_images=needs.images,
+        num_images=objective_images(settings.model),
         optim=settings.optim,
     ).to(device)
     if device.type == "cpu":
@@ -70,7 +71,7 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
 
     def step() -> None:
         with autocast():
-            loss = module.total_loss(module.outcomes(module.on_after_batch_transfer(given, 0)))
+            loss = module.total_loss(module.outcomes(module.normalised(given)))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -104,27 +105,23 @@ def _padded(rows: list[list[int]]) -> Text:
 
 
 def _batch(case: Case, batch: int, settings: Settings) -> Batch:
-    given, needs = inputs(case, batch), objective_needs(settings.model)
+    given = inputs(case, batch)
     text = _padded(given.texts)
     positions = [row * text.ids.shape[1] + place for row, places in enumerate(given.hidden) for place in places]
     labels = text.ids.flatten()[positions].clone()
     hidden = text.ids.clone().flatten()
     hidden[positions] = 103
-    drops = bool(settings.model.dropped_ratio)
-    return Batch(
-        images=torch.from_numpy(given.images[:, : needs.images]),
-        index=torch.arange(batch),
-        split="train",
-        text=text,
-        masked_text=MaskedText(Text(hidden.view_as(text.ids), text.mask), torch.tensor(positions), labels)
-        if needs.masked_text
-        else None,
-        noise=torch.from_numpy(given.noise) if drops else None,
-        negative=torch.arange(batch).roll(1),
-        match_draw=torch.linspace(0, 0.99, batch),
-        false_text=_padded(given.false_texts) if given.false_texts else None,
-        fields={name: torch.from_numpy(value) for name, value in given.fields.items()},
-    )
+    parts = {name: torch.from_numpy(value) for name, value in given.fields.items()}
+    parts["wrong_images"] = WrongImageChoice(torch.linspace(0, 0.99, batch), torch.arange(batch).roll(1))
+    if "mlm" in settings.model.objectives:
+        masked = Text(hidden.view_as(text.ids), text.mask)
+        parts["masked_text"] = MaskedTokens(masked, torch.tensor(positions), labels)
+    if settings.model.dropped_ratio:
+        parts |= {f"patch_noise_{row}": torch.from_numpy(given.noise[:, row]) for row in (0, 1)}
+    if given.false_texts:
+        parts["wrong_texts"] = _padded(given.false_texts)
+    images = torch.from_numpy(given.images[:, : objective_images(settings.model)])
+    return Batch(index=torch.arange(batch), split="train", images=Images(images), text=text, parts=parts)
 
 
 if __name__ == "__main__":

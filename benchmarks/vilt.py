@@ -25,7 +25,7 @@ from vlc.checkpoint import weights
 from vlc.common.inputs import Sizes
 from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
-from vlc.data.dataset import stack_images
+from vlc.data.stacking import stack_images
 from vlc.data.transforms import normalize, shaped_size
 from vlc.hardware.onednn import suits_onednn, use_onednn
 from vlc.training.module import VLCModule
@@ -83,9 +83,9 @@ def _images(count: int, device: torch.device) -> tuple[Tensor, Sizes]:
     """Random pictures at the sizes that the pipeline pixelbert gives SHAPES, padded and normalised."""
     shapes = [shaped_size(*SHAPES[number % len(SHAPES)], 384) for number in range(count)]
     pictures = [[torch.randint(256, (3, *shape), dtype=torch.uint8)] for shape in shapes]
-    ((images, sizes),) = stack_images(pictures)
+    pixels, sizes = stack_images(pictures).to(device).at(0)
     assert sizes is not None, "several shapes"
-    return normalize(images[:, 0].to(device), "centred"), sizes[:, 0].to(device)
+    return normalize(pixels, "centred"), sizes
 
 
 def _our_side(module: VLCModule, ids: Tensor, images: Tensor, sizes: Sizes) -> Callable[[], Tensor]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from vlc.configuration.settings import Settings
-from vlc.data.dataset import BatchDataset, Key
+from vlc.data.keys import Key
+from vlc.data.samples import Samples
 from vlc.data.transforms import denormalize
 from vlc.objectives.base import Passes, View
 from vlc.objectives.mae import reconstruction
@@ -61,7 +62,7 @@ def write_report(path: Path, rows: list[dict[str, Any]], pretrained: Stage, fine
     return path
 
 
-def _load(stage: Stage) -> tuple[VLCModule, BatchDataset]:
+def _load(stage: Stage) -> tuple[VLCModule, Samples]:
     """The trained module, and the test split of its first data set."""
     settings = Settings.from_config(
         stage.settings.as_config() | {"load_path": stage.checkpoint, "test_only": True, "num_workers": 0}
@@ -71,23 +72,23 @@ def _load(stage: Stage) -> tuple[VLCModule, BatchDataset]:
 
 
 @torch.no_grad()
-def _questions(module: VLCModule, test: BatchDataset) -> list[dict[str, Any]]:
+def _questions(module: VLCModule, test: Samples) -> list[dict[str, Any]]:
     """The first questions of each type, with the five most probable answers."""
     batch = test[[Key(0, sample) for sample in range(100)]]
-    outcome = module.outcomes(module.on_after_batch_transfer(batch, 0))["vqa"]
+    outcome = module.outcomes(module.normalised(batch))["vqa"]
     probabilities, labels = outcome.logits.sigmoid().topk(5)
     answers = module.objectives["vqa"].options.answers
-    kinds = batch.fields["question_type"]
+    kinds = batch.parts["question_type"]
     order = sorted(range(len(batch)), key=lambda row: kinds[row])
     chosen = [row for _, rows in groupby(order, key=lambda row: kinds[row]) for row in list(rows)[:QUESTIONS_OF_TYPE]]
     shown = []
     for row in chosen:
         source, where = test.locate(row)
-        truth = answers[batch.fields["answer_labels"][row, 0]]
+        truth = answers[batch.parts["answer_labels"][row, 0]]
         best = [answers[label] for label in labels[row].tolist()]
         shown.append(
             {
-                "image": _picture(batch.images[row, 0]),
+                "image": _picture(batch.images.pixels[row, 0]),
                 "kind": kinds[row],
                 "question": source.text(where),
                 "truth": truth,
@@ -99,13 +100,13 @@ def _questions(module: VLCModule, test: BatchDataset) -> list[dict[str, Any]]:
 
 
 @torch.no_grad()
-def _reconstructions(module: VLCModule, test: BatchDataset) -> list[dict[str, Any]]:
+def _reconstructions(module: VLCModule, test: Samples) -> list[dict[str, Any]]:
     """Input, what the encoder saw of it, and the reconstruction, for images spread over the split."""
     step = len(test) // RECONSTRUCTIONS
-    batch = module.on_after_batch_transfer(test[[Key(0, step * number) for number in range(RECONSTRUCTIONS)]], 0)
+    batch = module.normalised(test[[Key(0, step * number) for number in range(RECONSTRUCTIONS)]])
     outcome = module.outcomes(batch)["mae"]
     masked, restored = reconstruct(outcome.logits, batch, module)
-    pictures = zip(batch.images[:, 0], masked, restored, strict=True)
+    pictures = zip(batch.images.pixels[:, 0], masked, restored, strict=True)
     return [[_picture(denormalize(image)) for image in triple] for triple in pictures]
 
 
@@ -113,7 +114,7 @@ def reconstruct(predicted: Tensor, batch, module: VLCModule) -> tuple[Tensor, Te
     """Normalised images (B, 3, H, W) with the dropped patches grey, and with them filled in."""
     passes = Passes(module.encoder, batch, module.settings.dropped_ratio)
     dropped = passes(View(masked_text=True)).patches.dropped
-    return reconstruction(predicted, batch.images[:, 0], dropped, module.encoder.size.patch_size)
+    return reconstruction(predicted, batch.images.pixels[:, 0], dropped, module.encoder.size.patch_size)
 
 
 def _picture(image: Tensor) -> str:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from vlc.checkpoint import weights
-from vlc.common.inputs import Text
+from vlc.common.inputs import Images, Text
 from vlc.configuration.recipes import OBJECTIVE_NAMES
 from vlc.configuration.settings import ModelSettings
-from vlc.data.batch import Batch, MaskedText
+from vlc.data.batch import Batch
+from vlc.data.parts.masked_text import MaskedTokens
+from vlc.data.parts.wrong_images import WrongImageChoice
 from vlc.data.values import padded_floats, padded_integers
 from vlc.model.sizes import ENCODERS, EncoderSize
 from vlc.training.module import VLCModule
@@ -82,39 +84,36 @@ def load(golden: Path, name: str) -> Golden:
 def build_batch(inputs: dict[str, Any], expected: dict[str, Any]) -> Batch:
     labels = inputs["text_labels_mlm"].flatten()
     positions = (labels != -100).nonzero()[:, 0]
-    fields = {}
+    masked = MaskedTokens(_text(inputs["text_ids_mlm"], inputs["text_masks"]), positions, labels[positions])
+    parts = {"masked_text": masked} | _noise(inputs)
     if "vqa_labels" in inputs:
-        fields = {
-            "answer_labels": torch.from_numpy(padded_integers(inputs["vqa_labels"])),
-            "answer_scores": torch.from_numpy(padded_floats(inputs["vqa_scores"])),
-            "question_id": inputs["qid"],
-        }
+        parts["answer_labels"] = torch.from_numpy(padded_integers(inputs["vqa_labels"]))
+        parts["answer_scores"] = torch.from_numpy(padded_floats(inputs["vqa_scores"]))
+        parts["question_id"] = inputs["qid"]
     if "answers" in inputs:
-        fields = {"truth": torch.tensor(inputs["answers"]).long(), "identifier": [f"dev-0-{n}-0" for n in range(4)]}
-    false_text = None
+        parts["truth"] = torch.tensor(inputs["answers"]).long()
+        parts["identifier"] = [f"dev-0-{n}-0" for n in range(4)]
+    if "itm_perm" in expected:
+        wrong = Images(inputs["false_image_0"][:, None])
+        parts["wrong_images"] = WrongImageChoice(expected["itm_perm"] / 4, images=wrong)
     if "false_text_0" in inputs:
-        parts = [torch.stack([inputs[f"false_text_{n}_{part}"] for n in range(3)], 1) for part in ("ids", "masks")]
-        false_text = _text(*(part.flatten(0, 1) for part in parts))
+        wrong = [torch.stack([inputs[f"false_text_{n}_{part}"] for n in range(3)], 1) for part in ("ids", "masks")]
+        parts["wrong_texts"] = _text(*(part.flatten(0, 1) for part in wrong))
     pair = [inputs[name] for name in ("image", "image_0", "image_1") if name in inputs]
     return Batch(
-        images=torch.stack(pair, dim=1),
         index=torch.arange(4),
         split="val",
+        images=Images(torch.stack(pair, dim=1)),
         text=_text(inputs["text_ids"], inputs["text_masks"]),
-        masked_text=MaskedText(_text(inputs["text_ids_mlm"], inputs["text_masks"]), positions, labels[positions]),
-        noise=_noise(inputs, expected),
-        negative_images=inputs["false_image_0"][:, None] if "false_image_0" in inputs else None,
-        match_draw=expected["itm_perm"] / 4 if "itm_perm" in expected else None,
-        false_text=false_text,
-        fields=fields,
+        parts=parts,
     )
 
 
-def _noise(inputs: dict[str, Tensor], expected: dict[str, Any]) -> Tensor | None:
-    """(4, 2, 16): row 0 is the noise of the masked-language pass, row 1 that of the matching pass."""
+def _noise(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """(4, 16) each: row 0 is the noise of the masked-language pass, row 1 that of the matching pass."""
     if "noise_0" not in inputs:
-        return None
-    return torch.stack([inputs["noise_0"], inputs.get("noise_1", inputs["noise_0"])], dim=1)
+        return {}
+    return {"patch_noise_0": inputs["noise_0"], "patch_noise_1": inputs.get("noise_1", inputs["noise_0"])}
 
 
 def _text(ids: Tensor, mask: Tensor) -> Text:

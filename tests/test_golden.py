@@ -52,8 +52,8 @@ def test_logits_and_losses(case):
     outcomes, expected = golden.module.outcomes(golden.batch), golden.expected
     torch.testing.assert_close(golden.module.total_loss(outcomes), expected["total_loss"], **CLOSE)
     if "mlm" in outcomes:
-        positions = golden.batch.masked_text.positions
-        assert torch.equal(golden.batch.masked_text.labels, expected["mlm_labels"].flatten()[positions])
+        positions = golden.batch.parts["masked_text"].positions
+        assert torch.equal(golden.batch.parts["masked_text"].labels, expected["mlm_labels"].flatten()[positions])
         logits = expected["mlm_logits"].flatten(0, 1)[positions]
         torch.testing.assert_close(outcomes["mlm"].logits, logits, **CLOSE)
         torch.testing.assert_close(outcomes["mlm"].loss, expected["mlm_loss"], **CLOSE)
@@ -114,7 +114,7 @@ def test_validation_metrics(case, golden):
 def test_nlvr2_metrics(golden):
     expected = json.loads((golden / "tiny/val_metrics.json").read_text())["nlvr2"]["epoch"]
     model = golden_models.load(golden, "nlvr2")
-    logits, truth = model.module.outcomes(model.batch)["nlvr2"].logits, model.batch.fields["truth"]
+    logits, truth = model.module.outcomes(model.batch)["nlvr2"].logits, model.batch.parts["truth"]
     for split, rows in (("dev", slice(0, 2)), ("test", slice(2, 4))):  # the published code calls test1 "test"
         total, count = accuracy(logits[rows], truth[rows])
         assert float(total) / count == pytest.approx(expected[f"nlvr2/{split}/accuracy_epoch"])

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from tests import tiny
+from vlc.common.inputs import Images
 from vlc.configuration.config import resolve
 from vlc.configuration.recipes import loss_weights
 from vlc.configuration.settings import Settings
 from vlc.data.batch import Batch
-from vlc.data.dataset import Key
+from vlc.data.keys import Key
 from vlc.training.module import VLCModule
 from vlc.training.optim import build_optimizer, plain_groups
 from vlc.training.run import build_data, build_module
@@ -28,7 +29,7 @@ def _train(named: str, scenes: str, steps: int, **updates) -> tuple[VLCModule, B
     data = build_data(settings)
     torch.manual_seed(0)
     module = build_module(settings, data).train()
-    batch = module.on_after_batch_transfer(data.train[[Key(0, sample) for sample in range(32)]], 0)
+    batch = module.normalised(data.train[[Key(0, sample) for sample in range(32)]])
     optimizer = build_optimizer(plain_groups(module, settings.optim, set()), settings.optim)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -45,7 +46,7 @@ def _ratio(module: VLCModule, batch: Batch, objective: str, metric: str) -> floa
 
 
 def _other_images(batch: Batch) -> Batch:
-    return replace(batch, images=batch.images.roll(7, dims=0))
+    return replace(batch, images=Images(batch.images.pixels.roll(7, dims=0)))
 
 
 def test_vqa_learns_answers_from_the_image(scenes):

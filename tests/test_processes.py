@@ -35,7 +35,7 @@ def test_every_weight_that_trains_has_a_gradient_in_every_step(folder, small_vit
     settings = processes.CASES[name].settings(folder, 1)
     data = build_data(settings)
     module = build_module(settings, data).train()
-    batch = module.on_after_batch_transfer(data.train[[(0, 0), (0, 5)]], 0)
+    batch = module.normalised(data.train[[(0, 0), (0, 5)]])
     with _Waits() as waits:
         module.total_loss(module.outcomes(batch)).backward()
     assert waits.count == 0, "the host does not wait for the device"

@@ -18,11 +18,13 @@ from tests import golden_models, tiny
 from vlc.checkpoint import weights
 from vlc.checkpoint.weights import LoadReport
 from vlc.common.errors import MissingFile, UserError
-from vlc.common.inputs import Sizes, Text
+from vlc.common.inputs import Images, Sizes, Text
 from vlc.configuration.recipes import loss_weights
-from vlc.data.batch import Batch, MaskedText
+from vlc.data.batch import Batch
 from vlc.data.catalog import CATALOG
-from vlc.data.dataset import stack_images
+from vlc.data.parts.masked_text import MaskedTokens
+from vlc.data.parts.wrong_images import WrongImageChoice
+from vlc.data.stacking import stack_images
 from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import normalize, shaped_size, transform
 from vlc.model.encoder import Encoder
@@ -65,8 +67,8 @@ def _theirs(kind: str, **config) -> transformers.PreTrainedModel:
     return model
 
 
-def _ours(path: Path, num_images: int = 1, **weights: float) -> tuple[VLCModule, LoadReport]:
-    settings = golden_models.model_settings(vit="vilt", loss_names=loss_weights(**weights), wpa_weight=0.0)
+def _ours(path: Path, num_images: int = 1, **losses: float) -> tuple[VLCModule, LoadReport]:
+    settings = golden_models.model_settings(vit="vilt", loss_names=loss_weights(**losses), wpa_weight=0.0)
     module = VLCModule(settings, image_size=64, max_text_len=12, vocab_size=211, num_images=num_images).eval()
     return module, weights.load(module, weights.read(path), complete=True)
 
@@ -77,18 +79,19 @@ def batch() -> Batch:
     rng = torch.Generator().manual_seed(1)
     pictures = [[torch.randint(256, (3, *shape), generator=rng, dtype=torch.uint8) for shape in SHAPES[n:] + SHAPES[:n]]
                 for n in range(2)]  # fmt: skip
-    ((images, sizes),) = stack_images([list(pair) for pair in zip(*pictures, strict=True)])
+    images = stack_images([list(pair) for pair in zip(*pictures, strict=True)])
     ids = torch.randint(5, 211, (4, 7), generator=rng)
     mask = (torch.arange(7) < torch.tensor([[7], [5], [3], [6]])).long()
-    return Batch(normalize(images, "centred"), torch.arange(4), "test", Text(ids * mask, mask), sizes=sizes)
+    images = replace(images, pixels=normalize(images.pixels, "centred"))
+    return Batch(index=torch.arange(4), split="test", images=images, text=Text(ids * mask, mask))
 
 
 def _inputs(batch: Batch, image: int | None = 0) -> dict[str, Tensor]:
     """The batch as transformers takes it; image None: both of a pair."""
-    pixels = batch.sizes.pixels
-    rows, columns = (torch.arange(side) for side in batch.images.shape[-2:])
-    mask = (rows[:, None] < pixels[..., :1, None]) & (columns < pixels[..., 1:, None])
-    images, mask = (batch.images, mask.long()) if image is None else (batch.images[:, image], mask[:, image].long())
+    pixels, sides = batch.images.pixels, batch.images.sizes.pixels
+    rows, columns = (torch.arange(side) for side in pixels.shape[-2:])
+    mask = (rows[:, None] < sides[..., :1, None]) & (columns < sides[..., 1:, None])
+    images, mask = (pixels, mask.long()) if image is None else (pixels[:, image], mask[:, image].long())
     return {
         "input_ids": batch.text.ids,
         "attention_mask": batch.text.mask,
@@ -109,7 +112,8 @@ def test_encoder_is_vilts(tmp_path, batch, image):
     report = weights.load(module, source)
     assert all(name.startswith("objectives.mlm") for name in report.new)
     expected = theirs(**_inputs(batch, image), image_token_type_idx=1 + image)
-    images = module.encoder.embed_images(batch.images[:, image], sizes=batch.sizes_of(image), image_type=1 + image)
+    pixels, sizes = batch.images.at(image)
+    images = module.encoder.embed_images(pixels, sizes=sizes, image_type=1 + image)
     encoded = module.encoder.fuse(module.encoder.embed_text(batch.text), images)
     assert images.tokens.shape[1] == 1 + 4 * 6, "as many as the largest image has, not 6 x 6"
     torch.testing.assert_close(encoded.pooled, expected.pooler_output, **SAME)
@@ -157,8 +161,8 @@ def test_masked_language_model(tmp_path, batch, safe):
     module, report = _ours(tmp_path, mlm=1)
     assert not report.new
     positions = batch.text.mask.flatten().nonzero()[:, 0]
-    masked = MaskedText(batch.text, positions, batch.text.ids.flatten()[positions])
-    logits = module.outcomes(replace(batch, masked_text=masked))["mlm"].logits
+    masked = MaskedTokens(batch.text, positions, batch.text.ids.flatten()[positions])
+    logits = module.outcomes(batch.with_parts(masked_text=masked))["mlm"].logits
     expected = theirs(**_inputs(batch)).logits.flatten(0, 1)[positions]
     torch.testing.assert_close(logits, expected, **SAME)
 
@@ -192,7 +196,7 @@ def test_retrieval(tmp_path, batch):
     theirs = _theirs("ViltForImageAndTextRetrieval")
     theirs.save_pretrained(tmp_path)
     module, _ = _ours(tmp_path, irtr=1)
-    scores = module.outcomes(replace(batch, false_text=batch.text))["irtr"].logits
+    scores = module.outcomes(batch.with_parts(wrong_texts=batch.text))["irtr"].logits
     expected = theirs(**_inputs(batch)).logits
     torch.testing.assert_close(scores, expected.expand(-1, 2), **SAME)
 
@@ -247,7 +251,7 @@ def test_a_very_long_image_keeps_a_row_of_patches():
 def test_training_keeps_a_random_choice_of_patches(batch):
     settings = golden_models.model_settings(vit="vilt", loss_names=loss_weights(mlm=1), max_image_len=10)
     encoder = VLCModule(settings, image_size=64, max_text_len=12, vocab_size=211).encoder
-    images, sizes = batch.images[:, 0], batch.sizes_of(0)
+    images, sizes = batch.images.at(0)
     whole = encoder.eval().embed_images(images, sizes=sizes)
     assert whole.mask.sum(1).tolist() == [1 + 24, 1 + 18, 1 + 10, 1 + 16]
     drawn, other = encoder.train().embed_images(images, sizes=sizes), encoder.embed_images(images, sizes=sizes)
@@ -264,14 +268,15 @@ def test_itm_takes_the_size_along_with_the_image(batch):
     settings = golden_models.model_settings(vit="vilt", loss_names=loss_weights(itm=1))
     torch.manual_seed(0)
     module = VLCModule(settings, image_size=64, max_text_len=12, vocab_size=211).eval()
-    batch = replace(batch, match_draw=torch.tensor([0.1, 0.2, 0.8, 0.9]), negative=torch.tensor([1, 2, 3, 0]))
+    choice = WrongImageChoice(torch.tensor([0.1, 0.2, 0.8, 0.9]), torch.tensor([1, 2, 3, 0]))
+    batch = batch.with_parts(wrong_images=choice)
     outcome = module.outcomes(batch)["itm"]
     assert outcome.metrics["wpa_loss"][0].isfinite()
     # Each pair alone, its image cut to its own size, which needs no padding.
     for row, image in enumerate([0, 1, 3, 0]):
         height, width = SHAPES[image]
         text = Text(batch.text.ids[row, None], batch.text.mask[row, None])
-        tokens = module.encoder.embed_images(batch.images[image, :1, :, :height, :width])
+        tokens = module.encoder.embed_images(batch.images.pixels[image, :1, :, :height, :width])
         pooled = module.encoder.fuse(module.encoder.embed_text(text), tokens).pooled
         torch.testing.assert_close(module.objectives["itm"].fc(pooled)[0], outcome.logits[row], atol=1e-5, rtol=1e-4)
 
@@ -281,17 +286,15 @@ def test_word_patch_alignment_leaves_padding_out(batch):
     torch.manual_seed(0)
     module = VLCModule(settings, image_size=64, max_text_len=12, vocab_size=211).eval()
     draw, own = torch.tensor([0.1, 0.2, 0.8, 0.9]), torch.arange(4)  # nobody has another image: all match
-    batch = replace(batch, match_draw=draw, negative=own)
+    batch = batch.with_parts(wrong_images=WrongImageChoice(draw, own))
     whole = module.outcomes(batch)["itm"].metrics["wpa_loss"][0]
     alone = []
     for row, (height, width) in enumerate(SHAPES):
         single = replace(
             batch,
-            images=batch.images[row : row + 1, :1, :, :height, :width],
-            sizes=None,
+            images=Images(batch.images.pixels[row : row + 1, :1, :, :height, :width]),
             text=Text(batch.text.ids[row, None], batch.text.mask[row, None]),
-            match_draw=draw[:1],
-            negative=own[:1],
+            parts={"wrong_images": WrongImageChoice(draw[:1], own[:1])},
         )
         alone.append(module.outcomes(single)["itm"].metrics["wpa_loss"][0])
     torch.testing.assert_close(whole, sum(alone), atol=1e-5, rtol=1e-4)
@@ -453,9 +456,9 @@ class TestBadInput:
 
 def test_sizes_move_with_the_batch(batch):
     moved = batch.to(torch.device("meta"))
-    assert isinstance(moved.sizes, Sizes)
-    assert moved.sizes.pixels.device.type == "meta"
-    assert moved.sizes.largest == batch.sizes.largest == 64 * 96
+    assert isinstance(moved.images.sizes, Sizes)
+    assert moved.images.sizes.pixels.device.type == "meta"
+    assert moved.images.sizes.largest == batch.images.sizes.largest == 64 * 96
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_testing_uses_the_answers_of_the_checkpoint(options, tmp_path):
         settings = tiny.settings(RECIPE, **(options | {"data_root": str(folder)} | test))
         data = build_data(settings)
         module = build_module(settings, data).eval()
-        batch = module.on_after_batch_transfer(data.evaluation["val"][[(0, sample) for sample in range(12)]], 0)
+        batch = module.normalised(data.evaluation["val"][[(0, sample) for sample in range(12)]])
         with torch.no_grad():
             outcome = module.outcomes(batch)["vqa"]
         scored[name] = module.objectives["vqa"].predict(outcome, batch)

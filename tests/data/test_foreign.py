@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tests.tiny import image_bytes, settings
 from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
-from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
 from vlc.data.images import open_image
 from vlc.data.ipc import in_plain_layout, record_batches
@@ -60,7 +59,7 @@ def test_files_of_polars_and_javascript(case, tmp_path):
 def test_the_recipe_reads_polars_files(tmp_path, small_vit):
     (tmp_path / "captions_0.arrow").write_bytes((CASES / "polars_large.arrow").read_bytes())
     data = settings("task_pretrain_emoji", data_root=str(tmp_path), datasets=["captions"], num_workers=0).data
-    module = DataModule(data, Needs(), num_patches=4, seed=0, test_only=False)
+    module = DataModule(data, (), num_patches=4, seed=0, test_only=False)
     assert len(module.train) == 3
 
 

@@ -12,7 +12,7 @@ from tokenizers.processors import ByteLevel, TemplateProcessing
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from vlc.common.errors import UserError
-from vlc.data.tokens import TextEncoder, TokenHider, Tokens, load_tokenizer, masked_text, vocabulary
+from vlc.data.tokens import TextEncoder, TokenHider, Tokens, load_tokenizer, vocabulary
 
 TEXT = "two dogs and an unbelievable airplane"
 
@@ -351,15 +351,3 @@ class TestHiding:
     def test_an_empty_text_hides_nothing(self, encoder):
         for whole_words in (False, True):
             assert TokenHider(encoder, 0.15, whole_words)(encoder(""), np.random.default_rng(0)).positions == []
-
-    def test_labels_are_the_true_tokens_at_flat_positions(self, encoder):
-        rows = [encoder(TEXT), encoder("dog")]
-        hidden = [TokenHider(encoder, 0.5, False)(row, np.random.default_rng(3)) for row in rows]
-        batch = masked_text(encoder, rows, hidden)
-        true = encoder.pad([row.ids for row in rows]).ids.flatten()
-        assert len(batch.positions)
-        assert true[batch.positions].tolist() == batch.labels.tolist()
-
-    def test_nothing_hidden_gives_empty_labels(self, encoder):
-        hidden = [TokenHider(encoder, 0.15, False)(encoder(""), np.random.default_rng(0))]
-        assert masked_text(encoder, [Tokens([2, 3], [-1, -1])], hidden).labels.shape == (0,)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
-from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids, labelled_answers
-from vlc.data.dataset import BatchDataset, Recipe
+from vlc.data.parts import Field
+from vlc.data.samples import Preparation, Samples
 from vlc.data.values import TRUTHS, truths, value_problems
 
 NLVR2, VQA = CATALOG["nlvr2"], CATALOG["vqa"]
@@ -224,13 +224,13 @@ def test_data_sets_that_differ_in_a_field_cannot_be_joined(tmp_path):
     one = _opened(tmp_path / "a.arrow", _vqa())
     fields = VQA.fields | {"answer_labels": replace(VQA.fields["answer_labels"], kind=TRUTHS)}
     other = _opened(tmp_path / "b.arrow", _vqa(), replace(VQA, fields=fields, writer="other"))
-    needs = Needs(fields=frozenset({"answer_labels"}))
-    recipe = Recipe(transform=None, num_patches=1, text_encoder=None, token_hider=None)
+    parts = {Field("answer_labels")}
+    preparation = Preparation(transform=None, num_patches=1, text_encoder=None)
     with pytest.raises(
         UserError, match=r"vqav2, other cannot be joined, as they differ in 'answer_labels': vqav2 has diff"
     ):
-        BatchDataset("train", [one, other], needs, recipe, training=True, seed=0)
-    assert BatchDataset("train", [one, one], needs, recipe, training=True, seed=0).fields == needs.fields
+        Samples("train", [one, other], parts, preparation, training=True, seed=0)
+    assert Samples("train", [one, one], parts, preparation, training=True, seed=0).fields == {"answer_labels"}
 
 
 LEAVES = [

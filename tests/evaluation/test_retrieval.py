@@ -103,16 +103,17 @@ def test_a_corpus_numbers_images_and_texts(options):
     assert corpus.image(3).shape == (3, 32, 32)
 
 
-def test_false_texts_are_never_the_images_own(options):
+def test_wrong_texts_are_never_the_images_own(options):
     data = build_data(tiny.settings(RECIPE, **options))
-    encoder = data.train.recipe.text_encoder
+    encoder = data.train.preparation.text_encoder
     for epoch in range(5):
         batch = data.train[[(epoch, sample) for sample in range(8)]]
+        wrong = batch.parts["wrong_texts"]
         for number, sample in enumerate(batch.index.tolist()):
             source, where = data.train.locate(sample)
             own = {tuple(encoder(text).ids) for text in source.texts(where)}
             for row in range(3 * number, 3 * number + 3):
-                ids = batch.false_text.ids[row][batch.false_text.mask[row].bool()]
+                ids = wrong.ids[row][wrong.mask[row].bool()]
                 assert tuple(ids.tolist()) not in own
 
 
@@ -267,7 +268,7 @@ def test_contrast_learns_to_tell_a_batch_apart(tmp_path):
     for sample in range(len(data.train)):  # one caption of each image: two of one image would be right for each other
         _, where = data.train.locate(sample)
         first.setdefault((where.batch, where.row), sample)
-    batch = module.on_after_batch_transfer(data.train[[(0, sample) for sample in first.values()]], 0)
+    batch = module.normalised(data.train[[(0, sample) for sample in first.values()]])
     optimizer = torch.optim.Adam(module.parameters(), 1e-3)
     for _ in range(80):
         optimizer.zero_grad()

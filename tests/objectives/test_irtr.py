@@ -5,16 +5,16 @@ import torch
 from vlc.common.inputs import Text
 from vlc.objectives.irtr import interleave, stacked_texts
 
-TRUE = Text(torch.tensor([[1, 2, 0], [3, 0, 0]]), torch.tensor([[1, 1, 0], [1, 0, 0]]), 3)
-FALSE = Text(torch.arange(4, 20).view(4, 4), torch.ones(4, 4, dtype=torch.int64), 16)
+OWN = Text(torch.tensor([[1, 2, 0], [3, 0, 0]]), torch.tensor([[1, 1, 0], [1, 0, 0]]), 3)
+WRONG = Text(torch.arange(4, 20).view(4, 4), torch.ones(4, 4, dtype=torch.int64), 16)
 
 
 def test_each_own_text_stands_before_the_others():
-    text = interleave(TRUE, FALSE, 0)
+    text = interleave(OWN, WRONG, 0)
     assert text.ids[:, 0].tolist() == [1, 4, 8, 3, 12, 16]
     assert text.ids[0].tolist() == [1, 2, 0, 0]
     assert text.num_real == text.mask.sum() == 19
 
 
 def test_a_number_of_tokens_that_only_a_device_knows_stays_unknown():
-    assert stacked_texts(TRUE, Text(FALSE.ids, FALSE.mask), 0).num_real is None
+    assert stacked_texts(OWN, Text(WRONG.ids, WRONG.mask), 0).num_real is None

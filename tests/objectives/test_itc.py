@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from tests import tiny
-from vlc.common.inputs import Text
+from vlc.common.inputs import Images, Text
 from vlc.configuration.recipes import loss_weights
-from vlc.data.batch import Batch, Identity
+from vlc.data.batch import Batch
+from vlc.data.parts.text_describes_image import Descriptions, Identity
+from vlc.data.parts.wrong_images import WrongImageChoice
 from vlc.model.sizes import ENCODERS
 from vlc.objectives.base import HeadOptions, Passes
 from vlc.objectives.itc import ITC
@@ -32,7 +34,12 @@ def _batch(shows: torch.Tensor | None = None, **parts) -> Batch:
     shows = torch.eye(SIZE, dtype=torch.bool) if shows is None else shows
     ids = torch.arange(1, SIZE + 1)[:, None].repeat(1, 2)
     text = Text(ids, torch.ones_like(ids))
-    return Batch(torch.zeros(SIZE, 1, 3, 2, 2), torch.arange(SIZE), "train", text=text, shows=shows, **parts)
+    return _images(SIZE, text=text).with_parts(text_describes_image=Descriptions(shows), **parts)
+
+
+def _images(count: int, **others) -> Batch:
+    images = Images(torch.zeros(count, 1, 3, 2, 2))
+    return Batch(index=torch.arange(count), split="train", images=images, **others)
 
 
 def _passes(batch: Batch, seed: int = 0) -> tuple[Passes, torch.Tensor, torch.Tensor]:
@@ -109,7 +116,7 @@ def test_pairs_of_other_processes_that_match_are_no_wrong_ones(itc, monkeypatch,
         row_texts=torch.tensor([[ord(row[0]), ord(row[-1])] for row in texts]),
     )
     shows = torch.tensor([[rows[i] == rows[j] or texts[i][0] in texts[j] for j in range(SIZE)] for i in range(SIZE)])
-    assert torch.equal(whole.shows(whole), shows)
+    assert torch.equal(whole.described_by(whole), shows)
 
     def measured(work) -> tuple[float, list[torch.Tensor]]:
         generator = torch.Generator().manual_seed(0)
@@ -119,7 +126,7 @@ def test_pairs_of_other_processes_that_match_are_no_wrong_ones(itc, monkeypatch,
         return loss.item(), list(torch.autograd.grad(loss, [*vectors, itc.log_scale]))
 
     def loss(identity: Identity, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        batch = Batch(torch.zeros(len(images), 1, 3, 2, 2), torch.arange(len(images)), "train", identity=identity)
+        batch = _images(len(images)).with_parts(text_describes_image=Descriptions(None, identity))
         passes = Passes(None, batch)
         passes.once("itc", lambda: (images, texts))
         return itc(passes, batch).loss
@@ -197,12 +204,12 @@ def test_a_temperature_without_a_dimension_is_read(tmp_path, arrows, small_vit):
 def test_hard_wrong_images_are_the_similar_ones_and_never_right(itc):
     shows = torch.eye(SIZE, dtype=torch.bool)
     shows[1, :] = True  # every image has this text
-    batch = _batch(shows, negative=torch.arange(SIZE))
+    batch = _batch(shows, wrong_images=WrongImageChoice(torch.zeros(SIZE), torch.arange(SIZE)))
     passes, images, texts = _passes(batch)
     with torch.no_grad():
         itc.log_scale.fill_(math.log(100))
     torch.manual_seed(0)
-    chosen = torch.stack([itc.with_hard_negatives(passes, batch).negative for _ in range(400)])
+    chosen = torch.stack([itc.with_hard_negatives(passes, batch).parts["wrong_images"].rows for _ in range(400)])
     assert (chosen[:, 1] == 1).all()  # the loader's
     odds = torch.exp(100 * texts @ images.T).masked_fill(shows, 0)
     for row in (0, 2, 3, 4, 5):
@@ -213,10 +220,10 @@ def test_hard_wrong_images_are_the_similar_ones_and_never_right(itc):
 def test_hard_wrong_texts_are_the_most_similar(itc):
     shows = torch.eye(SIZE, dtype=torch.bool)
     shows[2:, 0] = True  # the first image has all texts but one
-    false = Text(torch.full((2 * SIZE, 3), 9), torch.ones(2 * SIZE, 3, dtype=torch.int64))
-    batch = _batch(shows, false_text=false)
+    wrong = Text(torch.full((2 * SIZE, 3), 9), torch.ones(2 * SIZE, 3, dtype=torch.int64))
+    batch = _batch(shows, wrong_texts=wrong)
     passes, images, texts = _passes(batch)
-    harder = itc.with_hard_negatives(passes, batch).false_text
+    harder = itc.with_hard_negatives(passes, batch).parts["wrong_texts"]
     assert harder.ids[0].tolist() == [2, 2, 0]  # padded to the length of the loader's
     assert harder.mask[0].tolist() == [1, 1, 0]
     assert harder.ids[1].tolist() == [9, 9, 9]  # there is no second one: the loader's

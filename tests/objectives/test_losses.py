@@ -9,8 +9,10 @@ import torch.nn.functional as F
 
 from tests import tiny
 from vlc.common.errors import UserError
-from vlc.common.inputs import Text
-from vlc.data.batch import Batch, MaskedText
+from vlc.common.inputs import Images, Text
+from vlc.data.batch import Batch
+from vlc.data.parts.masked_text import MaskedTokens
+from vlc.data.parts.wrong_images import WrongImageChoice
 from vlc.model.encoder import Encoder
 from vlc.objectives import ITM, MLM, VQA
 from vlc.objectives.base import HeadOptions, Outcome, Passes, View
@@ -34,14 +36,13 @@ def batch() -> Batch:
     ids = torch.randint(5, 20, (4, 6), generator=generator)
     text = Text(ids, torch.ones_like(ids))
     return Batch(
-        images=torch.rand(4, 1, 3, 32, 32, generator=generator),
+        images=Images(torch.rand(4, 1, 3, 32, 32, generator=generator)),
         index=torch.arange(4),
         split="val",
         text=text,
-        masked_text=MaskedText(text, torch.tensor([1, 8, 22]), torch.tensor([3, 4, 5])),
-        negative=torch.tensor([1, 2, 3, 0]),
-        match_draw=torch.tensor([0.9, 0.1, 0.8, 0.2]),
-        fields={
+        parts={
+            "masked_text": MaskedTokens(text, torch.tensor([1, 8, 22]), torch.tensor([3, 4, 5])),
+            "wrong_images": WrongImageChoice(torch.tensor([0.9, 0.1, 0.8, 0.2]), torch.tensor([1, 2, 3, 0])),
             "answer_labels": torch.tensor([[0, 2], [1, 0], [2, 0], [1, 2]]),
             "answer_scores": torch.tensor([[1.0, 0.3], [0.6, 0.0], [1.0, 0.0], [0.3, 0.9]]),
             "question_id": [10, 11, 12, 13],
@@ -58,7 +59,7 @@ def test_equal_views_share_a_pass(encoder, batch):
 
 def test_passes_of_equal_shape_are_one(encoder, batch, monkeypatch):
     views = (View(masked_text=True), View(matching=True, draw=1))
-    batch = replace(batch, noise=torch.rand(4, 2, 4))
+    batch = batch.with_parts(patch_noise_0=torch.rand(4, 4), patch_noise_1=torch.rand(4, 4))
     expected = [Passes(encoder, batch, 0.5)(view) for view in views]
     sizes, fuse = [], encoder.fuse
     monkeypatch.setattr(encoder, "fuse", lambda text, image: sizes.append(len(text.tokens)) or fuse(text, image))
@@ -75,7 +76,7 @@ def test_passes_of_equal_shape_are_one(encoder, batch, monkeypatch):
 def test_pooled_features_of_equal_shape_are_one(encoder, batch, monkeypatch):
     views = (View(image=0), View(image=1))
     encoder.token_types = torch.nn.Embedding(3, 32)
-    batch = replace(batch, images=torch.rand(4, 2, 3, 32, 32))
+    batch = replace(batch, images=Images(torch.rand(4, 2, 3, 32, 32)))
     expected = [Passes(encoder, batch).pooled(view) for view in views]
     sizes, fuse = [], encoder.fuse_pooled
     monkeypatch.setattr(encoder, "fuse_pooled", lambda text, image: sizes.append(len(text.tokens)) or fuse(text, image))
@@ -87,7 +88,7 @@ def test_pooled_features_of_equal_shape_are_one(encoder, batch, monkeypatch):
 
 def test_passes_of_other_shapes_stay_apart(encoder, batch):
     shorter = Text(batch.text.ids[:, :4], batch.text.mask[:, :4])
-    batch = replace(batch, masked_text=replace(batch.masked_text, text=shorter))
+    batch = batch.with_parts(masked_text=replace(batch.parts["masked_text"], text=shorter))
     passes = Passes(encoder, batch, views=(View(), View(masked_text=True)))
     assert passes(View()).text.shape[1] == 6
     assert passes(View(masked_text=True)).text.shape[1] == 4
@@ -97,15 +98,15 @@ def test_mlm_loss_is_the_mean_over_hidden_tokens(encoder, batch):
     objective = MLM(_options()).eval()
     outcome = objective(Passes(encoder, batch), batch)
     assert outcome.logits.shape == (3, 20)
-    expected = F.cross_entropy(outcome.logits, batch.masked_text.labels)
+    expected = F.cross_entropy(outcome.logits, batch.parts["masked_text"].labels)
     torch.testing.assert_close(outcome.loss, expected)
     total, count = outcome.metrics["accuracy"]
-    assert (int(total), count) == (int((outcome.logits.argmax(1) == batch.masked_text.labels).sum()), 3)
+    assert (int(total), count) == (int((outcome.logits.argmax(1) == batch.parts["masked_text"].labels).sum()), 3)
 
 
 def test_mlm_without_a_hidden_token_costs_nothing_and_has_a_gradient(encoder, batch):
     none = torch.empty(0, dtype=torch.int64)
-    batch = replace(batch, masked_text=MaskedText(batch.text, none, none))
+    batch = batch.with_parts(masked_text=MaskedTokens(batch.text, none, none))
     objective = MLM(_options())
     outcome = objective(Passes(encoder, batch), batch)
     assert outcome.loss == 0
@@ -155,7 +156,7 @@ def test_vqa_predictions(batch):
 
 
 def test_vqa_without_labels_predicts_and_scores_nothing(encoder, batch):
-    batch = replace(batch, fields={"question_id": batch.fields["question_id"]})
+    batch = replace(batch, parts={"question_id": batch.parts["question_id"]})
     objective = VQA(_options())
     outcome = objective(Passes(encoder, batch), batch)
     assert outcome.loss is None

@@ -6,6 +6,7 @@ import torch
 from tests import golden_models
 from vlc.checkpoint import weights
 from vlc.checkpoint.formats import MAE as MAE_LAYOUT
+from vlc.common.inputs import Images
 from vlc.data.batch import Batch
 from vlc.objectives.mae import patchify, reconstruction_loss, unpatchify
 
@@ -13,6 +14,11 @@ from vlc.objectives.mae import patchify, reconstruction_loss, unpatchify
 @pytest.fixture(scope="module")
 def case(golden):
     return torch.load(golden / "tiny/mae_only.pt", weights_only=True)
+
+
+def _batch(inputs) -> Batch:
+    images = Images(inputs["imgs"][:, None])
+    return Batch(index=torch.arange(2), split="val", images=images, parts={"patch_noise_0": inputs["noise"]})
 
 
 def test_patches_and_their_inverse(case):
@@ -30,7 +36,7 @@ def test_plain_masked_autoencoding(case, tmp_path):
     report = weights.load(module, weights.read(path))
     assert report.layout == MAE_LAYOUT.name
     assert all(name.startswith(("encoder.text", "encoder.token", "encoder.pooler")) for name in report.new)
-    batch = Batch(images=inputs["imgs"][:, None], index=torch.arange(2), split="val", noise=inputs["noise"][:, None])
+    batch = _batch(inputs)
     outcome = module.outcomes(batch)["mae"]
     torch.testing.assert_close(outcome.logits, inputs["pred"], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(outcome.loss, inputs["loss_norm_pix_True"], atol=1e-5, rtol=1e-4)
@@ -41,7 +47,7 @@ def test_plain_masked_autoencoding(case, tmp_path):
 def test_mae_weight_scales_the_loss(case):
     losses = dict.fromkeys(golden_models.OBJECTIVE_NAMES, 0) | {"mae": 1}
     inputs = case["case"]
-    batch = Batch(images=inputs["imgs"][:, None], index=torch.arange(2), split="val", noise=inputs["noise"][:, None])
+    batch = _batch(inputs)
     values = []
     for weight in (1.0, 3.0):
         torch.manual_seed(0)

@@ -5,19 +5,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vlc.common.inputs import Sizes
+from vlc.common.inputs import Images, Sizes
 from vlc.data.batch import Batch
+from vlc.data.parts.wrong_images import WrongImageChoice
 from vlc.objectives.matching import match_labels, pairs
+
+DRAWS = torch.tensor([0.9, 0.1, 0.8, 0.2])
 
 
 @pytest.fixture
 def batch() -> Batch:
     return Batch(
-        images=torch.rand(4, 1, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
+        images=Images(torch.rand(4, 1, 3, 8, 8, generator=torch.Generator().manual_seed(0))),
         index=torch.arange(4),
         split="train",
-        negative=torch.tensor([1, 2, 3, 0]),
-        match_draw=torch.tensor([0.9, 0.1, 0.8, 0.2]),
+        parts={"wrong_images": WrongImageChoice(DRAWS, torch.tensor([1, 2, 3, 0]))},
     )
 
 
@@ -29,26 +31,26 @@ def test_half_of_the_examples_keep_their_image():
 def test_the_others_get_images_of_the_batch(batch):
     found = pairs(batch)
     assert found.labels.tolist() == [0, 1, 0, 1]
-    shown = [next(row for row in range(4) if torch.equal(image, batch.images[row, 0])) for image in found.images]
+    shown = [next(row for row in range(4) if torch.equal(image, batch.images.pixels[row, 0])) for image in found.images]
     assert shown == [1, 1, 3, 3]
     assert found.sizes is None
 
 
 def test_an_example_without_a_wrong_image_is_a_match(batch):
-    found = pairs(replace(batch, negative=torch.tensor([0, 2, 3, 0])))
+    found = pairs(batch.with_parts(wrong_images=WrongImageChoice(DRAWS, torch.tensor([0, 2, 3, 0]))))
     assert found.labels.tolist() == [1, 1, 0, 1]
-    assert torch.equal(found.images[0], batch.images[0, 0])
+    assert torch.equal(found.images[0], batch.images.pixels[0, 0])
 
 
 def test_images_of_the_data_set_where_the_batch_brings_them(batch):
     others = torch.rand(4, 1, 3, 8, 8)
-    found = pairs(replace(batch, negative=None, negative_images=others))
+    found = pairs(batch.with_parts(wrong_images=WrongImageChoice(DRAWS, images=Images(others))))
     torch.testing.assert_close(found.images[0], others[0, 0])
-    torch.testing.assert_close(found.images[1], batch.images[1, 0])
+    torch.testing.assert_close(found.images[1], batch.images.pixels[1, 0])
 
 
 def test_sizes_go_with_the_images(batch):
-    pixels = torch.tensor([[[8, 4]], [[8, 5]], [[8, 6]], [[8, 7]]])
-    found = pairs(replace(batch, sizes=Sizes(pixels, 56)))
+    sizes = Sizes(torch.tensor([[[8, 4]], [[8, 5]], [[8, 6]], [[8, 7]]]), 56)
+    found = pairs(replace(batch, images=replace(batch.images, sizes=sizes)))
     assert found.sizes.pixels[:, 1].tolist() == [5, 5, 7, 7]
     assert found.sizes.largest == 56

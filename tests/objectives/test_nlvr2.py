@@ -1,5 +1,6 @@
 """NLVR2: pairs of images, consistency, the scorer's file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ import torch
 
 from tests import tiny
 from vlc.checkpoint.weights import load, read
+from vlc.common.inputs import Images
 from vlc.configuration.recipes import loss_weights
 from vlc.data.arrow import ArrowSplit
 from vlc.data.batch import Batch
@@ -75,10 +77,9 @@ def test_the_scorers_file():
 
 def test_predictions():
     batch = Batch(
-        images=torch.zeros(2, 2, 3, 32, 32),
         index=torch.arange(2),
         split="dev",
-        fields={"truth": torch.tensor([1, 1]), "identifier": ["a-0-0-0", "a-0-1-0"]},
+        parts={"truth": torch.tensor([1, 1]), "identifier": ["a-0-0-0", "a-0-1-0"]},
     )
     records = _objective().predict(Outcome(torch.zeros(()), {}, torch.tensor([[0.0, 1.0], [1.0, 0.0]])), batch)
     assert records == [
@@ -105,12 +106,12 @@ def test_images_are_told_apart_and_their_order_matters(arrows, small_vit):
     data = build_data(settings)
     module = build_module(settings, data).eval()
     assert module.encoder.token_types.weight.shape[0] == 3
-    batch = module.on_after_batch_transfer(data.evaluation["dev"][[(0, 0), (0, 1)]], 0)
+    batch = module.normalised(data.evaluation["dev"][[(0, 0), (0, 1)]])
     with torch.no_grad():
         torch.nn.init.normal_(module.encoder.token_types.weight)
         torch.nn.init.normal_(module.objectives["nlvr2"].classifier[3].weight)
         logits = module.outcomes(batch)["nlvr2"].logits
-        swapped = module.outcomes(Batch(batch.images.flip(1), batch.index, "dev", batch.text, fields=batch.fields))
+        swapped = module.outcomes(replace(batch, images=Images(batch.images.pixels.flip(1))))
     assert not torch.allclose(swapped["nlvr2"].logits, logits, atol=1e-4)
 
 

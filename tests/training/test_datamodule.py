@@ -113,7 +113,7 @@ def test_truths_in_all_known_spellings(small_vit, tmp_path, spelling):
         rows = tiny.rows(CATALOG["nlvr2"], "train", num_rows=2)
         tiny.write_table(tmp_path / f"{stem}.arrow", rows | {"answers": SPELLINGS[spelling]})
     data = _data(tmp_path, small_vit, "task_finetune_nlvr2_mae_randaug")
-    assert data.train[[(0, sample) for sample in range(4)]].fields["truth"].tolist() == [1, 0, 0, 1]
+    assert data.train[[(0, sample) for sample in range(4)]].parts["truth"].tolist() == [1, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_labels_withheld_with_nulls_are_withheld(small_vit, tmp_path):
         tmp_path / "nlvr2_test1.arrow", rows | {"answers": pa.array([[None, None]] * 2, pa.list_(pa.string()))}
     )
     data = _data(tmp_path, small_vit, "task_finetune_nlvr2_mae_randaug", test_only=True, load_path="x")
-    assert set(data.evaluation["test1"][[(0, 0)]].fields) == {"identifier"}
-    assert "truth" in data.evaluation["dev"][[(0, 0)]].fields
+    assert set(data.evaluation["test1"][[(0, 0)]].parts) == {"identifier"}
+    assert "truth" in data.evaluation["dev"][[(0, 0)]].parts
 
 
 def test_weights_are_those_of_the_data_sets_named_beside_them(arrows, small_vit):

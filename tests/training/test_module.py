@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import golden_models
+from vlc.common.inputs import Images, mapped
 from vlc.model import attention, encoder
 from vlc.objectives import itm
 
@@ -66,12 +67,7 @@ def test_a_gpus_step_needs_no_value_on_the_host(golden, name, monkeypatch):
     monkeypatch.setattr(itm.torch, "autocast", lambda *_, **__: nullcontext())  # which does not know this device
     case = golden_models.load(golden, name)
     module, batch = case.module.train().to("meta").bfloat16(), case.batch.to("meta")
-    negative = batch.negative_images
-    batch = replace(
-        batch,
-        images=batch.images.bfloat16(),
-        negative_images=None if negative is None else negative.bfloat16(),
-    )
+    batch = mapped(batch, Images, lambda images: replace(images, pixels=images.pixels.bfloat16()))
     loss = module.total_loss(module.outcomes(batch))
     loss.backward()
     assert len(calls) == golden_models.SIZE.depth

@@ -90,9 +90,9 @@ def test_a_signal_during_validation_does_not_wait_for_its_end(settings, tmp_path
 
 
 def test_a_signal_while_data_are_waited_for_is_obeyed_at_once(settings, tmp_path, monkeypatch):
-    from vlc.data.dataset import BatchDataset
+    from vlc.data.samples import Samples
 
-    read, count = BatchDataset.__getitem__, []
+    read, count = Samples.__getitem__, []
 
     def slow(self, keys):
         if self.training:
@@ -102,7 +102,7 @@ def test_a_signal_while_data_are_waited_for_is_obeyed_at_once(settings, tmp_path
                 raise AssertionError("the signal was left for later")
         return read(self, keys)
 
-    monkeypatch.setattr(BatchDataset, "__getitem__", slow)
+    monkeypatch.setattr(Samples, "__getitem__", slow)
     with pytest.raises(Interrupted):
         run(settings())
     assert _saved_step(tmp_path) == 3

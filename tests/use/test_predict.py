@@ -15,7 +15,7 @@ from vlc.checkpoint import weights
 from vlc.common.errors import MissingFile, NonFiniteMetric, UserError
 from vlc.configuration.config import resolve
 from vlc.configuration.recipes import loss_weights
-from vlc.data.dataset import Key
+from vlc.data.keys import Key
 from vlc.data.tokens import load_tokenizer
 from vlc.training.run import build_data, build_module, run
 from vlc.use.predict import predict
@@ -85,7 +85,7 @@ def test_a_question_gets_the_answers_that_testing_gives(trained, arrows, tmp_pat
     file.write_bytes(source.image(where, "image").to_pybytes())
     (record,) = _ask(trained["vqa"], image=str(file), text=source.text(where))
     with torch.no_grad():
-        batch = module.on_after_batch_transfer(test[[Key(0, 3)]], 0)
+        batch = module.normalised(test[[Key(0, 3)]])
         probabilities = module.outcomes(batch)["vqa"].logits[0].sigmoid()
     assert [value for _, value in record["answers"]] == pytest.approx(probabilities.sort(descending=True)[0].tolist())
     assert record["answers"][0][0] == ("yes", "yes", "no")[probabilities.argmax()]

@@ -13,7 +13,6 @@ from tests.tiny import image_bytes, settings
 from vlc.classification.sources import open_split
 from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
-from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
 from vlc.data.checksums import DamagedData, batch_metadata, verify_file
 from vlc.training.datamodule import DataModule
@@ -141,7 +140,7 @@ def test_evaluation_verifies_unless_told_otherwise(small_vit, tmp_path, caplog):
 
     def verified(**options) -> tuple[bool, bool]:
         data = settings(data_root=str(tmp_path), datasets=["f30k"], **options).data
-        module = DataModule(data, Needs(), num_patches=4, seed=0, test_only=False)
+        module = DataModule(data, (), num_patches=4, seed=0, test_only=False)
         return module.train.sources[0].verify, module.evaluation["val"].sources[0].verify
 
     assert verified() == (False, True)

@@ -1,6 +1,6 @@
 """Batches of labelled images, and timm's augmentation.
 
-All randomness of a sample follows from (seed, epoch, sample), as in `vlc.data.dataset`: batches depend neither on the
+All randomness of a sample follows from (seed, epoch, sample), as in `vlc.data.samples`: batches depend neither on the
 number of workers or processes nor on what was read before.
 """
 
@@ -24,8 +24,8 @@ from vlc.classification.sources import Source, check_classes, open_split
 from vlc.common.errors import UserError
 from vlc.common.inputs import Tensors
 from vlc.data.batch import CorruptImage
-from vlc.data.dataset import Key
 from vlc.data.images import UndecodableImage, open_image, to_pil
+from vlc.data.keys import Key
 from vlc.data.sampler import EvalSampler, Position, TrainSampler
 from vlc.data.transforms import MEAN, STD
 from vlc.data.workers import worker_options

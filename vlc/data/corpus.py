@@ -7,7 +7,8 @@ from torch import Tensor
 
 from vlc.common.errors import UserError
 from vlc.common.inputs import Text
-from vlc.data.dataset import BatchDataset, Key
+from vlc.data.keys import Key
+from vlc.data.samples import Samples
 
 
 class Corpus:
@@ -16,8 +17,8 @@ class Corpus:
     text_image (texts,) int64: the image that each text belongs to. Rows without a text are no candidates.
     """
 
-    def __init__(self, dataset: BatchDataset):
-        if dataset.recipe.text_encoder is None:
+    def __init__(self, dataset: Samples):
+        if dataset.preparation.text_encoder is None:
             raise UserError("image_only=True leaves no texts to rank")
         self._dataset = dataset
         images: dict[tuple[int, int, int], int] = {}
@@ -40,18 +41,18 @@ class Corpus:
 
     def image(self, number: int) -> Tensor:
         """An image (3, H, W) uint8."""
-        return self._dataset.image(Key(0, self._first_sample[number]))
+        return self._dataset.first_image(Key(0, self._first_sample[number]))
 
     def token_ids(self) -> list[list[int]]:
         """Token ids of all texts."""
         ids = []
         for sample in range(self.num_texts):
             source, where = self._dataset.locate(sample)
-            ids.append(self._dataset.recipe.text_encoder(source.text(where)).ids)
+            ids.append(self._dataset.preparation.text_encoder(source.text(where)).ids)
         return ids
 
     def padded(self, ids: list[list[int]]) -> Text:
-        return self._dataset.recipe.text_encoder.pad(ids)
+        return self._dataset.preparation.text_encoder.pad(ids)
 
     def texts_by_length(self, size: int) -> Iterator[tuple[np.ndarray, Text]]:
         """Chunks of up to `size` texts of similar length: their numbers, and the texts padded to the longest of them."""

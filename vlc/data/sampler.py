@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-from vlc.data.dataset import Key
+from vlc.data.keys import Key
 
 
 class Position(NamedTuple):

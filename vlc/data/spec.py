@@ -64,6 +64,14 @@ class DatasetSpec:
         """The splits that are evaluated during training; with `published`, those of the published code."""
         return (published and self.published_validation) or self.validation
 
+    def selecting(self, published: bool = False) -> tuple[str, ...]:
+        """The splits that select the checkpoint: all that are validated.
+
+        With `published`, where the published code validated on other splits, the last of them, by which it selected.
+        """
+        validated = self.validated(published)
+        return validated[-1:] if published and self.published_validation else validated
+
     def columns(self, fields: frozenset[str]) -> set[str]:
         """Arrow columns that reading the given fields needs, texts and images included."""
         read = [self.fields[name] for name in fields if name in self.fields and not self.fields[name].optional]

@@ -16,7 +16,6 @@ from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFa
 
 from vlc.common.errors import UserError
 from vlc.common.inputs import Text
-from vlc.data.batch import MaskedText
 
 EMBEDDED = {"emoji": "data/assets/emoji/tokenizer"}
 PAD_MULTIPLE = 8  # lengths are rounded up to it: few distinct shapes, and aligned matrices
@@ -257,12 +256,3 @@ class TokenHider:
                 if budget == 0:
                     break
         return sorted(chosen) or groups[int(rng.integers(len(groups)))]
-
-
-def masked_text(encoder: TextEncoder, rows: list[Tokens], hidden: list[HiddenTokens]) -> MaskedText:
-    """Texts with hidden tokens as one batch, the labels being the true ids at the hidden positions."""
-    text = encoder.pad([row.ids for row in hidden])
-    length = text.ids.shape[1]
-    positions = [number * length + position for number, row in enumerate(hidden) for position in row.positions]
-    labels = [tokens.ids[position] for tokens, row in zip(rows, hidden, strict=True) for position in row.positions]
-    return MaskedText(text, torch.tensor(positions, dtype=torch.int64), torch.tensor(labels, dtype=torch.int64))

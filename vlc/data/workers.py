@@ -22,7 +22,7 @@ _LOOK_EVERY = 5  # seconds
 
 _IMPORTED_ONCE = [
     "__main__",
-    "vlc.data.dataset",
+    "vlc.data.samples",
     "vlc.data.transforms",
     "torch.utils.data",
     "transformers.tokenization_utils_tokenizers",

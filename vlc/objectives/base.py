@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlc.data.batch import Batch, Needs
+from vlc.data.batch import Batch
+from vlc.data.parts import Part
 from vlc.model.embed import init_bert_weights
 from vlc.model.embedded import Embedded, TextTokens, joined, shape
 from vlc.model.encoder import Encoded, Encoder
@@ -93,19 +94,20 @@ class Passes:
         if view.matching:
             images, sizes = self.pairs.images, self.pairs.sizes
         else:
-            images, sizes = batch.images[:, view.image], batch.sizes_of(view.image)
+            images, sizes = batch.images.at(view.image)
         image = self.encoder.embed_images(
             images,
             sizes=sizes,
             image_type=None if text is None else 1 + view.image,
             mask_ratio=self.dropped_ratio,
-            noise=batch.noise[:, view.draw] if batch.noise is not None else None,
+            noise=batch.parts.get(f"patch_noise_{view.draw}"),
         )
         return text, image
 
     def _embedded_text(self, view: View) -> TextTokens | None:
         """A text of the batch; both are embedded together, as each look-up has a gradient for all words."""
-        plain, hidden = self.batch.text, self.batch.masked_text and self.batch.masked_text.text
+        plain, masked = self.batch.text, self.batch.parts.get("masked_text")
+        hidden = None if masked is None else masked.text
         text = hidden if view.masked_text else plain
         if text is None:
             return None
@@ -164,17 +166,27 @@ class HeadOptions:
 class Objective(nn.Module):
     """A head with its loss, its metrics and its predictions. Knows nothing of trainer or loader.
 
-    needs: what it wants in a batch. metrics: the names it reports. headline: the one that selects checkpoints, if any.
+    images: how many images an example has.
+    metrics: the names it reports.
+    headline: the metric that selects checkpoints, if any.
     reads_pooled: whether it reads the pooled feature. task_head: whether the head takes the learning-rate factor lr_mult,
     as the published classifiers do. pooled_views: of which `forward` will ask for the pooled feature.
     """
 
-    needs: ClassVar[Needs] = Needs()
+    images: ClassVar[int] = 1
     metrics: ClassVar[tuple[str, ...]] = ("loss",)
     headline: ClassVar[str | None] = None
     reads_pooled: ClassVar[bool] = True
     task_head: ClassVar[bool] = False
     pooled_views: ClassVar[tuple[View, ...]] = ()
+
+    @classmethod
+    def parts(cls, options: Any) -> tuple[Part, ...]:
+        """What it wants in its batches beside texts and images; default: nothing.
+
+        options: the values of the configuration that parts depend on, as attributes (`DataSettings` has them).
+        """
+        return ()
 
     def __init__(self, options: HeadOptions):
         """Create the parameters of the head."""

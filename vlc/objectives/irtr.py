@@ -1,13 +1,15 @@
 """Image/text retrieval: an image ranks its own text above others (Kim et al. 2021, ViLT)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlc.common.inputs import Text
-from vlc.data.batch import Batch, Needs
+from vlc.data.batch import Batch
+from vlc.data.parts import Part, WrongTexts
 from vlc.model.embed import init_bert_weights
 from vlc.model.embedded import ImageTokens
 from vlc.model.encoder import Encoder
@@ -35,10 +37,10 @@ def stacked_texts(first: Text, second: Text, pad_token_id: int) -> Text:
     return Text(joined((first.ids, second.ids), pad_token_id), joined((first.mask, second.mask), 0), num_real)
 
 
-def interleave(true: Text, false: Text, pad_token_id: int) -> Text:
+def interleave(own: Text, wrong: Text, pad_token_id: int) -> Text:
     """B texts and N others for each (B * N, grouped by example) -> (B * (1 + N), L), each example's own text first."""
-    count = len(true.ids)
-    both = stacked_texts(true, false, pad_token_id)
+    count = len(own.ids)
+    both = stacked_texts(own, wrong, pad_token_id)
     order = torch.arange(len(both.ids), device=both.ids.device)
     order = torch.cat([order[:count, None], order[count:].unflatten(0, (count, -1))], dim=1).flatten()
     return Text(both.ids[order], both.mask[order], both.num_real)
@@ -51,9 +53,12 @@ class IRTR(Objective):
     checkpoint has it and no ranking head. Whole splits are ranked by `vlc.evaluation.retrieval`.
     """
 
-    needs = Needs(false_texts=True)
     metrics = ("loss", "accuracy")
     headline = "accuracy"
+
+    @classmethod
+    def parts(cls, options: Any) -> tuple[Part, ...]:
+        return (WrongTexts(options.draw_false_text),)
 
     def __init__(self, options: HeadOptions):
         super().__init__(options)
@@ -68,8 +73,9 @@ class IRTR(Objective):
         return [Reply([("ranks", self.score(passes().pooled).item())], "score")]
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        text = interleave(batch.text, batch.false_text, self.options.pad_token_id)
-        image = passes.encoder.embed_images(batch.images[:, 0], sizes=batch.sizes_of(0))
+        text = interleave(batch.text, batch.parts["wrong_texts"], self.options.pad_token_id)
+        images, sizes = batch.images.at(0)
+        image = passes.encoder.embed_images(images, sizes=sizes)
         pooled = encode_pairs(passes.encoder, text, image, len(text.ids) // len(batch))
         scores = self.score(pooled).unflatten(0, (len(batch), -1))
         own = torch.zeros(len(batch), dtype=torch.int64, device=scores.device)

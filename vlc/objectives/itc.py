@@ -7,13 +7,15 @@ model re-rank only the best of them.
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlc.common.inputs import Text
-from vlc.data.batch import Batch, Needs
+from vlc.data.batch import Batch
+from vlc.data.parts import Part, TextDescribesImage
 from vlc.hardware.distributed import gather_features, gather_values
 from vlc.model.embed import init_bert_weights
 from vlc.model.embedded import ImageTokens
@@ -40,9 +42,12 @@ class ITC(Objective):
     pairs of the batch of all processes that match too (a text or an image that occurs twice) are no candidates.
     """
 
-    needs = Needs(shows=True)
     metrics = ("loss", "accuracy")
     headline = "accuracy"
+
+    @classmethod
+    def parts(cls, options: Any) -> tuple[Part, ...]:
+        return (TextDescribesImage(),)
 
     def __init__(self, options: HeadOptions):
         super().__init__(options)
@@ -61,8 +66,8 @@ class ITC(Objective):
         return F.normalize(linear_in_float32(self.text_projection, pooled), dim=-1)
 
     def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
-        encoder = passes.encoder
-        image = self.embed_images(encoder, encoder.embed_images(batch.images[:, 0], sizes=batch.sizes_of(0)))
+        encoder, (images, sizes) = passes.encoder, batch.images.at(0)
+        image = self.embed_images(encoder, encoder.embed_images(images, sizes=sizes))
         return [Reply([("near", (image @ self.embed_texts(encoder, batch.text).T).item())], "cosine similarity")]
 
     @property
@@ -74,8 +79,8 @@ class ITC(Objective):
         """Unit vectors (B, D) float32 of a batch's images and of its texts."""
 
         def embedded() -> tuple[Tensor, Tensor]:
-            encoder = passes.encoder
-            tokens = encoder.embed_images(batch.images[:, 0], sizes=batch.sizes_of(0))
+            encoder, (images, sizes) = passes.encoder, batch.images.at(0)
+            tokens = encoder.embed_images(images, sizes=sizes)
             return self.embed_images(encoder, tokens), self.embed_texts(encoder, batch.text)
 
         return passes.once("itc", embedded)
@@ -89,27 +94,30 @@ class ITC(Objective):
         """
         with torch.enable_grad():
             images, texts = self.embed(passes, batch)
-        logits = self._similarities(texts, images).masked_fill(batch.shows, -torch.inf)  # (texts, images)
+        describes = batch.parts["text_describes_image"].within
+        logits = self._similarities(texts, images).masked_fill(describes, -torch.inf)  # (texts, images)
         changes = {}
-        if batch.negative is not None:
-            some = ~batch.shows.all(1, keepdim=True)
+        wrong = batch.parts.get("wrong_images")
+        if wrong is not None and wrong.rows is not None:
+            some = ~describes.all(1, keepdim=True)
             drawn = torch.where(some, logits, 0.0).softmax(1).multinomial(1)[:, 0]
-            changes["negative"] = torch.where(some[:, 0], drawn, batch.negative)
-        if batch.false_text is not None:
-            best, rows = logits.T.topk(len(batch.false_text.ids) // len(batch))
+            changes["wrong_images"] = replace(wrong, rows=torch.where(some[:, 0], drawn, wrong.rows))
+        texts_of_loader = batch.parts.get("wrong_texts")
+        if texts_of_loader is not None:
+            count = len(texts_of_loader.ids)
+            best, rows = logits.T.topk(count // len(batch))
             harder = Text(batch.text.ids[rows.flatten()], batch.text.mask[rows.flatten()])
-            both = stacked_texts(batch.false_text, harder, self.options.pad_token_id)
-            count = len(batch.false_text.ids)
+            both = stacked_texts(texts_of_loader, harder, self.options.pad_token_id)
             chosen = torch.arange(count, device=rows.device) + count * best.isfinite().flatten()
-            changes["false_text"] = Text(both.ids[chosen], both.mask[chosen])
-        return replace(batch, **changes)
+            changes["wrong_texts"] = Text(both.ids[chosen], both.mask[chosen])
+        return batch.with_parts(**changes)
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         images, texts = self.embed(passes, batch)
         all_images, first = gather_features(images)
         all_texts, _ = gather_features(texts)
         own = first + torch.arange(len(batch), device=images.device)
-        of_images, of_texts = (shown.scatter(1, own[:, None], False) for shown in _shown(batch, first))
+        of_images, of_texts = (parts.scatter(1, own[:, None], False) for parts in _described(batch, first))
         to_texts = self._similarities(images, all_texts).masked_fill(of_images, -torch.inf)
         to_images = self._similarities(texts, all_images).masked_fill(of_texts, -torch.inf)
         loss = (F.cross_entropy(to_texts, own) + F.cross_entropy(to_images, own)) / 2
@@ -123,16 +131,17 @@ class ITC(Objective):
             return self.scale.float() * queries @ candidates.T
 
 
-def _shown(batch: Batch, first: int) -> tuple[Tensor, Tensor]:
+def _described(batch: Batch, first: int) -> tuple[Tensor, Tensor]:
     """(B, batch of all processes) bool: which texts belong to each image of the batch, and which images to each text.
 
     first: where the batch begins among those of all processes.
     """
-    identity = batch.identity
+    descriptions = batch.parts["text_describes_image"]
+    identity = descriptions.identity
     if identity is None:  # a batch of one process, made by hand
-        return batch.shows.T, batch.shows
+        return descriptions.within.T, descriptions.within
     others = replace(identity, row=gather_values(identity.row), text=gather_values(identity.text))
-    of_images = identity.shows(others).T
+    of_images = identity.described_by(others).T
     # Only its own process knows all texts of an image's row: it tells the others.
     everywhere = gather_values(of_images.to(torch.uint8)).bool()
     return of_images, everywhere[:, first : first + len(batch)].T

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlc.data.batch import Batch, Needs
+from vlc.data.batch import Batch
+from vlc.data.parts import Part, PatchNoise, WrongImages
 from vlc.model.embed import init_bert_weights
 from vlc.model.encoder import Encoded
 from vlc.objectives.base import (
@@ -33,9 +34,13 @@ class ITM(Objective):
     pairs minus those of false ones, over B) is added with the weight wpa_weight.
     """
 
-    needs = Needs(matching=True, noise=2)
     metrics = ("loss", "accuracy", "wpa_loss")
     headline = "accuracy"
+
+    @classmethod
+    def parts(cls, options: Any) -> tuple[Part, ...]:
+        # Row 0 is drawn even where no other objective reads it: the draws after it do not depend on the others.
+        return PatchNoise(0), PatchNoise(1), WrongImages(options.false_image_source)
 
     def __init__(self, options: HeadOptions):
         super().__init__(options)

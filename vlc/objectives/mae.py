@@ -1,10 +1,13 @@
 """Masked autoencoding: the dropped patches are reconstructed from the kept ones and the text (He et al. 2022)."""
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vlc.data.batch import Batch, Needs
+from vlc.data.batch import Batch
+from vlc.data.parts import Part, PatchNoise
 from vlc.model.blocks import blocks, layer_norm
 from vlc.model.embed import init_vit_weights, sincos_positions
 from vlc.model.masking import PatchMask, restore_patches
@@ -56,8 +59,11 @@ def reconstruction(predicted: Tensor, images: Tensor, dropped: Tensor, patch_siz
 class MAE(Objective):
     """Owns the decoder: kept patches and mask tokens through a small ViT -> pixels (B, P, patch_size ** 2 * 3)."""
 
-    needs = Needs(noise=1)
     reads_pooled = False
+
+    @classmethod
+    def parts(cls, options: Any) -> tuple[Part, ...]:
+        return (PatchNoise(0),)
 
     def __init__(self, options: HeadOptions):
         super().__init__(options)
@@ -82,11 +88,11 @@ class MAE(Objective):
         return self.pred(self.norm(tokens)[:, 1:])
 
     def views(self, batch: Batch) -> tuple[View, ...]:
-        return (View(masked_text=batch.masked_text is not None),)  # the pass of masked language modelling
+        return (View(masked_text="masked_text" in batch.parts),)  # the pass of masked language modelling
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         encoded = passes(*self.views(batch))
         predicted = self.decode(encoded.image, encoded.patches)
-        patches = patchify(batch.images[:, 0], self.options.size.patch_size)
+        patches = patchify(batch.images.at(0)[0], self.options.size.patch_size)
         loss = self.options.mae_weight * reconstruction_loss(predicted, patches, encoded.patches.dropped)
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch))}, predicted)

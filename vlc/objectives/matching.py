@@ -29,14 +29,14 @@ def pairs(batch: Batch) -> Pairs:
 
     An example for which the batch has no other image stays a match.
     """
-    labels, true, sizes = match_labels(batch.match_draw), batch.images[:, 0], batch.sizes_of(0)
-    if batch.negative_images is not None:
-        false = batch.negative_images[:, 0]
+    choice, (own, sizes) = batch.parts["wrong_images"], batch.images.at(0)
+    labels = match_labels(choice.keeps_own_image)
+    if choice.images is not None:
+        wrong, wrong_sizes = choice.images.at(0)
     else:
-        false = true[batch.negative]
-        alone = batch.negative == torch.arange(len(true), device=true.device)
+        wrong, wrong_sizes = own[choice.rows], None if sizes is None else sizes[choice.rows]
+        alone = choice.rows == torch.arange(len(own), device=own.device)
         labels = labels | alone.long()
     if sizes is not None:
-        others = sizes[batch.negative] if batch.negative_sizes is None else batch.negative_sizes[:, 0]
-        sizes = Sizes(torch.where(labels.bool()[:, None], sizes.pixels, others.pixels), sizes.largest)
-    return Pairs(labels, torch.where(labels.bool()[:, None, None, None], true, false), sizes)
+        sizes = Sizes(torch.where(labels.bool()[:, None], sizes.pixels, wrong_sizes.pixels), sizes.largest)
+    return Pairs(labels, torch.where(labels.bool()[:, None, None, None], own, wrong), sizes)

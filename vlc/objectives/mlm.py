@@ -1,12 +1,14 @@
 """Masked language modelling: hidden tokens are read off the other tokens and the image (Devlin et al. 2019)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import nn
 from transformers.models.bert.modeling_bert import BertConfig, BertPredictionHeadTransform
 
-from vlc.data.batch import Batch, Needs
+from vlc.data.batch import Batch
+from vlc.data.parts import MaskedText, Part, PatchNoise
 from vlc.model.embed import init_bert_weights
 from vlc.objectives.base import (
     HeadOptions,
@@ -24,10 +26,13 @@ from vlc.objectives.base import (
 class MLM(Objective):
     """Cross entropy over the vocabulary at the hidden tokens; logits exist for these alone, (N, vocabulary)."""
 
-    needs = Needs(masked_text=True, noise=1)
     metrics = ("loss", "accuracy")
     headline = "accuracy"
     reads_pooled = False
+
+    @classmethod
+    def parts(cls, options: Any) -> tuple[Part, ...]:
+        return MaskedText(options.mlm_prob, options.whole_word_masking), PatchNoise(0)
 
     def __init__(self, options: HeadOptions):
         super().__init__(options)
@@ -37,7 +42,7 @@ class MLM(Objective):
 
     def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
         """The words for each hidden token; nothing where none is hidden."""
-        if batch.masked_text is None:
+        if "masked_text" not in batch.parts:
             return []
         rows = self(passes, batch).logits.float().softmax(1)
         return [Reply(most_probable(row, word), about=f"[MASK] {number}") for number, row in enumerate(rows, 1)]
@@ -46,7 +51,7 @@ class MLM(Objective):
         return (View(masked_text=True),)
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        hidden = batch.masked_text
+        hidden = batch.parts["masked_text"]
         features = passes(View(masked_text=True)).text.flatten(0, 1)[hidden.positions]
         logits = self.decoder(self.transform(features))
         count = len(hidden.labels)

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.utilities import rank_zero_warn
 
-from vlc.data.batch import Batch, Needs
+from vlc.data.batch import Batch
+from vlc.data.parts import Field, Part
 from vlc.objectives.base import (
     HeadOptions,
     Objective,
@@ -34,13 +35,15 @@ class NLVR2(Objective):
     Class 1 = true. The images carry token types 1 and 2.
     """
 
-    needs = Needs(
-        fields=frozenset({"truth"}), ids=frozenset({"identifier"}), optional=frozenset({"statement_type"}), images=2
-    )
+    images = 2
     metrics = ("loss", "accuracy")
     headline = "accuracy"
     task_head = True
     pooled_views = (View(image=0), View(image=1))
+
+    @classmethod
+    def parts(cls, options: Any) -> tuple[Part, ...]:
+        return Field("truth"), Field("identifier", "always"), Field("statement_type", "where_provided")
 
     def __init__(self, options: HeadOptions):
         super().__init__(options)
@@ -49,7 +52,7 @@ class NLVR2(Objective):
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         pooled = [passes.pooled(view) for view in self.pooled_views]
         logits = self.classifier(torch.cat(pooled, dim=-1))
-        labels = batch.fields.get("truth")
+        labels = batch.parts.get("truth")
         if labels is None:
             return Outcome(None, {}, logits)
         loss = F.cross_entropy(logits.float(), labels)
@@ -58,10 +61,10 @@ class NLVR2(Objective):
     def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
         """identifier of the sentence, answer, and on labelled splits whether it is right, by which type if they have it."""
         said = outcome.logits.argmax(1)
-        columns = {"identifier": batch.fields["identifier"], "answer": said.bool().tolist()}
+        columns = {"identifier": batch.parts["identifier"], "answer": said.bool().tolist()}
         if outcome.loss is not None:
-            columns["right"] = (said == batch.fields["truth"]).tolist()
-            columns |= {name: batch.fields[name] for name in self.needs.optional if name in batch.fields}
+            columns["right"] = (said == batch.parts["truth"]).tolist()
+            columns |= {name: batch.parts[name] for name in ("statement_type",) if name in batch.parts}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:

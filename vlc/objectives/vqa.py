@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlc.common.errors import UserError
-from vlc.data.batch import Batch, Needs
+from vlc.data.batch import Batch
+from vlc.data.parts import Field, Part
 from vlc.objectives.base import (
     HeadOptions,
     Objective,
@@ -39,14 +40,14 @@ def vqa_score(logits: Tensor, targets: Tensor) -> Ratio:
 class VQA(Objective):
     """Binary cross entropy over all answers, summed over the answers and averaged over the batch; logits (B, answers)."""
 
-    needs = Needs(
-        fields=frozenset({"answer_labels", "answer_scores"}),
-        ids=frozenset({"question_id"}),
-        optional=frozenset({"question_type", "answer_type"}),
-    )
     metrics = ("loss", "score")
     headline = "score"
     task_head = True
+
+    @classmethod
+    def parts(cls, options: Any) -> tuple[Part, ...]:
+        labels = Field("answer_labels"), Field("answer_scores"), Field("question_id", "always")
+        return *labels, Field("question_type", "where_provided"), Field("answer_type", "where_provided")
 
     def __init__(self, options: HeadOptions):
         super().__init__(options)
@@ -62,7 +63,7 @@ class VQA(Objective):
 
     def forward(self, passes: Passes, batch: Batch) -> Outcome:
         logits = self.classifier(passes.pooled())
-        if "answer_labels" not in batch.fields:
+        if "answer_labels" not in batch.parts:
             return Outcome(None, {}, logits)
         targets = self._targets(batch)
         loss = F.binary_cross_entropy_with_logits(logits.float(), targets) * targets.shape[1]
@@ -70,7 +71,7 @@ class VQA(Objective):
 
     def _targets(self, batch: Batch) -> Tensor:
         """Dense targets (B, answers) by the head's own labels; answers that it does not know have none."""
-        labels, scores = batch.fields["answer_labels"], batch.fields["answer_scores"]
+        labels, scores = batch.parts["answer_labels"], batch.parts["answer_scores"]
         if self.own_labels is not None:
             labels = self.own_labels[labels]
             labels, scores = labels.clamp(min=0), scores.masked_fill(labels == _UNKNOWN, 0)
@@ -80,12 +81,12 @@ class VQA(Objective):
         """question_id and answer; on labelled splits the score and, where the data have them, question and answer type."""
         best = outcome.logits.argmax(1)
         columns = {
-            "question_id": batch.fields["question_id"],
+            "question_id": batch.parts["question_id"],
             "answer": [self._answer(label) for label in best.tolist()],
         }
         if outcome.loss is not None:
             columns["score"] = self._targets(batch).gather(1, best[:, None])[:, 0].tolist()
-        columns |= {name: batch.fields[name] for name in ("question_type", "answer_type") if name in batch.fields}
+        columns |= {name: batch.parts[name] for name in ("question_type", "answer_type") if name in batch.parts}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def _answer(self, label: int) -> str:

@@ -10,19 +10,19 @@ from torch.utils.data import DataLoader
 from vlc.common.errors import UserError
 from vlc.configuration.settings import DataSettings
 from vlc.data.arrow import ArrowSplit, find_tables
-from vlc.data.batch import Needs
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids, labelled_answers
-from vlc.data.dataset import BatchDataset, Recipe
+from vlc.data.parts import Part, columns_of
 from vlc.data.sampler import EvalSampler, Position, TrainSampler
+from vlc.data.samples import Preparation, Samples
 from vlc.data.spec import DatasetSpec
-from vlc.data.tokens import TextEncoder, TokenHider, load_tokenizer
+from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import transform
 from vlc.data.workers import worker_options
 
 
 class DataModule(LightningDataModule):
-    """Opens the data sets of a run and serves what its objectives need. `start` is where training begins.
+    """Opens the data sets of a run and serves what its objectives want. `start` is where training begins.
 
     evaluation: data sets by the names of their metrics, each evaluated apart: the split's name, and with the data set's
     (val_coco) where several have that split. evaluated_splits: the names of the splits alone.
@@ -30,14 +30,23 @@ class DataModule(LightningDataModule):
     training, where files, columns or fields are missing.
     """
 
-    def __init__(self, settings: DataSettings, needs: Needs, *, num_patches: int, seed: int, test_only: bool):
+    def __init__(
+        self,
+        settings: DataSettings,
+        parts: Collection[Part],
+        *,
+        num_images: int = 1,
+        num_patches: int,
+        seed: int,
+        test_only: bool,
+    ):
         super().__init__()
-        self.settings, self.needs, self.seed = settings, needs, seed
-        self.num_patches, self.test_only = num_patches, test_only
+        self.settings, self.parts, self.seed = settings, frozenset(parts), seed
+        self.num_images, self.num_patches, self.test_only = num_images, num_patches, test_only
         self.start = Position(0, 0)
         self.tokenizer = None if settings.image_only else load_tokenizer(settings.tokenizer)
         specs = {name: CATALOG[name] for name in settings.datasets}
-        _check_fields(specs, needs)
+        _check_specs(specs, self.parts, num_images)
         if not test_only and not any("train" in spec.tables for spec in specs.values()):
             raise UserError(f"datasets={list(specs)} have no training split: pass test_only=True")
         self.train = None if test_only else self._dataset("train", settings.datasets, training=True)
@@ -53,31 +62,26 @@ class DataModule(LightningDataModule):
             for name in wanted
             if split in wanted[name]
         }
-        # The splits that select the checkpoint: all that are validated, or the one that the published code selected by.
         published = settings.published_splits
-        self.selecting = {
-            called(split, name)
-            for name, spec in specs.items()
-            for split in spec.validated(published)[-1 if published and spec.published_validation else 0 :]
-        }
+        self.selecting = {called(split, name) for name, spec in specs.items() for split in spec.selecting(published)}
         if test_only and not self.evaluated_splits:
             raise UserError(f"test_only=True, but datasets={list(specs)} have no test split")
 
     def _dataset(
         self, split: str, datasets: Sequence[str], *, training: bool = False, called: str | None = None
-    ) -> BatchDataset:
+    ) -> Samples:
         """A split of data sets, joined."""
         sources = [
             self._open(name, stems, training)
             for name in datasets
             if (stems := CATALOG[name].splits(self.settings.published_splits).get(split))
         ]
-        recipe, seed = self._recipe(training), self.seed
-        dataset = BatchDataset(split, sources, self.needs, recipe, training=training, seed=seed, called=called)
+        preparation, seed = self._preparation(training), self.seed
+        dataset = Samples(split, sources, self.parts, preparation, training=training, seed=seed, called=called)
         if not len(dataset):
             raise UserError(f"split {split!r} of datasets={list(datasets)} has no samples")
-        if not self.test_only and not self.needs.fields <= dataset.fields:
-            missing = ", ".join(sorted(self.needs.fields - dataset.fields))
+        if not self.test_only and (lacking := columns_of(self.parts, "labelled") - dataset.fields):
+            missing = ", ".join(sorted(lacking))
             raise UserError(
                 f"split {split!r} of datasets={list(datasets)} has no {missing}: without labels a split can "
                 "only be tested (test_only=True)"
@@ -85,12 +89,12 @@ class DataModule(LightningDataModule):
         for source in sources:
             check_annotations(source, dataset.fields, training=training)
             if self.test_only:
-                check_ids(source, self.needs.ids)
+                check_ids(source, columns_of(self.parts, "always"))
         return dataset
 
     def _open(self, name: str, stems: tuple[str, ...], training: bool) -> ArrowSplit:
         spec, settings = CATALOG[name], self.settings
-        columns = spec.columns(self.needs.fields | self.needs.ids)
+        columns = spec.columns(columns_of(self.parts, "labelled", "always"))
         if settings.image_only:
             columns = columns - {spec.text}
         paths = self._find(stems, name)
@@ -101,18 +105,11 @@ class DataModule(LightningDataModule):
         settings = self.settings
         return find_tables(settings.data_root, stems, name, CATALOG[name].writer, settings.data_cache)
 
-    def _recipe(self, training: bool) -> Recipe:
+    def _preparation(self, training: bool) -> Preparation:
         settings = self.settings
         (pipeline,) = settings.train_transform_keys if training else settings.val_transform_keys
         encoder = None if self.tokenizer is None else TextEncoder(self.tokenizer, settings.max_text_len)
-        return Recipe(
-            transform=transform(pipeline, settings.image_size),
-            num_patches=self.num_patches,
-            text_encoder=encoder,
-            token_hider=encoder and TokenHider(encoder, settings.mlm_prob, settings.whole_word_masking),
-            false_images=settings.false_image_source == "dataset",
-            draw_false_text=settings.draw_false_text,
-        )
+        return Preparation(transform(pipeline, settings.image_size), self.num_patches, encoder)
 
     def facts(self, world_size: int) -> dict[str, Any]:
         """What a position in the training data depends on: samples a step over all processes, samples of the data sets."""
@@ -139,7 +136,7 @@ class DataModule(LightningDataModule):
 
     test_dataloader = val_dataloader
 
-    def _evaluation_loader(self, dataset: BatchDataset) -> DataLoader:
+    def _evaluation_loader(self, dataset: Samples) -> DataLoader:
         sampler = EvalSampler(
             len(dataset),
             self.settings.per_gpu_batchsize,
@@ -187,13 +184,14 @@ def answer_vocabulary(settings: DataSettings, splits: Collection[str] | None = N
     return [answers.get(label, "") for label in range(max(answers, default=-1) + 1)]
 
 
-def _check_fields(specs: dict, needs: Needs) -> None:
+def _check_specs(specs: dict[str, DatasetSpec], parts: Collection[Part], num_images: int) -> None:
+    """Raise UserError where a data set lacks images or fields that the objectives read."""
     for name, spec in specs.items():
-        if len(spec.images) != needs.images:
+        if len(spec.images) != num_images:
             raise UserError(
-                f"The objectives need {needs.images} image(s) for each text, data set {name!r} has {len(spec.images)}"
+                f"The objectives need {num_images} image(s) for each text, data set {name!r} has {len(spec.images)}"
             )
-    for field in sorted(needs.fields | needs.ids):
+    for field in sorted(columns_of(parts, "labelled", "always")):
         for name, spec in specs.items():
             if field not in spec.fields:
                 providers = [other for other, spec in CATALOG.items() if field in spec.fields]

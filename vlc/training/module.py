@@ -16,9 +16,11 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from vlc.common.errors import UserError
-from vlc.configuration.settings import ModelSettings, OptimSettings
-from vlc.data.batch import Batch, Needs
+from vlc.common.inputs import Images, mapped
+from vlc.configuration.settings import DataSettings, ModelSettings, OptimSettings
+from vlc.data.batch import Batch
 from vlc.data.corpus import Corpus
+from vlc.data.parts import Part, PatchNoise
 from vlc.data.transforms import normalize
 from vlc.evaluation.metrics import Ratio, check_finite
 from vlc.evaluation.predictions import write_predictions
@@ -30,12 +32,15 @@ from vlc.objectives.base import HeadOptions, Outcome, Passes
 from vlc.training.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, may_fuse, plain_groups
 
 
-def objective_needs(settings: ModelSettings) -> Needs:
-    """What the active objectives want in a batch, together."""
-    needs = Needs()
-    for name in settings.objectives:
-        needs |= OBJECTIVES[name].needs
-    return needs
+def objective_parts(settings: ModelSettings, options: DataSettings) -> frozenset[Part]:
+    """What the active objectives want in a batch, together. Without dropped patches nobody draws noise for them."""
+    parts = {part for name in settings.objectives for part in OBJECTIVES[name].parts(options)}
+    return frozenset(part for part in parts if settings.dropped_ratio or not isinstance(part, PatchNoise))
+
+
+def objective_images(settings: ModelSettings) -> int:
+    """How many images of an example the active objectives read."""
+    return max(OBJECTIVES[name].images for name in settings.objectives)
 
 
 class VLCModule(LightningModule):
@@ -119,13 +124,13 @@ class VLCModule(LightningModule):
 
     # -- steps
 
+    def normalised(self, batch: Batch) -> Batch:
+        """A batch of the loader with its images, those in its parts too, as the encoder takes them."""
+        scale = self.encoder.size.pixels
+        return mapped(batch, Images, lambda images: replace(images, pixels=normalize(images.pixels, scale)))
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        negative = batch.negative_images
-        return replace(
-            batch,
-            images=normalize(batch.images, self.encoder.size.pixels),
-            negative_images=None if negative is None else normalize(negative, self.encoder.size.pixels),
-        )
+        return self.normalised(batch)
 
     def outcomes(self, batch: Batch) -> dict[str, Outcome]:
         """Every objective's outcome for a normalised batch; objectives share encoder passes."""

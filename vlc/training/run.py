@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from vlc.common.errors import UserError
 from vlc.common.files import check_room, full_disk_told
 from vlc.common.terminal import cell
 from vlc.configuration.settings import OptimSettings, RunSettings, Settings
+from vlc.data.parts import columns_of
 from vlc.data.tokens import vocabulary
 from vlc.hardware.allocator import keep_freed_memory
 from vlc.hardware.onednn import WIDE, computes_bfloat16, suits_onednn, use_onednn
@@ -30,7 +30,7 @@ from vlc.model.sizes import EncoderSize
 from vlc.training import resume
 from vlc.training.callbacks import CastWeightsOnce, CorruptImages, FinalValidation, NonFiniteLossGuard, Throughput
 from vlc.training.datamodule import DataModule, answer_vocabulary
-from vlc.training.module import VLCModule, objective_needs
+from vlc.training.module import VLCModule, objective_images, objective_parts
 from vlc.training.progress import Progress
 from vlc.training.saving import Saving, leave_signals_to_us
 
@@ -83,12 +83,15 @@ def run(settings: Settings) -> dict[str, float]:
 
 def build_data(settings: Settings) -> DataModule:
     """Open the data; mistakes in them show before anything else is built."""
-    needs = objective_needs(settings.model)
-    if not settings.model.dropped_ratio:
-        needs = replace(needs, noise=0)
+    parts = objective_parts(settings.model, settings.data)
     num_patches = settings.model.size.num_patches(settings.data.image_size)
     return DataModule(
-        settings.data, needs, num_patches=num_patches, seed=settings.run.seed, test_only=settings.run.test_only
+        settings.data,
+        parts,
+        num_images=objective_images(settings.model),
+        num_patches=num_patches,
+        seed=settings.run.seed,
+        test_only=settings.run.test_only,
     )
 
 
@@ -106,7 +109,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         max_text_len=settings.data.max_text_len,
         vocab_size=vocab_size,
         pad_token_id=pad_token_id,
-        num_images=data.needs.images,
+        num_images=data.num_images,
         answers=tuple(answers),
         data_answers=tuple(data_answers),
         image_only=settings.data.image_only,
@@ -136,7 +139,7 @@ def _answers(
 
     Training has that of the data. A test has the checkpoint's, and translates the labels of the data.
     """
-    if "answer_labels" not in data.needs.fields:
+    if "answer_labels" not in columns_of(data.parts, "labelled"):
         return [], []
     stored = next((list(c.extras["answers"]) for c in reversed(checkpoints) if c.extras.get("answers")), [])
     if not settings.run.test_only or not stored:

@@ -1,6 +1,7 @@
 """`python run.py predict`: what every head of a checkpoint says of an image and a text."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from vlc.common.errors import UserError
-from vlc.common.inputs import Text
 from vlc.common.terminal import cell
-from vlc.data.batch import Batch, MaskedText
+from vlc.data.batch import Batch
+from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.transforms import denormalize
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
@@ -66,15 +67,13 @@ def replies(model: Pretrained, images: list[Tensor], text: str) -> list[dict[str
     """
     if model.text_encoder is None:
         raise UserError(f"{model.path} was trained on images alone and reads no text")
-    stacked, sizes = model.stacked([images])
-    one = torch.zeros(1, dtype=torch.int64)
-    batch = Batch(images=stacked, sizes=sizes, index=one, split="predict", **_texts(model, text)).to(model.device)
+    batch = _with_text(model, _batch(model, images), text).to(model.device)
     passes = Passes(model.module.encoder, batch)
     word = model.tokenizer.convert_ids_to_tokens
     records = []
     with model.forward_context():
         for name, head in model.module.objectives.items():
-            if head.needs.images == len(images):
+            if head.images == len(images):
                 for reply in head.reply(passes, batch, word):
                     check_finite({f"the {reply.unit} of {name}": torch.tensor([value for _, value in reply.answers])})
                     records.append({"task": name, "text": text, "about": reply.about, "unit": reply.unit})
@@ -84,19 +83,25 @@ def replies(model: Pretrained, images: list[Tensor], text: str) -> list[dict[str
     return records
 
 
-def _texts(model: Pretrained, text: str) -> dict[str, Text | MaskedText]:
-    """The batch's text, and where it has [MASK] the same with these as its hidden tokens."""
+def _batch(model: Pretrained, images: list[Tensor]) -> Batch:
+    """A batch of one example, without a text."""
+    return Batch(index=torch.zeros(1, dtype=torch.int64), split="predict", images=model.stacked([images]))
+
+
+def _with_text(model: Pretrained, batch: Batch, text: str) -> Batch:
+    """The batch with its text, and where this has [MASK] with these as its hidden tokens."""
     encoder = model.text_encoder
     padded = encoder.pad([encoder(text).ids])
     positions = (padded.ids.flatten() == encoder.mask_id).nonzero()[:, 0]
+    batch = replace(batch, text=padded)
     if not len(positions):
-        return {"text": padded}
-    return {"text": padded, "masked_text": MaskedText(padded, positions, torch.zeros_like(positions))}
+        return batch
+    return batch.with_parts(masked_text=MaskedTokens(padded, positions, torch.zeros_like(positions)))
 
 
 def _why_nothing(model: Pretrained, num_images: int) -> str:
     heads = list(model.module.objectives)
-    fitting = [name for name in heads if OBJECTIVES[name].needs.images == num_images]
+    fitting = [name for name in heads if OBJECTIVES[name].images == num_images]
     if fitting:
         return f"{model.path} has the heads {', '.join(heads)}, which say nothing of this text: pass {_WANTS}"
     wanted = "a second image (image2=FILE)" if num_images == 1 else "one image (leave image2 out)"
@@ -110,16 +115,17 @@ def _write_reconstruction(model: Pretrained, images: list[Tensor], text: str | N
         raise UserError(f"picture={path} wants a reconstruction, but {model.path} has no mae head")
     encoder, settings = model.module.encoder, model.settings
     generator = torch.Generator().manual_seed(settings.run.seed)
-    noise = torch.rand(1, 1, encoder.num_patches, generator=generator)
-    own = {"text": _texts(model, text)["text"]} if text and model.text_encoder else {}
-    stacked, _ = model.stacked([images[:1]])
-    batch = Batch(images=stacked, index=torch.zeros(1, dtype=torch.int64), split="predict", noise=noise, **own)
-    batch = batch.to(model.device)
+    batch = _batch(model, images[:1])
+    if text and model.text_encoder:
+        batch = replace(batch, text=_with_text(model, batch, text).text)
+    noise = torch.rand(1, encoder.num_patches, generator=generator)
+    batch = batch.with_parts(patch_noise_0=noise).to(model.device)
     passes = Passes(encoder, batch, settings.model.mask_ratio)
     predicted = model.module.objectives["mae"](passes, batch).logits
     check_finite({"the patches of mae": predicted})
-    masked, restored = reconstruction(predicted, batch.images[:, 0], passes().patches.dropped, encoder.size.patch_size)
-    shown = torch.cat([batch.images[:, 0], masked, restored], dim=-1)
+    pixels, _ = batch.images.at(0)
+    masked, restored = reconstruction(predicted, pixels, passes().patches.dropped, encoder.size.patch_size)
+    shown = torch.cat([pixels, masked, restored], dim=-1)
     path.parent.mkdir(parents=True, exist_ok=True)
     to_pil_image(denormalize(shown, encoder.size.pixels)[0].cpu()).save(path)
 

@@ -18,10 +18,10 @@ from transformers import PreTrainedTokenizerFast
 
 from vlc.checkpoint import weights
 from vlc.common.errors import MissingFile, UserError
-from vlc.common.inputs import Sizes
+from vlc.common.inputs import Images
 from vlc.configuration.settings import ModelSettings, Settings
-from vlc.data.dataset import stack_images
 from vlc.data.images import UndecodableImage, open_image
+from vlc.data.stacking import stack_images
 from vlc.data.tokens import TextEncoder, load_tokenizer, vocabulary
 from vlc.data.transforms import normalize, transform
 from vlc.hardware.onednn import suits_onednn, use_onednn
@@ -60,15 +60,15 @@ class Pretrained:
         except UndecodableImage as error:
             raise UserError(f"Image {name} cannot be decoded ({error})") from error
 
-    def stacked(self, rows: list[list[Tensor]]) -> tuple[Tensor, Sizes | None]:
-        """Rows of K images -> (B, K, 3, H, W) float32 on the device, as the encoder takes them, and their sizes (B, K)."""
-        ((images, sizes),) = stack_images(rows)
-        return normalize(images.to(self.device), self.settings.model.size.pixels), sizes and sizes.to(self.device)
+    def stacked(self, rows: list[list[Tensor]]) -> Images:
+        """Rows of K images (3, h, w) uint8, on the device and as the encoder takes them."""
+        images = stack_images(rows).to(self.device)
+        return replace(images, pixels=normalize(images.pixels, self.settings.model.size.pixels))
 
     def tokens(self, images: list[Tensor]) -> ImageTokens:
         """Images embedded for the encoder, a row each."""
-        stacked, sizes = self.stacked([[image] for image in images])
-        return self.module.encoder.embed_images(stacked[:, 0], sizes=sizes and sizes[:, 0])
+        pixels, sizes = self.stacked([[image] for image in images]).at(0)
+        return self.module.encoder.embed_images(pixels, sizes=sizes)
 
     @property
     def transform(self):

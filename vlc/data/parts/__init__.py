@@ -1,0 +1,24 @@
+"""What a batch can hold beside texts and images, a file for each kind of part.
+
+A part is a small frozen object: objectives list the parts that they want, and equal parts are made once. It is made from
+samples in a loader process, and lies in `Batch.parts` under its name.
+"""
+
+from vlc.data.parts.field import Field
+from vlc.data.parts.masked_text import MaskedText
+from vlc.data.parts.part import Part, columns_of
+from vlc.data.parts.patch_noise import PatchNoise
+from vlc.data.parts.text_describes_image import TextDescribesImage
+from vlc.data.parts.wrong_images import WrongImages
+from vlc.data.parts.wrong_texts import WrongTexts
+
+__all__ = [
+    "Field",
+    "MaskedText",
+    "Part",
+    "PatchNoise",
+    "TextDescribesImage",
+    "WrongImages",
+    "WrongTexts",
+    "columns_of",
+]

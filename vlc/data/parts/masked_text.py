@@ -1,0 +1,51 @@
+"""The text with tokens hidden for masked language modelling."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from vlc.common.inputs import Tensors, Text
+from vlc.data.parts.part import Part
+from vlc.data.tokens import HiddenTokens, TokenHider
+
+if TYPE_CHECKING:
+    from vlc.data.samples import Sample, Samples
+
+
+@dataclass(frozen=True)
+class MaskedTokens(Tensors):
+    """A text with hidden tokens, and what they were.
+
+    text: with the hidden tokens replaced.
+    positions (N,) int64: the predicted tokens, as indices into the flattened (B * L). A label table (B, L) would make the
+        device search for them.
+    labels (N,) int64: their true ids.
+    """
+
+    text: Text
+    positions: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class MaskedText(Part):
+    """`MaskedTokens`, hidden by a `TokenHider` with this probability, whole words at a time or not."""
+
+    name: ClassVar[str] = "masked_text"
+    probability: float
+    whole_words: bool = False
+
+    def make(self, batch: list["Sample"], samples: "Samples") -> MaskedTokens:
+        encoder = samples.preparation.text_encoder
+        hide = TokenHider(encoder, self.probability, self.whole_words)
+        hidden = [(sample.tokens.ids, hide(sample.tokens, sample.rng)) for sample in batch]
+        return self.collate(hidden, samples)
+
+    def collate(self, cells: list[tuple[list[int], HiddenTokens]], samples: "Samples") -> Any:
+        text = samples.preparation.text_encoder.pad([hidden.ids for _, hidden in cells])
+        length = text.ids.shape[1]
+        positions = [row * length + position for row, (_, hidden) in enumerate(cells) for position in hidden.positions]
+        labels = [ids[position] for ids, hidden in cells for position in hidden.positions]
+        return MaskedTokens(text, torch.tensor(positions, dtype=torch.int64), torch.tensor(labels, dtype=torch.int64))

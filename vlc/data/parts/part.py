@@ -1,0 +1,41 @@
+"""The plug between samples and what objectives want in their batches."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from vlc.data.samples import Sample, Samples
+
+PRESENCES = ("always", "labelled", "where_provided")
+
+
+class Part:
+    """Something in a batch. Subclasses are frozen dataclasses, so that equal parts are one.
+
+    name: its key in `Batch.parts`. The parts of a batch are made in the order of their names, and draw from the samples'
+        generators in this order, whichever objectives asked for them.
+    presence: "always"; "labelled": absent on splits whose labels are withheld; "where_provided": absent there, and where
+        the files lack its columns.
+    columns: the fields of the catalogue's row that it reads. The start of a run checks that the data sets have them.
+    """
+
+    name: str
+    presence: str = "always"
+    columns: ClassVar[frozenset[str]] = frozenset()
+
+    def of(self, sample: "Sample", samples: "Samples") -> Any:
+        """What one sample brings; `sample.rng` is the only source of randomness."""
+        raise NotImplementedError
+
+    def collate(self, cells: list[Any], samples: "Samples") -> Any:
+        """What the samples bring, as one tensor, one `Tensors`, or a list."""
+        raise NotImplementedError
+
+    def make(self, batch: Sequence["Sample"], samples: "Samples") -> Any:
+        """The part of a batch. Parts that look at several samples at once override this."""
+        return self.collate([self.of(sample, samples) for sample in batch], samples)
+
+
+def columns_of(parts: Iterable[Part], *presences: str) -> frozenset[str]:
+    """The catalogue's fields that the parts read; with presences, only parts of these."""
+    return frozenset().union(*(part.columns for part in parts if part.presence in (presences or PRESENCES)))

@@ -1,0 +1,30 @@
+"""Random numbers that decide which patches of an image an encoder pass drops."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlc.data.parts.part import Part
+
+if TYPE_CHECKING:
+    from vlc.data.samples import Sample, Samples
+
+
+@dataclass(frozen=True)
+class PatchNoise(Part):
+    """A tensor (B, P) float32 in [0, 1) for the encoder passes that share this number: they drop the same patches."""
+
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"patch_noise_{self.number}"
+
+    def of(self, sample: "Sample", samples: "Samples") -> np.ndarray:
+        return sample.rng.random(samples.preparation.num_patches, dtype=np.float32)
+
+    def collate(self, cells: list[np.ndarray], samples: "Samples") -> Tensor:
+        return torch.from_numpy(np.stack(cells))

@@ -1,0 +1,195 @@
+"""From sample numbers to batches: the only place where rows, pipelines and tokens meet.
+
+The data set hands out whole batches, because some parts of a batch (padding, wrong images) concern several samples. All
+randomness of a sample comes from a generator seeded by (seed, epoch, sample), so batches depend neither on the number
+of workers or processes nor on what was read before, and a run can resume anywhere.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vlc.common.errors import UserError
+from vlc.common.inputs import Images
+from vlc.data.arrow import ArrowSplit, Location
+from vlc.data.batch import Batch, CorruptImage
+from vlc.data.images import Picture, UndecodableImage, open_image
+from vlc.data.keys import Key
+from vlc.data.parts import Part, columns_of
+from vlc.data.stacking import padded_alike, stack_images
+from vlc.data.tokens import TextEncoder, Tokens
+from vlc.data.values import Kind
+
+_ATTEMPTS = 100  # at replacing a corrupt image
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How samples are prepared.
+
+    transform: image pipeline.
+    num_patches: length of a row of patch noise.
+    text_encoder: None where texts are not read.
+    """
+
+    transform: Callable[[Picture, np.random.Generator], Tensor]
+    num_patches: int
+    text_encoder: TextEncoder | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One example of a batch, before it is collated.
+
+    rng: the only source of its randomness; parts draw from it one after the other.
+    images: K of (3, H, W) uint8.
+    """
+
+    key: Key
+    source: ArrowSplit
+    where: Location
+    rng: np.random.Generator
+    images: list[Tensor]
+    text: str | None = None
+    tokens: Tokens | None = None
+
+
+class Samples(Dataset):
+    """The samples of one or more splits (of the same name, of several data sets), by lists of keys.
+
+    Indexing with a list of keys gives a Batch. An image that cannot be decoded gives way to another sample in training
+    (and is listed in the batch), and raises UserError in evaluation.
+
+    parts: what batches hold beside texts and images. On splits without labels they lack those that read labels.
+    called: how batches and metrics name the split, where not by its own name.
+    task: the task that batches are for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sources: list[ArrowSplit],
+        parts: Collection[Part],
+        preparation: Preparation,
+        *,
+        training: bool,
+        seed: int,
+        called: str | None = None,
+        task: str = "",
+    ):
+        self.name, self.called, self.task = name, called or name, task
+        self.sources, self.preparation = sources, preparation
+        self.training, self.seed = training, seed
+        self._starts = np.cumsum([0] + [len(source) for source in sources])
+        served = _served(name, sources, parts)
+        self.parts = tuple(sorted(served, key=lambda part: part.name))
+        self.kinds = {field: _kind(field, sources) for field in self.fields}
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The catalogue's fields that the parts read."""
+        return columns_of(self.parts)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return int(self._starts[-1])
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of samples of each source."""
+        return np.diff(self._starts).tolist()
+
+    def locate(self, sample: int) -> tuple[ArrowSplit, Location]:
+        """The source of a sample and its place there."""
+        number = int(np.searchsorted(self._starts, sample, side="right")) - 1
+        source = self.sources[number]
+        return source, source.locate(sample - int(self._starts[number]))
+
+    def draw(self, rng: np.random.Generator) -> tuple[ArrowSplit, Location]:
+        """The source of a random sample and its place there."""
+        return self.locate(int(rng.integers(len(self))))
+
+    def __getitem__(self, keys: list[Key]) -> Batch:
+        corrupt: list[CorruptImage] = []
+        samples = [self._sample(Key(*key), corrupt) for key in keys]
+        encoder = self.preparation.text_encoder
+        batch = Batch(
+            index=torch.tensor([sample.key.sample for sample in samples]),
+            split=self.called,
+            task=self.task,
+            images=self.stacked([sample.images for sample in samples]),
+            text=encoder and encoder.pad([sample.tokens.ids for sample in samples]),
+            parts={part.name: part.make(samples, self) for part in self.parts},
+            corrupt=tuple(corrupt),
+            again=any(sample.key.again for sample in samples),
+        )
+        return padded_alike(batch)
+
+    def _sample(self, key: Key, corrupt: list[CorruptImage], *, texts: bool = True) -> Sample:
+        rng = np.random.default_rng((self.seed, key.epoch, key.sample))
+        for _ in range(_ATTEMPTS):
+            source, where = self.locate(key.sample)
+            try:
+                images = [self.image(source, where, column, rng) for column in source.spec.images]
+            except UndecodableImage as error:
+                table, row = source.table_and_row(where)
+                if not self.training:
+                    raise UserError(f"The image in row {row} of {table}.arrow cannot be decoded ({error})") from error
+                found = CorruptImage(table, row, str(error))
+                if found not in corrupt:
+                    corrupt.append(found)
+                key = Key(key.epoch, int(rng.integers(len(self))))
+                continue
+            if not texts or self.preparation.text_encoder is None:
+                return Sample(key, source, where, rng, images)
+            text = source.text(where)
+            return Sample(key, source, where, rng, images, text, self.preparation.text_encoder(text))
+        raise UserError(f"{_ATTEMPTS} images in a row cannot be decoded, the last one in {corrupt[-1]}")
+
+    def image(self, source: ArrowSplit, where: Location, column: str, rng: np.random.Generator) -> Tensor:
+        """An image of a row, prepared: (3, H, W) uint8. Raises UndecodableImage."""
+        return self.preparation.transform(open_image(source.image(where, column)), rng)
+
+    def first_image(self, key: Key) -> Tensor:
+        """The first image (3, H, W) uint8 of a sample, without its text."""
+        return self._sample(key, [], texts=False).images[0]
+
+    @staticmethod
+    def stacked(rows: list[list[Tensor]]) -> Images | None:
+        """Images of the examples as a batch has them; None where examples have none."""
+        return stack_images(rows) if rows[0] else None
+
+
+def _served(name: str, sources: list[ArrowSplit], parts: Collection[Part]) -> set[Part]:
+    """The parts that batches of a split hold. Raises UserError where some sources have labels and others do not."""
+    supervision = columns_of(parts, "labelled")
+    labelled = [
+        name not in source.spec.unlabelled and not (supervision and all(map(source.withholds, supervision)))
+        for source in sources
+    ]
+    if any(labelled) and not all(labelled):
+        without = ", ".join(source.dataset for source, has in zip(sources, labelled, strict=True) if not has)
+        raise UserError(f"split {name!r} of {without} has no labels, that of the others has: use one at a time")
+
+    def is_served(part: Part) -> bool:
+        if part.presence == "always":
+            return True
+        provided = part.presence == "labelled" or all(
+            source.provides(field) and not source.withholds(field) for field in part.columns for source in sources
+        )
+        return all(labelled) and provided
+
+    return set(filter(is_served, parts))
+
+
+def _kind(field: str, sources: list[ArrowSplit]) -> Kind:
+    """What the values of a field are in all sources. Raises UserError where they differ."""
+    kinds = {source.dataset: source.spec.fields[field].kind for source in sources}
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{dataset} has {kind.expected}" for dataset, kind in kinds.items())
+        raise UserError(f"Data sets {', '.join(kinds)} cannot be joined, as they differ in {field!r}: {told}")
+    return next(iter(kinds.values()))

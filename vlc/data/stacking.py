@@ -1,0 +1,47 @@
+"""Images of several shapes as one tensor, padded with black below and on the right."""
+
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlc.common.inputs import Images, Sizes, mapped
+
+
+def stack_images(rows: list[list[Tensor]]) -> Images:
+    """B rows of K uint8 images (3, h, w) -> `Images` (B, K, 3, H, W), with sizes only where shapes differ."""
+    shapes = {image.shape[1:] for row in rows for image in row}
+    if len(shapes) == 1:
+        return Images(torch.stack([torch.stack(row) for row in rows]))
+    height, width = (max(sides) for sides in zip(*shapes, strict=True))
+    sides = torch.tensor([[image.shape[1:] for image in row] for row in rows])
+    pixels = torch.zeros(*sides.shape[:2], 3, height, width, dtype=torch.uint8)
+    for place, image in zip(pixels.flatten(0, 1), chain.from_iterable(rows), strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
+    return Images(pixels, Sizes(sides, max(rows * columns for rows, columns in shapes)))
+
+
+def padded_alike(value: Any) -> Any:
+    """The value with all `Images` in it padded to one shape, so that they can take each other's places."""
+    found: list[Images] = []
+    mapped(value, Images, found.append)
+    shapes = {images.pixels.shape[-2:] for images in found}
+    if len(shapes) < 2 and all(images.sizes is None for images in found):
+        return value
+    height, width = (max(sides) for sides in zip(*shapes, strict=True))
+    largest = max(_largest(images) for images in found)
+
+    def padded(images: Images) -> Images:
+        rows, columns = images.pixels.shape[-2:]
+        sides = torch.tensor([rows, columns]).expand(*images.pixels.shape[:2], 2)
+        sides = sides.contiguous() if images.sizes is None else images.sizes.pixels
+        return Images(F.pad(images.pixels, (0, width - columns, 0, height - rows)), Sizes(sides, largest))
+
+    return mapped(value, Images, padded)
+
+
+def _largest(images: Images) -> int:
+    rows, columns = images.pixels.shape[-2:]
+    return rows * columns if images.sizes is None else images.sizes.largest
