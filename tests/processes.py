@@ -72,6 +72,7 @@ _RANKED = {"datasets": ["f30k"], "get_recall_metric": True, "draw_false_text": 1
 RECIPE_CASES = [Case(name, (name,)) for name in RECIPES]
 OBJECTIVE_CASES = [
     _alone("mlm", "f30k"),
+    Case("text_only", (), {"datasets": ["text"], "loss_names": loss_weights(mlm=1), "mlm_prob": 0.5}),
     _alone("itm", "f30k"),
     _alone("mae", "f30k"),
     _alone("itc", "f30k"),

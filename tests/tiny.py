@@ -57,6 +57,8 @@ def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) ->
     for place, column in enumerate(spec.images):
         columns[column] = [image_bytes(2 * number + place) for number in numbers]
     columns[spec.text] = [[sentence(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
+    if not spec.images:  # the writer makes a row of each text
+        columns[spec.text] = [sentence(number) for number in numbers]
     wanted = {column.name for column in spec.fields.values()} | (
         {"answers"} if "answer_labels" in spec.fields else set()
     )

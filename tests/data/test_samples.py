@@ -41,6 +41,13 @@ def test_a_sample_depends_on_seed_epoch_and_number_alone(tmp_path):
     assert not torch.equal(other.images.pixels, part.images.pixels)
 
 
+def test_two_parts_of_one_name_are_refused_where_they_differ(tmp_path):
+    columns = captions(["a dog"], ["two cats"])
+    assert len(samples(tmp_path, columns, [MaskedText(0.4), MaskedText(0.4)]).parts) == 1
+    with pytest.raises(UserError, match=r"want masked_text in two ways, MaskedText\(.*0.* give their options"):
+        samples(tmp_path, columns, [MaskedText(0.4), MaskedText(0.2)])
+
+
 def test_corrupt_images_are_replaced_in_training_and_refused_in_evaluation(tmp_path):
     columns = captions(["a"], ["b"])
     columns["image"][1] = columns["image"][1][:50]

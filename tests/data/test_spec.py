@@ -21,6 +21,12 @@ def test_every_row_of_the_catalogue_evaluates_splits_that_it_has():
         assert spec.unlabelled <= set(spec.tables), name
 
 
+def test_the_checkpoint_is_selected_on_what_is_validated_or_as_published():
+    assert CATALOG["nlvr2"].selecting() == ("dev",)
+    assert CATALOG["nlvr2"].selecting(published=True) == ("test1",)
+    assert CATALOG["coco"].selecting(published=True) == ("val",)
+
+
 def test_published_splits_replace_ours():
     assert CATALOG["coco"].splits()["val"] == ("coco_caption_karpathy_val",)
     assert CATALOG["coco"].splits(published=True)["val"] == ("coco_caption_karpathy_test",)

@@ -80,6 +80,19 @@ def test_a_field_that_a_data_set_lacks_is_told_before_training(arrows, small_vit
         _data(arrows, small_vit, datasets=["coco"], loss_names=loss_weights(vqa=1))
 
 
+def test_texts_alone_have_no_images_and_only_what_reads_texts_takes_them(arrows, small_vit):
+    losses = loss_weights(mlm=1)
+    data = _data(arrows, small_vit, datasets=["text"], loss_names=losses)
+    batch = data.train[[(0, sample) for sample in range(4)]]
+    assert batch.images is None
+    assert len(data.train) == 2 * tiny.ROWS, "two shards, a text a row"
+    assert len(batch.text.ids) == 4
+    with pytest.raises(UserError, match=r"need 1 image\(s\) for each text, data set 'text' has 0"):
+        _data(arrows, small_vit, datasets=["text"], loss_names=loss_weights(mlm=1, itm=1))
+    with pytest.raises(UserError, match="cannot be joined: text has no images, the others have"):
+        _data(arrows, small_vit, datasets=["coco", "text"], loss_names=losses)
+
+
 def test_data_without_test_split_cannot_be_tested(arrows, small_vit):
     with pytest.raises(UserError, match="have no test split"):
         _data(arrows, small_vit, datasets=["vg"], test_only=True, load_path="x")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
-from pytorch_lightning import Callback
+from pytorch_lightning import Callback, seed_everything
 
 from tests import tiny
 from vlc.common.errors import MissingFile, NonFiniteLoss, NonFiniteMetric, UserError
@@ -238,6 +238,17 @@ def test_image_only_pretraining_needs_no_texts(options):
     changes = {"loss_names": loss_weights(mae=1), "image_only": True}
     metrics = run(tiny.settings(**(PRETRAIN | changes), **options, max_steps=2))
     assert metrics["val/the_metric"] == pytest.approx(-metrics["mae/val/loss"])
+
+
+def test_texts_alone_train_words_and_leave_the_image_half_as_it_was(options):
+    settings = tiny.settings(datasets=["text"], loss_names=loss_weights(mlm=1), mlm_prob=0.5, **options, max_steps=2)
+    seed_everything(settings.run.seed, verbose=False)
+    start = build_module(settings, build_data(settings)).state_dict()
+    trained = _parameters(_last(run(settings)))
+    for name in ("encoder.patch_embed.proj.weight", "encoder.cls_token"):
+        assert torch.equal(trained[name], start[name])
+    for name in ("encoder.text_embeddings.word_embeddings.weight", "encoder.blocks.0.attn.qkv.weight"):
+        assert not torch.equal(trained[name], start[name])
 
 
 def test_wrong_images_from_the_data_set(options):

@@ -68,6 +68,10 @@ CATALOG: dict[str, DatasetSpec] = {
     "pretrainFlickr30k": _captions("pretrain_flickr30k", ("pretrain_flickr30k_train",)),
     "pretrainVGQA": _captions("pretrain_vg", ("pretrain_vg_*",)),
     "captions": _captions("captions", ("captions_*",)),
+    # -- texts alone
+    "text": DatasetSpec(
+        "text", {"train": ("text_*",)}, text="text", images=(), unique_texts=False, validation=(), test=()
+    ),
     # -- questions
     "vqa": DatasetSpec(
         "vqav2",

@@ -19,7 +19,7 @@ from vlc.data.arrow import ArrowSplit, Location
 from vlc.data.batch import Batch, CorruptImage
 from vlc.data.images import Picture, UndecodableImage, open_image
 from vlc.data.keys import Key
-from vlc.data.parts import Part, columns_of
+from vlc.data.parts import Part, by_name, columns_of
 from vlc.data.stacking import padded_alike, stack_images
 from vlc.data.tokens import TextEncoder, Tokens
 from vlc.data.values import Kind
@@ -85,8 +85,7 @@ class Samples(Dataset):
         self.sources, self.preparation = sources, preparation
         self.training, self.seed = training, seed
         self._starts = np.cumsum([0] + [len(source) for source in sources])
-        served = _served(name, sources, parts)
-        self.parts = tuple(sorted(served, key=lambda part: part.name))
+        self.parts = _served(name, sources, by_name(parts))
         self.kinds = {field: _kind(field, sources) for field in self.fields}
 
     @property
@@ -164,8 +163,8 @@ class Samples(Dataset):
         return stack_images(rows) if rows[0] else None
 
 
-def _served(name: str, sources: list[ArrowSplit], parts: Collection[Part]) -> set[Part]:
-    """The parts that batches of a split hold. Raises UserError where some sources have labels and others do not."""
+def _served(name: str, sources: list[ArrowSplit], parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Those parts that batches of a split hold. Raises UserError where some sources have labels and others do not."""
     supervision = columns_of(parts, "labelled")
     labelled = [
         name not in source.spec.unlabelled and not (supervision and all(map(source.withholds, supervision)))
@@ -183,7 +182,7 @@ def _served(name: str, sources: list[ArrowSplit], parts: Collection[Part]) -> se
         )
         return all(labelled) and provided
 
-    return set(filter(is_served, parts))
+    return tuple(filter(is_served, parts))
 
 
 def _kind(field: str, sources: list[ArrowSplit]) -> Kind:

@@ -34,7 +34,7 @@ class DatasetSpec:
 
     tables: split -> arrow file stems; a stem that ends in "*" stands for all its numbered shards.
     text: column of the texts, a list of strings or one string a row.
-    images: image columns; two for pairs.
+    images: image columns; two for pairs, none for texts alone.
     fields: batch field -> Column; objectives ask for fields by these names.
     unique_texts: repeated texts of a row count once.
     unlabelled: splits whose answers are withheld (server-scored test sets); they carry ids only.

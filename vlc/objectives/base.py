@@ -91,6 +91,8 @@ class Passes:
 
     def _embedded(self, view: View) -> Embedded:
         batch, text = self.batch, self._embedded_text(view)
+        if batch.images is None:
+            return text, None
         if view.matching:
             images, sizes = self.pairs.images, self.pairs.sizes
         else:
@@ -167,6 +169,7 @@ class Objective(nn.Module):
     """A head with its loss, its metrics and its predictions. Knows nothing of trainer or loader.
 
     images: how many images an example has.
+    needs_images: whether it can do nothing with texts alone.
     metrics: the names it reports.
     headline: the metric that selects checkpoints, if any.
     reads_pooled: whether it reads the pooled feature. task_head: whether the head takes the learning-rate factor lr_mult,
@@ -174,6 +177,7 @@ class Objective(nn.Module):
     """
 
     images: ClassVar[int] = 1
+    needs_images: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("loss",)
     headline: ClassVar[str | None] = None
     reads_pooled: ClassVar[bool] = True

@@ -117,7 +117,7 @@ class ITC(Objective):
         all_images, first = gather_features(images)
         all_texts, _ = gather_features(texts)
         own = first + torch.arange(len(batch), device=images.device)
-        of_images, of_texts = (parts.scatter(1, own[:, None], False) for parts in _described(batch, first))
+        of_images, of_texts = (pairs.scatter(1, own[:, None], False) for pairs in _described(batch, first))
         to_texts = self._similarities(images, all_texts).masked_fill(of_images, -torch.inf)
         to_images = self._similarities(texts, all_images).masked_fill(of_texts, -torch.inf)
         loss = (F.cross_entropy(to_texts, own) + F.cross_entropy(to_images, own)) / 2

@@ -29,6 +29,7 @@ class MLM(Objective):
     metrics = ("loss", "accuracy")
     headline = "accuracy"
     reads_pooled = False
+    needs_images = False
 
     @classmethod
     def parts(cls, options: Any) -> tuple[Part, ...]:

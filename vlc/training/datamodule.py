@@ -24,6 +24,8 @@ from vlc.data.workers import worker_options
 class DataModule(LightningDataModule):
     """Opens the data sets of a run and serves what its objectives want. `start` is where training begins.
 
+    parts: what batches hold beside texts and images.
+    num_images: how many images an example has. need_images: whether data sets without any are refused.
     evaluation: data sets by the names of their metrics, each evaluated apart: the split's name, and with the data set's
     (val_coco) where several have that split. evaluated_splits: the names of the splits alone.
     test_only opens the test splits instead of training and validation. Raises UserError or MissingFile, before any
@@ -36,6 +38,7 @@ class DataModule(LightningDataModule):
         parts: Collection[Part],
         *,
         num_images: int = 1,
+        need_images: bool = True,
         num_patches: int,
         seed: int,
         test_only: bool,
@@ -46,7 +49,8 @@ class DataModule(LightningDataModule):
         self.start = Position(0, 0)
         self.tokenizer = None if settings.image_only else load_tokenizer(settings.tokenizer)
         specs = {name: CATALOG[name] for name in settings.datasets}
-        _check_specs(specs, self.parts, num_images)
+        _check_specs(specs, self.parts, num_images, need_images)
+        self.text_only = not any(spec.images for spec in specs.values())
         if not test_only and not any("train" in spec.tables for spec in specs.values()):
             raise UserError(f"datasets={list(specs)} have no training split: pass test_only=True")
         self.train = None if test_only else self._dataset("train", settings.datasets, training=True)
@@ -184,10 +188,16 @@ def answer_vocabulary(settings: DataSettings, splits: Collection[str] | None = N
     return [answers.get(label, "") for label in range(max(answers, default=-1) + 1)]
 
 
-def _check_specs(specs: dict[str, DatasetSpec], parts: Collection[Part], num_images: int) -> None:
+def _check_specs(specs: dict[str, DatasetSpec], parts: Collection[Part], num_images: int, need_images: bool) -> None:
     """Raise UserError where a data set lacks images or fields that the objectives read."""
+    without = [name for name, spec in specs.items() if not spec.images]
+    if without and len(without) < len(specs):
+        raise UserError(
+            f"datasets={list(specs)} cannot be joined: {', '.join(without)} has no images, the others have; use one kind "
+            "at a time"
+        )
     for name, spec in specs.items():
-        if len(spec.images) != num_images:
+        if len(spec.images) != num_images and (spec.images or need_images):
             raise UserError(
                 f"The objectives need {num_images} image(s) for each text, data set {name!r} has {len(spec.images)}"
             )

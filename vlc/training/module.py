@@ -43,12 +43,18 @@ def objective_images(settings: ModelSettings) -> int:
     return max(OBJECTIVES[name].images for name in settings.objectives)
 
 
+def need_images(settings: ModelSettings) -> bool:
+    """Whether one of the active objectives can do nothing with texts alone."""
+    return any(OBJECTIVES[name].needs_images for name in settings.objectives)
+
+
 class VLCModule(LightningModule):
     """Encoder and active objectives. loss = sum of weight * objective loss.
 
     optim may be None for a module that is only evaluated. num_images: of an example. answers: the answer vocabulary by
-    label; data_answers: that of the data, where it is another. image_only: no batch has texts. splits: names of the splits
-    that are evaluated, for which metrics are kept; selecting: those of them that select the checkpoint, by default all.
+    label; data_answers: that of the data, where it is another. image_only: no batch has texts.
+    text_only: no batch has images. splits: names of the splits that are evaluated, for which metrics are kept.
+    selecting: those of them that select the checkpoint, by default all.
     config: written into checkpoints.
     """
 
@@ -64,6 +70,7 @@ class VLCModule(LightningModule):
         answers: tuple[str, ...] = (),
         data_answers: tuple[str, ...] = (),
         image_only: bool = False,
+        text_only: bool = False,
         optim: OptimSettings | None = None,
         splits: tuple[str, ...] = (),
         selecting: Collection[str] = (),
@@ -110,6 +117,9 @@ class VLCModule(LightningModule):
         if image_only:
             self.encoder.text_embeddings.requires_grad_(False)
             self.encoder.token_types.requires_grad_(False)
+        if text_only:
+            for part in (self.encoder.patch_embed, self.encoder.cls_token, self.encoder.pos_embed):
+                part.requires_grad_(False)
         self.ratios = nn.ModuleDict({name: Ratio() for split in splits for name in self._metric_names(split)})
         self.records: dict[tuple[str, str], list[dict[str, Any]]] = {}
 

@@ -30,7 +30,7 @@ from vlc.model.sizes import EncoderSize
 from vlc.training import resume
 from vlc.training.callbacks import CastWeightsOnce, CorruptImages, FinalValidation, NonFiniteLossGuard, Throughput
 from vlc.training.datamodule import DataModule, answer_vocabulary
-from vlc.training.module import VLCModule, objective_images, objective_parts
+from vlc.training.module import VLCModule, need_images, objective_images, objective_parts
 from vlc.training.progress import Progress
 from vlc.training.saving import Saving, leave_signals_to_us
 
@@ -89,6 +89,7 @@ def build_data(settings: Settings) -> DataModule:
         settings.data,
         parts,
         num_images=objective_images(settings.model),
+        need_images=need_images(settings.model),
         num_patches=num_patches,
         seed=settings.run.seed,
         test_only=settings.run.test_only,
@@ -113,6 +114,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         answers=tuple(answers),
         data_answers=tuple(data_answers),
         image_only=settings.data.image_only,
+        text_only=data.text_only,
         optim=settings.optim,
         splits=tuple(data.evaluation),
         selecting=data.selecting,

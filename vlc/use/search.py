@@ -101,7 +101,8 @@ def open_rows(settings: DataSettings, *, read_texts: bool) -> list[ArrowSplit]:
     for name in settings.datasets:
         spec = CATALOG[name]
         if len(spec.images) != 1:
-            raise UserError(f"datasets: {name!r} has pairs of images, of which none can be found alone")
+            kind = "pairs of images, of which none can be found alone" if spec.images else "no images"
+            raise UserError(f"datasets: {name!r} has {kind}")
         stems = tuple(stem for split in settings.splits or spec.tables for stem in spec.tables.get(split, ()))
         paths = find_tables(settings.data_root, stems, name, spec.writer, settings.data_cache)
         columns, verify = {spec.text, *spec.images}, settings.verify is not False

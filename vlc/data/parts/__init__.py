@@ -6,7 +6,7 @@ samples in a loader process, and lies in `Batch.parts` under its name.
 
 from vlc.data.parts.field import Field
 from vlc.data.parts.masked_text import MaskedText
-from vlc.data.parts.part import Part, columns_of
+from vlc.data.parts.part import Part, by_name, columns_of
 from vlc.data.parts.patch_noise import PatchNoise
 from vlc.data.parts.text_describes_image import TextDescribesImage
 from vlc.data.parts.wrong_images import WrongImages
@@ -20,5 +20,6 @@ __all__ = [
     "TextDescribesImage",
     "WrongImages",
     "WrongTexts",
+    "by_name",
     "columns_of",
 ]

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vlc.common.errors import UserError
+
 if TYPE_CHECKING:
     from vlc.data.samples import Sample, Samples
 
@@ -34,6 +36,18 @@ class Part:
     def make(self, batch: Sequence["Sample"], samples: "Samples") -> Any:
         """The part of a batch. Parts that look at several samples at once override this."""
         return self.collate([self.of(sample, samples) for sample in batch], samples)
+
+
+def by_name(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Each part once, in the order of the names. Raises UserError where two parts of one name differ."""
+    named: dict[str, Part] = {}
+    for part in sorted(set(parts), key=lambda part: part.name):
+        if (other := named.setdefault(part.name, part)) != part:
+            raise UserError(
+                f"The objectives want {part.name} in two ways, {other} and {part}, and a batch has one: give their options "
+                "the same values"
+            )
+    return tuple(named.values())
 
 
 def columns_of(parts: Iterable[Part], *presences: str) -> frozenset[str]:
