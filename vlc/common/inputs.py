@@ -31,14 +31,18 @@ class Tensors:
 
 @dataclass(frozen=True)
 class Text(Tensors):
-    """ids (B, L) int64; mask (B, L) int64, 1 = real token, 0 = padding.
+    """B texts as token ids.
 
+    ids (B, L) int64.
+    mask (B, L) int64: 1 = real token, 0 = padding.
     num_real: how many tokens are real; None where only a device knows.
+    segments (B, L) int64: the segment of each token, 0 or 1, where a text has two; None: all are of segment 0.
     """
 
     ids: Tensor
     mask: Tensor
     num_real: int | None = None
+    segments: Tensor | None = None
 
 
 @dataclass(frozen=True)

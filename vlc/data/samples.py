@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlc.common.errors import UserError
-from vlc.common.inputs import Images
 from vlc.data.arrow import ArrowSplit, Location
 from vlc.data.batch import Batch, CorruptImage
+from vlc.data.composers import COMPOSERS, Composer
 from vlc.data.images import Picture, UndecodableImage, open_image
 from vlc.data.keys import Key
 from vlc.data.parts import Part, by_name, columns_of
@@ -34,11 +34,13 @@ class Preparation:
     transform: image pipeline.
     num_patches: length of a row of patch noise.
     text_encoder: None where texts are not read.
+    composer: how texts are put together.
     """
 
     transform: Callable[[Picture, np.random.Generator], Tensor]
     num_patches: int
     text_encoder: TextEncoder | None
+    composer: Composer = COMPOSERS["plain"]
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ class Samples(Dataset):
             index=torch.tensor([sample.key.sample for sample in samples]),
             split=self.called,
             task=self.task,
-            images=self.stacked([sample.images for sample in samples]),
-            text=encoder and encoder.pad([sample.tokens.ids for sample in samples]),
+            images=stack_images([sample.images for sample in samples]),
+            text=encoder and encoder.pad([s.tokens.ids for s in samples], [s.tokens.segments for s in samples]),
             parts={part.name: part.make(samples, self) for part in self.parts},
             corrupt=tuple(corrupt),
             again=any(sample.key.again for sample in samples),
@@ -145,9 +147,13 @@ class Samples(Dataset):
                 continue
             if not texts or self.preparation.text_encoder is None:
                 return Sample(key, source, where, rng, images)
-            text = source.text(where)
-            return Sample(key, source, where, rng, images, text, self.preparation.text_encoder(text))
+            return Sample(key, source, where, rng, images, *self._text(source, where))
         raise UserError(f"{_ATTEMPTS} images in a row cannot be decoded, the last one in {corrupt[-1]}")
+
+    def _text(self, source: ArrowSplit, where: Location) -> tuple[str, Tokens]:
+        composer = self.preparation.composer
+        row = {"text": source.text(where)} | {name: source.field(where, name) for name in composer.columns}
+        return row["text"], self.preparation.text_encoder.composed(composer.compose(row))
 
     def image(self, source: ArrowSplit, where: Location, column: str, rng: np.random.Generator) -> Tensor:
         """An image of a row, prepared: (3, H, W) uint8. Raises UndecodableImage."""
@@ -156,11 +162,6 @@ class Samples(Dataset):
     def first_image(self, key: Key) -> Tensor:
         """The first image (3, H, W) uint8 of a sample, without its text."""
         return self._sample(key, [], texts=False).images[0]
-
-    @staticmethod
-    def stacked(rows: list[list[Tensor]]) -> Images | None:
-        """Images of the examples as a batch has them; None where examples have none."""
-        return stack_images(rows) if rows[0] else None
 
 
 def _served(name: str, sources: list[ArrowSplit], parts: tuple[Part, ...]) -> tuple[Part, ...]:

@@ -10,8 +10,13 @@ from torch import Tensor
 from vlc.common.inputs import Images, Sizes, mapped
 
 
-def stack_images(rows: list[list[Tensor]]) -> Images:
-    """B rows of K uint8 images (3, h, w) -> `Images` (B, K, 3, H, W), with sizes only where shapes differ."""
+def stack_images(rows: list[list[Tensor]]) -> Images | None:
+    """B rows of K uint8 images (3, h, w) -> `Images` (B, K, 3, H, W), with sizes only where shapes differ.
+
+    Rows of texts alone, which have no images, give None.
+    """
+    if not rows[0]:
+        return None
     shapes = {image.shape[1:] for row in rows for image in row}
     if len(shapes) == 1:
         return Images(torch.stack([torch.stack(row) for row in rows]))

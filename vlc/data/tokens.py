@@ -1,6 +1,7 @@
 """Tokenizers by name or folder, and the hiding of tokens for masked language modelling."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -166,10 +167,16 @@ def vocabulary(tokenizer: PreTrainedTokenizerFast | None, wanted: int | None) ->
 
 @dataclass(frozen=True)
 class Tokens:
-    """One tokenised text: ids with [CLS] and [SEP]; words: number of the word of each token, -1 for special tokens."""
+    """One tokenised text.
+
+    ids: with [CLS] and [SEP].
+    words: number of the word of each token, -1 for special tokens.
+    segments: number of the segment of each token, where the text has several sequences; None: it is one.
+    """
 
     ids: list[int]
     words: list[int]
+    segments: list[int] | None = None
 
 
 class TextEncoder:
@@ -187,8 +194,32 @@ class TextEncoder:
         encoding = self._rust.encode(text)
         return Tokens(encoding.ids, [-1 if word is None else word for word in encoding.word_ids])
 
-    def pad(self, rows: list[list[int]]) -> Text:
-        """Token ids of B texts as one batch, as long as the longest, rounded up to a multiple of 8."""
+    def composed(self, sequences: Sequence[tuple[str, int]]) -> Tokens:
+        """Sequences of words, each with its segment, as one text: [CLS] first [SEP] second [SEP].
+
+        Where they are too long together, the longest loses its last words first.
+        """
+        if len(sequences) == 1:
+            ((words, _),) = sequences
+            return self(words)
+        parts = [self(words) for words, _ in sequences]
+        # Every sequence with the [SEP] at its end; the first one keeps [CLS].
+        kept = [list(range(number > 0, len(part.ids))) for number, part in enumerate(parts)]
+        for _ in range(sum(map(len, kept)) - self.max_text_len):
+            del max(kept, key=len)[-2]
+        tokens, first_word = Tokens([], [], []), 0
+        for part, places, (_, segment) in zip(parts, kept, sequences, strict=True):
+            tokens.ids.extend(part.ids[place] for place in places)
+            tokens.words.extend(part.words[place] + first_word * (part.words[place] >= 0) for place in places)
+            tokens.segments.extend([segment] * len(places))
+            first_word += max(part.words) + 1
+        return tokens
+
+    def pad(self, rows: list[list[int]], segments: Sequence[list[int] | None] = ()) -> Text:
+        """Token ids of B texts as one batch, as long as the longest, rounded up to a multiple of 8.
+
+        segments: of each row, as in `Tokens`; where all are None the batch has none.
+        """
         longest = max(len(row) for row in rows)
         length = min(-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE, self.max_text_len)
         ids = np.full((len(rows), length), self.pad_id, dtype=np.int64)
@@ -196,7 +227,17 @@ class TextEncoder:
         for number, row in enumerate(rows):
             ids[number, : len(row)] = row
             mask[number, : len(row)] = 1
-        return Text(torch.from_numpy(ids), torch.from_numpy(mask), sum(map(len, rows)))
+        return Text(torch.from_numpy(ids), torch.from_numpy(mask), sum(map(len, rows)), _padded(segments, length))
+
+
+def _padded(segments: Sequence[list[int] | None], length: int) -> torch.Tensor | None:
+    """(B, length) int64, 0 at padding; None where no row has segments."""
+    if not any(segments):
+        return None
+    padded = torch.zeros(len(segments), length, dtype=torch.int64)
+    for row, numbers in zip(padded, segments, strict=True):
+        row[: len(numbers or ())] = torch.tensor(numbers or ())
+    return padded
 
 
 @dataclass(frozen=True)

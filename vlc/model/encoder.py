@@ -138,11 +138,11 @@ class Encoder(nn.Module):
 
     def embed_text(self, text: Text) -> TextTokens:
         """Text (B, L) -> tokens."""
-        return TextTokens(self.embed_words(text.ids), text.mask, text.num_real)
+        return TextTokens(self.embed_words(text.ids, text.segments), text.mask, text.num_real)
 
-    def embed_words(self, ids: Tensor) -> Tensor:
-        """Token ids (B, L) int64 -> (B, L, D), text's token type added."""
-        return self.text_embeddings(ids) + self.token_types.weight[0]
+    def embed_words(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
+        """Token ids (B, L) int64 -> (B, L, D), text's token type added; segments as in `Text`."""
+        return self.text_embeddings(ids, segments) + self.token_types.weight[0]
 
     def embed_images(
         self,

@@ -115,9 +115,10 @@ class Passes:
             return None
         embed = self.encoder.embed_words
         if hidden is None or hidden.ids.shape != plain.ids.shape:
-            words = self.once(f"text {view.masked_text}", lambda: embed(text.ids))
+            words = self.once(f"text {view.masked_text}", lambda: embed(text.ids, text.segments))
         else:
-            both = self.once("texts", lambda: embed(torch.cat([plain.ids, hidden.ids])).chunk(2))
+            segments = None if plain.segments is None else torch.cat([plain.segments, hidden.segments])
+            both = self.once("texts", lambda: embed(torch.cat([plain.ids, hidden.ids]), segments).chunk(2))
             words = both[view.masked_text]
         return TextTokens(words, text.mask, text.num_real)
 

@@ -12,6 +12,7 @@ from vlc.configuration.settings import DataSettings
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids, labelled_answers
+from vlc.data.composers import COMPOSERS
 from vlc.data.parts import Part, columns_of
 from vlc.data.sampler import EvalSampler, Position, TrainSampler
 from vlc.data.samples import Preparation, Samples
@@ -26,6 +27,7 @@ class DataModule(LightningDataModule):
 
     parts: what batches hold beside texts and images.
     num_images: how many images an example has. need_images: whether data sets without any are refused.
+    composer: the name in `COMPOSERS` by which texts are put together.
     evaluation: data sets by the names of their metrics, each evaluated apart: the split's name, and with the data set's
     (val_coco) where several have that split. evaluated_splits: the names of the splits alone.
     test_only opens the test splits instead of training and validation. Raises UserError or MissingFile, before any
@@ -42,14 +44,17 @@ class DataModule(LightningDataModule):
         num_patches: int,
         seed: int,
         test_only: bool,
+        composer: str = "plain",
     ):
         super().__init__()
         self.settings, self.parts, self.seed = settings, frozenset(parts), seed
         self.num_images, self.num_patches, self.test_only = num_images, num_patches, test_only
+        self.composer = COMPOSERS[composer]
         self.start = Position(0, 0)
         self.tokenizer = None if settings.image_only else load_tokenizer(settings.tokenizer)
         specs = {name: CATALOG[name] for name in settings.datasets}
-        _check_specs(specs, self.parts, num_images, need_images)
+        _check_images(specs, num_images, need_images)
+        _check_fields(specs, columns_of(self.parts, "labelled", "always") | self.composer.columns)
         self.text_only = not any(spec.images for spec in specs.values())
         if not test_only and not any("train" in spec.tables for spec in specs.values()):
             raise UserError(f"datasets={list(specs)} have no training split: pass test_only=True")
@@ -91,14 +96,14 @@ class DataModule(LightningDataModule):
                 "only be tested (test_only=True)"
             )
         for source in sources:
-            check_annotations(source, dataset.fields, training=training)
+            check_annotations(source, dataset.fields | self.composer.columns, training=training)
             if self.test_only:
                 check_ids(source, columns_of(self.parts, "always"))
         return dataset
 
     def _open(self, name: str, stems: tuple[str, ...], training: bool) -> ArrowSplit:
         spec, settings = CATALOG[name], self.settings
-        columns = spec.columns(columns_of(self.parts, "labelled", "always"))
+        columns = spec.columns(columns_of(self.parts, "labelled", "always") | self.composer.columns)
         if settings.image_only:
             columns = columns - {spec.text}
         paths = self._find(stems, name)
@@ -113,7 +118,7 @@ class DataModule(LightningDataModule):
         settings = self.settings
         (pipeline,) = settings.train_transform_keys if training else settings.val_transform_keys
         encoder = None if self.tokenizer is None else TextEncoder(self.tokenizer, settings.max_text_len)
-        return Preparation(transform(pipeline, settings.image_size), self.num_patches, encoder)
+        return Preparation(transform(pipeline, settings.image_size), self.num_patches, encoder, self.composer)
 
     def facts(self, world_size: int) -> dict[str, Any]:
         """What a position in the training data depends on: samples a step over all processes, samples of the data sets."""
@@ -188,8 +193,8 @@ def answer_vocabulary(settings: DataSettings, splits: Collection[str] | None = N
     return [answers.get(label, "") for label in range(max(answers, default=-1) + 1)]
 
 
-def _check_specs(specs: dict[str, DatasetSpec], parts: Collection[Part], num_images: int, need_images: bool) -> None:
-    """Raise UserError where a data set lacks images or fields that the objectives read."""
+def _check_images(specs: dict[str, DatasetSpec], num_images: int, need_images: bool) -> None:
+    """Raise UserError where a data set lacks images that the objectives read."""
     without = [name for name, spec in specs.items() if not spec.images]
     if without and len(without) < len(specs):
         raise UserError(
@@ -201,7 +206,11 @@ def _check_specs(specs: dict[str, DatasetSpec], parts: Collection[Part], num_ima
             raise UserError(
                 f"The objectives need {num_images} image(s) for each text, data set {name!r} has {len(spec.images)}"
             )
-    for field in sorted(columns_of(parts, "labelled", "always")):
+
+
+def _check_fields(specs: dict[str, DatasetSpec], fields: Collection[str]) -> None:
+    """Raise UserError where a data set lacks a field that batches are made from."""
+    for field in sorted(fields):
         for name, spec in specs.items():
             if field not in spec.fields:
                 providers = [other for other, spec in CATALOG.items() if field in spec.fields]

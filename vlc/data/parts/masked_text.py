@@ -1,14 +1,14 @@
 """The text with tokens hidden for masked language modelling."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from vlc.common.inputs import Tensors, Text
 from vlc.data.parts.part import Part
-from vlc.data.tokens import HiddenTokens, TokenHider
+from vlc.data.tokens import HiddenTokens, TokenHider, Tokens
 
 if TYPE_CHECKING:
     from vlc.data.samples import Sample, Samples
@@ -40,12 +40,13 @@ class MaskedText(Part):
     def make(self, batch: list["Sample"], samples: "Samples") -> MaskedTokens:
         encoder = samples.preparation.text_encoder
         hide = TokenHider(encoder, self.probability, self.whole_words)
-        hidden = [(sample.tokens.ids, hide(sample.tokens, sample.rng)) for sample in batch]
+        hidden = [(sample.tokens, hide(sample.tokens, sample.rng)) for sample in batch]
         return self.collate(hidden, samples)
 
-    def collate(self, cells: list[tuple[list[int], HiddenTokens]], samples: "Samples") -> Any:
-        text = samples.preparation.text_encoder.pad([hidden.ids for _, hidden in cells])
+    def collate(self, cells: list[tuple[Tokens, HiddenTokens]], samples: "Samples") -> MaskedTokens:
+        rows, segments = [hidden.ids for _, hidden in cells], [tokens.segments for tokens, _ in cells]
+        text = samples.preparation.text_encoder.pad(rows, segments)
         length = text.ids.shape[1]
         positions = [row * length + position for row, (_, hidden) in enumerate(cells) for position in hidden.positions]
-        labels = [ids[position] for ids, hidden in cells for position in hidden.positions]
+        labels = [tokens.ids[position] for tokens, hidden in cells for position in hidden.positions]
         return MaskedTokens(text, torch.tensor(positions, dtype=torch.int64), torch.tensor(labels, dtype=torch.int64))

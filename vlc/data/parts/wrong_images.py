@@ -10,6 +10,7 @@ from vlc.common.errors import UserError
 from vlc.common.inputs import Images, Tensors
 from vlc.data.images import UndecodableImage
 from vlc.data.parts.part import Part
+from vlc.data.stacking import stack_images
 
 if TYPE_CHECKING:
     from vlc.data.arrow import ArrowSplit, Location
@@ -42,7 +43,7 @@ class WrongImages(Part):
     def make(self, batch: list["Sample"], samples: "Samples") -> WrongImageChoice:
         draws = torch.tensor([sample.rng.random() for sample in batch])
         if self.source == "dataset":
-            return WrongImageChoice(draws, images=samples.stacked([[_wrong_image(s, samples)] for s in batch]))
+            return WrongImageChoice(draws, images=stack_images([[_wrong_image(s, samples)] for s in batch]))
         return WrongImageChoice(draws, torch.tensor([_wrong_row(number, batch) for number in range(len(batch))]))
 
 

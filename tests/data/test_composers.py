@@ -1,0 +1,90 @@
+"""Texts of several sequences: their segments, and what is cut off where they are too long."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from tests.data.made import ENCODER, captions, keys, preparation
+from vlc.common.errors import UserError
+from vlc.data.arrow import ArrowSplit
+from vlc.data.catalog import CATALOG
+from vlc.data.composers import COMPOSERS
+from vlc.data.parts import MaskedText
+from vlc.data.samples import Samples
+from vlc.data.spec import Column
+from vlc.data.values import TEXTS
+from vlc.model.encoder import Encoder
+from vlc.training.datamodule import DataModule
+
+SPEC = replace(CATALOG["coco"], fields={"second_text": Column("answers", TEXTS)})
+
+
+def _samples(path, parts=(), composer="pair") -> Samples:
+    columns = captions(["a dog", "one cat"], ["two"]) | {"answers": [["red", "a tree"], ["the house of two dogs"]]}
+    source = ArrowSplit([tiny.write_table(path / "t.arrow", columns)], SPEC, "coco", {"image", "caption", "answers"})
+    prepared = replace(preparation(), composer=COMPOSERS[composer])
+    return Samples("train", [source], parts, prepared, training=True, seed=5)
+
+
+def test_a_pair_is_two_segments_of_one_text(tmp_path):
+    text = _samples(tmp_path)[keys(0, 1, 2)].text
+    for row, words in enumerate((("a dog", "red"), ("one cat", "a tree"), ("two", "the house of two dogs"))):
+        first, second = (ENCODER(part).ids for part in words)
+        count = len(first) + len(second) - 1
+        assert text.ids[row, :count].tolist() == first + second[1:]
+        assert text.segments[row, :count].tolist() == [0] * len(first) + [1] * (len(second) - 1)
+        assert not text.segments[row, count:].any()
+        assert text.mask[row].sum() == count
+
+
+def test_a_plain_text_has_no_segments_and_is_what_it_was(tmp_path):
+    plain = _samples(tmp_path, composer="plain")[keys(0, 2)].text
+    assert plain.segments is None
+    assert plain.ids[0, :4].tolist() == ENCODER("a dog").ids
+
+
+def test_the_longest_sequence_is_cut_first():
+    long, short = " ".join(["dog"] * 30), "red cat"
+    tokens = ENCODER.composed([(long, 0), (short, 1)])
+    assert len(tokens.ids) == ENCODER.max_text_len
+    assert tokens.ids[-4:] == [tokens.ids[-1], *ENCODER(short).ids[1:]]
+    assert tokens.segments == [0] * 9 + [1] * 3
+    tokens = ENCODER.composed([(short, 0), (long, 1)])
+    assert tokens.ids[:4] == ENCODER(short).ids
+    assert tokens.ids[-1] == ENCODER(short).ids[-1]
+    assert len(tokens.ids) == ENCODER.max_text_len
+
+
+def test_words_are_numbered_through_all_sequences():
+    tokens = ENCODER.composed([("a dog", 0), ("red cat", 1)])
+    words = [word for word in tokens.words if word >= 0]
+    assert words == sorted(words)
+    assert max(words) == max(ENCODER("a dog").words) + max(ENCODER("red cat").words) + 1
+    assert [word < 0 for word in tokens.words] == [id in (tokens.ids[0], tokens.ids[-1]) for id in tokens.ids]
+
+
+def test_hidden_tokens_keep_their_segments(tmp_path):
+    batch = _samples(tmp_path, {MaskedText(0.5)})[keys(0, 1, 2)]
+    masked = batch.parts["masked_text"]
+    assert torch.equal(masked.text.segments, batch.text.segments)
+    assert batch.text.ids.flatten()[masked.positions].tolist() == masked.labels.tolist()
+
+
+@torch.no_grad()
+def test_the_encoder_reads_segments(tmp_path):
+    torch.manual_seed(0)
+    text = _samples(tmp_path)[keys(0, 1)].text
+    encoder = Encoder(tiny.SMALL, 32, vocab_size=ENCODER.vocab_size, max_text_len=12).eval()
+    with_segments, without = encoder.embed_text(text).tokens, encoder.embed_text(replace(text, segments=None)).tokens
+    second = text.segments.bool()
+    assert torch.equal(with_segments[~second], without[~second])
+    assert not np.isclose(with_segments[second], without[second]).all(-1).any()
+
+
+def test_a_data_set_without_the_composers_fields_is_refused(arrows, small_vit):
+    settings = tiny.settings(datasets=["coco"], data_root=str(arrows), vit=small_vit).data
+    with pytest.raises(UserError, match="'second_text', which data set 'coco' does not provide"):
+        DataModule(settings, (), num_patches=4, seed=0, test_only=False, composer="pair")

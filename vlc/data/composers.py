@@ -1,0 +1,32 @@
+"""COMPOSERS: how a row becomes the text of a sample, by the names that tasks choose by."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Words = tuple[str, int]  # a sequence of words, and the number of its segment
+
+
+@dataclass(frozen=True)
+class Composer:
+    """A way to put the text of a sample together.
+
+    compose: the row's values by name -> the sequences of words that the text consists of. "text" is the sample's text.
+    columns: the fields of the catalogue's row that it reads beside the text.
+    """
+
+    compose: Callable[[Mapping[str, Any]], Sequence[Words]]
+    columns: frozenset[str] = frozenset()
+
+
+def plain(row: Mapping[str, Any]) -> list[Words]:
+    """The sample's text alone."""
+    return [(row["text"], 0)]
+
+
+def pair(row: Mapping[str, Any]) -> list[Words]:
+    """The sample's text and a second one, such as a question and its answer, as BERT's two segments."""
+    return [(row["text"], 0), (row["second_text"], 1)]
+
+
+COMPOSERS = {"plain": Composer(plain), "pair": Composer(pair, frozenset({"second_text"}))}
