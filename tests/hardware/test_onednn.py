@@ -9,8 +9,17 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import Mlp
 
-from vlc.hardware.onednn import WIDE, OneDNNLinear, computes_bfloat16, packs_bfloat16, suits_onednn, use_onednn
+from vlc.hardware.onednn import (
+    WIDE,
+    OneDNNLinear,
+    OneDNNLinearGELU,
+    computes_bfloat16,
+    packs_bfloat16,
+    suits_onednn,
+    use_onednn,
+)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -55,10 +64,28 @@ def layer() -> torch.nn.Linear:
     return layer
 
 
+def _with_gelu(layer: OneDNNLinear) -> OneDNNLinearGELU:
+    """A layer of the same parameters that applies GELU too."""
+    fused = copy.copy(layer)
+    fused.__class__ = OneDNNLinearGELU
+    return fused
+
+
+@torch.no_grad()
+def test_the_first_layer_of_an_mlp_takes_over_its_gelu():
+    mlp, inputs = Mlp(12, 20).eval(), torch.randn(3, 12)
+    expected, names = mlp(inputs), list(mlp.state_dict())
+    for _ in range(2):  # the second time nothing is left to do
+        use_onednn(mlp)
+        assert (type(mlp.fc1), type(mlp.fc2)) == (OneDNNLinearGELU, OneDNNLinear)
+        torch.testing.assert_close(mlp(inputs), expected)
+    assert list(mlp.state_dict()) == names
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("half", [False, True])
 def test_packed_weights_follow_the_weights(layer, half):
-    inputs, close = torch.randn(3, 2, 12), HALF if half else {}
+    inputs, close, fused = torch.randn(3, 2, 12), HALF if half else {}, _with_gelu(layer)
 
     def check() -> None:
         # A context for each change: inside of one, autocast keeps what it made of a parameter.
@@ -67,7 +94,7 @@ def test_packed_weights_follow_the_weights(layer, half):
             outputs = layer(inputs)
             assert outputs.dtype == (torch.bfloat16 if half else torch.float32)
             torch.testing.assert_close(outputs.float(), expected, **close)
-            torch.testing.assert_close(layer.gelu(inputs).float(), F.gelu(expected), **close)
+            torch.testing.assert_close(fused(inputs).float(), F.gelu(expected), **close)
 
     check()
     layer.weight.mul_(-1)  # what an optimiser or a checkpoint does
@@ -80,7 +107,7 @@ def test_packed_weights_follow_the_weights(layer, half):
 
 def test_gelu_has_its_gradient_in_training(layer):
     inputs = torch.randn(3, 12)
-    found = torch.autograd.grad(layer.gelu(inputs).sum(), layer.weight)
+    found = torch.autograd.grad(_with_gelu(layer)(inputs).sum(), layer.weight)
     expected = torch.autograd.grad(F.gelu(F.linear(inputs, layer.weight, layer.bias)).sum(), layer.weight)
     torch.testing.assert_close(found, expected)
 
@@ -129,13 +156,14 @@ def test_the_choice_asks_the_processor(monkeypatch, half):
 OLD_PROCESSOR = """
 import platform
 import torch
-from vlc.hardware.onednn import computes_bfloat16, packs_bfloat16, use_onednn
+from vlc.hardware.onednn import OneDNNLinearGELU, computes_bfloat16, packs_bfloat16, use_onednn
 layer, inputs = torch.nn.Linear(12, 20), torch.randn(3, 12)
 expected = layer(inputs)
 use_onednn(layer)
 with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
     torch.testing.assert_close(layer(inputs).float(), expected, atol=0.02, rtol=0.02)
-    torch.testing.assert_close(layer.gelu(inputs).float(), torch.nn.functional.gelu(expected), atol=0.02, rtol=0.02)
+    layer.__class__ = OneDNNLinearGELU
+    torch.testing.assert_close(layer(inputs).float(), torch.nn.functional.gelu(expected), atol=0.02, rtol=0.02)
 assert platform.machine() != "x86_64" or not (packs_bfloat16() or computes_bfloat16("cpu"))
 """
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlc.model import attention, encoder
+from vlc.model import encoder, patterns
 
 
 def plain_varlen_attn(
@@ -33,5 +33,5 @@ def plain_varlen_attn(
 
 def pack_as_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every device pack sequences as GPUs do in half precision."""
-    monkeypatch.setattr(encoder, "attends_to_spans", lambda device: True)
-    monkeypatch.setattr(attention, "varlen_attn", plain_varlen_attn)
+    monkeypatch.setattr(encoder, "has_flash_attention", lambda device: True)
+    monkeypatch.setattr(patterns, "varlen_attn", plain_varlen_attn)

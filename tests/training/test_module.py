@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import golden_models
 from vlc.common.inputs import Images, mapped
-from vlc.model import attention, encoder
+from vlc.model import encoder, patterns
 from vlc.objectives import itm
 
 
@@ -62,8 +62,8 @@ def test_a_gpus_step_needs_no_value_on_the_host(golden, name, monkeypatch):
         calls.append(arguments)
         return torch.nn.attention.varlen.varlen_attn(*arguments)
 
-    monkeypatch.setattr(attention, "varlen_attn", varlen_attn)
-    monkeypatch.setattr(encoder, "attends_to_spans", lambda device: True)
+    monkeypatch.setattr(patterns, "varlen_attn", varlen_attn)
+    monkeypatch.setattr(encoder, "has_flash_attention", lambda device: True)
     monkeypatch.setattr(itm.torch, "autocast", lambda *_, **__: nullcontext())  # which does not know this device
     case = golden_models.load(golden, name)
     module, batch = case.module.train().to("meta").bfloat16(), case.batch.to("meta")

@@ -5,10 +5,12 @@ Zen 5: 100 against 210 GFLOP/s on a core). In evaluation, weights put into oneDN
 bfloat16 too. oneDNN's products are within reach as the operators that torch.compile uses.
 """
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import torch
+from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,10 +47,20 @@ def suits_onednn(width: int, *, half: bool) -> bool:
 
 
 def use_onednn(module: nn.Module) -> None:
-    """Make every plain linear layer inside a module a `OneDNNLinear`, in place; parameters and names stay."""
+    """Make every plain linear layer inside a module a `OneDNNLinear`, in place; parameters and names stay.
+
+    The first layer of an MLP takes over the GELU behind it.
+    """
     for part in module.modules():
-        if type(part) is nn.Linear:
+        if isinstance(part, Mlp) and type(part.fc1) is nn.Linear and isinstance(part.act, nn.GELU):
+            part.fc1.__class__, part.act = OneDNNLinearGELU, nn.Identity()
+        elif type(part) is nn.Linear:
             part.__class__ = OneDNNLinear
+
+
+def product_of(layer: nn.Linear) -> Callable[..., Tensor]:
+    """Return the function (inputs, weight, bias) -> outputs that is fastest for parts of this layer's weight."""
+    return linear if isinstance(layer, OneDNNLinear) else F.linear
 
 
 class OneDNNLinear(nn.Linear):
@@ -63,11 +75,6 @@ class OneDNNLinear(nn.Linear):
     def forward(self, inputs: Tensor) -> Tensor:
         dtype = self._packed_dtype(inputs)
         return linear(inputs, self.weight, self.bias) if dtype is None else self._by_packed(inputs, dtype, "none")
-
-    def gelu(self, inputs: Tensor) -> Tensor:
-        """GELU of what `forward` gives, in one operation where weights are packed."""
-        dtype = self._packed_dtype(inputs)
-        return F.gelu(self(inputs)) if dtype is None else self._by_packed(inputs, dtype, "gelu")
 
     def train(self, mode: bool = True) -> "OneDNNLinear":
         self._packed = None
@@ -92,6 +99,14 @@ class OneDNNLinear(nn.Linear):
         if self._packed is None or self._packed[0] != key:
             self._packed = key, torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().to(dtype))
         return torch.ops.mkldnn._linear_pointwise(inputs.to(dtype), self._packed[1], self.bias, after, [], "none")
+
+
+class OneDNNLinearGELU(OneDNNLinear):
+    """The layer followed by GELU, in one operation where weights are packed."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        dtype = self._packed_dtype(inputs)
+        return F.gelu(super().forward(inputs)) if dtype is None else self._by_packed(inputs, dtype, "gelu")
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlc.common.inputs import Sizes, Text
-from vlc.model.attention import attends_to_spans
-from vlc.model.blocks import blocks, key_mask, layer_norm
+from vlc.model.attention import has_flash_attention
+from vlc.model.blocks import blocks, layer_norm
 from vlc.model.embed import (
     init_bert_weights,
     init_vit_weights,
@@ -23,6 +23,7 @@ from vlc.model.embed import (
 from vlc.model.embedded import ImageTokens, TextTokens
 from vlc.model.masking import PatchMask, leading_patches, random_mask, shown_patches, take_patches
 from vlc.model.packing import Packing
+from vlc.model.patterns import FULL, AttentionPattern, padded
 from vlc.model.sizes import EncoderSize
 
 
@@ -223,22 +224,25 @@ class Encoder(nn.Module):
 
     def _run(self, sequence: _Sequence, *, pooled: bool = False) -> Tensor:
         """Tokens (B, S, D) through all blocks; pooled: only the first ones (B, D) come out."""
-        tokens, mask, packing = sequence.tokens, sequence.mask, self._packing(sequence, pooled)
-        if packing is not None and packing.is_full:
-            packing = mask = None
-        if packing is None:
-            run = {"attn_mask": None if mask is None else key_mask(mask)}
-        else:
-            tokens, run = packing.pack(tokens), {"spans": packing.spans}
+        tokens, (pattern, packing) = sequence.tokens, self._pattern(sequence, pooled)
+        if packing is not None:
+            tokens = packing.pack(tokens)
         for block in self.blocks[: -1 if pooled else None]:
             if self._checkpoints and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, use_reentrant=False, **run)
+                tokens = checkpoint(block, tokens, pattern, use_reentrant=False)
             else:
-                tokens = block(tokens, **run)
+                tokens = block(tokens, pattern)
         if pooled:
-            tokens = self.blocks[-1].first(tokens, **run)
+            tokens = self.blocks[-1].forward_first_token(tokens, pattern)
             return tokens if packing is None else packing.in_order(tokens)
         return tokens if packing is None else packing.unpack(tokens)
+
+    def _pattern(self, sequence: _Sequence, pooled: bool) -> tuple[AttentionPattern, Packing | None]:
+        """How the sequence attends to itself, and how it is packed, if it is."""
+        packing = self._packing(sequence, pooled)
+        if sequence.mask is None or (packing is not None and packing.is_full):
+            return FULL, None
+        return (padded(sequence.mask), None) if packing is None else (packing.pattern, packing)
 
     def _packing(self, sequence: _Sequence, pooled: bool) -> Packing | None:
         """How to leave the padding out, where nobody reads the tokens there: in training, and if pooled.
@@ -248,7 +252,7 @@ class Encoder(nn.Module):
         """
         if sequence.mask is None or not self._may_pack or not (pooled or self.training):
             return None
-        if attends_to_spans(sequence.tokens.device) and sequence.num_real is not None:
+        if has_flash_attention(sequence.tokens.device) and sequence.num_real is not None:
             return Packing.on_device(sequence.mask, sequence.num_real)
         return Packing.on_host(sequence.mask) if sequence.tokens.is_cpu else None
 

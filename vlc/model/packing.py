@@ -6,44 +6,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Lengths = tuple[int, ...]  # of packed sequences, in their order, those of equal length side by side
-
-
-@dataclass(frozen=True)
-class Starts:
-    """Where packed sequences of any lengths begin. places (B + 1,) int32, the end last; longest: no sequence is longer."""
-
-    places: Tensor
-    longest: int
+from vlc.model.patterns import AttentionPattern, CumulativeLengths, SequenceLengths
 
 
 @dataclass(frozen=True)
 class Packing:
     """Where the real tokens of padded sequences are.
 
-    rows (N,) int64: their places among all B * S, sequence by sequence; spans: of the sequences in their order; order (B,)
-    int64: which sequences they are, None: as in the batch; size: B and S.
+    rows: (N,) int64, their places among all B * S, sequence by sequence.
+    pattern: the attention pattern of the packed sequences.
+    order: (B,) int64, the batch row of each packed sequence; None: they are in the order of the batch.
+    size: B and S.
     """
 
     rows: Tensor
-    spans: Lengths | Starts
+    pattern: AttentionPattern
     order: Tensor | None
     size: tuple[int, int]
 
     @classmethod
     def on_host(cls, mask: Tensor) -> "Packing":
-        """From a mask (B, S) in the host's memory, nonzero = real; every sequence has a token."""
+        """Build from a mask (B, S) in the host's memory, nonzero = real; every sequence has a real token."""
         order = mask.sum(1).argsort()
         real = mask[order].nonzero()
         lengths = torch.bincount(real[:, 0], minlength=len(mask))
-        return cls(order[real[:, 0]] * mask.shape[1] + real[:, 1], tuple(lengths.tolist()), order, tuple(mask.shape))
+        return cls(
+            order[real[:, 0]] * mask.shape[1] + real[:, 1],
+            SequenceLengths(tuple(lengths.tolist())),
+            order,
+            tuple(mask.shape),
+        )
 
     @classmethod
     def on_device(cls, mask: Tensor, num_real: int) -> "Packing":
-        """From a mask (B, S) bool with so many real tokens, without waiting for the device it is on."""
+        """Build from a mask (B, S) bool with num_real real tokens, without a device synchronisation."""
         rows = (~mask).flatten().to(torch.int8).argsort(stable=True)[:num_real]
-        places = F.pad(mask.sum(1).cumsum(0), (1, 0)).to(torch.int32)
-        return cls(rows, Starts(places, mask.shape[1]), None, tuple(mask.shape))
+        starts = F.pad(mask.sum(1).cumsum(0), (1, 0)).to(torch.int32)
+        return cls(rows, CumulativeLengths(starts, mask.shape[1]), None, tuple(mask.shape))
 
     @property
     def is_full(self) -> bool:
@@ -62,5 +61,5 @@ class Packing:
         )
 
     def in_order(self, first: Tensor) -> Tensor:
-        """A row (B, D) for each packed sequence -> in the order of the batch."""
+        """Reorder rows (B, D), one for each packed sequence, to the order of the batch."""
         return first if self.order is None else first.index_select(0, self.order.argsort())

@@ -316,7 +316,7 @@ def shard(module: VLCModule, mesh: DeviceMesh) -> None:
     """Share a module out over a mesh in place (FSDP2): each block gathers its weights while it runs, the rest at once."""
     for block in [part for part in module.modules() if isinstance(part, Block)]:
         fully_shard(block, mesh=mesh)
-        register_fsdp_forward_method(block, "first")
+        register_fsdp_forward_method(block, "forward_first_token")
     fully_shard(module, mesh=mesh)
     for entry in ("training_step", "validation_step", "test_step", "_recalls"):
         register_fsdp_forward_method(module, entry)
