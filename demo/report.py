@@ -18,7 +18,6 @@ from vlc.configuration.settings import Settings
 from vlc.data.keys import Key
 from vlc.data.samples import Samples
 from vlc.data.transforms import denormalize
-from vlc.objectives.base import Passes, View
 from vlc.objectives.mae import reconstruction
 from vlc.training.module import VLCModule
 from vlc.training.run import build_data, build_module
@@ -105,16 +104,10 @@ def _reconstructions(module: VLCModule, test: Samples) -> list[dict[str, Any]]:
     step = len(test) // RECONSTRUCTIONS
     batch = module.normalised(test[[Key(0, step * number) for number in range(RECONSTRUCTIONS)]])
     outcome = module.outcomes(batch)["mae"]
-    masked, restored = reconstruct(outcome.logits, batch, module)
-    pictures = zip(batch.images.pixels[:, 0], masked, restored, strict=True)
+    dropped, patch_size = outcome.patches.dropped, module.encoder.size.patch_size
+    masked, restored = reconstruction(outcome.logits, batch.images.at(0)[0], dropped, patch_size)
+    pictures = zip(batch.images.at(0)[0], masked, restored, strict=True)
     return [[_picture(denormalize(image)) for image in triple] for triple in pictures]
-
-
-def reconstruct(predicted: Tensor, batch, module: VLCModule) -> tuple[Tensor, Tensor]:
-    """Normalised images (B, 3, H, W) with the dropped patches grey, and with them filled in."""
-    passes = Passes(module.encoder, batch, module.settings.dropped_ratio)
-    dropped = passes(View(masked_text=True)).patches.dropped
-    return reconstruction(predicted, batch.images.pixels[:, 0], dropped, module.encoder.size.patch_size)
 
 
 def _picture(image: Tensor) -> str:

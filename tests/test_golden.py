@@ -8,7 +8,8 @@ import torch
 from tests import golden_models
 from tests.model.spans import pack_as_gpus
 from vlc.checkpoint.formats import VLC_RELEASE
-from vlc.objectives.base import Passes, View, accuracy
+from vlc.model.passes import Pass, encode_passes
+from vlc.objectives.base import accuracy
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 
@@ -28,18 +29,23 @@ def test_every_weight_is_loaded(case):
 
 def test_features(case):
     name, golden = case
-    passes = Passes(golden.module.encoder, golden.batch, golden.module.settings.dropped_ratio)
-    views = {"mlm.": View(masked_text=True), "vqa.": View(), "itm.": View(matching=True, draw=1)}
-    views |= {f"infer{place + 1}.": View(image=place) for place in (0, 1)}
-    seen = 0
-    for prefix, view in views.items():
+    ratio, expected, seen = golden.module.settings.dropped_ratio, golden.expected, 0
+    passes = {
+        "mlm.": Pass(("masked_text", "image"), patch_noise=0),
+        "vqa.": Pass(),
+        "itm.": Pass(("text", "matched_images"), patch_noise=1),
+        "infer1.": Pass(("text", "image")),
+        "infer2.": Pass(("text", "image_1")),
+    }
+    for prefix, one in passes.items():
         if f"{prefix}text_feats" not in golden.expected:
             continue
-        encoded, expected = passes(view), golden.expected
-        torch.testing.assert_close(encoded.text, expected[f"{prefix}text_feats"], **CLOSE)
-        torch.testing.assert_close(encoded.image, expected[f"{prefix}image_feats"], **CLOSE)
+        encoded = encode_passes(golden.module.encoder, golden.batch, [one], ratio)[one]
+        text, image = one.segments
+        torch.testing.assert_close(encoded[text], expected[f"{prefix}text_feats"], **CLOSE)
+        torch.testing.assert_close(encoded[image], expected[f"{prefix}image_feats"], **CLOSE)
         torch.testing.assert_close(encoded.pooled, expected[f"{prefix}cls_feats"], **CLOSE)
-        torch.testing.assert_close(encoded.text[:, 0], expected[f"{prefix}raw_cls_feats"], **CLOSE)
+        torch.testing.assert_close(encoded[text][:, 0], expected[f"{prefix}raw_cls_feats"], **CLOSE)
         if encoded.patches is not None:
             assert torch.equal(encoded.patches.dropped, expected[f"{prefix}mae_mask"])
             assert torch.equal(encoded.patches.restore, expected[f"{prefix}mae_ids_restore"])

@@ -114,15 +114,15 @@ def test_encoder_is_vilts(tmp_path, batch, image):
     expected = theirs(**_inputs(batch, image), image_token_type_idx=1 + image)
     pixels, sizes = batch.images.at(image)
     images = module.encoder.embed_images(pixels, sizes=sizes, image_type=1 + image)
-    encoded = module.encoder.fuse(module.encoder.embed_text(batch.text), images)
+    encoded = module.encoder.encode([module.encoder.embed_text(batch.text), images])
     assert images.tokens.shape[1] == 1 + 4 * 6, "as many as the largest image has, not 6 x 6"
     torch.testing.assert_close(encoded.pooled, expected.pooler_output, **SAME)
     real, hidden = batch.text.mask.bool(), expected.last_hidden_state
-    torch.testing.assert_close(encoded.text[real], hidden[:, :7][real], **SAME)
-    torch.testing.assert_close(encoded.image[:, 0], hidden[:, 7], **SAME)
+    torch.testing.assert_close(encoded["text"][real], hidden[:, :7][real], **SAME)
+    torch.testing.assert_close(encoded["image"][:, 0], hidden[:, 7], **SAME)
     # Where an image is the largest, transformers shuffles its patches: compare sums.
     theirs_image = hidden[:, 7:] * _mask_of(theirs, batch, image)[:, :, None]
-    torch.testing.assert_close((encoded.image * encoded.image_mask[:, :, None]).sum(1), theirs_image.sum(1), **SAME)
+    torch.testing.assert_close((encoded["image"] * images.mask[:, :, None]).sum(1), theirs_image.sum(1), **SAME)
 
 
 def _mask_of(model, batch: Batch, image: int) -> Tensor:
@@ -138,7 +138,7 @@ def test_images_of_one_size_need_no_mask(tmp_path, batch):
     images = torch.randn(4, 3, 48, 96)
     tokens = module.encoder.embed_images(images)
     assert tokens.mask is None
-    encoded = module.encoder.fuse(module.encoder.embed_text(batch.text), tokens)
+    encoded = module.encoder.encode([module.encoder.embed_text(batch.text), tokens])
     expected = theirs(batch.text.ids, batch.text.mask, pixel_values=images, pixel_mask=torch.ones(4, 48, 96))
     torch.testing.assert_close(encoded.pooled, expected.pooler_output, **SAME)
 
@@ -277,7 +277,7 @@ def test_itm_takes_the_size_along_with_the_image(batch):
         height, width = SHAPES[image]
         text = Text(batch.text.ids[row, None], batch.text.mask[row, None])
         tokens = module.encoder.embed_images(batch.images.pixels[image, :1, :, :height, :width])
-        pooled = module.encoder.fuse(module.encoder.embed_text(text), tokens).pooled
+        pooled = module.encoder.encode([module.encoder.embed_text(text), tokens]).pooled
         torch.testing.assert_close(module.objectives["itm"].fc(pooled)[0], outcome.logits[row], atol=1e-5, rtol=1e-4)
 
 

@@ -16,9 +16,11 @@ from vlc.configuration.recipes import loss_weights
 from vlc.data.batch import Batch
 from vlc.data.parts.text_describes_image import Descriptions, Identity
 from vlc.data.parts.wrong_images import WrongImageChoice
+from vlc.model.passes import Pass
+from vlc.model.segments import Encoded
 from vlc.model.sizes import ENCODERS
-from vlc.objectives.base import HeadOptions, Passes
-from vlc.objectives.itc import ITC
+from vlc.objectives.base import HeadOptions
+from vlc.objectives.itc import IMAGES, ITC, TEXTS
 from vlc.training.run import build_data, build_module, run
 
 WIDTH, SIZE = 8, 6
@@ -27,7 +29,10 @@ WIDTH, SIZE = 8, 6
 @pytest.fixture
 def itc() -> ITC:
     size = ENCODERS["mae_vit_tiny_patch16"]
-    return ITC(HeadOptions(width=WIDTH, vocab_size=10, num_patches=4, size=size, pad_token_id=0))
+    itc = ITC(HeadOptions(width=WIDTH, vocab_size=10, num_patches=4, size=size, pad_token_id=0))
+    for projection in (itc.image_projection, itc.text_projection):
+        torch.nn.init.eye_(projection.weight)
+    return itc
 
 
 def _batch(shows: torch.Tensor | None = None, **parts) -> Batch:
@@ -42,13 +47,15 @@ def _images(count: int, **others) -> Batch:
     return Batch(index=torch.arange(count), split="train", images=images, **others)
 
 
-def _passes(batch: Batch, seed: int = 0) -> tuple[Passes, torch.Tensor, torch.Tensor]:
-    """Passes that have the embeddings already."""
+def _encoded(images: torch.Tensor, texts: torch.Tensor) -> dict[Pass, Encoded]:
+    return {IMAGES: Encoded(images), TEXTS: Encoded(texts)}
+
+
+def _vectors(seed: int = 0) -> tuple[dict[Pass, Encoded], torch.Tensor, torch.Tensor]:
+    """Encoded passes, and the unit vectors that follow from them."""
     generator = torch.Generator().manual_seed(seed)
     images, texts = (F.normalize(torch.randn(SIZE, WIDTH, generator=generator), dim=-1) for _ in range(2))
-    passes = Passes(None, batch)
-    passes.once("itc", lambda: (images, texts))
-    return passes, images, texts
+    return _encoded(images, texts), images, texts
 
 
 def _info_nce(scores: np.ndarray) -> float:
@@ -58,21 +65,21 @@ def _info_nce(scores: np.ndarray) -> float:
 
 def test_loss_is_symmetric_cross_entropy(itc):
     batch = _batch()
-    passes, images, texts = _passes(batch)
+    encoded, images, texts = _vectors()
     scores = (images @ texts.T).numpy().astype(float) / 0.07
     expected = (_info_nce(scores) + _info_nce(scores.T)) / 2
-    assert itc(passes, batch).loss.item() == pytest.approx(expected, rel=1e-5)
+    assert itc(encoded, batch).loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_text_that_occurs_twice_is_right_for_both_images(itc):
     shows = torch.eye(SIZE, dtype=torch.bool)
     shows[0, 3] = shows[3, 0] = True
     batch = _batch(shows)
-    passes, images, texts = _passes(batch)
+    encoded, images, texts = _vectors()
     scores = (images @ texts.T).numpy().astype(float) / 0.07
     scores[0, 3] = scores[3, 0] = -np.inf
     expected = (_info_nce(scores) + _info_nce(scores.T)) / 2
-    assert itc(passes, batch).loss.item() == pytest.approx(expected, rel=1e-5)
+    assert itc(encoded, batch).loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 class _Threads:
@@ -127,9 +134,7 @@ def test_pairs_of_other_processes_that_match_are_no_wrong_ones(itc, monkeypatch,
 
     def loss(identity: Identity, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         batch = _images(len(images)).with_parts(text_describes_image=Descriptions(None, identity))
-        passes = Passes(None, batch)
-        passes.once("itc", lambda: (images, texts))
-        return itc(passes, batch).loss
+        return itc(_encoded(images, texts), batch).loss
 
     alone, gradients = measured(lambda images, texts: [loss(whole, images, texts)])
     threads, size = _Threads(count), SIZE // count
@@ -156,18 +161,16 @@ def test_pairs_of_other_processes_that_match_are_no_wrong_ones(itc, monkeypatch,
 
 def test_the_diagonal_is_no_advantage_where_all_are_alike(itc):
     batch = _batch()
-    passes = Passes(None, batch)
     same = F.normalize(torch.ones(SIZE, WIDTH), dim=-1)
-    passes.once("itc", lambda: (same, same))
-    right, count = itc(passes, batch).metrics["accuracy"]
+    right, count = itc(_encoded(same, same), batch).metrics["accuracy"]
     assert (int(right), count) == (0, 2 * SIZE)
 
 
 def test_similarities_are_float32_within_half_precision(itc):
     batch = _batch()
-    passes, images, texts = _passes(batch)
+    encoded, images, texts = _vectors()
     with torch.autocast("cpu", torch.bfloat16):
-        logits = itc(passes, batch).logits
+        logits = itc(encoded, batch).logits
     torch.testing.assert_close(logits, images @ texts.T / 0.07)
 
 
@@ -205,11 +208,11 @@ def test_hard_wrong_images_are_the_similar_ones_and_never_right(itc):
     shows = torch.eye(SIZE, dtype=torch.bool)
     shows[1, :] = True  # every image has this text
     batch = _batch(shows, wrong_images=WrongImageChoice(torch.zeros(SIZE), torch.arange(SIZE)))
-    passes, images, texts = _passes(batch)
+    encoded, images, texts = _vectors()
     with torch.no_grad():
         itc.log_scale.fill_(math.log(100))
     torch.manual_seed(0)
-    chosen = torch.stack([itc.with_hard_negatives(passes, batch).parts["wrong_images"].rows for _ in range(400)])
+    chosen = torch.stack([itc.with_hard_negatives(encoded, batch).parts["wrong_images"].rows for _ in range(400)])
     assert (chosen[:, 1] == 1).all()  # the loader's
     odds = torch.exp(100 * texts @ images.T).masked_fill(shows, 0)
     for row in (0, 2, 3, 4, 5):
@@ -222,8 +225,8 @@ def test_hard_wrong_texts_are_the_most_similar(itc):
     shows[2:, 0] = True  # the first image has all texts but one
     wrong = Text(torch.full((2 * SIZE, 3), 9), torch.ones(2 * SIZE, 3, dtype=torch.int64))
     batch = _batch(shows, wrong_texts=wrong)
-    passes, images, texts = _passes(batch)
-    harder = itc.with_hard_negatives(passes, batch).parts["wrong_texts"]
+    encoded, images, texts = _vectors()
+    harder = itc.with_hard_negatives(encoded, batch).parts["wrong_texts"]
     assert harder.ids[0].tolist() == [2, 2, 0]  # padded to the length of the loader's
     assert harder.mask[0].tolist() == [1, 1, 0]
     assert harder.ids[1].tolist() == [9, 9, 9]  # there is no second one: the loader's

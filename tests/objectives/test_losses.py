@@ -14,8 +14,9 @@ from vlc.data.batch import Batch
 from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.parts.wrong_images import WrongImageChoice
 from vlc.model.encoder import Encoder
-from vlc.objectives import ITM, MLM, VQA
-from vlc.objectives.base import HeadOptions, Outcome, Passes, View
+from vlc.model.passes import encode_passes
+from vlc.objectives import ITM, MLM, VQA, Objective
+from vlc.objectives.base import HeadOptions, Outcome
 from vlc.objectives.vqa import soft_targets, vqa_score
 
 
@@ -51,52 +52,13 @@ def batch() -> Batch:
     )
 
 
-def test_equal_views_share_a_pass(encoder, batch):
-    passes = Passes(encoder, batch)
-    assert passes(View()) is passes(View())
-    assert passes(View()) is not passes(View(masked_text=True))
-
-
-def test_passes_of_equal_shape_are_one(encoder, batch, monkeypatch):
-    views = (View(masked_text=True), View(matching=True, draw=1))
-    batch = batch.with_parts(patch_noise_0=torch.rand(4, 4), patch_noise_1=torch.rand(4, 4))
-    expected = [Passes(encoder, batch, 0.5)(view) for view in views]
-    sizes, fuse = [], encoder.fuse
-    monkeypatch.setattr(encoder, "fuse", lambda text, image: sizes.append(len(text.tokens)) or fuse(text, image))
-    passes = Passes(encoder, batch, 0.5, views=views)
-    for view, apart in zip(views, expected, strict=True):
-        together = passes(view)
-        for name in ("text", "image", "pooled"):
-            torch.testing.assert_close(getattr(together, name), getattr(apart, name), atol=1e-5, rtol=1e-4)
-        for ours, theirs in zip(together.patches, apart.patches, strict=True):
-            assert torch.equal(ours, theirs)
-    assert sizes == [8]
-
-
-def test_pooled_features_of_equal_shape_are_one(encoder, batch, monkeypatch):
-    views = (View(image=0), View(image=1))
-    encoder.token_types = torch.nn.Embedding(3, 32)
-    batch = replace(batch, images=Images(torch.rand(4, 2, 3, 32, 32)))
-    expected = [Passes(encoder, batch).pooled(view) for view in views]
-    sizes, fuse = [], encoder.fuse_pooled
-    monkeypatch.setattr(encoder, "fuse_pooled", lambda text, image: sizes.append(len(text.tokens)) or fuse(text, image))
-    passes = Passes(encoder, batch, pooled_views=views)
-    for view, apart in zip(views, expected, strict=True):
-        torch.testing.assert_close(passes.pooled(view), apart, atol=1e-5, rtol=1e-4)
-    assert sizes == [8]
-
-
-def test_passes_of_other_shapes_stay_apart(encoder, batch):
-    shorter = Text(batch.text.ids[:, :4], batch.text.mask[:, :4])
-    batch = batch.with_parts(masked_text=replace(batch.parts["masked_text"], text=shorter))
-    passes = Passes(encoder, batch, views=(View(), View(masked_text=True)))
-    assert passes(View()).text.shape[1] == 6
-    assert passes(View(masked_text=True)).text.shape[1] == 4
+def _outcome(objective: Objective, encoder: Encoder, batch: Batch) -> Outcome:
+    return objective(encode_passes(encoder, batch, objective.passes(batch)), batch)
 
 
 def test_mlm_loss_is_the_mean_over_hidden_tokens(encoder, batch):
     objective = MLM(_options()).eval()
-    outcome = objective(Passes(encoder, batch), batch)
+    outcome = _outcome(objective, encoder, batch)
     assert outcome.logits.shape == (3, 20)
     expected = F.cross_entropy(outcome.logits, batch.parts["masked_text"].labels)
     torch.testing.assert_close(outcome.loss, expected)
@@ -108,7 +70,7 @@ def test_mlm_without_a_hidden_token_costs_nothing_and_has_a_gradient(encoder, ba
     none = torch.empty(0, dtype=torch.int64)
     batch = batch.with_parts(masked_text=MaskedTokens(batch.text, none, none))
     objective = MLM(_options())
-    outcome = objective(Passes(encoder, batch), batch)
+    outcome = _outcome(objective, encoder, batch)
     assert outcome.loss == 0
     outcome.loss.backward()
     assert outcome.metrics["accuracy"][1] == 0
@@ -118,7 +80,7 @@ def test_itm_adds_alignment_with_its_weight(encoder, batch):
     objectives = {weight: ITM(_options(wpa_weight=weight)).eval() for weight in (0, 0.1, 0.5)}
     for objective in objectives.values():
         objective.load_state_dict(objectives[0].state_dict())
-    outcomes = {weight: objective(Passes(encoder, batch), batch) for weight, objective in objectives.items()}
+    outcomes = {weight: _outcome(objective, encoder, batch) for weight, objective in objectives.items()}
     assert "wpa_loss" not in outcomes[0].metrics
     small, large = (outcomes[weight].loss - outcomes[0].loss for weight in (0.1, 0.5))
     torch.testing.assert_close(large, 5 * small, rtol=1e-4, atol=1e-6)
@@ -158,7 +120,7 @@ def test_vqa_predictions(batch):
 def test_vqa_without_labels_predicts_and_scores_nothing(encoder, batch):
     batch = replace(batch, parts={"question_id": batch.parts["question_id"]})
     objective = VQA(_options())
-    outcome = objective(Passes(encoder, batch), batch)
+    outcome = _outcome(objective, encoder, batch)
     assert outcome.loss is None
     assert not outcome.metrics
     assert set(objective.predict(outcome, batch)[0]) == {"question_id", "answer"}

@@ -258,14 +258,14 @@ def make_hub(folder: Path) -> None:
 def read_hub(folder: Path) -> str:
     """What a masked word of a picture is, as `predict` says it."""
     from vlc.use import pretrained
-    from vlc.use.predict import replies
+    from vlc.use.predict import answers
 
     values = {"load_path": str(folder), "tokenizer": str(folder), "vit": "small_vilt", "image_size": 64, "num_gpus": 0}
     values |= {"max_text_len": 16, "vocab_size": None, "loss_names": loss_weights(mlm=1)}
     values |= {"train_transform_keys": ["pixelbert"], "val_transform_keys": ["pixelbert"]}
     model = pretrained.open_pretrained(resolve(**values), set(values))
     image = model.image(pa.py_buffer(tiny.image_bytes(3, (64, 64))), "image")
-    return digest([replies(model, [image], text) for text in ("a [MASK] dog", "red [MASK] house [MASK]")])
+    return digest([answers(model, [image], text) for text in ("a [MASK] dog", "red [MASK] house [MASK]")])
 
 
 # -- a search index

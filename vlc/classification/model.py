@@ -56,7 +56,7 @@ class Classifier(nn.Module):
         self.objectives = nn.ModuleDict({"classes": ClassHead(size.width, num_classes, norm=global_pool)})
 
     def forward(self, images: Tensor) -> Tensor:
-        tokens = self.encoder.fuse(None, self.encoder.embed_images(images, image_type=None)).image
+        tokens = self.encoder.encode([self.encoder.embed_images(images, image_type=None)])["image"]
         pooled = tokens[:, 1:].mean(dim=1) if self.global_pool else tokens[:, 0]
         return self.objectives["classes"](pooled)
 

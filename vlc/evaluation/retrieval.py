@@ -20,10 +20,9 @@ from vlc.data.transforms import normalize
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import write_text
 from vlc.hardware.distributed import gather_lists, is_first_process, process_number
-from vlc.model.embedded import ImageTokens
 from vlc.model.encoder import Encoder
+from vlc.model.segments import Segment
 from vlc.objectives.base import to_json
-from vlc.objectives.irtr import encode_pairs
 from vlc.objectives.itc import ITC
 
 CUTOFFS = (1, 5, 10)
@@ -112,19 +111,20 @@ class Scorer:
         chunks = [(numbers, self._moved(text)) for numbers, text in self.corpus.texts_by_length(size)]
         order = np.concatenate([numbers for numbers, _ in chunks])
 
-        def row(tokens: ImageTokens) -> np.ndarray:
-            scores = [self.score(encode_pairs(self.encoder, text, tokens, len(text.ids))) for _, text in chunks]
+        def row(image: Segment) -> np.ndarray:
+            scores = [self._score(text, image) for _, text in chunks]
             return torch.cat(scores).float().cpu().numpy()[np.argsort(order)]
 
-        return self._gathered([row(tokens) for tokens in self._images()])
+        return self._gathered([row(image) for image in self._images()])
 
     @torch.inference_mode()
     def similarities(self) -> np.ndarray:
         """Cosine similarities (images, texts) float32 of the embeddings, on every process."""
         texts = np.empty((self.corpus.num_texts, self.encoder.size.width), dtype=np.float32)
         for numbers, text in self.corpus.texts_by_length(self.pairs_at_once):
-            texts[numbers] = self.itc.embed_texts(self.encoder, self._moved(text)).float().cpu().numpy()
-        images = [self.itc.embed_images(self.encoder, tokens)[0].float().cpu().numpy() for tokens in self._images()]
+            vectors = self.itc.text_vectors(self._pooled(self.encoder.embed_text(self._moved(text))))
+            texts[numbers] = vectors.float().cpu().numpy()
+        images = [self.itc.image_vectors(self._pooled(image))[0].float().cpu().numpy() for image in self._images()]
         return self._gathered(images) @ texts.T
 
     @torch.inference_mode()
@@ -139,24 +139,30 @@ class Scorer:
         wanted = of_text | of_image
         texts = dict(enumerate(self.corpus.token_ids()))
         full: list[np.ndarray] = []
-        for image, tokens in zip(self._mine, self._images(), strict=True):
+        for number, image in zip(self._mine, self._images(), strict=True):
             row = np.full(self.corpus.num_texts, -np.inf, dtype=np.float32)
-            numbers = np.flatnonzero(wanted[image])
+            numbers = np.flatnonzero(wanted[number])
             numbers = numbers[np.argsort([len(texts[number]) for number in numbers], kind="stable")]
             for start in range(0, len(numbers), self.pairs_at_once):
                 chunk = numbers[start : start + self.pairs_at_once]
                 text = self._moved(self.corpus.padded([texts[number] for number in chunk]))
-                pooled = encode_pairs(self.encoder, text, tokens, len(chunk))
-                row[chunk] = self.score(pooled).float().cpu().numpy()
+                row[chunk] = self._score(text, image).float().cpu().numpy()
             full.append(row)
         scores = self._gathered(full)
         behind = near - 2 - max(0.0, -float(scores[wanted].min()))  # below every score of the full model
         return np.where(of_text, scores, behind), np.where(of_image, scores, behind)
 
+    def _score(self, text: Text, image: Segment) -> Tensor:
+        """Scores of texts (N, L) with one image (N,)."""
+        return self.score(self._pooled(self.encoder.embed_text(text), image))
+
+    def _pooled(self, *segments: Segment) -> Tensor:
+        return self.encoder.encode(segments, pooled_only=True).pooled
+
     def _moved(self, text: Text) -> Text:
         return text.to(self.device)
 
-    def _images(self) -> Iterator[ImageTokens]:
+    def _images(self) -> Iterator[Segment]:
         """This process's images, embedded one after the other."""
         columns = TextColumn("ranking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, disable=not is_first_process()) as progress:

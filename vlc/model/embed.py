@@ -41,21 +41,21 @@ def learned_positions(table: Tensor, grid: tuple[int, int], extents: Tensor | No
     """A learned table (1, 1 + G * G, D) stretched over images: (1, P, D), or (B, P, D) with an extent for each image.
 
     grid: rows and columns of the (padded) images in patches. extents (B, 2) int64: those that show something; without
-    them all do. Bilinear, the table's corners on the image's corners, as ViLT resizes it (Kim et al. 2021). Float32,
-    without a wait for the device; padding gets no position that means anything.
+    them all do. Bilinear, the table's corners on the image's corners, as ViLT resizes it (Kim et al. 2021).
+    Computed in float32 without a device synchronisation. Values at padding are undefined.
     """
     side = math.isqrt(table.shape[1] - 1)
     if extents is None:
         if grid == (side, side):
             return table[:, 1:]
         extents = torch.tensor([grid], device=table.device)
-    rows, columns = (_hats(length, extents[:, axis], side) for axis, length in enumerate(grid))
+    rows, columns = (_linear_interpolation_weights(length, extents[:, axis], side) for axis, length in enumerate(grid))
     with torch.autocast(table.device.type, enabled=False):
         places = table[0, 1:].float().unflatten(0, (side, side))
         return torch.einsum("brg,bch,ghd->brcd", rows, columns, places).flatten(1, 2)
 
 
-def _hats(length: int, extents: Tensor, side: int) -> Tensor:
+def _linear_interpolation_weights(length: int, extents: Tensor, side: int) -> Tensor:
     """Weights (B, length, side) of `side` points, spread evenly over the first extents (B,) of `length` places."""
     steps = (side - 1) / (extents - 1).clamp(min=1)
     places = torch.arange(length, device=extents.device) * steps[:, None]

@@ -1,9 +1,10 @@
 """The single-stream encoder: text tokens and image patches through one ViT.
 
-Order of a sequence: text tokens, class token, patches. The pooled feature is read at the first text token.
+An image's segment is its class token and its patches. The pooled feature is read at the first token of the sequence.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -20,44 +21,11 @@ from vlc.model.embed import (
     sincos_positions,
     text_embedding,
 )
-from vlc.model.embedded import ImageTokens, TextTokens
-from vlc.model.masking import PatchMask, leading_patches, random_mask, shown_patches, take_patches
+from vlc.model.masking import leading_patches, random_mask, shown_patches, take_patches
 from vlc.model.packing import Packing
-from vlc.model.patterns import FULL, AttentionPattern, padded
+from vlc.model.patterns import FULL, AttentionPattern, grouped, padded
+from vlc.model.segments import Encoded, Segment, TokenSequence, aligned
 from vlc.model.sizes import EncoderSize
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What one pass returns, after the final norm.
-
-    text (B, L, D); image (B, 1 + kept patches, D), class token first; pooled (B, D); patches: what was dropped;
-    image_mask: as in `ImageTokens`.
-    """
-
-    text: Tensor
-    image: Tensor
-    pooled: Tensor
-    patches: PatchMask | None = None
-    image_mask: Tensor | None = None
-
-    def split(self, count: int) -> list["Encoded"]:
-        """The parts of `count` joined passes."""
-        patches = [None] * count
-        if self.patches is not None:
-            patches = [PatchMask(*part) for part in zip(*(part.chunk(count) for part in self.patches), strict=True)]
-        masks = [None] * count if self.image_mask is None else self.image_mask.chunk(count)
-        tensors = (part.chunk(count) for part in (self.text, self.image, self.pooled))
-        return [Encoded(*parts) for parts in zip(*tensors, patches, masks, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Sequence:
-    """tokens (B, S, D); mask (B, S) bool, True = real, None: all are; num_real: how many are, as in `Text`."""
-
-    tokens: Tensor
-    mask: Tensor | None
-    num_real: int | None = None
 
 
 class Pooler(nn.Module):
@@ -137,9 +105,13 @@ class Encoder(nn.Module):
     def num_patches(self) -> int:
         return self.patch_embed.num_patches
 
-    def embed_text(self, text: Text) -> TextTokens:
-        """Text (B, L) -> tokens."""
-        return TextTokens(self.embed_words(text.ids, text.segments), text.mask, text.num_real)
+    @property
+    def pad_token_id(self) -> int:
+        return self.text_embeddings.word_embeddings.padding_idx
+
+    def embed_text(self, text: Text, name: str = "text") -> Segment:
+        """Text (B, L) -> a segment of that name."""
+        return Segment(name, self.embed_words(text.ids, text.segments), text.mask, text.num_real)
 
     def embed_words(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
         """Token ids (B, L) int64 -> (B, L, D), text's token type added; segments as in `Text`."""
@@ -153,39 +125,44 @@ class Encoder(nn.Module):
         image_type: int | None = 1,
         mask_ratio: float = 0.0,
         noise: Tensor | None = None,
-    ) -> ImageTokens:
-        """Normalised images (B, 3, H, W) -> tokens; patches are dropped where `noise` (B, P) is large.
+        name: str = "image",
+    ) -> Segment:
+        """Normalised images (B, 3, H, W) -> a segment of that name, the class token first.
 
-        sizes (B,): of padded images; there are then as many tokens as the largest image has patches. image_type: row of
-        the token-type table; None adds none (the image alone, as MAE and timm see it). Without noise all patches stay,
-        whatever mask_ratio is.
+        sizes: (B,), of padded images; there are then as many tokens as the largest image has patches.
+        image_type: row of the token-type table; None adds none (the image alone, as MAE and timm see it).
+        mask_ratio: share of patches that are dropped; without noise all stay.
+        noise: (B, P); patches are dropped where it is large.
         """
-        tokens, patches, mask = self.patch_embed(images), None, None
+        tokens, patches, mask, indices = self.patch_embed(images), None, None, None
+        grid = images.shape[-2] // self.size.patch_size, images.shape[-1] // self.size.patch_size
         if self.size.learned_grid is None:
             tokens = tokens + self.pos_embed[:, 1:]
         else:
-            tokens, mask = self._place(tokens, (images.shape[-2], images.shape[-1]), sizes)
+            tokens, mask, indices = self._place(tokens, grid, sizes)
         if noise is not None and mask_ratio > 0:
             patches = random_mask(noise, mask_ratio)
             tokens = take_patches(tokens, patches.kept)
+            indices = patches.kept if indices is None else indices.gather(1, patches.kept)
         cls_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
         tokens = self.image_dropout(torch.cat([cls_token.to(tokens.dtype), tokens], dim=1))
         if image_type is not None:
             tokens = tokens + self.token_types.weight[image_type]
-        return ImageTokens(tokens, patches, mask)
+        return Segment(name, tokens, mask, patches=patches, grid=grid, patch_indices=indices)
 
-    def _place(self, tokens: Tensor, shape: tuple[int, int], sizes: Sizes | None) -> tuple[Tensor, Tensor | None]:
-        """Patches (B, P, D) of padded images with their learned positions, and `ImageTokens.mask`.
+    def _place(
+        self, tokens: Tensor, grid: tuple[int, int], sizes: Sizes | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Patches (B, P, D) of padded images with their learned positions, and a segment's mask and patch_indices.
 
-        Padding is left out but for what makes up for images with fewer patches than the largest.
+        Padding is left out, except where an image has fewer patches than the largest of the batch.
         """
-        grid = (shape[0] // self.size.patch_size, shape[1] // self.size.patch_size)
         extents = None if sizes is None else sizes.pixels // self.size.patch_size
         tokens = tokens + learned_positions(self.pos_embed, grid, extents)
         num_patches = tokens.shape[1] if sizes is None else sizes.largest // self.size.patch_size**2
         drawn = self.training and self.max_patches is not None and self.max_patches < num_patches
         if sizes is None and not drawn:
-            return tokens, None
+            return tokens, None, None
         if sizes is None:
             shown = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         else:
@@ -193,69 +170,62 @@ class Encoder(nn.Module):
         noise = torch.rand(shown.shape, device=tokens.device) if drawn else None
         kept = leading_patches(shown, self.max_patches if drawn else num_patches, noise)
         mask = shown.gather(1, kept)
-        return take_patches(tokens, kept), torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
+        return take_patches(tokens, kept), torch.cat([mask.new_ones(len(mask), 1), mask], dim=1), kept
 
-    def fuse(self, text: TextTokens | None, image: ImageTokens | None) -> Encoded:
-        """Embedded text and an embedded image through the ViT.
+    def encode(self, segments: Sequence[Segment], *, pooled_only: bool = False) -> Encoded:
+        """Run segments side by side through the ViT; those with fewer rows are repeated (`vlc.model.segments.aligned`).
 
-        text=None runs the image alone, and `pooled` then reads the class token; image=None runs the text alone.
+        pooled_only: the result has the pooled feature alone. That costs less: the last block computes the first tokens
+            only, and padding is left out.
         """
-        sequence = self._sequence(text, image)
-        tokens, num_text = self.norm(self._run(sequence)), 0 if text is None else text.tokens.shape[1]
-        patches, mask = (image.patches, image.mask) if image is not None else (None, None)
-        return Encoded(tokens[:, :num_text], tokens[:, num_text:], self.pooler(tokens), patches, mask)
+        segments = aligned(segments)
+        tokens = self.norm(self._run(TokenSequence.of(segments), pooled_only))
+        if pooled_only:
+            return Encoded(self.pooler(tokens[:, None]))
+        parts = tokens.split([segment.tokens.shape[1] for segment in segments], dim=1)
+        own = (replace(segment, tokens=part) for segment, part in zip(segments, parts, strict=True))
+        return Encoded(self.pooler(tokens), tuple(own))
 
-    def fuse_pooled(self, text: TextTokens | None, image: ImageTokens | None) -> Tensor:
-        """`fuse(...).pooled` (B, D) for less: the last block computes the first tokens alone, and padding costs nothing."""
-        return self.pooler(self.norm(self._run(self._sequence(text, image), pooled=True))[:, None])
-
-    @staticmethod
-    def _sequence(text: TextTokens | None, image: ImageTokens | None) -> _Sequence:
-        """What is given, side by side."""
-        if image is None:
-            return _Sequence(text.tokens, text.mask.bool(), text.num_real)
-        if text is None:
-            return _Sequence(image.tokens, image.mask)
-        tokens = torch.cat([text.tokens.to(image.tokens.dtype), image.tokens], dim=1)
-        shown = text.mask.new_ones(image.tokens.shape[:2]) if image.mask is None else image.mask
-        known = text.num_real is not None and image.mask is None
-        num_real = text.num_real + shown.numel() if known else None
-        return _Sequence(tokens, torch.cat([text.mask, shown], dim=1).bool(), num_real)
-
-    def _run(self, sequence: _Sequence, *, pooled: bool = False) -> Tensor:
-        """Tokens (B, S, D) through all blocks; pooled: only the first ones (B, D) come out."""
-        tokens, (pattern, packing) = sequence.tokens, self._pattern(sequence, pooled)
+    def _run(self, sequence: TokenSequence, pooled_only: bool) -> Tensor:
+        """Tokens (B, S, D) through all blocks; pooled_only: only the first ones (B, D) come out."""
+        tokens, (pattern, packing) = sequence.tokens, self._pattern(sequence, pooled_only)
         if packing is not None:
             tokens = packing.pack(tokens)
-        for block in self.blocks[: -1 if pooled else None]:
+        for block in self.blocks[: -1 if pooled_only else None]:
             if self._checkpoints and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, pattern, use_reentrant=False)
             else:
                 tokens = block(tokens, pattern)
-        if pooled:
+        if pooled_only:
             tokens = self.blocks[-1].forward_first_token(tokens, pattern)
             return tokens if packing is None else packing.in_order(tokens)
         return tokens if packing is None else packing.unpack(tokens)
 
-    def _pattern(self, sequence: _Sequence, pooled: bool) -> tuple[AttentionPattern, Packing | None]:
-        """How the sequence attends to itself, and how it is packed, if it is."""
-        packing = self._packing(sequence, pooled)
+    def _pattern(self, sequence: TokenSequence, pooled_only: bool) -> tuple[AttentionPattern, Packing | None]:
+        """Which tokens attend to which, and how the sequences are packed; None: they are not."""
+        if sequence.starts_group is not None:
+            return grouped(sequence.starts_group, sequence.mask), None
+        packing = self._packing(sequence, pooled_only)
         if sequence.mask is None or (packing is not None and packing.is_full):
             return FULL, None
         return (padded(sequence.mask), None) if packing is None else (packing.pattern, packing)
 
-    def _packing(self, sequence: _Sequence, pooled: bool) -> Packing | None:
-        """How to leave the padding out, where nobody reads the tokens there: in training, and if pooled.
+    def _packing(self, sequence: TokenSequence, pooled_only: bool) -> Packing | None:
+        """How to leave the padding out where nobody reads the tokens there: in training, and if pooled_only.
 
-        A GPU must not be asked how long sequences are, so their number of tokens has to be known. Not with compiled
-        blocks, which would be compiled for all lengths, nor with stochastic depth, which goes by rows.
+        A GPU must not be asked how long sequences are, so their number of tokens has to be known. We do not pack when
+        blocks are compiled (every new length would recompile them), nor with stochastic depth (it drops whole rows of
+        the batch, and packed input has none).
         """
-        if sequence.mask is None or not self._may_pack or not (pooled or self.training):
+        if sequence.mask is None or not self._may_pack or not (pooled_only or self.training):
             return None
         if has_flash_attention(sequence.tokens.device) and sequence.num_real is not None:
             return Packing.on_device(sequence.mask, sequence.num_real)
         return Packing.on_host(sequence.mask) if sequence.tokens.is_cpu else None
 
     def forward(self, ids: Tensor, text_mask: Tensor, images: Tensor, **image_options) -> Encoded:
-        """One pass over token ids (B, L), their mask (B, L) and images; image_options as in `embed_images`."""
-        return self.fuse(self.embed_text(Text(ids, text_mask)), self.embed_images(images, **image_options))
+        """One pass over the segments "text" and "image": token ids (B, L), their mask (B, L), and images.
+
+        image_options: as in `embed_images`.
+        """
+        return self.encode([self.embed_text(Text(ids, text_mask)), self.embed_images(images, **image_options)])

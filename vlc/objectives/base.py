@@ -1,7 +1,7 @@
-"""The plug between the encoder and what is learnt: views, shared passes, outcomes and the Objective itself."""
+"""What every objective is: it declares encoder passes, receives them, and returns an outcome."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,117 +12,12 @@ from torch import Tensor, nn
 from vlc.data.batch import Batch
 from vlc.data.parts import Part
 from vlc.model.embed import init_bert_weights
-from vlc.model.embedded import Embedded, TextTokens, joined, shape
-from vlc.model.encoder import Encoded, Encoder
+from vlc.model.masking import PatchMask
+from vlc.model.passes import Pass
+from vlc.model.segments import Encoded
 from vlc.model.sizes import EncoderSize
-from vlc.objectives.matching import Pairs, pairs
 
-
-@dataclass(frozen=True)
-class View:
-    """Names one encoder pass over a batch. Equal views in one step are computed once.
-
-    masked_text: the text with hidden tokens. image: which of the K images. matching: the images of the batch's `Pairs`
-    instead. draw: which row of patch noise.
-    """
-
-    masked_text: bool = False
-    image: int = 0
-    matching: bool = False
-    draw: int = 0
-
-
-class Passes:
-    """The encoder bound to one batch: objectives that ask for the same view share its cost.
-
-    dropped_ratio: share of patches that every pass drops, for batches that bring patch noise. views: what will be asked
-    for, pooled_views: what of which only the pooled feature will be; passes of equal shape are then one, of a larger
-    batch, whose products are faster and whose weights have one gradient.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        batch: Batch,
-        dropped_ratio: float = 0.0,
-        views: Iterable[View] = (),
-        pooled_views: Iterable[View] = (),
-    ):
-        self.encoder, self.batch, self.dropped_ratio = encoder, batch, dropped_ratio
-        self._views = tuple(views)
-        self._pooled_views = tuple(view for view in pooled_views if view not in self._views)
-        self._seen: dict[Any, Any] = {}
-
-    def __call__(self, view: View = View()) -> Encoded:
-        """The whole pass."""
-        if view not in self._seen:
-            together, parts = self._of_equal_shape(view, self._views)
-            encoded = self.encoder.fuse(*joined(parts)).split(len(together))
-            self._seen |= zip(together, encoded, strict=True)
-        return self._seen[view]
-
-    def pooled(self, view: View = View()) -> Tensor:
-        """The pooled feature (B, D) of a pass; where nothing else of it is read, it costs less than the whole pass."""
-        if view in self._seen or view in self._views:
-            return self(view).pooled
-        key = ("pooled", view)
-        if key not in self._seen:
-            together, parts = self._of_equal_shape(view, self._pooled_views)
-            pooled = self.encoder.fuse_pooled(*joined(parts)).chunk(len(together))
-            self._seen |= zip((("pooled", one) for one in together), pooled, strict=True)
-        return self._seen[key]
-
-    @property
-    def pairs(self) -> Pairs:
-        """The batch's texts with their own and with other images."""
-        return self.once("pairs", lambda: pairs(self.batch))
-
-    def once(self, key: str, make: Callable[[], Any]) -> Any:
-        """What `make` returns, made the first time that somebody asks for the key."""
-        if key not in self._seen:
-            self._seen[key] = make()
-        return self._seen[key]
-
-    def _of_equal_shape(self, view: View, others: Iterable[View]) -> tuple[list[View], list[Embedded]]:
-        """The view and those of the others that can go with it, and what the encoder fuses of each."""
-        embedded = {one: self._embedded(one) for one in dict.fromkeys([view, *others])}
-        together = [one for one, part in embedded.items() if shape(part) == shape(embedded[view])]
-        return together, [embedded[one] for one in together]
-
-    def _embedded(self, view: View) -> Embedded:
-        batch, text = self.batch, self._embedded_text(view)
-        if batch.images is None:
-            return text, None
-        if view.matching:
-            images, sizes = self.pairs.images, self.pairs.sizes
-        else:
-            images, sizes = batch.images.at(view.image)
-        image = self.encoder.embed_images(
-            images,
-            sizes=sizes,
-            image_type=None if text is None else 1 + view.image,
-            mask_ratio=self.dropped_ratio,
-            noise=batch.parts.get(f"patch_noise_{view.draw}"),
-        )
-        return text, image
-
-    def _embedded_text(self, view: View) -> TextTokens | None:
-        """A text of the batch; both are embedded together, as each look-up has a gradient for all words."""
-        plain, masked = self.batch.text, self.batch.parts.get("masked_text")
-        hidden = None if masked is None else masked.text
-        text = hidden if view.masked_text else plain
-        if text is None:
-            return None
-        embed = self.encoder.embed_words
-        if hidden is None or hidden.ids.shape != plain.ids.shape:
-            words = self.once(f"text {view.masked_text}", lambda: embed(text.ids, text.segments))
-        else:
-            segments = None if plain.segments is None else torch.cat([plain.segments, hidden.segments])
-            both = self.once("texts", lambda: embed(torch.cat([plain.ids, hidden.ids]), segments).chunk(2))
-            words = both[view.masked_text]
-        return TextTokens(words, text.mask, text.num_real)
-
-
+POOLED = Pass(pooled_only=True)  # the pooled feature of text and image
 Ratio = tuple[Tensor, int]  # (sum, count): adds up over steps and processes
 
 
@@ -130,19 +25,28 @@ Ratio = tuple[Tensor, int]  # (sum, count): adds up over steps and processes
 class Outcome:
     """What an objective makes of a batch.
 
-    loss: scalar, unweighted; None on unlabelled splits. metrics: name -> (sum, count). logits: for predictions.
+    loss: scalar, unweighted; None on unlabelled splits.
+    metrics: name -> (sum, count).
+    logits: for predictions.
+    patches: which patches the encoder did not see, where they are reconstructed.
     """
 
     loss: Tensor | None
     metrics: Mapping[str, Ratio] = field(default_factory=dict)
     logits: Tensor | None = None
+    patches: PatchMask | None = None
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What a head says of one example. answers: (answer, value), the best first; unit: what the values are."""
+class Answer:
+    """A head's answer for one example.
 
-    answers: list[tuple[str, float]]
+    choices: (answer, value), the best first.
+    unit: what the values are.
+    about: which part of the example the answer is about; empty: all of it.
+    """
+
+    choices: list[tuple[str, float]]
     unit: str = "probability"
     about: str = ""
 
@@ -174,7 +78,7 @@ class Objective(nn.Module):
     metrics: the names it reports.
     headline: the metric that selects checkpoints, if any.
     reads_pooled: whether it reads the pooled feature. task_head: whether the head takes the learning-rate factor lr_mult,
-    as the published classifiers do. pooled_views: of which `forward` will ask for the pooled feature.
+    as the published classifiers do.
     """
 
     images: ClassVar[int] = 1
@@ -183,7 +87,6 @@ class Objective(nn.Module):
     headline: ClassVar[str | None] = None
     reads_pooled: ClassVar[bool] = True
     task_head: ClassVar[bool] = False
-    pooled_views: ClassVar[tuple[View, ...]] = ()
 
     @classmethod
     def parts(cls, options: Any) -> tuple[Part, ...]:
@@ -198,12 +101,13 @@ class Objective(nn.Module):
         super().__init__()
         self.options = options
 
-    def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        raise NotImplementedError
+    def passes(self, batch: Batch) -> tuple[Pass, ...]:
+        """Return the encoder passes that `forward` receives; default: the pooled feature of text and image."""
+        return (POOLED,)
 
-    def views(self, batch: Batch) -> Iterable[View]:
-        """The whole passes that `forward` will ask for; default: none."""
-        return ()
+    def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
+        """Return loss, metrics and logits of a batch; encoded has at least the passes that `passes` names."""
+        raise NotImplementedError
 
     def compile_parts(self, **options: Any) -> None:
         """Compile, with options of torch.compile, what gains from it; default: nothing."""
@@ -216,10 +120,16 @@ class Objective(nn.Module):
         """Further metrics of a whole split, from its records."""
         return {}
 
-    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
-        """What the head says of a batch of one example without supervision; default: nothing.
+    def answer_passes(self, batch: Batch) -> tuple[Pass, ...]:
+        """Return the encoder passes that `answers_for` receives; default: those of `forward`."""
+        return self.passes(batch)
 
-        word: what a token id stands for.
+    def answers_for(
+        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
+    ) -> list[Answer]:
+        """Return the head's answers for a batch of one example without supervision; default: none.
+
+        token_name: the token of an id.
         """
         return []
 

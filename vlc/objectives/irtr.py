@@ -1,49 +1,29 @@
 """Image/text retrieval: an image ranks its own text above others (Kim et al. 2021, ViLT)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlc.common.inputs import Text
 from vlc.data.batch import Batch
 from vlc.data.parts import Part, WrongTexts
 from vlc.model.embed import init_bert_weights
-from vlc.model.embedded import ImageTokens
-from vlc.model.encoder import Encoder
+from vlc.model.passes import Pass
+from vlc.model.segments import Encoded
 from vlc.objectives.base import (
+    POOLED,
+    Answer,
     HeadOptions,
     Objective,
     Outcome,
-    Passes,
-    Reply,
     linear_in_float32,
     mean_ratio,
     ranked_accuracy,
 )
 
-
-def stacked_texts(first: Text, second: Text, pad_token_id: int) -> Text:
-    """Two batches of texts, (A, L) and (B, M) -> (A + B, max(L, M)), the first one's rows first."""
-    length = max(first.ids.shape[1], second.ids.shape[1])
-
-    def joined(parts: tuple[Tensor, Tensor], fill: int) -> Tensor:
-        return torch.cat([F.pad(part, (0, length - part.shape[1]), value=fill) for part in parts])
-
-    known = first.num_real is not None and second.num_real is not None
-    num_real = first.num_real + second.num_real if known else None
-    return Text(joined((first.ids, second.ids), pad_token_id), joined((first.mask, second.mask), 0), num_real)
-
-
-def interleave(own: Text, wrong: Text, pad_token_id: int) -> Text:
-    """B texts and N others for each (B * N, grouped by example) -> (B * (1 + N), L), each example's own text first."""
-    count = len(own.ids)
-    both = stacked_texts(own, wrong, pad_token_id)
-    order = torch.arange(len(both.ids), device=both.ids.device)
-    order = torch.cat([order[:count, None], order[count:].unflatten(0, (count, -1))], dim=1).flatten()
-    return Text(both.ids[order], both.mask[order], both.num_real)
+_CANDIDATES = Pass(("candidate_texts", "image"), pooled_only=True)
 
 
 class IRTR(Objective):
@@ -69,21 +49,19 @@ class IRTR(Objective):
         """Pooled features (N, D) of text-image pairs -> scores (N,) float32, higher = better match."""
         return linear_in_float32(self.rank_output, pooled)[:, 0]
 
-    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
-        return [Reply([("ranks", self.score(passes().pooled).item())], "score")]
+    def passes(self, batch: Batch) -> tuple[Pass, ...]:
+        return (_CANDIDATES,)
 
-    def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        text = interleave(batch.text, batch.parts["wrong_texts"], self.options.pad_token_id)
-        images, sizes = batch.images.at(0)
-        image = passes.encoder.embed_images(images, sizes=sizes)
-        pooled = encode_pairs(passes.encoder, text, image, len(text.ids) // len(batch))
-        scores = self.score(pooled).unflatten(0, (len(batch), -1))
+    def answer_passes(self, batch: Batch) -> tuple[Pass, ...]:
+        return (POOLED,)
+
+    def answers_for(
+        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
+    ) -> list[Answer]:
+        return [Answer([("ranks", self.score(encoded[POOLED].pooled).item())], "score")]
+
+    def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
+        scores = self.score(encoded[_CANDIDATES].pooled).unflatten(0, (len(batch), -1))
         own = torch.zeros(len(batch), dtype=torch.int64, device=scores.device)
         loss = F.cross_entropy(scores, own)
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": ranked_accuracy(scores, own)}, scores)
-
-
-def encode_pairs(encoder: Encoder, text: Text, image: ImageTokens, texts_per_image: int) -> Tensor:
-    """Pooled features (B * n, D) of B embedded images with n texts each; text (B * n, L), grouped by image."""
-    rows = torch.arange(len(image.tokens), device=image.tokens.device).repeat_interleave(texts_per_image)
-    return encoder.fuse_pooled(encoder.embed_text(text), image[rows])

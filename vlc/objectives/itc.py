@@ -5,7 +5,7 @@ model re-rank only the best of them.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,21 +18,21 @@ from vlc.data.batch import Batch
 from vlc.data.parts import Part, TextDescribesImage
 from vlc.hardware.distributed import gather_features, gather_values
 from vlc.model.embed import init_bert_weights
-from vlc.model.embedded import ImageTokens
-from vlc.model.encoder import Encoder
+from vlc.model.inputs import stacked_texts
+from vlc.model.passes import Pass
+from vlc.model.segments import Encoded
 from vlc.objectives.base import (
+    Answer,
     HeadOptions,
     Objective,
     Outcome,
-    Passes,
-    Reply,
     linear_in_float32,
     mean_ratio,
     ranked_accuracy,
 )
-from vlc.objectives.irtr import stacked_texts
 
 MAX_SCALE = 100.0  # of the similarities, as in CLIP
+IMAGES, TEXTS = Pass(("image",), pooled_only=True), Pass(("text",), pooled_only=True)
 
 
 class ITC(Objective):
@@ -56,44 +56,40 @@ class ITC(Objective):
         self.apply(init_bert_weights)
         self.log_scale = nn.Parameter(torch.tensor([math.log(1 / 0.07)]))  # (1,), as FSDP shares out no scalar
 
-    def embed_images(self, encoder: Encoder, image: ImageTokens) -> Tensor:
-        """Embedded images -> unit vectors (B, D) float32."""
-        return F.normalize(linear_in_float32(self.image_projection, encoder.fuse_pooled(None, image)), dim=-1)
+    def image_vectors(self, pooled: Tensor) -> Tensor:
+        """Pooled features (B, D) of images alone -> unit vectors (B, D) float32."""
+        return F.normalize(linear_in_float32(self.image_projection, pooled), dim=-1)
 
-    def embed_texts(self, encoder: Encoder, text: Text) -> Tensor:
-        """Texts (B, L) -> unit vectors (B, D) float32."""
-        pooled = encoder.fuse_pooled(encoder.embed_text(text), None)
+    def text_vectors(self, pooled: Tensor) -> Tensor:
+        """Pooled features (B, D) of texts alone -> unit vectors (B, D) float32."""
         return F.normalize(linear_in_float32(self.text_projection, pooled), dim=-1)
 
-    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
-        encoder, (images, sizes) = passes.encoder, batch.images.at(0)
-        image = self.embed_images(encoder, encoder.embed_images(images, sizes=sizes))
-        return [Reply([("near", (image @ self.embed_texts(encoder, batch.text).T).item())], "cosine similarity")]
+    def passes(self, batch: Batch) -> tuple[Pass, ...]:
+        return IMAGES, TEXTS
+
+    def answers_for(
+        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
+    ) -> list[Answer]:
+        image, text = self._vectors(encoded)
+        return [Answer([("near", (image @ text.T).item())], "cosine similarity")]
 
     @property
     def scale(self) -> Tensor:
         """Inverse temperature."""
         return self.log_scale.exp().clamp(max=MAX_SCALE)
 
-    def embed(self, passes: Passes, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _vectors(self, encoded: Mapping[Pass, Encoded]) -> tuple[Tensor, Tensor]:
         """Unit vectors (B, D) float32 of a batch's images and of its texts."""
-
-        def embedded() -> tuple[Tensor, Tensor]:
-            encoder, (images, sizes) = passes.encoder, batch.images.at(0)
-            tokens = encoder.embed_images(images, sizes=sizes)
-            return self.embed_images(encoder, tokens), self.embed_texts(encoder, batch.text)
-
-        return passes.once("itc", embedded)
+        return self.image_vectors(encoded[IMAGES].pooled), self.text_vectors(encoded[TEXTS].pooled)
 
     @torch.no_grad()
-    def with_hard_negatives(self, passes: Passes, batch: Batch) -> Batch:
-        """The batch with wrong images and wrong texts out of itself that are hard to tell from the right ones.
+    def with_hard_negatives(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Batch:
+        """Return the batch with wrong images and texts out of itself that are hard to tell from the right ones.
 
         Wrong images are drawn in proportion to the exponential of their scaled similarity to the text (Li et al. 2021,
         ALBEF), wrong texts are the most similar to the image. Where the batch has none, those of the loader stay.
         """
-        with torch.enable_grad():
-            images, texts = self.embed(passes, batch)
+        images, texts = self._vectors(encoded)
         describes = batch.parts["text_describes_image"].within
         logits = self._similarities(texts, images).masked_fill(describes, -torch.inf)  # (texts, images)
         changes = {}
@@ -112,8 +108,8 @@ class ITC(Objective):
             changes["wrong_texts"] = Text(both.ids[chosen], both.mask[chosen])
         return batch.with_parts(**changes)
 
-    def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        images, texts = self.embed(passes, batch)
+    def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
+        images, texts = self._vectors(encoded)
         all_images, first = gather_features(images)
         all_texts, _ = gather_features(texts)
         own = first + torch.arange(len(batch), device=images.device)

@@ -1,6 +1,6 @@
 """Image-text matching, with word-patch alignment beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -8,29 +8,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlc.data.batch import Batch
+from vlc.data.matching import match_labels
 from vlc.data.parts import Part, PatchNoise, WrongImages
 from vlc.model.embed import init_bert_weights
-from vlc.model.encoder import Encoded
+from vlc.model.passes import Pass
+from vlc.model.segments import Encoded
 from vlc.objectives.base import (
+    POOLED,
+    Answer,
     HeadOptions,
     Objective,
     Outcome,
-    Passes,
-    Reply,
-    View,
     accuracy,
     linear_in_float32,
     mean_ratio,
 )
 from vlc.objectives.wpa import Iteration, inner_words, iteration, transport_distance
 
-_PAIRS = View(matching=True, draw=1)  # its own patch noise: the masked-language pass uses row 0
+_PAIRS = Pass(("text", "matched_images"), patch_noise=1)  # the masked-language pass uses row 0 of the noise
 
 
 class ITM(Objective):
     """Does the image belong to the text? Logits (B, 2), class 1 = match.
 
-    Half of the examples get another image (`vlc.objectives.matching`). The loss of word-patch alignment (distances of true
+    Half of the examples get another image (`vlc.data.matching`). The loss of word-patch alignment (distances of true
     pairs minus those of false ones, over B) is added with the weight wpa_weight.
     """
 
@@ -48,8 +49,11 @@ class ITM(Objective):
         self.apply(init_bert_weights)
         self._iterate: Iteration = iteration
 
-    def views(self, batch: Batch) -> tuple[View, ...]:
+    def passes(self, batch: Batch) -> tuple[Pass, ...]:
         return (_PAIRS,)
+
+    def answer_passes(self, batch: Batch) -> tuple[Pass, ...]:
+        return (POOLED,)
 
     def compile_parts(self, **options: Any) -> None:
         self._iterate = torch.compile(iteration, dynamic=True, **options)
@@ -59,26 +63,29 @@ class ITM(Objective):
         logits = linear_in_float32(self.fc, pooled)
         return logits[:, 1] - logits[:, 0]
 
-    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
-        return [Reply([("match", self.score(passes().pooled).sigmoid().item())])]
+    def answers_for(
+        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
+    ) -> list[Answer]:
+        return [Answer([("match", self.score(encoded[POOLED].pooled).sigmoid().item())])]
 
-    def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        labels, encoded = passes.pairs.labels, passes(_PAIRS)
-        logits = linear_in_float32(self.fc, encoded.pooled)
+    def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
+        labels, pairs = match_labels(batch), encoded[_PAIRS]
+        logits = linear_in_float32(self.fc, pairs.pooled)
         loss = F.cross_entropy(logits, labels)
         metrics = {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}
         if self.options.wpa_weight:
-            alignment = self.options.wpa_weight * self._alignment(encoded, batch.text.mask, labels)
+            alignment = self.options.wpa_weight * self._alignment(pairs, batch.text.mask, labels)
             metrics["wpa_loss"] = mean_ratio(alignment, len(labels))
             loss = loss + alignment
         return Outcome(loss, metrics, logits)
 
-    def _alignment(self, encoded: Encoded, text_mask: Tensor, labels: Tensor) -> Tensor:
-        patches = torch.ones(encoded.image.shape[:2], dtype=torch.bool, device=labels.device)
-        if encoded.image_mask is not None:
-            patches &= encoded.image_mask
+    def _alignment(self, pairs: Encoded, text_mask: Tensor, labels: Tensor) -> Tensor:
+        image = pairs.segment("matched_images")
+        patches = torch.ones(image.tokens.shape[:2], dtype=torch.bool, device=labels.device)
+        if image.mask is not None:
+            patches &= image.mask
         patches[:, 0] = False  # the class token
         with torch.autocast(labels.device.type, enabled=False):
             words = inner_words(text_mask)
-            distance = transport_distance(encoded.text, encoded.image, words, patches, self._iterate)
+            distance = transport_distance(pairs["text"], image.tokens, words, patches, self._iterate)
         return (distance * (2 * labels - 1)).sum() / len(labels)

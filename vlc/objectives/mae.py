@@ -1,5 +1,6 @@
 """Masked autoencoding: the dropped patches are reconstructed from the kept ones and the text (He et al. 2022)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from vlc.data.parts import Part, PatchNoise
 from vlc.model.blocks import blocks, layer_norm
 from vlc.model.embed import init_vit_weights, sincos_positions
 from vlc.model.masking import PatchMask, restore_patches
-from vlc.objectives.base import HeadOptions, Objective, Outcome, Passes, View, mean_ratio
+from vlc.model.passes import Pass
+from vlc.model.segments import Encoded
+from vlc.objectives.base import HeadOptions, Objective, Outcome, mean_ratio
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
@@ -87,12 +90,18 @@ class MAE(Objective):
             tokens = block(tokens)
         return self.pred(self.norm(tokens)[:, 1:])
 
-    def views(self, batch: Batch) -> tuple[View, ...]:
-        return (View(masked_text="masked_text" in batch.parts),)  # the pass of masked language modelling
+    def passes(self, batch: Batch) -> tuple[Pass, ...]:
+        """The pass of masked language modelling; of a batch without texts the image alone."""
+        text = ("masked_text",) if "masked_text" in batch.parts else ("text",) if batch.text is not None else ()
+        return (Pass((*text, "image"), patch_noise=0),)
 
-    def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        encoded = passes(*self.views(batch))
-        predicted = self.decode(encoded.image, encoded.patches)
+    def answer_passes(self, batch: Batch) -> tuple[Pass, ...]:
+        return ()
+
+    def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
+        (own,) = self.passes(batch)
+        image, mask = encoded[own]["image"], encoded[own].patches
+        predicted = self.decode(image, mask)
         patches = patchify(batch.images.at(0)[0], self.options.size.patch_size)
-        loss = self.options.mae_weight * reconstruction_loss(predicted, patches, encoded.patches.dropped)
-        return Outcome(loss, {"loss": mean_ratio(loss, len(batch))}, predicted)
+        loss = self.options.mae_weight * reconstruction_loss(predicted, patches, mask.dropped)
+        return Outcome(loss, {"loss": mean_ratio(loss, len(batch))}, predicted, mask)

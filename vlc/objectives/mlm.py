@@ -1,6 +1,6 @@
 """Masked language modelling: hidden tokens are read off the other tokens and the image (Devlin et al. 2019)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch.nn.functional as F
@@ -10,17 +10,19 @@ from transformers.models.bert.modeling_bert import BertConfig, BertPredictionHea
 from vlc.data.batch import Batch
 from vlc.data.parts import MaskedText, Part, PatchNoise
 from vlc.model.embed import init_bert_weights
+from vlc.model.passes import Pass
+from vlc.model.segments import Encoded
 from vlc.objectives.base import (
+    Answer,
     HeadOptions,
     Objective,
     Outcome,
-    Passes,
-    Reply,
-    View,
     accuracy,
     mean_ratio,
     most_probable,
 )
+
+MASKED = Pass(("masked_text", "image"), patch_noise=0)
 
 
 class MLM(Objective):
@@ -41,19 +43,28 @@ class MLM(Objective):
         self.decoder = nn.Linear(options.width, options.vocab_size)
         self.apply(init_bert_weights)
 
-    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
+    def passes(self, batch: Batch) -> tuple[Pass, ...]:
+        return (self._pass(batch),)
+
+    @staticmethod
+    def _pass(batch: Batch) -> Pass:
+        return MASKED if batch.images is not None else Pass(("masked_text",))
+
+    def answer_passes(self, batch: Batch) -> tuple[Pass, ...]:
+        return (self._pass(batch),) if "masked_text" in batch.parts else ()
+
+    def answers_for(
+        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
+    ) -> list[Answer]:
         """The words for each hidden token; nothing where none is hidden."""
         if "masked_text" not in batch.parts:
             return []
-        rows = self(passes, batch).logits.float().softmax(1)
-        return [Reply(most_probable(row, word), about=f"[MASK] {number}") for number, row in enumerate(rows, 1)]
+        rows = self(encoded, batch).logits.float().softmax(1)
+        return [Answer(most_probable(row, token_name), about=f"[MASK] {number}") for number, row in enumerate(rows, 1)]
 
-    def views(self, batch: Batch) -> tuple[View, ...]:
-        return (View(masked_text=True),)
-
-    def forward(self, passes: Passes, batch: Batch) -> Outcome:
+    def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
         hidden = batch.parts["masked_text"]
-        features = passes(View(masked_text=True)).text.flatten(0, 1)[hidden.positions]
+        features = encoded[self._pass(batch)]["masked_text"].flatten(0, 1)[hidden.positions]
         logits = self.decoder(self.transform(features))
         count = len(hidden.labels)
         # A sum over no tokens is 0, where their mean would be NaN.

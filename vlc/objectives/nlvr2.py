@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,13 +12,13 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from vlc.data.batch import Batch
 from vlc.data.parts import Field, Part
+from vlc.model.passes import Pass
+from vlc.model.segments import Encoded
 from vlc.objectives.base import (
+    Answer,
     HeadOptions,
     Objective,
     Outcome,
-    Passes,
-    Reply,
-    View,
     accuracy,
     classifier,
     mean_ratio,
@@ -27,6 +27,8 @@ from vlc.objectives.base import (
 
 # SPLIT-SET-PAIR-SENTENCE; a sentence of a set comes with several pairs.
 _IDENTIFIER = re.compile(r"(.+)-(\d+)-\d+-(\d+)", re.DOTALL)
+
+_IMAGES = tuple(Pass(("text", image), pooled_only=True) for image in ("image", "image_1"))
 
 
 class NLVR2(Objective):
@@ -39,7 +41,6 @@ class NLVR2(Objective):
     metrics = ("loss", "accuracy")
     headline = "accuracy"
     task_head = True
-    pooled_views = (View(image=0), View(image=1))
 
     @classmethod
     def parts(cls, options: Any) -> tuple[Part, ...]:
@@ -49,9 +50,11 @@ class NLVR2(Objective):
         super().__init__(options)
         self.classifier = classifier(2 * options.width, 2 * options.width, 2)
 
-    def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        pooled = [passes.pooled(view) for view in self.pooled_views]
-        logits = self.classifier(torch.cat(pooled, dim=-1))
+    def passes(self, batch: Batch) -> tuple[Pass, ...]:
+        return _IMAGES
+
+    def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
+        logits = self.classifier(torch.cat([encoded[one].pooled for one in _IMAGES], dim=-1))
         labels = batch.parts.get("truth")
         if labels is None:
             return Outcome(None, {}, logits)
@@ -67,9 +70,11 @@ class NLVR2(Objective):
             columns |= {name: batch.parts[name] for name in ("statement_type",) if name in batch.parts}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
-    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
+    def answers_for(
+        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
+    ) -> list[Answer]:
         names = ("False", "True")
-        return [Reply(most_probable(self(passes, batch).logits[0].float().softmax(0), lambda label: names[label]))]
+        return [Answer(most_probable(self(encoded, batch).logits[0].float().softmax(0), lambda label: names[label]))]
 
     def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
         """Consistency: the share of sentences that are judged rightly of every pair of images they come with.

@@ -1,6 +1,6 @@
 """Visual question answering as classification over a fixed answer vocabulary, with soft targets (VQA v2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,13 +10,15 @@ from torch import Tensor
 from vlc.common.errors import UserError
 from vlc.data.batch import Batch
 from vlc.data.parts import Field, Part
+from vlc.model.passes import Pass
+from vlc.model.segments import Encoded
 from vlc.objectives.base import (
+    POOLED,
+    Answer,
     HeadOptions,
     Objective,
     Outcome,
-    Passes,
     Ratio,
-    Reply,
     classifier,
     mean_ratio,
     most_probable,
@@ -61,8 +63,8 @@ class VQA(Objective):
         self.register_buffer("own_labels", torch.tensor(labels) if labels else None, persistent=False)
         self.classifier = classifier(options.width, 2 * options.width, options.num_answers)
 
-    def forward(self, passes: Passes, batch: Batch) -> Outcome:
-        logits = self.classifier(passes.pooled())
+    def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
+        logits = self.classifier(encoded[POOLED].pooled)
         if "answer_labels" not in batch.parts:
             return Outcome(None, {}, logits)
         targets = self._targets(batch)
@@ -93,9 +95,11 @@ class VQA(Objective):
         known = label < len(self.options.answers) and self.options.answers[label]
         return known or "unknown"
 
-    def reply(self, passes: Passes, batch: Batch, word: Callable[[int], str]) -> list[Reply]:
+    def answers_for(
+        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
+    ) -> list[Answer]:
         """The most probable answers; each has a probability of its own, as it was trained."""
-        return [Reply(most_probable(self(passes, batch).logits[0].float().sigmoid(), self._answer))]
+        return [Answer(most_probable(self(encoded, batch).logits[0].float().sigmoid(), self._answer))]
 
     def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
         """Mean score of each question type, and of each answer type under score/answers/."""

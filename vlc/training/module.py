@@ -27,8 +27,9 @@ from vlc.evaluation.predictions import write_predictions
 from vlc.evaluation.retrieval import Scorer, evaluate
 from vlc.model.blocks import Block
 from vlc.model.encoder import Encoder
+from vlc.model.passes import encode_passes
 from vlc.objectives import OBJECTIVES
-from vlc.objectives.base import HeadOptions, Outcome, Passes
+from vlc.objectives.base import HeadOptions, Outcome
 from vlc.training.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, may_fuse, plain_groups
 
 
@@ -143,14 +144,15 @@ class VLCModule(LightningModule):
         return self.normalised(batch)
 
     def outcomes(self, batch: Batch) -> dict[str, Outcome]:
-        """Every objective's outcome for a normalised batch; objectives share encoder passes."""
-        objectives = self.objectives.values()
-        views = [view for objective in objectives for view in objective.views(batch)]
-        pooled_views = [view for objective in objectives for view in objective.pooled_views]
-        passes = Passes(self.encoder, batch, self.settings.dropped_ratio, views, pooled_views)
+        """Return every objective's outcome for a normalised batch; objectives share encoder passes."""
+        ratio, known = self.settings.dropped_ratio, None
         if self.settings.hard_negatives and self.training:
-            passes.batch = batch = self.objectives["itc"].with_hard_negatives(passes, batch)
-        return {name: objective(passes, batch) for name, objective in self.objectives.items()}
+            contrast = self.objectives["itc"]
+            known = encode_passes(self.encoder, batch, contrast.passes(batch), ratio)
+            batch = contrast.with_hard_negatives(known, batch)
+        passes = [one for objective in self.objectives.values() for one in objective.passes(batch)]
+        encoded = encode_passes(self.encoder, batch, passes, ratio, known)
+        return {name: objective(encoded, batch) for name, objective in self.objectives.items()}
 
     def total_loss(self, outcomes: Mapping[str, Outcome]) -> Tensor:
         return sum(self.weights[name] * outcome.loss for name, outcome in outcomes.items())

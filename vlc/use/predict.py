@@ -18,8 +18,9 @@ from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.transforms import denormalize
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
+from vlc.model.passes import encode_passes
 from vlc.objectives import OBJECTIVES
-from vlc.objectives.base import Passes, to_json
+from vlc.objectives.base import to_json
 from vlc.objectives.mae import reconstruction
 from vlc.use.pretrained import Pretrained, open_image_file, open_pretrained
 
@@ -45,7 +46,7 @@ def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str,
         raise UserError(
             f"picture={use.picture} is of no kind that is written here: name a file {' or '.join(_PICTURES)}"
         )
-    records = [record for text in texts for record in replies(model, images, text)]
+    records = [record for text in texts for record in answers(model, images, text)]
     if use.picture:
         _write_reconstruction(model, images, texts[0] if texts else None, Path(use.picture))
     elif not texts:
@@ -59,8 +60,8 @@ def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str,
 
 
 @torch.inference_mode()
-def replies(model: Pretrained, images: list[Tensor], text: str) -> list[dict[str, Any]]:
-    """A record for each reply of the heads that take so many images; images (3, H, W) uint8.
+def answers(model: Pretrained, images: list[Tensor], text: str) -> list[dict[str, Any]]:
+    """A record for each answer of the heads that take so many images; images (3, H, W) uint8.
 
     Records have task, text, about (which word), unit, and answers: pairs of answer and value. Raises UserError where no
     head can answer, NonFiniteMetric where a value is NaN or infinite.
@@ -68,16 +69,16 @@ def replies(model: Pretrained, images: list[Tensor], text: str) -> list[dict[str
     if model.text_encoder is None:
         raise UserError(f"{model.path} was trained on images alone and reads no text")
     batch = _with_text(model, _batch(model, images), text).to(model.device)
-    passes = Passes(model.module.encoder, batch)
-    word = model.tokenizer.convert_ids_to_tokens
-    records = []
+    heads = {name: head for name, head in model.module.objectives.items() if head.images == len(images)}
+    token_name, records = model.tokenizer.convert_ids_to_tokens, []
     with model.forward_context():
-        for name, head in model.module.objectives.items():
-            if head.images == len(images):
-                for reply in head.reply(passes, batch, word):
-                    check_finite({f"the {reply.unit} of {name}": torch.tensor([value for _, value in reply.answers])})
-                    records.append({"task": name, "text": text, "about": reply.about, "unit": reply.unit})
-                    records[-1]["answers"] = reply.answers
+        passes = [one for head in heads.values() for one in head.answer_passes(batch)]
+        encoded = encode_passes(model.module.encoder, batch, passes)
+        for name, head in heads.items():
+            for answer in head.answers_for(encoded, batch, token_name):
+                check_finite({f"the {answer.unit} of {name}": torch.tensor([value for _, value in answer.choices])})
+                records.append({"task": name, "text": text, "about": answer.about, "unit": answer.unit})
+                records[-1]["answers"] = answer.choices
     if not records:
         raise UserError(_why_nothing(model, len(images)))
     return records
@@ -120,11 +121,12 @@ def _write_reconstruction(model: Pretrained, images: list[Tensor], text: str | N
         batch = replace(batch, text=_with_text(model, batch, text).text)
     noise = torch.rand(1, encoder.num_patches, generator=generator)
     batch = batch.with_parts(patch_noise_0=noise).to(model.device)
-    passes = Passes(encoder, batch, settings.model.mask_ratio)
-    predicted = model.module.objectives["mae"](passes, batch).logits
+    head = model.module.objectives["mae"]
+    outcome = head(encode_passes(encoder, batch, head.passes(batch), settings.model.mask_ratio), batch)
+    predicted, dropped = outcome.logits, outcome.patches.dropped
     check_finite({"the patches of mae": predicted})
     pixels, _ = batch.images.at(0)
-    masked, restored = reconstruction(predicted, pixels, passes().patches.dropped, encoder.size.patch_size)
+    masked, restored = reconstruction(predicted, pixels, dropped, encoder.size.patch_size)
     shown = torch.cat([pixels, masked, restored], dim=-1)
     path.parent.mkdir(parents=True, exist_ok=True)
     to_pil_image(denormalize(shown, encoder.size.pixels)[0].cpu()).save(path)

@@ -25,7 +25,7 @@ from vlc.data.stacking import stack_images
 from vlc.data.tokens import TextEncoder, load_tokenizer, vocabulary
 from vlc.data.transforms import normalize, transform
 from vlc.hardware.onednn import suits_onednn, use_onednn
-from vlc.model.embedded import ImageTokens
+from vlc.model.segments import Segment
 from vlc.model.sizes import ENCODERS
 from vlc.objectives import OBJECTIVES
 from vlc.training.datamodule import answer_vocabulary
@@ -65,7 +65,7 @@ class Pretrained:
         images = stack_images(rows).to(self.device)
         return replace(images, pixels=normalize(images.pixels, self.settings.model.size.pixels))
 
-    def tokens(self, images: list[Tensor]) -> ImageTokens:
+    def tokens(self, images: list[Tensor]) -> Segment:
         """Images embedded for the encoder, a row each."""
         pixels, sizes = self.stacked([[image] for image in images]).at(0)
         return self.module.encoder.embed_images(pixels, sizes=sizes)

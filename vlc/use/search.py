@@ -41,7 +41,6 @@ from vlc.data.workers import worker_options
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
 from vlc.objectives.base import to_json
-from vlc.objectives.irtr import encode_pairs
 from vlc.use.pretrained import Pretrained, open_image_file, open_pretrained
 from vlc.use.vectors import VectorFile, Vectors, build, load_faiss, unverified
 
@@ -212,7 +211,6 @@ def _write(
 @torch.inference_mode()
 def _embedded_images(model: Pretrained, sources: list[Images]) -> Iterator[tuple[list[tuple], Tensor]]:
     size, data = model.settings.data.per_gpu_batchsize, model.settings.data
-    encoder, contrast = model.module.encoder, _contrast(model)
     seen, bad = 0, []
     with _progress("images", sum(map(len, sources))) as advance:
         for images in sources:
@@ -230,7 +228,7 @@ def _embedded_images(model: Pretrained, sources: list[Images]) -> Iterator[tuple
                     )
                 if numbers:
                     with model.forward_context():
-                        embedded = contrast.embed_images(encoder, model.tokens(pixels))
+                        embedded = _image_vectors(model, pixels)
                         yield [images.place(number) + images.identity(number) for number in numbers], embedded
                 advance(len(numbers) + len(failed))
 
@@ -242,7 +240,7 @@ def _embedded_texts(model: Pretrained, sources: list[ArrowSplit]) -> Iterator[tu
             places = texts(rows)
             while batch := list(islice(places, model.settings.data.per_gpu_batchsize)):
                 with model.forward_context():
-                    yield batch, _embedded(model, [place.text for place in batch])
+                    yield batch, _text_vectors(model, _text(model, [place.text for place in batch]))
                 advance(len(batch))
 
 
@@ -250,8 +248,14 @@ def _text(model: Pretrained, rows: list[str]) -> Text:
     return model.text_encoder.pad([model.text_encoder(row).ids for row in rows]).to(model.device)
 
 
-def _embedded(model: Pretrained, rows: list[str]) -> Tensor:
-    return _contrast(model).embed_texts(model.module.encoder, _text(model, rows))
+def _text_vectors(model: Pretrained, text: Text) -> Tensor:
+    encoder = model.module.encoder
+    return _contrast(model).text_vectors(encoder.encode([encoder.embed_text(text)], pooled_only=True).pooled)
+
+
+def _image_vectors(model: Pretrained, images: list[Tensor]) -> Tensor:
+    pooled = model.module.encoder.encode([model.tokens(images)], pooled_only=True).pooled
+    return _contrast(model).image_vectors(pooled)
 
 
 @contextmanager
@@ -284,11 +288,7 @@ def search(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, 
     head = next((model.module.objectives[name] for name in _RERANKING if name in model.module.objectives), None)
     wanted = use.num_results if head is None or rerank_k is None else max(use.num_results, rerank_k)
     with torch.inference_mode(), model.forward_context():
-        encoder, contrast = model.module.encoder, _contrast(model)
-        if kind == "images":
-            query = contrast.embed_texts(encoder, asked)
-        else:
-            query = contrast.embed_images(encoder, model.tokens([asked]))
+        query = _text_vectors(model, asked) if kind == "images" else _image_vectors(model, [asked])
         check_finite({"the embedding of what is asked": query})
         with _rebuilt_by(model, use.index):
             scores, numbers = (row[0].tolist() for row in vectors.nearest(query.float().cpu().numpy(), wanted))
@@ -419,11 +419,10 @@ def _reranked(
             batch = found[first : first + size]
             if kind == "images":
                 images = model.tokens([_candidate(model, *stored) for stored in batch])
-                text = Text(asked.ids.expand(len(batch), -1), asked.mask.expand(len(batch), -1))
-                pooled = encode_pairs(encoder, text, images, 1)
+                text = asked
             else:
-                text = _text(model, [place.text for place, _ in batch])
-                pooled = encode_pairs(encoder, text, model.tokens([asked]), len(batch))
+                images, text = model.tokens([asked]), _text(model, [place.text for place, _ in batch])
+            pooled = encoder.encode([encoder.embed_text(text), images], pooled_only=True).pooled
             scores += score(pooled).float().tolist()
             advance(len(batch))
     return scores

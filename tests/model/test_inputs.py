@@ -3,14 +3,14 @@
 import torch
 
 from vlc.common.inputs import Text
-from vlc.objectives.irtr import interleave, stacked_texts
+from vlc.model.inputs import candidate_texts, stacked_texts
 
 OWN = Text(torch.tensor([[1, 2, 0], [3, 0, 0]]), torch.tensor([[1, 1, 0], [1, 0, 0]]), 3)
 WRONG = Text(torch.arange(4, 20).view(4, 4), torch.ones(4, 4, dtype=torch.int64), 16)
 
 
 def test_each_own_text_stands_before_the_others():
-    text = interleave(OWN, WRONG, 0)
+    text = candidate_texts(OWN, WRONG, 0)
     assert text.ids[:, 0].tolist() == [1, 4, 8, 3, 12, 16]
     assert text.ids[0].tolist() == [1, 2, 0, 0]
     assert text.num_real == text.mask.sum() == 19

@@ -1,0 +1,41 @@
+"""Which images a batch's texts are matched with."""
+
+import torch
+from torch import Tensor
+
+from vlc.common.inputs import Sizes
+from vlc.data.batch import Batch
+
+
+def kept_images(draw: Tensor) -> Tensor:
+    """Half of the batch (rounded down), the smallest draws (B,), keeps its image: (B,) int64, 1 = it does."""
+    rank = draw.argsort().argsort()
+    return (rank < len(draw) // 2).long()
+
+
+def match_labels(batch: Batch) -> Tensor:
+    """Whether each text is matched with its own image: (B,) int64, 1 = it is.
+
+    An example for which the batch has no other image stays a match.
+    """
+    choice = batch.parts["wrong_images"]
+    labels = kept_images(choice.keeps_own_image)
+    if choice.images is None:
+        alone = choice.rows == torch.arange(len(labels), device=labels.device)
+        labels = labels | alone.long()
+    return labels
+
+
+def matched_images(batch: Batch) -> tuple[Tensor, Sizes | None]:
+    """The images that go with the texts, (B, 3, H, W), and their sizes (B,): by the labels own ones or others.
+
+    The others are from the batch, or from the data set where the batch brings them.
+    """
+    own, choice, (images, sizes) = match_labels(batch).bool(), batch.parts["wrong_images"], batch.images.at(0)
+    if choice.images is not None:
+        wrong, wrong_sizes = choice.images.at(0)
+    else:
+        wrong, wrong_sizes = images[choice.rows], None if sizes is None else sizes[choice.rows]
+    if sizes is not None:
+        sizes = Sizes(torch.where(own[:, None], sizes.pixels, wrong_sizes.pixels), sizes.largest)
+    return torch.where(own[:, None, None, None], images, wrong), sizes

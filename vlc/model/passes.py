@@ -1,0 +1,127 @@
+"""Encoder passes: objectives declare which they read, and those that are equal or of equal shape are computed together."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlc.common.inputs import Text
+from vlc.data.batch import Batch
+from vlc.model.encoder import Encoder
+from vlc.model.inputs import ImageInput, patch_noise, segment_input
+from vlc.model.segments import Encoded, Segment, concatenated
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Names one encoder pass over a batch. Equal passes are computed once.
+
+    segments: the names of the inputs, in the order of the sequence (`vlc.model.inputs.segment_input`).
+    patch_noise: the row of the batch's patch noise by which patches are dropped; None: all patches stay.
+    pooled_only: only the pooled feature is read, which costs less than the whole pass.
+    """
+
+    segments: tuple[str, ...] = ("text", "image")
+    patch_noise: int | None = None
+    pooled_only: bool = False
+
+
+class EncodedPasses(dict[Pass, Encoded]):
+    """What the encoder made of each pass."""
+
+    def __missing__(self, key: Pass) -> Encoded:
+        have = ", ".join(map(str, self)) or "none"
+        raise KeyError(f"{key} was not encoded: an objective reads only what its passes() names. Encoded were: {have}")
+
+
+def encode_passes(
+    encoder: Encoder,
+    batch: Batch,
+    passes: Iterable[Pass],
+    dropped_ratio: float = 0.0,
+    known: Mapping[Pass, Encoded] | None = None,
+) -> EncodedPasses:
+    """Run the encoder over a batch, once for equal passes.
+
+    Passes of equal shape run as one larger batch. This is faster: matrix products are larger, and each weight gets one
+    gradient instead of several.
+
+    dropped_ratio: the share of patches that a pass with patch noise drops.
+    known: passes of an earlier call, which are not run again.
+    Returns at least the passes that were asked for; a pass that is pooled only is the whole pass where that is there too.
+    """
+    encoded, passes = EncodedPasses(known or {}), dict.fromkeys(passes)
+    whole = {one: replace(one, pooled_only=False) for one in passes if one.pooled_only}
+    served = {one for one, same in whole.items() if same in passes or same in encoded}
+    inputs = {}
+    groups: dict[Any, list[Pass]] = {}
+    for one in passes:
+        if one in encoded or one in served:
+            continue
+        for name in one.segments:
+            if name not in inputs:
+                inputs[name] = segment_input(batch, name, encoder.pad_token_id)
+        drops = dropped_ratio > 0 and patch_noise(batch, one.patch_noise) is not None
+        key = (one.pooled_only, drops, *(input_shape(inputs[name]) for name in one.segments))
+        groups.setdefault(key, []).append(one)
+    for group in groups.values():
+        encoded.update(zip(group, _encode_group(encoder, batch, group, inputs, dropped_ratio), strict=True))
+    encoded.update({one: encoded[whole[one]] for one in served})
+    return encoded
+
+
+def input_shape(given: Text | ImageInput) -> tuple:
+    """What must be equal for passes to be run as one."""
+    if isinstance(given, Text):
+        return (given.ids.shape,)
+    return given.pixels.shape, given.sizes and given.sizes.largest
+
+
+def _encode_group(
+    encoder: Encoder, batch: Batch, group: list[Pass], inputs: Mapping[str, Text | ImageInput], dropped_ratio: float
+) -> list[Encoded]:
+    """Passes of equal shape as one larger batch, in which each segment is embedded once."""
+    embedded: dict[tuple[str, int | None], Segment] = {}
+    words = _embedded_texts(encoder, {name: inputs[name] for one in group for name in one.segments})
+    rows: list[list[Segment]] = []
+    for one in group:
+        rows.append([])
+        for name in one.segments:
+            given = inputs[name]
+            key = (name, None if isinstance(given, Text) else one.patch_noise)
+            if key not in embedded and isinstance(given, Text):
+                embedded[key] = Segment(name, words[name], given.mask, given.num_real)
+            elif key not in embedded:
+                embedded[key] = encoder.embed_images(
+                    given.pixels,
+                    sizes=given.sizes,
+                    image_type=given.token_type,
+                    mask_ratio=dropped_ratio,
+                    noise=patch_noise(batch, one.patch_noise),
+                    name=name,
+                )
+            rows[-1].append(embedded[key])
+    segments = [concatenated(parts) for parts in zip(*rows, strict=True)]
+    encoded = encoder.encode(segments, pooled_only=group[0].pooled_only)
+    return encoded.split([one.segments for one in group])
+
+
+def _embedded_texts(encoder: Encoder, inputs: Mapping[str, Text | ImageInput]) -> dict[str, Tensor]:
+    """The texts' tokens (B, L, D) by name, from few look-ups, as each has a gradient for the whole vocabulary."""
+    # In the order of runs of older checkpoints, so that dropout draws the same for a run that is resumed.
+    names = sorted((name for name, given in inputs.items() if isinstance(given, Text)), key=lambda name: name != "text")
+    of_shape: dict[tuple, list[str]] = {}
+    for name in names:
+        of_shape.setdefault((inputs[name].ids.shape, inputs[name].segments is None), []).append(name)
+    words: dict[str, Tensor] = {}
+    for same in of_shape.values():
+        if len(same) == 1:
+            words[same[0]] = encoder.embed_words(inputs[same[0]].ids, inputs[same[0]].segments)
+        else:
+            segments = [inputs[name].segments for name in same]
+            together = None if segments[0] is None else torch.cat(segments)
+            embedded = encoder.embed_words(torch.cat([inputs[name].ids for name in same]), together)
+            words |= zip(same, embedded.chunk(len(same)), strict=True)
+    return words
