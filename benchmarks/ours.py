@@ -19,7 +19,7 @@ from vlc.data.parts.wrong_images import WrongImageChoice
 from vlc.evaluation.retrieval import Scorer
 from vlc.hardware.allocator import keep_freed_memory
 from vlc.hardware.onednn import suits_onednn, use_onednn
-from vlc.training.module import VLCModule, objective_images
+from vlc.training.module import VLCModule, task_needs
 from vlc.training.optim import build_optimizer, layer_decay_groups, plain_groups
 
 
@@ -37,10 +37,11 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
     torch.manual_seed(0)
     module = VLCModule(
         settings.model,
+        settings.tasks,
         image_size=case.image_size,
         max_text_len=settings.data.max_text_len,
         vocab_size=VOCABULARY,
-        num_images=objective_images(settings.model),
+        num_images=task_needs(settings.tasks[0], drops_patches=False).num_images,
         optim=settings.optim,
     ).to(device)
     if device.type == "cpu":
@@ -113,14 +114,15 @@ def _batch(case: Case, batch: int, settings: Settings) -> Batch:
     hidden[positions] = 103
     parts = {name: torch.from_numpy(value) for name, value in given.fields.items()}
     parts["wrong_images"] = WrongImageChoice(torch.linspace(0, 0.99, batch), torch.arange(batch).roll(1))
-    if "mlm" in settings.model.objectives:
+    task = settings.tasks[0]
+    if "mlm" in task.kinds:
         masked = Text(hidden.view_as(text.ids), text.mask)
         parts["masked_text"] = MaskedTokens(masked, torch.tensor(positions), labels)
     if settings.model.dropped_ratio:
         parts |= {f"patch_noise_{row}": torch.from_numpy(given.noise[:, row]) for row in (0, 1)}
     if given.false_texts:
         parts["wrong_texts"] = _padded(given.false_texts)
-    images = torch.from_numpy(given.images[:, : objective_images(settings.model)])
+    images = torch.from_numpy(given.images[:, : task_needs(task, drops_patches=False).num_images])
     return Batch(index=torch.arange(batch), split="train", images=Images(images), text=text, parts=parts)
 
 

@@ -16,10 +16,10 @@ from rich.table import Table as Grid
 import main_finetune
 from demo.baseline import majority_class, majority_scores, num_rows
 from demo.report import Stage, write_report
+from vlc.common.files import to_json
 from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
 from vlc.evaluation.predictions import write_text
-from vlc.objectives.base import to_json
 from vlc.training.run import run
 from write_arrow.__main__ import main as write_arrow
 

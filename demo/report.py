@@ -76,7 +76,7 @@ def _questions(module: VLCModule, test: Samples) -> list[dict[str, Any]]:
     batch = test[[Key(0, sample) for sample in range(100)]]
     outcome = module.outcomes(module.normalised(batch))["vqa"]
     probabilities, labels = outcome.logits.sigmoid().topk(5)
-    answers = module.objectives["vqa"].options.answers
+    answers = module.objectives["vqa"].context.vocabulary.answers
     kinds = batch.parts["question_type"]
     order = sorted(range(len(batch)), key=lambda row: kinds[row])
     chosen = [row for _, rows in groupby(order, key=lambda row: kinds[row]) for row in list(rows)[:QUESTIONS_OF_TYPE]]

@@ -9,8 +9,11 @@ from torch import Tensor
 
 from vlc.checkpoint import weights
 from vlc.common.inputs import Images, Text
+from vlc.configuration.aliases import ALIASES
+from vlc.configuration.config import resolve
 from vlc.configuration.recipes import OBJECTIVE_NAMES
 from vlc.configuration.settings import ModelSettings
+from vlc.configuration.task_settings import TaskSettings, configured_tasks, read_options
 from vlc.data.batch import Batch
 from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.parts.wrong_images import WrongImageChoice
@@ -32,8 +35,16 @@ class Golden:
     report: weights.LoadReport
 
 
-def model_settings(**values: Any) -> ModelSettings:
-    """Model settings of the golden models; register SIZE as "golden_vit" before building."""
+@dataclass(frozen=True)
+class GoldenSettings:
+    """Settings of a network, and the one task that its heads make."""
+
+    model: ModelSettings
+    task: TaskSettings
+
+
+def model_settings(**values: Any) -> GoldenSettings:
+    """Settings of the golden models, by flat keys; register SIZE as "golden_vit" before building."""
     defaults = {
         "vit": "golden_vit",
         "patch_size": SIZE.patch_size,
@@ -49,19 +60,20 @@ def model_settings(**values: Any) -> ModelSettings:
         "mask_ratio": 0.6,
         "is_pretrain": True,
         "use_mae": False,
-        "mae_weight": 1.0,
-        "wpa_weight": 0.1,
-        "vqav2_label_size": 17,
-        "hard_negatives": False,
         "max_image_len": -1,
     }
-    return ModelSettings(**(defaults | values))
+    given = resolve(vqav2_label_size=17, draw_false_text=3)
+    config = given | {key: values.pop(key) for key in ALIASES.keys() & values.keys()}
+    model = ModelSettings(**(defaults | values))
+    (task,) = configured_tasks(config | {"loss_names": model.loss_names}, read_options(config))
+    return GoldenSettings(model, task)
 
 
-def build_module(settings: ModelSettings, image_size: int = 64, max_text_len: int = 12, **options: Any) -> VLCModule:
+def build_module(settings: GoldenSettings, image_size: int = 64, max_text_len: int = 12, **options: Any) -> VLCModule:
     ENCODERS["golden_vit"] = SIZE
     try:
-        return VLCModule(settings, image_size=image_size, max_text_len=max_text_len, vocab_size=211, **options).eval()
+        sizes = {"image_size": image_size, "max_text_len": max_text_len, "vocab_size": 211}
+        return VLCModule(settings.model, (settings.task,), **sizes, **options).eval()
     finally:
         del ENCODERS["golden_vit"]
 
@@ -72,7 +84,7 @@ def load(golden: Path, name: str) -> Golden:
     losses = {objective: float(config["loss_names"].get(objective, 0) >= 1) for objective in OBJECTIVE_NAMES}
     module = build_module(
         model_settings(loss_names=losses, mask_ratio=config["mask_ratio"], is_pretrain=config["is_pretrain"]),
-        splits=("val",),
+        splits={"": ("val",)},
         num_images=2 if name == "nlvr2" else 1,
     )
     report = weights.load(module, weights.read(source), complete=True)

@@ -116,7 +116,7 @@ def test_timm_vit_is_read_as_an_image_model(tmp_path, small_vit):
 
 def _small_module(**weights: float) -> VLCModule:
     settings = tiny.settings("task_mlm_itm_mae", loss_names=loss_weights(**(weights or {"mlm": 1})))
-    return VLCModule(settings.model, image_size=32, max_text_len=16, vocab_size=50)
+    return VLCModule(settings.model, settings.tasks, image_size=32, max_text_len=16, vocab_size=50)
 
 
 _BESIDE_THE_IMAGE = ("encoder.text", "encoder.token", "encoder.pooler", "objectives.mlm", "objectives.itm")

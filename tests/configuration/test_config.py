@@ -8,11 +8,14 @@ from sacred import Experiment
 
 from tests import tiny
 from vlc.common.errors import UserError
+from vlc.configuration.checks import TRANSFORM_NAMES
 from vlc.configuration.config import observe_the_first_process, resolve
 from vlc.configuration.recipes import OBJECTIVE_NAMES, RECIPES, loss_weights
-from vlc.configuration.settings import TRANSFORM_NAMES, Settings, config_keys
+from vlc.configuration.settings import Settings, config_keys
 from vlc.data.transforms import TRANSFORMS
-from vlc.objectives import OBJECTIVES
+from vlc.objectives.kinds import KINDS
+from vlc.objectives.options import OPTIONS
+from vlc.tasks import HEADS
 
 PUBLISHED_DEFAULTS = {
     "exp_name": "vlc",
@@ -81,7 +84,8 @@ def test_every_key_is_a_setting_and_every_setting_a_key():
 
 
 def test_names_agree_with_what_they_name():
-    assert set(OBJECTIVE_NAMES) == set(OBJECTIVES)
+    assert set(OBJECTIVE_NAMES) <= set(HEADS)
+    assert set(KINDS) == set(OPTIONS) == {head.kind for head in HEADS.values()}
     assert set(TRANSFORM_NAMES) == set(TRANSFORMS)
 
 

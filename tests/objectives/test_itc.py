@@ -19,8 +19,9 @@ from vlc.data.parts.wrong_images import WrongImageChoice
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
 from vlc.model.sizes import ENCODERS
-from vlc.objectives.base import HeadOptions
+from vlc.objectives.base import ModelContext
 from vlc.objectives.itc import IMAGES, ITC, TEXTS
+from vlc.objectives.options import ITCOptions
 from vlc.training.run import build_data, build_module, run
 
 WIDTH, SIZE = 8, 6
@@ -29,7 +30,7 @@ WIDTH, SIZE = 8, 6
 @pytest.fixture
 def itc() -> ITC:
     size = ENCODERS["mae_vit_tiny_patch16"]
-    itc = ITC(HeadOptions(width=WIDTH, vocab_size=10, num_patches=4, size=size, pad_token_id=0))
+    itc = ITC(ITCOptions(), ModelContext(width=WIDTH, vocab_size=10, num_patches=4, size=size))
     for projection in (itc.image_projection, itc.text_projection):
         torch.nn.init.eye_(projection.weight)
     return itc

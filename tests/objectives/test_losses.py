@@ -13,16 +13,19 @@ from vlc.common.inputs import Images, Text
 from vlc.data.batch import Batch
 from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.parts.wrong_images import WrongImageChoice
+from vlc.data.vocabulary import Vocabulary
 from vlc.model.encoder import Encoder
 from vlc.model.passes import encode_passes
-from vlc.objectives import ITM, MLM, VQA, Objective
-from vlc.objectives.base import HeadOptions, Outcome
-from vlc.objectives.vqa import soft_targets, vqa_score
+from vlc.objectives.answers import Answers, soft_targets, vqa_score
+from vlc.objectives.base import ModelContext, Objective, Outcome
+from vlc.objectives.itm import ITM
+from vlc.objectives.mlm import MLM
+from vlc.objectives.options import AnswersOptions, ITMOptions, MLMOptions
+from vlc.tasks import TASKS
 
 
-def _options(**values) -> HeadOptions:
-    defaults = {"width": 32, "vocab_size": 20, "num_patches": 4, "size": tiny.SMALL, "num_answers": 3}
-    return HeadOptions(**(defaults | values))
+def _context(*answers: str) -> ModelContext:
+    return ModelContext(width=32, vocab_size=20, num_patches=4, size=tiny.SMALL, vocabulary=Vocabulary(answers))
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def _outcome(objective: Objective, encoder: Encoder, batch: Batch) -> Outcome:
 
 
 def test_mlm_loss_is_the_mean_over_hidden_tokens(encoder, batch):
-    objective = MLM(_options()).eval()
+    objective = MLM(MLMOptions(), _context()).eval()
     outcome = _outcome(objective, encoder, batch)
     assert outcome.logits.shape == (3, 20)
     expected = F.cross_entropy(outcome.logits, batch.parts["masked_text"].labels)
@@ -69,7 +72,7 @@ def test_mlm_loss_is_the_mean_over_hidden_tokens(encoder, batch):
 def test_mlm_without_a_hidden_token_costs_nothing_and_has_a_gradient(encoder, batch):
     none = torch.empty(0, dtype=torch.int64)
     batch = batch.with_parts(masked_text=MaskedTokens(batch.text, none, none))
-    objective = MLM(_options())
+    objective = MLM(MLMOptions(), _context())
     outcome = _outcome(objective, encoder, batch)
     assert outcome.loss == 0
     outcome.loss.backward()
@@ -77,7 +80,7 @@ def test_mlm_without_a_hidden_token_costs_nothing_and_has_a_gradient(encoder, ba
 
 
 def test_itm_adds_alignment_with_its_weight(encoder, batch):
-    objectives = {weight: ITM(_options(wpa_weight=weight)).eval() for weight in (0, 0.1, 0.5)}
+    objectives = {weight: ITM(ITMOptions(weight), _context()).eval() for weight in (0, 0.1, 0.5)}
     for objective in objectives.values():
         objective.load_state_dict(objectives[0].state_dict())
     outcomes = {weight: _outcome(objective, encoder, batch) for weight, objective in objectives.items()}
@@ -106,20 +109,21 @@ def test_vqa_score_of_the_published_metric(golden):
 
 
 def test_vqa_predictions(batch):
-    objective = VQA(_options(answers=("no", "yes", "")))
+    objective = Answers(AnswersOptions(3), _context("no", "yes", ""))
     logits = torch.tensor([[2.0, 0, 1], [0, 2, 1], [0, 1, 2], [2, 1, 0]])
     records = objective.predict(Outcome(torch.zeros(()), {}, logits), batch)
     assert records[0] == {"question_id": 10, "answer": "no", "score": 1.0, "question_type": "count"}
     assert [record["answer"] for record in records] == ["no", "yes", "unknown", "no"]
     assert [record["score"] for record in records] == pytest.approx([1.0, 0.6, 1.0, 0.0])
-    assert objective.summary(records) == pytest.approx({"score/count": 1.0, "score/where": 0.3})
-    kind, text = objective.submission(records)
+    report = TASKS["vqa"].report
+    assert report.summary(records) == pytest.approx({"score/count": 1.0, "score/where": 0.3})
+    kind, text = report.submission(records)
     assert (kind, json.loads(text)[1]) == ("json", {"question_id": 11, "answer": "yes"})
 
 
 def test_vqa_without_labels_predicts_and_scores_nothing(encoder, batch):
     batch = replace(batch, parts={"question_id": batch.parts["question_id"]})
-    objective = VQA(_options())
+    objective = Answers(AnswersOptions(3), _context())
     outcome = _outcome(objective, encoder, batch)
     assert outcome.loss is None
     assert not outcome.metrics
@@ -128,4 +132,4 @@ def test_vqa_without_labels_predicts_and_scores_nothing(encoder, batch):
 
 def test_vqa_refuses_more_answers_than_it_has_labels():
     with pytest.raises(UserError, match="The data have 4 answers, vqav2_label_size=3 is too small"):
-        VQA(_options(answers=("a", "b", "c", "d")))
+        Answers(AnswersOptions(3), _context("a", "b", "c", "d"))

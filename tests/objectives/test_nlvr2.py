@@ -11,16 +11,21 @@ from tests import tiny
 from vlc.checkpoint.weights import load, read
 from vlc.common.inputs import Images
 from vlc.configuration.recipes import loss_weights
+from vlc.configuration.task_settings import make_options
 from vlc.data.arrow import ArrowSplit
 from vlc.data.batch import Batch
 from vlc.data.catalog import CATALOG
-from vlc.objectives import NLVR2
-from vlc.objectives.base import HeadOptions, Outcome
+from vlc.objectives.base import ModelContext, Outcome
+from vlc.objectives.classes import Classes
+from vlc.tasks import HEADS, TASKS
 from vlc.training.run import build_data, build_module, run
 
+REPORT = TASKS["nlvr2"].report
 
-def _objective() -> NLVR2:
-    return NLVR2(HeadOptions(width=32, vocab_size=20, num_patches=4, size=tiny.SMALL))
+
+def _objective() -> Classes:
+    context = ModelContext(width=32, vocab_size=20, num_patches=4, size=tiny.SMALL)
+    return Classes(make_options("classes", HEADS["nlvr2"].options), context)
 
 
 RECORDS = [
@@ -33,17 +38,17 @@ RECORDS = [
 
 
 def test_consistency_counts_sentences_that_are_always_judged_rightly():
-    assert _objective().summary(RECORDS) == {"consistency": 2 / 3}
+    assert REPORT.summary(RECORDS) == {"consistency": 2 / 3}
 
 
 @pytest.mark.parametrize("own", ["q1", "a-b", "1-2-3", "dev-850-x-0", "", 17])
 def test_identifiers_of_other_data_are_taken_as_they_are_and_consistency_says_what_it_leaves_out(own):
     records = [record | {"identifier": own} for record in RECORDS[:2]]
     with pytest.warns(UserWarning, match="consistency leaves out 2 of 2 sentences: identifiers such as"):
-        assert _objective().summary(records) == {}
+        assert REPORT.summary(records) == {}
     with pytest.warns(UserWarning, match="leaves out 2 of 7 sentences"):
-        assert _objective().summary(RECORDS + records) == {"consistency": 2 / 3}
-    assert _objective().submission(records)[1].startswith(f"{own},True\n")
+        assert REPORT.summary(RECORDS + records) == {"consistency": 2 / 3}
+    assert REPORT.submission(records)[1].startswith(f"{own},True\n")
 
 
 def test_data_with_identifiers_of_their_own_are_tested_to_the_end(arrows, small_vit, tmp_path):
@@ -64,15 +69,15 @@ def test_data_with_identifiers_of_their_own_are_tested_to_the_end(arrows, small_
 
 def test_accuracy_by_type_of_statement_where_the_data_have_it():
     records = [record | {"statement_type": kind} for record, kind in zip(RECORDS, "aabbb", strict=True)]
-    assert _objective().summary(records) == {"accuracy/a": 1, "accuracy/b": 2 / 3, "consistency": 2 / 3}
+    assert REPORT.summary(records) == {"accuracy/a": 1, "accuracy/b": 2 / 3, "consistency": 2 / 3}
 
 
 def test_without_labels_there_is_no_consistency():
-    assert _objective().summary([{"identifier": "test1-0-0-0", "answer": True}]) == {}
+    assert REPORT.summary([{"identifier": "test1-0-0-0", "answer": True}]) == {}
 
 
 def test_the_scorers_file():
-    assert _objective().submission(RECORDS[:2]) == ("csv", "dev-850-0-0,True\ndev-850-1-0,False\n")
+    assert REPORT.submission(RECORDS[:2]) == ("csv", "dev-850-0-0,True\ndev-850-1-0,False\n")
 
 
 def test_predictions():
@@ -83,8 +88,8 @@ def test_predictions():
     )
     records = _objective().predict(Outcome(torch.zeros(()), {}, torch.tensor([[0.0, 1.0], [1.0, 0.0]])), batch)
     assert records == [
-        {"identifier": "a-0-0-0", "answer": True, "right": True},
-        {"identifier": "a-0-1-0", "answer": False, "right": False},
+        {"identifier": "a-0-0-0", "answer": "True", "right": True},
+        {"identifier": "a-0-1-0", "answer": "False", "right": False},
     ]
 
 

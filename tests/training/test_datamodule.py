@@ -10,7 +10,7 @@ from tests import tiny
 from vlc.common.errors import MissingFile, UserError
 from vlc.configuration.recipes import loss_weights
 from vlc.data.catalog import CATALOG
-from vlc.training.datamodule import answer_vocabulary
+from vlc.data.vocabulary import data_vocabulary
 from vlc.training.run import build_data
 
 
@@ -27,8 +27,8 @@ def test_training_joins_data_sets_and_their_shards(arrows, small_vit):
 def test_a_split_that_several_data_sets_have_is_evaluated_apart(arrows, small_vit):
     data = _data(arrows, small_vit, datasets=["coco", "vg", "f30k"])
     assert list(data.evaluation) == ["val_coco", "val_f30k"]
-    assert data.evaluated_splits == ["val"]
-    assert data.selecting == {"val_coco", "val_f30k"}
+    assert data.tasks[""].evaluated_splits == ["val"]
+    assert data.tasks[""].selecting == {"val_coco", "val_f30k"}
     for name, dataset in data.evaluation.items():
         (source,) = dataset.sources
         assert f"val_{source.dataset}" == name
@@ -48,7 +48,7 @@ def test_the_split_that_selects_as_published_is_that_of_each_data_set(arrows, sm
     named = ("task_finetune_nlvr2_mae_randaug", "data_published_splits")
     data = _data(arrows, small_vit, *named, datasets=["nlvr2", "emoji_nlvr2"])
     assert list(data.evaluation) == ["dev", "test1", "val"]
-    assert data.selecting == {"test1", "val"}
+    assert data.tasks[""].selecting == {"test1", "val"}
 
 
 def test_testing_opens_the_test_splits_alone(arrows, small_vit):
@@ -70,7 +70,7 @@ def test_published_splits(arrows, small_vit):
 
 def test_answers_are_collected_by_label(arrows, small_vit):
     settings = tiny.settings("task_finetune_vqa_mae_randaug", data_root=str(arrows), vit=small_vit)
-    assert answer_vocabulary(settings.data) == ["yes", "yes", "no"]
+    assert data_vocabulary(settings.data.datasets, str(arrows)).answers == ("yes", "yes", "no")
 
 
 def test_a_field_that_a_data_set_lacks_is_told_before_training(arrows, small_vit):

@@ -19,7 +19,8 @@ class Format:
 
     applies: tells files of equal marker apart. parts: pieces of names of parameters that are kept apart there, and the
     piece of the name that they have when they are one, in this order. tied: parameters that a file may leave out, because
-    they are another one. hub: a config.json lies beside the file.
+    they are another one. hub: a config.json lies beside the file. answers: our name of the layer whose rows config.json
+    gives the names of.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Format:
     parts: tuple[tuple[str, ...], str] = ((), "")
     tied: tuple[tuple[str, str], ...] = ()
     hub: bool = False
+    answers: str = ""
 
     def recognises(self, state: Mapping[str, Tensor]) -> bool:
         return self.marker in state and self.applies(state)
@@ -188,8 +190,9 @@ VILT = replace(
     name="vilt",
     marker=f"vilt.{VILT_MODEL.marker}",
     renames=_vilt_renames("vqa"),
+    answers="objectives.vqa.classifier.3",
     tied=(("mlm_score.decoder.weight", "vilt.embeddings.text_embeddings.word_embeddings.weight"),),
 )
-VILT_NLVR2 = replace(VILT, name="vilt_nlvr2", renames=_vilt_renames("nlvr2"), applies=_classifies_pairs)
+VILT_NLVR2 = replace(VILT, name="vilt_nlvr2", renames=_vilt_renames("nlvr2"), answers="", applies=_classifies_pairs)
 
 FORMATS: dict[str, Format] = {layout.name: layout for layout in (VLC, VLC_RELEASE, MAE, VILT_NLVR2, VILT, VILT_MODEL)}

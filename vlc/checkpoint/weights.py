@@ -5,7 +5,7 @@ Every parameter of a file is loaded, or is left out for a reason that the report
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from vlc.checkpoint.weight_files import read_weights
 from vlc.common.errors import UnwritableFile, UserError
 from vlc.common.files import write_atomically
 from vlc.common.terminal import printable
+from vlc.data.vocabulary import Vocabulary, stored_vocabularies
 from vlc.model.embed import resize_positions
 from vlc.model.sizes import ENCODERS
 
@@ -117,12 +118,15 @@ def read(path: str | Path) -> Checkpoint:
             renamed[name] = value
     if unknown:
         raise UserError(f"{path} (layout {layout.name}) has parameters without a place here: {', '.join(unknown)}")
-    for name, axes in _AXES.items():
-        if name in renamed and renamed[name].ndim != axes:
-            raise UserError(f"{path}: {name} has {renamed[name].ndim} axes, not {axes}")
+    for name, tensor in renamed.items():
+        axes = _AXES.get(name) or next(
+            (axes for end, axes in _AXES_OF_HEADS.items() if name.endswith(end)), tensor.ndim
+        )
+        if tensor.ndim != axes:
+            raise UserError(f"{path}: {name} has {tensor.ndim} axes, not {axes}")
     extras = _checked_extras(path, weights.extras)
     config = hub.checked_config(path.parent, renamed) if layout.hub else None
-    head = renamed.get(f"{_ANSWER_HEAD}weight")
+    head = renamed.get(f"{layout.answers}.weight")
     if config and head is not None and (names := hub.answers(path.parent, config, len(head))):
         extras = {"answers": names, **extras}
     heads, norm_eps = (config["num_attention_heads"], config["layer_norm_eps"]) if config else (None, None)
@@ -135,9 +139,8 @@ _AXES = {
     "encoder.text_embeddings.word_embeddings.weight": 2,
     "encoder.text_embeddings.position_embeddings.weight": 2,
     "encoder.token_types.weight": 2,
-    "objectives.vqa.classifier.3.weight": 2,
-    "objectives.vqa.classifier.3.bias": 1,
 }
+_AXES_OF_HEADS = {".classifier.3.weight": 2, ".classifier.3.bias": 1}
 
 
 def _checked_extras(path: Path, extras: Any) -> dict[str, Any]:
@@ -147,7 +150,8 @@ def _checked_extras(path: Path, extras: Any) -> dict[str, Any]:
     if where is None:
         where = next((name for name in ("config", "arguments") if not isinstance(extras.get(name, {}), dict)), None)
     answers = extras.get("answers", []) if where is None else []
-    if not (isinstance(answers, list | tuple) and all(isinstance(answer, str) for answer in answers)):
+    lists = answers.values() if isinstance(answers, dict) else [answers]
+    if not all(isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) for names in lists):
         where = "answers"
     where = where or _not_plain(extras)
     if where is not None:
@@ -189,10 +193,10 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
     _check_numbers(module, checkpoint, check)
     report = LoadReport(checkpoint.path, checkpoint.layout.name, dropped=list(checkpoint.dropped))
     taken, missing, misfits = {}, [], []
-    own = module.state_dict()
+    own, starts = module.state_dict(), _starts(module)
     for name, tensor in own.items():
         if name not in checkpoint.state:
-            source = _STARTS_FROM_MATCH.get(name)
+            source = starts.get(name)
             if source in checkpoint.state:
                 taken[name] = checkpoint.state[source][1:]
                 report.derived.append(name)
@@ -250,38 +254,43 @@ def _unused(checkpoint: Checkpoint, own: Mapping[str, Tensor], check: str) -> li
     return unused
 
 
-_ANSWER_HEAD = "objectives.vqa.classifier.3."
+def with_vocabularies(checkpoint: Checkpoint, module: nn.Module) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint with the rows of its answer heads where the module's vocabularies have them, and what to tell of it.
 
-
-def with_answers(checkpoint: Checkpoint, answers: Sequence[str], module: nn.Module) -> tuple[Checkpoint, int]:
-    """The checkpoint with its answer head's rows where another vocabulary has them, and how many answers it shares.
-
-    answers: by label of the module, whose own rows stand where the checkpoint does not know the answer. A checkpoint that
-    does not tell its answers, or has these very ones, stays as it is.
+    The module's own rows stand where the checkpoint does not know the answer. A checkpoint that does not tell its answers,
+    or has these very ones, stays as it is.
     """
-    theirs, own = list(checkpoint.extras.get("answers") or ()), module.state_dict()
-    names = {f"{_ANSWER_HEAD}weight", f"{_ANSWER_HEAD}bias"} & set(own) & set(checkpoint.state)
-    as_large = all(own[name].shape == checkpoint.state[name].shape for name in names)
-    if not theirs or not names or (theirs == list(answers) and as_large):
-        return checkpoint, len(theirs)
-    known = {answer: label for label, answer in reversed(list(enumerate(theirs))) if answer}
-    pairs = [(label, known[answer]) for label, answer in enumerate(answers) if answer in known]
-    here, there = (
-        torch.tensor(labels, dtype=torch.int64) for labels in (zip(*pairs, strict=True) if pairs else ((), ()))
-    )
-    state = dict(checkpoint.state)
-    for name in names:
-        rows = own[name].clone()
-        rows[here] = state[name][there].to(rows.dtype)
-        state[name] = rows
-    return replace(checkpoint, state=state), len(pairs)
+    heads = {name: head for name, head in module.objectives.items() if head.answers_from_vocabulary}
+    stored, state, said = stored_vocabularies(checkpoint.extras, list(heads)), dict(checkpoint.state), []
+    own = module.state_dict()
+    for head, objective in heads.items():
+        here, theirs = objective.context.vocabulary, stored.get(head, Vocabulary())
+        parts = (f"objectives.{head}.{_LAST_LAYER}.{part}" for part in ("weight", "bias"))
+        names = [name for name in parts if name in own and name in state]
+        as_large = all(own[name].shape == state[name].shape for name in names)
+        if not theirs.answers or not names or (theirs.answers == here.answers and as_large):
+            continue
+        pairs = here.shared_labels(theirs)
+        labels, their_labels = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T
+        for name in names:
+            rows = own[name].clone()
+            rows[labels] = state[name][their_labels].to(rows.dtype)
+            state[name] = rows
+        if theirs.answers != here.answers:
+            said.append(f"{len(pairs)} of {len(here)} answers start from those of the checkpoint ({len(theirs)})")
+    return replace(checkpoint, state=state), said
 
 
-# The ranking head of retrieval starts as row 1, "match", of the matching head.
-_STARTS_FROM_MATCH = {
-    "objectives.irtr.rank_output.weight": "objectives.itm.fc.weight",
-    "objectives.irtr.rank_output.bias": "objectives.itm.fc.bias",
-}
+_LAST_LAYER = "classifier.3"  # of a head that gives answers
+
+
+def _starts(module: nn.Module) -> dict[str, str]:
+    """The parameters that may start from another one of a checkpoint, by name."""
+    return {
+        f"objectives.{head}.{name}": f"objectives.{source}"
+        for head, objective in getattr(module, "objectives", nn.ModuleDict()).items()
+        for name, source in getattr(objective, "starts_from", {}).items()
+    }
 
 
 def _fit(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Tensor | None:

@@ -1,5 +1,7 @@
 """Mistakes that a user can mend. `run.py` shows their text alone; anything else keeps its traceback."""
 
+from typing import Any
+
 
 class UserError(ValueError):
     """A command, configuration, data file or checkpoint that cannot be used; the text says what to do next."""
@@ -27,3 +29,9 @@ class UnwritableFile(UserError, OSError):
 
 class NonFiniteMetric(UserError):
     """What an evaluation measured is NaN or infinite."""
+
+
+def require(valid: bool, key: str, value: Any, expected: str) -> None:
+    """Raise UserError for a value of a key that is not valid, with what was expected."""
+    if not valid:
+        raise UserError(f"{key}={value!r} is not valid: expected {expected}")

@@ -2,11 +2,13 @@
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from vlc.common.errors import UnwritableFile
 
@@ -141,3 +143,8 @@ def _unwritable(path: Path, error: OSError) -> UnwritableFile:
     return UnwritableFile(
         f"{path} cannot be written ({error.strerror}): make room or give permission there, or choose another place"
     )
+
+
+def to_json(content: Any) -> str:
+    """JSON as our files hold it: readable, and with foreign letters as they are."""
+    return json.dumps(content, ensure_ascii=False, indent=1)

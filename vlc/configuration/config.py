@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,9 +18,19 @@ from docopt import DocoptExit
 
 from vlc.common.errors import UserError
 from vlc.common.terminal import printable
+from vlc.configuration.aliases import under_flat_names
 from vlc.configuration.config_files import check_value, load_config_file
 from vlc.configuration.recipes import RECIPES, loss_weights
-from vlc.configuration.settings import check_keys, check_sources
+from vlc.configuration.settings import check_given, check_keys, check_named, check_sources
+from vlc.configuration.task_settings import (
+    head_options,
+    lone_task_values,
+    of_tasks,
+    row_default,
+    task_names,
+    task_values,
+    weights_of,
+)
 from vlc.model.sizes import ENCODERS
 
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # Sacred 0.8.7 imports it
@@ -29,7 +39,7 @@ import sacred.arg_parser  # noqa: E402
 import sacred.initialize  # noqa: E402
 from sacred import Experiment  # noqa: E402
 from sacred.run import Run  # noqa: E402
-from sacred.utils import SacredError  # noqa: E402
+from sacred.utils import SacredError, convert_to_nested_dict  # noqa: E402
 
 
 class _Experiment(Experiment):
@@ -47,9 +57,16 @@ class _Experiment(Experiment):
         return error and f"run.py: {self._cure([cmd_name])}"
 
     def _create_run(self, command_name=None, config_updates=None, *others, **options) -> Run:
+        given = convert_to_nested_dict(config_updates or {})
         with shown_to_user():
-            check_updates(config_updates or {})
-        return super()._create_run(command_name, config_updates, *others, **options)
+            check_updates(given)
+            updates = under_flat_names(given)
+            if "tasks" in updates:
+                updates["tasks"] = list(task_names(updates["tasks"]))
+        run = super()._create_run(command_name, updates, *others, **options)
+        with shown_to_user():
+            _check_given(given, others[0] if others else options.get("named_configs", ()), run.config)
+        return run
 
     def _cure(self, words: list[str]) -> str:
         """What is wrong with a command line that Sacred does not take."""
@@ -74,6 +91,13 @@ def _is_configuration(word: str) -> bool:
     return "=" in word or word in RECIPES or Path(word).is_file()
 
 
+def _check_given(updates: Mapping[str, Any], named_configs: Collection[str], config: Mapping[str, Any]) -> None:
+    """Raise UserError for keys of a command line, or of its named configs and files, that have no effect."""
+    named = [RECIPES.get(name) or load_config_file(name) for name in named_configs]
+    nested = {key: value for values in (*named, updates) for key, value in values.items() if isinstance(value, Mapping)}
+    check_given(set(updates).union(*named), nested, config)
+
+
 def check_updates(updates: Mapping[str, Any]) -> None:
     """Raise UserError for values that cannot even be put together with the defaults."""
     for key, value in updates.items():
@@ -84,7 +108,7 @@ def check_updates(updates: Mapping[str, Any]) -> None:
 
 def _load_named_config(path: str) -> dict[str, Any]:
     with shown_to_user():
-        return load_config_file(path)
+        return under_flat_names(load_config_file(path))
 
 
 # By themselves they would build the objects that a file, or a value, names.
@@ -128,8 +152,9 @@ def config():
     log_dir = "result"  # logs, checkpoints and predictions go below it
 
     # what is learnt
-    loss_names = loss_weights(itm=1, mlm=1)  # objective -> weight of its loss, 0 = off
-    is_pretrain = True  # patches are dropped
+    tasks = []  # rows of vlc.tasks, learnt or tested together; [] = one task, which the keys below describe
+    loss_names = weights_of(tasks) or loss_weights(itm=1, mlm=1)  # objective -> weight of its loss, 0 = off
+    is_pretrain = row_default(tasks, "drops_patches", True)  # patches are dropped
     use_mae = loss_names["mae"] > 0  # follows from loss_names
     mae_weight = 1.0  # further weight of the reconstruction loss
     wpa_weight = 0.1  # weight of word-patch alignment inside itm, 0 = off
@@ -144,10 +169,22 @@ def config():
     rerank_k = 128  # beside itc: how many of the nearest the full model ranks again, None = all
     save_scores = False  # keep the scores of a tested ranking as float16
 
+    # options of the objectives: the keys above are other names of most, and follow them
+    mlm = {"probability": mlm_prob, "whole_words": whole_word_masking}
+    mae = {"weight": mae_weight}
+    itm = {"alignment_weight": wpa_weight, "wrong_images": draw_false_image, "source": false_image_source}
+    itc = {"hard_negatives": hard_negatives}
+    answers = {"num_answers": vqav2_label_size}
+    classes = head_options(loss_names, "classes")
+    choice = {"wrong_texts": draw_false_text}
+
+    # each of the tasks: what differs from the options and keys of the run
+    locals().update(task_values(tasks, locals()))
+
     # data
     data_root = ""  # folder of the arrow files, or its URL (s3://..., gs://..., file://...) beside data_cache
     data_cache = None  # folder that the files of a URL are copied to before they are read
-    datasets = ["coco", "vg", "sbu", "gcc"]  # their training sets are joined
+    datasets = of_tasks(tasks, locals(), "datasets") or ["coco", "vg", "sbu", "gcc"]  # their training sets are joined
     dataset_weights = None  # shares of the data sets in training, a number for each; None = all samples of all
     published_splits = False  # validate on the files the published code validated on (test data among them)
     verify = None  # compare what is read with the checksums of our files: True, False; None = in evaluation
@@ -157,7 +194,7 @@ def config():
     image_size = 384  # pixels, square; of pixelbert's images the shorter side
     image_only = False  # read no texts
     max_image_len = -1  # patches that training with learned positions keeps of an image, drawn at random; -1 = all
-    max_text_len = 40  # tokens with [CLS] and [SEP]
+    max_text_len = of_tasks(tasks, locals(), "max_text_len") or 40  # tokens with [CLS] and [SEP]
     tokenizer = "bert-base-uncased"  # hub name, local folder, or emoji (embedded)
     vocab_size = 30522 if tokenizer == "bert-base-uncased" else None  # None = the tokenizer's
     max_corrupt_ratio = 0.01  # share of undecodable training images above which a run fails
@@ -178,17 +215,17 @@ def config():
 
     # optimiser and schedule
     optim_type = "adamw"  # adamw, adam, sgd
-    learning_rate = 1e-4
+    learning_rate = of_tasks(tasks, locals(), "learning_rate") or 1e-4
     weight_decay = 0.01
     layer_decay = 1.0 if is_pretrain else 0.5  # learning-rate factor from one layer to the one below
     lr_mult = 1  # learning-rate factor of task heads, where layer_decay is 1
     decay_power = 1  # power of the polynomial decay, or cosine
     end_lr = 0  # the polynomial decays to it
-    warmup_steps = 2500  # a float is a share of all steps
-    max_epoch = 100  # counts where max_steps is None
-    max_steps = 25000  # optimiser steps
+    warmup_steps = 0.1 if tasks else 2500  # a float is a share of all steps
+    max_epoch = row_default(tasks, "epochs", 100)  # counts where max_steps is None
+    max_steps = None if tasks else 25000  # optimiser steps
     gradient_clip = 0.0  # largest gradient norm, 0 = no clipping
-    batch_size = 4096  # over all devices; gradients accumulate to reach it
+    batch_size = row_default(tasks, "batch_size", 4096)  # over all devices; gradients accumulate to reach it
 
     # machine
     per_gpu_batchsize = 0  # of one device; must be given
@@ -231,7 +268,8 @@ for name, values in RECIPES.items():
 def reject_unknown_keys(config, command_name, logger):
     with shown_to_user():
         check_keys(config)
-    return {}
+        check_named(config)
+        return lone_task_values(config)
 
 
 def given_keys(run: Run) -> set[str]:

@@ -15,6 +15,7 @@ import yaml
 
 from vlc.common.errors import UserError
 from vlc.configuration.settings import check_keys, check_sources
+from vlc.tasks import TASKS
 
 MAX_BYTES = 64 * 1024  # all keys with their comments take 10 kB
 _SUFFIXES = (".json", ".yaml", ".yml")
@@ -96,6 +97,10 @@ def check_value(key: Any, value: Any) -> None:
         singles = value
     elif isinstance(value, dict):
         singles = [*value.keys(), *value.values()]
+        if key in TASKS:  # which has lists, and the options of its objectives
+            for name, part in value.items():
+                check_value(f"{key}.{name}", part)
+            singles = list(value)
     for single in singles:
         if isinstance(single, int) and abs(single) >= 2**63:
             raise UserError(f"{key} holds a number of more than 64 bits")

@@ -1,21 +1,28 @@
 """Frozen settings. `Settings.from_config` is the only reader of Sacred's raw dictionary.
 
-Each key of the configuration is a field of exactly one of these classes, and has one reader below.
+Each key of the configuration is a field of exactly one of these classes, an option of an objective, or a task.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
-from vlc.common.errors import UserError
+from vlc.common.errors import UserError, require
+from vlc.configuration.aliases import ALIASES
+from vlc.configuration.checks import check
 from vlc.configuration.recipes import OBJECTIVE_NAMES
-from vlc.data.catalog import CATALOG
+from vlc.configuration.task_settings import (
+    OF_A_TASK,
+    TaskSettings,
+    configured_tasks,
+    read_options,
+    task_fields,
+    task_names,
+)
+from vlc.configuration.values import as_text, check_known, check_types, is_number, is_whole, plain, read
 from vlc.model.sizes import ENCODERS, EncoderSize
-
-SHAPED_TRANSFORMS = ("pixelbert", "pixelbert_randaug")  # images keep their shape, the others make squares
-TRANSFORM_NAMES = ("mae", "mae_randaug", "mae_test", "shift", *SHAPED_TRANSFORMS)
-PRECISIONS = (16, 32, "16-mixed", "bf16-mixed", "32-true")
+from vlc.objectives.options import OPTIONS, Options
+from vlc.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -35,11 +42,6 @@ class DataSettings:
     image_only: bool
     max_text_len: int
     tokenizer: str
-    whole_word_masking: bool
-    mlm_prob: float
-    draw_false_image: int
-    draw_false_text: int
-    false_image_source: str
     per_gpu_batchsize: int
     num_workers: int
     max_corrupt_ratio: float
@@ -47,7 +49,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The network and its objectives."""
+    """The network."""
 
     vit: str
     patch_size: int
@@ -63,10 +65,6 @@ class ModelSettings:
     mask_ratio: float
     is_pretrain: bool
     use_mae: bool
-    mae_weight: float
-    wpa_weight: float
-    vqav2_label_size: int
-    hard_negatives: bool
     max_image_len: int
 
     @property
@@ -80,7 +78,7 @@ class ModelSettings:
 
     @property
     def objectives(self) -> dict[str, float]:
-        """Active objectives and their weights."""
+        """Active objectives by their published names, and their weights."""
         return {name: weight for name, weight in self.loss_names.items() if weight > 0}
 
 
@@ -151,307 +149,139 @@ _GROUPS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run, checked. Raises UserError, naming the key and the valid values."""
+    """All settings of a run, checked. Raises UserError, naming the key and the valid values.
+
+    options: of every objective, active or not, by kind.
+    tasks: what is learnt; one without a name where the flat keys describe it.
+    """
 
     data: DataSettings
     model: ModelSettings
     optim: OptimSettings
     run: RunSettings
     use: UseSettings
+    options: Mapping[str, Options]
+    tasks: tuple[TaskSettings, ...]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
         check_keys(config)
         groups = {}
         for name, group in _GROUPS.items():
-            values = {field.name: _frozen(config[field.name], field.type) for field in fields(group)}
+            values = {field.name: read(config[field.name], field.type) for field in fields(group)}
             groups[name] = group(**values)
-        settings = cls(**groups)
-        _check(settings)
+            check_types(groups[name])
+        check_weights(groups["model"].loss_names)
+        options = read_options(config)
+        for kind, own in options.items():
+            check_types(own, kind)
+        tasks = configured_tasks(config, options)
+        for task in tasks:
+            check_types(task, task.name)
+            for head in task.heads:
+                check_types(head.options, f"{task.name}.{head.kind}" if task.name else head.kind)
+        settings = cls(**groups, options=options, tasks=tasks)
+        check(settings)
         return settings
 
     def as_config(self) -> dict[str, Any]:
-        """The same as one flat dictionary of plain values, as written into checkpoints."""
-        flat = {key: value for group in asdict(self).values() for key, value in group.items()}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
+        """The same as a dictionary of plain values, as written into checkpoints."""
+        groups = {name: asdict(getattr(self, name)) for name in _GROUPS}
+        config = {key: value for group in groups.values() for key, value in group.items()}
+        config |= {kind: asdict(options) for kind, options in self.options.items()}
+        config |= {key: config[kind][option] for key, (kind, option) in ALIASES.items()}
+        named = {task.name: task.as_config() for task in self.tasks if task.name}
+        return plain(config | {"tasks": list(named)} | named)
 
 
 def config_keys() -> tuple[str, ...]:
-    return tuple(field.name for group in _GROUPS.values() for field in fields(group))
+    """Every key of the configuration without tasks."""
+    flat = (field.name for group in _GROUPS.values() for field in fields(group))
+    return (*flat, *ALIASES, *OPTIONS, "tasks")
 
 
 def check_keys(config: Mapping[str, Any]) -> None:
     """Raise UserError for a key that no setting reads, with the nearest valid ones."""
-    _check_known(config, config_keys(), "config key")
+    names = task_names(config.get("tasks", ()))
+    check_known(names, TASKS, "task")
+    check_known((key for key in config if key not in TASKS), config_keys(), "config key")
     losses = config.get("loss_names", {})
-    _require(isinstance(losses, Mapping), "loss_names", losses, "weights by objective, as in loss_names.mlm=1")
-    _check_known(losses, OBJECTIVE_NAMES, "objective in loss_names")
+    require(isinstance(losses, Mapping), "loss_names", losses, "weights by objective, as in loss_names.mlm=1")
+    check_known(losses, OBJECTIVE_NAMES, "objective in loss_names")
+    for kind in OPTIONS.keys() & config.keys():
+        _check_options(kind, kind, config[kind])
+    for name in TASKS.keys() & config.keys():
+        known = (*task_fields(), *TASKS[name].objectives)
+        example = f"values by key, as in {name}.learning_rate=1e-4"
+        require(isinstance(config[name], Mapping), name, config[name], example)
+        check_known(config[name], known, f"key of task {name}")
+        for kind in TASKS[name].objectives.keys() & config[name].keys():
+            _check_options(f"{name}.{kind}", kind, config[name][kind])
+        weights = config[name].get("objectives", {})
+        require(isinstance(weights, Mapping), f"{name}.objectives", weights, "weights by objective")
+        check_known(weights, TASKS[name].objectives, f"objective of task {name}")
+        check_weights(weights, f"{name}.objectives")
+
+
+def _check_options(key: str, kind: str, values: Any) -> None:
+    known = [field.name for field in fields(OPTIONS[kind])]
+    require(isinstance(values, Mapping), key, values, f"options by name, as in {key}.{known[0]}=...")
+    check_known(values, known, f"option of {key}")
+
+
+def check_weights(weights: Mapping[str, Any], key: str = "loss_names") -> None:
+    """Raise UserError for a weight of a loss that is no number, or below 0."""
+    for name, weight in weights.items():
+        require(is_number(weight), f"{key}.{name}", weight, "a number")
+        require(weight >= 0, f"{key}.{name}", weight, "a weight of 0 or more")
 
 
 def check_sources(config: Mapping[str, Any]) -> None:
     """Raise UserError for values of the wrong kind that other defaults are computed from, and so must be known first."""
     if "seed" in config:
         seed = config["seed"]
-        _require(_is_whole(seed) and 0 <= seed < 2**32, "seed", seed, "a whole number from 0 to 4294967295")
+        require(is_whole(seed) and 0 <= seed < 2**32, "seed", seed, "a whole number from 0 to 4294967295")
     for key in ("vit", "tokenizer"):
         if key in config:
-            _require(isinstance(config[key], str), key, config[key], f"a text{_as_text(key, config[key])}")
-    for name, weight in config.get("loss_names", {}).items():
-        _require(_is_number(weight), f"loss_names.{name}", weight, "a number")
+            require(isinstance(config[key], str), key, config[key], f"a text{as_text(key, config[key])}")
+    check_weights(config.get("loss_names", {}))
 
 
-def _check_known(names: Iterable[str], known: tuple[str, ...], kind: str) -> None:
-    for name in names:
-        if name not in known:
-            near = get_close_matches(str(name)[:100], known, n=3, cutoff=0.5)
-            hint = f"Did you mean {', '.join(near)}? " if near else ""
-            raise UserError(f"Unknown {kind} {name!r}. {hint}Valid: {', '.join(sorted(known))}")
+def check_named(config: Mapping[str, Any]) -> None:
+    """Raise UserError where a complete configuration has the dictionary of a task that `tasks` does not name."""
+    names = task_names(config["tasks"])
+    for name in TASKS.keys() & config.keys() - set(names):
+        key = next(iter(config[name]), "")
+        raise UserError(
+            f"{name}.{key} is given, but tasks={list(names)} lacks {name}: add it there, or leave {name}.{key} out"
+        )
 
 
-def _frozen(value: Any, kind: Any) -> Any:
-    """Plain containers instead of Sacred's, which a checkpoint would need code to load.
+def check_given(given: Collection[str], nested: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raise UserError for keys without effect in the configuration: of a task or an objective that is not active.
 
-    A list of names may come without the quotes that a shell takes away: [coco, vg].
+    given: the keys that a command line states. nested: its dictionaries, before flat names replaced options in them.
     """
-    if (
-        kind in (tuple[str, ...], tuple[str, ...] | None)
-        and isinstance(value, str)
-        and value.startswith("[")
-        and value.endswith("]")
-    ):
-        return tuple(name.strip(" '\"") for name in value[1:-1].split(","))
-    if isinstance(value, Mapping):
-        return dict(value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _require(valid: bool, key: str, value: Any, expected: str) -> None:
-    if not valid:
-        raise UserError(f"{key}={value!r} is not valid: expected {expected}")
-
-
-def _check(settings: Settings) -> None:
-    data, model, optim, run = settings.data, settings.model, settings.optim, settings.run
-    _check_types(settings)
-    _check_data(data)
-    _check_model(model)
-    _check_shapes(data, model)
-    patch = model.size.patch_size
-    if data.image_size <= 0 or data.image_size % patch:
-        raise UserError(f"image_size={data.image_size} is not valid: expected a multiple of the patch size {patch}")
-    objectives = model.objectives
-    _require(bool(objectives), "loss_names", dict(model.loss_names), "at least one objective with a weight above 0")
-    if model.use_mae != (model.loss_names["mae"] > 0):
+    names = task_names(config["tasks"])
+    clashing = sorted(set(given) & set(OF_A_TASK)) if names else []
+    if clashing:
         raise UserError(
-            f"use_mae={model.use_mae} contradicts loss_names.mae={model.loss_names['mae']}: leave use_mae out, it follows"
+            f"tasks={list(names)} and {clashing[0]} are both given, but each task has its own: leave {clashing[0]} out, or "
+            f"pass {names[0]}.{clashing[0].replace('loss_names', 'objectives')}"
         )
-    if "mae" in objectives and not model.dropped_ratio:
-        raise UserError(
-            f"loss_names.mae={model.loss_names['mae']} needs dropped patches, but is_pretrain={model.is_pretrain} and "
-            f"mask_ratio={model.mask_ratio} drop none"
-        )
-    if "itm" in objectives and data.draw_false_image == 0:
-        raise UserError("loss_names.itm needs wrong images, but draw_false_image=0: pass draw_false_image=1")
-    if data.draw_false_image > 1:
-        raise UserError(
-            f"draw_false_image={data.draw_false_image}, but itm, as published, uses one wrong image for each sample: pass "
-            "draw_false_image=1"
-        )
-    if "itm" in objectives and data.false_image_source == "batch" and data.per_gpu_batchsize == 1:
-        raise UserError(
-            "loss_names.itm takes wrong images from the batch, but per_gpu_batchsize=1: raise it, or pass "
-            "false_image_source=dataset"
-        )
-    if "irtr" in objectives and data.draw_false_text == 0:
-        raise UserError("loss_names.irtr needs texts of other images, but draw_false_text=0: pass draw_false_text=15")
-    if model.hard_negatives:
-        _check_hard_negatives(data, objectives)
-    if run.get_recall_metric and not {"irtr", "itm", "itc"} & set(objectives):
-        raise UserError("get_recall_metric=True ranks with the head of irtr, itm or itc: give one of them a weight")
-    if data.image_only and set(objectives) != {"mae"}:
-        raise UserError(f"image_only=True leaves no text for {', '.join(sorted(set(objectives) - {'mae'}))}")
-    _require(data.per_gpu_batchsize > 0, "per_gpu_batchsize", data.per_gpu_batchsize, "the batch size of one device")
-    _check_numbers(settings)
-    _require(optim.optim_type in ("adamw", "adam", "sgd"), "optim_type", optim.optim_type, "adamw, adam or sgd")
-    _require(run.precision in PRECISIONS, "precision", run.precision, f"one of {', '.join(map(str, PRECISIONS))}")
-
-
-def _check_hard_negatives(data: DataSettings, objectives: Mapping[str, float]) -> None:
-    if "itc" not in objectives or not {"itm", "irtr"} & set(objectives):
-        raise UserError(
-            "hard_negatives=True needs loss_names.itc, and loss_names.itm or loss_names.irtr to train on them"
-        )
-    if "itm" in objectives and data.false_image_source != "batch":
-        raise UserError("hard_negatives=True takes wrong images from the batch, not from false_image_source=dataset")
-    if "irtr" in objectives and data.per_gpu_batchsize <= data.draw_false_text:
-        raise UserError(
-            f"hard_negatives=True takes draw_false_text={data.draw_false_text} wrong texts from the batch, which has "
-            f"only per_gpu_batchsize={data.per_gpu_batchsize}: raise it"
-        )
-
-
-def _check_numbers(settings: Settings) -> None:
-    """Ranges of plain numbers."""
-    data, optim, run = settings.data, settings.optim, settings.run
-    at_least: dict[str, tuple[Any, float]] = {
-        "batch_size": (optim.batch_size, 1),
-        "max_epoch": (optim.max_epoch, 1),
-        "warmup_steps": (optim.warmup_steps, 0),
-        "end_lr": (optim.end_lr, 0),
-        "weight_decay": (optim.weight_decay, 0),
-        "gradient_clip": (optim.gradient_clip, 0),
-        "lr_mult": (optim.lr_mult, 0),
-        "num_workers": (data.num_workers, 0),
-        "draw_false_image": (data.draw_false_image, 0),
-        "draw_false_text": (data.draw_false_text, 0),
-        "num_nodes": (run.num_nodes, 1),
-        "num_results": (settings.use.num_results, 1),
-    }
-    for key, (value, lowest) in at_least.items():
-        _require(value >= lowest, key, value, f"{lowest} or more")
-    _require(run.rerank_k is None or run.rerank_k > 0, "rerank_k", run.rerank_k, "a number above 0, or None")
-    _require(optim.learning_rate > 0, "learning_rate", optim.learning_rate, "a rate above 0")
-    _require(0 < optim.layer_decay <= 1, "layer_decay", optim.layer_decay, "a factor above 0, at most 1")
-    steps = optim.max_steps
-    _require(steps is None or steps > 0, "max_steps", steps, "a number above 0, or None")
-    power = optim.decay_power
-    _require(power == "cosine" or _is_number(power), "decay_power", power, "a number, or cosine")
-    every = run.checkpoint_every
-    _require(every is None or every > 0, "checkpoint_every", every, "a number of optimiser steps above 0, or None")
-    interval = run.val_check_interval
-    valid = interval > 0 and (isinstance(interval, int) or interval <= 1)
-    _require(valid, "val_check_interval", interval, "a share of an epoch (0.0 to 1.0), or a whole number of batches")
-    gpus = run.num_gpus if isinstance(run.num_gpus, tuple) else (run.num_gpus,)
-    valid = all(isinstance(gpu, int) and gpu >= 0 for gpu in gpus)
-    _require(valid, "num_gpus", run.num_gpus, "a number of devices, or a list of device numbers")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_data(data: DataSettings) -> None:
-    _require(bool(data.datasets), "datasets", data.datasets, "at least one data set")
-    for name in data.datasets:
-        _require(name in CATALOG, "datasets", name, f"names out of {', '.join(CATALOG)}")
-    weights = data.dataset_weights
-    valid = weights is None or (len(weights) == len(data.datasets) and all(weight > 0 for weight in weights))
-    _require(valid, "dataset_weights", weights, f"a number above 0 for each of datasets={list(data.datasets)}, or None")
-    known = dict.fromkeys(split for name in data.datasets for split in CATALOG[name].tables)
-    valid = data.splits is None or (bool(data.splits) and set(data.splits) <= set(known))
-    _require(
-        valid, "splits", data.splits, f"names out of {', '.join(known)}, which datasets={list(data.datasets)} have"
-    )
-    for key in ("train_transform_keys", "val_transform_keys"):
-        names = getattr(data, key)
-        _require(
-            len(names) == 1 and names[0] in TRANSFORM_NAMES, key, list(names), f"one of {', '.join(TRANSFORM_NAMES)}"
-        )
-    sources = ("batch", "dataset")
-    _require(data.false_image_source in sources, "false_image_source", data.false_image_source, " or ".join(sources))
-    _require(0 < data.mlm_prob < 1, "mlm_prob", data.mlm_prob, "a share between 0 and 1")
-    _require(data.max_text_len > 2, "max_text_len", data.max_text_len, "room for [CLS], [SEP] and a token")
-    _require(0 <= data.max_corrupt_ratio <= 1, "max_corrupt_ratio", data.max_corrupt_ratio, "a share from 0 to 1")
-
-
-def _check_shapes(data: DataSettings, model: ModelSettings) -> None:
-    """Images of varying shape need positions that follow them, and keep all patches."""
-    for key in ("train_transform_keys", "val_transform_keys"):
-        names = getattr(data, key)
-        if names[0] not in SHAPED_TRANSFORMS:
-            continue
-        if model.size.learned_grid is None:
-            learned = ", ".join(name for name, size in ENCODERS.items() if size.learned_grid is not None)
+    if len(names) == 1 and "learning_rate" in given and "learning_rate" in nested.get(names[0], {}):
+        rate, own = config["learning_rate"], nested[names[0]]["learning_rate"]
+        if rate != own:
             raise UserError(
-                f"{key}={list(names)} leaves images their shape, but the positions of vit={model.vit} are for squares: "
-                f"pass another pipeline, or vit={learned}"
+                f"learning_rate={rate!r} and {names[0]}.learning_rate={own!r} are two names of the same rate where "
+                f"{names[0]} is the only task: pass one of them"
             )
-        if model.dropped_ratio:
+    options = read_options(config)
+    active = {kind for task in configured_tasks(config, options) for kind in task.kinds}
+    for kind in OPTIONS.keys() & set(nested):
+        if kind not in active:
             raise UserError(
-                f"{key}={list(names)} leaves images their shape, and then mask_ratio={model.mask_ratio} cannot drop "
-                "patches (nor loss_names.mae reconstruct them): pass mask_ratio=0, or a pipeline for squares"
+                f"{kind}.{next(iter(nested[kind]), '')} is given, but the objective {kind} is not active ("
+                f"{', '.join(sorted(active))} are): give it a weight in loss_names, name a task that has it, or leave the "
+                "option out"
             )
-
-
-def _check_model(model: ModelSettings) -> None:
-    """Values, and that what follows from vit does."""
-    _require(model.vit in ENCODERS, "vit", model.vit, f"one of {', '.join(ENCODERS)}")
-    implied = {
-        "patch_size": model.size.patch_size,
-        "hidden_size": model.size.width,
-        "num_heads": model.size.heads,
-        "num_layers": model.size.depth,
-        "mlp_ratio": model.size.mlp_ratio,
-    }
-    for key, value in implied.items():
-        if getattr(model, key) != value:
-            raise UserError(
-                f"{key}={getattr(model, key)} contradicts vit={model.vit}, which has {value}: leave {key} out, it follows"
-            )
-    vocabulary = model.vocab_size
-    _require(vocabulary is None or vocabulary > 0, "vocab_size", vocabulary, "a number of tokens, or None")
-    _require(model.vqav2_label_size > 0, "vqav2_label_size", model.vqav2_label_size, "a number of answers")
-    length = model.max_image_len
-    _require(length == -1 or length > 0, "max_image_len", length, "a number of patches, or -1 for all")
-    if length != -1 and model.dropped_ratio and model.size.learned_grid is not None:
-        raise UserError(
-            f"max_image_len={length} and mask_ratio={model.mask_ratio} both drop patches: pass max_image_len=-1 or "
-            "mask_ratio=0"
-        )
-    _require(0 <= model.drop_rate < 1, "drop_rate", model.drop_rate, "a share from 0 to below 1")
-    for key in ("mae_weight", "wpa_weight"):
-        _require(getattr(model, key) >= 0, key, getattr(model, key), "a weight of 0 or more")
-    for name, weight in model.loss_names.items():
-        _require(weight >= 0, f"loss_names.{name}", weight, "a weight of 0 or more")
-    _require(0 <= model.mask_ratio < 1, "mask_ratio", model.mask_ratio, "a share from 0 to below 1")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-
-
-# Type of a field -> (what its values must fulfil, how to say it). Fields of other types are checked by value alone.
-_TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
-    int: (_is_whole, "a whole number"),
-    float: (_is_number, "a number"),
-    int | float: (_is_number, "a number"),
-    int | None: (lambda value: value is None or _is_whole(value), "a whole number, or None"),
-    bool: (lambda value: isinstance(value, bool), "True or False"),
-    str: (lambda value: isinstance(value, str), "a text"),
-    str | None: (lambda value: value is None or isinstance(value, str), "a text, or None"),
-    str | tuple[str, ...] | None: (
-        lambda value: value is None or isinstance(value, str) or _are_texts(value),
-        "a text, or a list of texts",
-    ),
-    tuple[float, ...] | None: (
-        lambda value: value is None or (isinstance(value, tuple) and all(map(_is_number, value))),
-        "a list of numbers, or None",
-    ),
-    tuple[str, ...]: (_are_texts, "a list of names, as in ['mae']"),
-    tuple[str, ...] | None: (lambda value: value is None or _are_texts(value), "a list of names, or None"),
-}
-
-
-def _as_text(key: str, value: Any) -> str:
-    """How a number, or another word that Python reads as a value, is given as a text on a command line."""
-    return (
-        "" if isinstance(value, str | tuple | list | Mapping) else f"; for the text {value} write '{key}=\"{value}\"'"
-    )
-
-
-def _check_types(settings: Settings) -> None:
-    """Numbers must be numbers: Sacred passes on whatever stands behind the equals sign."""
-    for name, group in _GROUPS.items():
-        values = getattr(settings, name)
-        for field in fields(group):
-            if field.type in _TYPES:
-                valid, expected = _TYPES[field.type]
-                value = getattr(values, field.name)
-                hint = _as_text(field.name, value) if expected.startswith("a text") else ""
-                _require(valid(value), field.name, value, expected + hint)
-    for name, weight in settings.model.loss_names.items():
-        _require(_is_number(weight), f"loss_names.{name}", weight, "a number")

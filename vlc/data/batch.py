@@ -30,6 +30,7 @@ class Batch(Tensors):
     parts: what objectives asked for beside texts and images, by the names of the parts (`vlc.data.parts`).
     corrupt: images that gave way to other samples; in training only.
     again: an evaluated batch that counts elsewhere (see `EvalSampler`).
+    task: the name of the task that the batch belongs to, "" where it has none.
     """
 
     index: Tensor
@@ -40,6 +41,7 @@ class Batch(Tensors):
     parts: Mapping[str, Any] = field(default_factory=dict)
     corrupt: tuple[CorruptImage, ...] = ()
     again: bool = False
+    task: str = ""
 
     def __len__(self) -> int:
         return len(self.index)

@@ -4,7 +4,7 @@ Both samplers yield whole batches (lists of keys) and work on the global order o
 changes who handles a sample, never whether or how often it is handled.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +83,46 @@ def _shares(sizes: tuple[int, ...], weights: Sequence[float]) -> tuple[int, ...]
     """Samples of each data set in proportion to its weight, as many as there are of the one that is used up first."""
     scale = min(size / weight for size, weight in zip(sizes, weights, strict=True))
     return tuple(min(size, round(weight * scale)) for size, weight in zip(sizes, weights, strict=True))
+
+
+class RoundRobin(Sampler):
+    """Whole batches of one task each, in turn: the first one's, the second one's, ..., and again the first one's.
+
+    A task whose samples are used up begins its next epoch. An epoch of all has as many rounds as the largest task has
+    batches. Which batch comes when follows from its number alone, so a run continues anywhere, and all processes visit the
+    same task at once.
+    """
+
+    def __init__(self, tasks: Mapping[str, TrainSampler], *, start: Position = Position(0, 0)):  # noqa: B008  immutable
+        self.tasks, (self.epoch, self.start) = tasks, start
+
+    def __len__(self) -> int:
+        return len(self.tasks) * max(map(len, self.tasks.values()))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch; a place to start from holds for its own epoch only."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def __iter__(self) -> Iterator[tuple[str, list[Key]]]:
+        names, rounds = list(self.tasks), len(self) // len(self.tasks)
+        first_round, first_task = divmod(self.start, len(names))
+        streams = [
+            _endless(self.tasks[name], self.epoch * rounds + first_round + (number < first_task))
+            for number, name in enumerate(names)
+        ]
+        for number in range(self.start, len(self)):
+            task = number % len(names)
+            yield names[task], next(streams[task])
+
+
+def _endless(sampler: TrainSampler, number: int) -> Iterator[list[Key]]:
+    """The batches of a task from the given one on, epoch after epoch."""
+    while True:
+        sampler.epoch, sampler.start = divmod(number, len(sampler))
+        for batch in sampler:
+            yield batch
+            number += 1
 
 
 class EvalSampler(Sampler):

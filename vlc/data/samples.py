@@ -5,7 +5,7 @@ randomness of a sample comes from a generator seeded by (seed, epoch, sample), s
 of workers or processes nor on what was read before, and a run can resume anywhere.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,6 +162,21 @@ class Samples(Dataset):
     def first_image(self, key: Key) -> Tensor:
         """The first image (3, H, W) uint8 of a sample, without its text."""
         return self._sample(key, [], texts=False).images[0]
+
+
+class TaskBatches(Dataset):
+    """The samples of several tasks; a task's name with a list of its keys gives a Batch of that task."""
+
+    def __init__(self, tasks: Mapping[str, Samples]):
+        self.tasks = tasks
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return sum(map(len, self.tasks.values()))
+
+    def __getitem__(self, chosen: tuple[str, list[Key]]) -> Batch:
+        task, keys = chosen
+        return self.tasks[task][keys]
 
 
 def _served(name: str, sources: list[ArrowSplit], parts: tuple[Part, ...]) -> tuple[Part, ...]:

@@ -8,11 +8,11 @@ from typing import Any
 from vlc.common.errors import UserError
 from vlc.common.files import write_atomically
 from vlc.hardware.distributed import gather_lists, is_first_process
-from vlc.objectives.base import Objective
+from vlc.tasks.task import Report
 
 
 def write_predictions(
-    objective: Objective, name: str, records: list[dict[str, Any]], folder: str | Path | None
+    report: Report, name: str, records: list[dict[str, Any]], folder: str | Path | None
 ) -> dict[str, float]:
     """Gather records, let the first process write the submission FOLDER/NAME.KIND; returns the split's summary.
 
@@ -20,9 +20,9 @@ def write_predictions(
     """
     records = gather_lists(records)
     if records and folder and is_first_process():
-        kind, content = objective.submission(records)
+        kind, content = report.submission(records)
         write_text(Path(folder) / f"{name}.{kind}", content)
-    return objective.summary(records)
+    return report.summary(records)
 
 
 def require_writable(key: str, path: Path, *, folder: bool = False) -> None:

@@ -13,7 +13,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from vlc.common.files import write_atomically
+from vlc.common.files import to_json, write_atomically
 from vlc.common.inputs import Text
 from vlc.data.corpus import Corpus
 from vlc.data.transforms import normalize
@@ -22,7 +22,6 @@ from vlc.evaluation.predictions import write_text
 from vlc.hardware.distributed import gather_lists, is_first_process, process_number
 from vlc.model.encoder import Encoder
 from vlc.model.segments import Segment
-from vlc.objectives.base import to_json
 from vlc.objectives.itc import ITC
 
 CUTOFFS = (1, 5, 10)

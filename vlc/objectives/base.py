@@ -1,6 +1,5 @@
 """What every objective is: it declares encoder passes, receives them, and returns an outcome."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -11,11 +10,13 @@ from torch import Tensor, nn
 
 from vlc.data.batch import Batch
 from vlc.data.parts import Part
+from vlc.data.vocabulary import Vocabulary
 from vlc.model.embed import init_bert_weights
 from vlc.model.masking import PatchMask
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
 from vlc.model.sizes import EncoderSize
+from vlc.objectives.options import Options
 
 POOLED = Pass(pooled_only=True)  # the pooled feature of text and image
 Ratio = tuple[Tensor, int]  # (sum, count): adds up over steps and processes
@@ -52,54 +53,66 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class HeadOptions:
-    """What heads are built from.
+class ModelContext:
+    """What a head needs to know of the model that it belongs to.
 
-    answers: the answer vocabulary by label, "" where unknown; data_answers: that of the data, where its labels are others.
+    vocabulary: of the answers, for heads that give some.
     """
 
     width: int
     vocab_size: int
     num_patches: int
     size: EncoderSize
-    mae_weight: float = 1.0
-    wpa_weight: float = 0.1
     pad_token_id: int = 0
-    num_answers: int = 0
-    answers: tuple[str, ...] = ()
-    data_answers: tuple[str, ...] = ()
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
 
 class Objective(nn.Module):
     """A head with its loss, its metrics and its predictions. Knows nothing of trainer or loader.
 
-    images: how many images an example has.
     needs_images: whether it can do nothing with texts alone.
     metrics: the names it reports.
     headline: the metric that selects checkpoints, if any.
-    reads_pooled: whether it reads the pooled feature. task_head: whether the head takes the learning-rate factor lr_mult,
-    as the published classifiers do.
+    reads_pooled: whether it reads the pooled feature.
+    task_head: whether the head takes the learning-rate factor lr_mult, as the published classifiers do.
+    ranks: whether the head ranks a tested split.
+    answers_from_vocabulary: whether the head has a vocabulary of answers.
+    starts_from: parameters that start as row 1 of those of other heads, by their names, where a checkpoint has the latter
+        alone.
     """
 
-    images: ClassVar[int] = 1
     needs_images: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("loss",)
     headline: ClassVar[str | None] = None
     reads_pooled: ClassVar[bool] = True
     task_head: ClassVar[bool] = False
+    ranks: ClassVar[bool] = False
+    answers_from_vocabulary: ClassVar[bool] = False
+    starts_from: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
-    def parts(cls, options: Any) -> tuple[Part, ...]:
-        """What it wants in its batches beside texts and images; default: nothing.
-
-        options: the values of the configuration that parts depend on, as attributes (`DataSettings` has them).
-        """
+    def parts(cls, options: Options) -> tuple[Part, ...]:
+        """Return what the objective wants in its batches beside texts and images; default: nothing."""
         return ()
 
-    def __init__(self, options: HeadOptions):
+    @classmethod
+    def num_images(cls, options: Options) -> int:
+        """Return how many images of an example the objective reads."""
+        return 1
+
+    def __init__(self, options: Options, context: ModelContext):
         """Create the parameters of the head."""
         super().__init__()
-        self.options = options
+        self.options, self.context = options, context
+
+    @property
+    def hard_negatives(self) -> bool:
+        """Whether training draws wrong images and texts anew, by `with_hard_negatives`."""
+        return False
+
+    def with_hard_negatives(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Batch:
+        """Return the batch with other wrong images and texts; encoded has the objective's passes."""
+        return batch
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
         """Return the encoder passes that `forward` receives; default: the pooled feature of text and image."""
@@ -116,10 +129,6 @@ class Objective(nn.Module):
         """A record for each example of an evaluated batch; default: nothing to write."""
         return []
 
-    def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
-        """Further metrics of a whole split, from its records."""
-        return {}
-
     def answer_passes(self, batch: Batch) -> tuple[Pass, ...]:
         """Return the encoder passes that `answers_for` receives; default: those of `forward`."""
         return self.passes(batch)
@@ -132,14 +141,6 @@ class Objective(nn.Module):
         token_name: the token of an id.
         """
         return []
-
-    def submission(self, records: list[dict[str, Any]]) -> tuple[str, str]:
-        """The records as the task's evaluation server or scorer takes them: kind of file, and its content."""
-        return "json", to_json(records)
-
-
-def to_json(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False, indent=1)
 
 
 def most_probable(probabilities: Tensor, name: Callable[[int], str], count: int = 5) -> list[tuple[str, float]]:

@@ -7,7 +7,6 @@ model re-rank only the best of them.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,13 +22,14 @@ from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
 from vlc.objectives.base import (
     Answer,
-    HeadOptions,
+    ModelContext,
     Objective,
     Outcome,
     linear_in_float32,
     mean_ratio,
     ranked_accuracy,
 )
+from vlc.objectives.options import ITCOptions
 
 MAX_SCALE = 100.0  # of the similarities, as in CLIP
 IMAGES, TEXTS = Pass(("image",), pooled_only=True), Pass(("text",), pooled_only=True)
@@ -44,15 +44,16 @@ class ITC(Objective):
 
     metrics = ("loss", "accuracy")
     headline = "accuracy"
+    ranks = True
 
     @classmethod
-    def parts(cls, options: Any) -> tuple[Part, ...]:
+    def parts(cls, options: ITCOptions) -> tuple[Part, ...]:
         return (TextDescribesImage(),)
 
-    def __init__(self, options: HeadOptions):
-        super().__init__(options)
-        self.image_projection = nn.Linear(options.width, options.width, bias=False)
-        self.text_projection = nn.Linear(options.width, options.width, bias=False)
+    def __init__(self, options: ITCOptions, context: ModelContext):
+        super().__init__(options, context)
+        self.image_projection = nn.Linear(context.width, context.width, bias=False)
+        self.text_projection = nn.Linear(context.width, context.width, bias=False)
         self.apply(init_bert_weights)
         self.log_scale = nn.Parameter(torch.tensor([math.log(1 / 0.07)]))  # (1,), as FSDP shares out no scalar
 
@@ -63,6 +64,10 @@ class ITC(Objective):
     def text_vectors(self, pooled: Tensor) -> Tensor:
         """Pooled features (B, D) of texts alone -> unit vectors (B, D) float32."""
         return F.normalize(linear_in_float32(self.text_projection, pooled), dim=-1)
+
+    @property
+    def hard_negatives(self) -> bool:
+        return self.options.hard_negatives
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
         return IMAGES, TEXTS
@@ -103,7 +108,7 @@ class ITC(Objective):
             count = len(texts_of_loader.ids)
             best, rows = logits.T.topk(count // len(batch))
             harder = Text(batch.text.ids[rows.flatten()], batch.text.mask[rows.flatten()])
-            both = stacked_texts(texts_of_loader, harder, self.options.pad_token_id)
+            both = stacked_texts(texts_of_loader, harder, self.context.pad_token_id)
             chosen = torch.arange(count, device=rows.device) + count * best.isfinite().flatten()
             changes["wrong_texts"] = Text(both.ids[chosen], both.mask[chosen])
         return batch.with_parts(**changes)

@@ -16,13 +16,14 @@ from vlc.model.segments import Encoded
 from vlc.objectives.base import (
     POOLED,
     Answer,
-    HeadOptions,
+    ModelContext,
     Objective,
     Outcome,
     accuracy,
     linear_in_float32,
     mean_ratio,
 )
+from vlc.objectives.options import ITMOptions
 from vlc.objectives.wpa import Iteration, inner_words, iteration, transport_distance
 
 _PAIRS = Pass(("text", "matched_images"), patch_noise=1)  # the masked-language pass uses row 0 of the noise
@@ -32,20 +33,20 @@ class ITM(Objective):
     """Does the image belong to the text? Logits (B, 2), class 1 = match.
 
     Half of the examples get another image (`vlc.data.matching`). The loss of word-patch alignment (distances of true
-    pairs minus those of false ones, over B) is added with the weight wpa_weight.
+    pairs minus those of false ones, over B) is added with the option alignment_weight as its weight.
     """
 
     metrics = ("loss", "accuracy", "wpa_loss")
     headline = "accuracy"
 
     @classmethod
-    def parts(cls, options: Any) -> tuple[Part, ...]:
+    def parts(cls, options: ITMOptions) -> tuple[Part, ...]:
         # Row 0 is drawn even where no other objective reads it: the draws after it do not depend on the others.
-        return PatchNoise(0), PatchNoise(1), WrongImages(options.false_image_source)
+        return PatchNoise(0), PatchNoise(1), WrongImages(options.source)
 
-    def __init__(self, options: HeadOptions):
-        super().__init__(options)
-        self.fc = nn.Linear(options.width, 2)
+    def __init__(self, options: ITMOptions, context: ModelContext):
+        super().__init__(options, context)
+        self.fc = nn.Linear(context.width, 2)
         self.apply(init_bert_weights)
         self._iterate: Iteration = iteration
 
@@ -73,8 +74,8 @@ class ITM(Objective):
         logits = linear_in_float32(self.fc, pairs.pooled)
         loss = F.cross_entropy(logits, labels)
         metrics = {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}
-        if self.options.wpa_weight:
-            alignment = self.options.wpa_weight * self._alignment(pairs, batch.text.mask, labels)
+        if self.options.alignment_weight:
+            alignment = self.options.alignment_weight * self._alignment(pairs, batch.text.mask, labels)
             metrics["wpa_loss"] = mean_ratio(alignment, len(labels))
             loss = loss + alignment
         return Outcome(loss, metrics, logits)

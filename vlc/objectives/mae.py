@@ -1,7 +1,6 @@
 """Masked autoencoding: the dropped patches are reconstructed from the kept ones and the text (He et al. 2022)."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from einops import rearrange
@@ -14,7 +13,8 @@ from vlc.model.embed import init_vit_weights, sincos_positions
 from vlc.model.masking import PatchMask, restore_patches
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
-from vlc.objectives.base import HeadOptions, Objective, Outcome, mean_ratio
+from vlc.objectives.base import ModelContext, Objective, Outcome, mean_ratio
+from vlc.objectives.options import MAEOptions
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
@@ -65,15 +65,15 @@ class MAE(Objective):
     reads_pooled = False
 
     @classmethod
-    def parts(cls, options: Any) -> tuple[Part, ...]:
+    def parts(cls, options: MAEOptions) -> tuple[Part, ...]:
         return (PatchNoise(0),)
 
-    def __init__(self, options: HeadOptions):
-        super().__init__(options)
-        size, width = options.size, options.size.decoder_width
-        self.embed = nn.Linear(options.width, width)
+    def __init__(self, options: MAEOptions, context: ModelContext):
+        super().__init__(options, context)
+        size, width = context.size, context.size.decoder_width
+        self.embed = nn.Linear(context.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        positions = sincos_positions(width, round(options.num_patches**0.5), size.temperature)
+        positions = sincos_positions(width, round(context.num_patches**0.5), size.temperature)
         self.register_buffer("pos_embed", positions)
         self.blocks = blocks(width, size.decoder_depth, size.decoder_heads, size.mlp_ratio)
         self.norm = layer_norm(width)
@@ -102,6 +102,6 @@ class MAE(Objective):
         (own,) = self.passes(batch)
         image, mask = encoded[own]["image"], encoded[own].patches
         predicted = self.decode(image, mask)
-        patches = patchify(batch.images.at(0)[0], self.options.size.patch_size)
-        loss = self.options.mae_weight * reconstruction_loss(predicted, patches, mask.dropped)
+        patches = patchify(batch.images.at(0)[0], self.context.size.patch_size)
+        loss = self.options.weight * reconstruction_loss(predicted, patches, mask.dropped)
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch))}, predicted, mask)

@@ -1,7 +1,6 @@
 """Masked language modelling: hidden tokens are read off the other tokens and the image (Devlin et al. 2019)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch.nn.functional as F
 from torch import nn
@@ -14,13 +13,14 @@ from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
 from vlc.objectives.base import (
     Answer,
-    HeadOptions,
+    ModelContext,
     Objective,
     Outcome,
     accuracy,
     mean_ratio,
     most_probable,
 )
+from vlc.objectives.options import MLMOptions
 
 MASKED = Pass(("masked_text", "image"), patch_noise=0)
 
@@ -34,13 +34,13 @@ class MLM(Objective):
     needs_images = False
 
     @classmethod
-    def parts(cls, options: Any) -> tuple[Part, ...]:
-        return MaskedText(options.mlm_prob, options.whole_word_masking), PatchNoise(0)
+    def parts(cls, options: MLMOptions) -> tuple[Part, ...]:
+        return MaskedText(options.probability, options.whole_words), PatchNoise(0)
 
-    def __init__(self, options: HeadOptions):
-        super().__init__(options)
-        self.transform = BertPredictionHeadTransform(BertConfig(hidden_size=options.width, num_attention_heads=1))
-        self.decoder = nn.Linear(options.width, options.vocab_size)
+    def __init__(self, options: MLMOptions, context: ModelContext):
+        super().__init__(options, context)
+        self.transform = BertPredictionHeadTransform(BertConfig(hidden_size=context.width, num_attention_heads=1))
+        self.decoder = nn.Linear(context.width, context.vocab_size)
         self.apply(init_bert_weights)
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:

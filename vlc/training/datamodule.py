@@ -1,64 +1,76 @@
 """The data of a run: splits opened and checked at start-up, one loader for training and one for each evaluation split."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerFast
 
 from vlc.common.errors import UserError
 from vlc.configuration.settings import DataSettings
+from vlc.configuration.task_settings import TaskSettings
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
-from vlc.data.checks import check_annotations, check_ids, labelled_answers
+from vlc.data.checks import check_annotations, check_ids
 from vlc.data.composers import COMPOSERS
 from vlc.data.parts import Part, columns_of
-from vlc.data.sampler import EvalSampler, Position, TrainSampler
-from vlc.data.samples import Preparation, Samples
+from vlc.data.sampler import EvalSampler, Position, RoundRobin, TrainSampler
+from vlc.data.samples import Preparation, Samples, TaskBatches
 from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import transform
 from vlc.data.workers import worker_options
 
 
-class DataModule(LightningDataModule):
-    """Opens the data sets of a run and serves what its objectives want. `start` is where training begins.
+@dataclass(frozen=True)
+class TaskNeeds:
+    """What the objectives of a task want in its batches.
 
     parts: what batches hold beside texts and images.
-    num_images: how many images an example has. need_images: whether data sets without any are refused.
-    composer: the name in `COMPOSERS` by which texts are put together.
-    evaluation: data sets by the names of their metrics, each evaluated apart: the split's name, and with the data set's
-    (val_coco) where several have that split. evaluated_splits: the names of the splits alone.
-    test_only opens the test splits instead of training and validation. Raises UserError or MissingFile, before any
-    training, where files, columns or fields are missing.
+    num_images: how many images an example has.
+    images_required: whether data sets without any are refused.
+    """
+
+    parts: frozenset[Part]
+    num_images: int = 1
+    images_required: bool = True
+
+
+class TaskData:
+    """The data of one task.
+
+    evaluation: data sets by the names of their splits in metrics, each evaluated apart: the split's name, and with the data
+        set's (val_coco) where several have that split.
+    evaluated_splits: the names of the splits alone.
+    selecting: the splits that select the checkpoint, by their names in metrics.
+    text_only: whether no example has an image.
     """
 
     def __init__(
         self,
+        task: TaskSettings,
         settings: DataSettings,
-        parts: Collection[Part],
+        tokenizer: PreTrainedTokenizerFast | None,
+        needs: TaskNeeds,
         *,
-        num_images: int = 1,
-        need_images: bool = True,
         num_patches: int,
         seed: int,
         test_only: bool,
-        composer: str = "plain",
     ):
-        super().__init__()
-        self.settings, self.parts, self.seed = settings, frozenset(parts), seed
-        self.num_images, self.num_patches, self.test_only = num_images, num_patches, test_only
-        self.composer = COMPOSERS[composer]
-        self.start = Position(0, 0)
-        self.tokenizer = None if settings.image_only else load_tokenizer(settings.tokenizer)
-        specs = {name: CATALOG[name] for name in settings.datasets}
-        _check_images(specs, num_images, need_images)
-        _check_fields(specs, columns_of(self.parts, "labelled", "always") | self.composer.columns)
+        self.task, self.settings, self.needs, self.seed = task, settings, needs, seed
+        self.num_patches, self.test_only, self.tokenizer = num_patches, test_only, tokenizer
+        self.composer = COMPOSERS[task.composer]
+        specs = {name: CATALOG[name] for name in task.datasets}
+        _check_images(specs, needs)
+        _check_fields(specs, columns_of(needs.parts, "labelled", "always") | self.composer.columns)
         self.text_only = not any(spec.images for spec in specs.values())
+        self._told = f"datasets={list(specs)}" + (f" of task {task.name}" if task.name else "")
         if not test_only and not any("train" in spec.tables for spec in specs.values()):
-            raise UserError(f"datasets={list(specs)} have no training split: pass test_only=True")
-        self.train = None if test_only else self._dataset("train", settings.datasets, training=True)
+            raise UserError(f"{self._told} have no training split: pass test_only=True")
+        self.train = None if test_only else self._dataset("train", task.datasets, training=True)
         wanted = {name: _evaluated(spec, settings, test_only) for name, spec in specs.items()}
         self.evaluated_splits = list(dict.fromkeys(split for splits in wanted.values() for split in splits))
 
@@ -74,7 +86,8 @@ class DataModule(LightningDataModule):
         published = settings.published_splits
         self.selecting = {called(split, name) for name, spec in specs.items() for split in spec.selecting(published)}
         if test_only and not self.evaluated_splits:
-            raise UserError(f"test_only=True, but datasets={list(specs)} have no test split")
+            cure = f": leave {task.name} out of tasks" if task.name else ""
+            raise UserError(f"test_only=True, but {self._told} have no test split{cure}")
 
     def _dataset(
         self, split: str, datasets: Sequence[str], *, training: bool = False, called: str | None = None
@@ -85,11 +98,12 @@ class DataModule(LightningDataModule):
             for name in datasets
             if (stems := CATALOG[name].splits(self.settings.published_splits).get(split))
         ]
-        preparation, seed = self._preparation(training), self.seed
-        dataset = Samples(split, sources, self.parts, preparation, training=training, seed=seed, called=called)
+        preparation, options = self._preparation(training), {"called": called, "task": self.task.name}
+        parts, seed = self.needs.parts, self.seed
+        dataset = Samples(split, sources, parts, preparation, training=training, seed=seed, **options)
         if not len(dataset):
             raise UserError(f"split {split!r} of datasets={list(datasets)} has no samples")
-        if not self.test_only and (lacking := columns_of(self.parts, "labelled") - dataset.fields):
+        if not self.test_only and (lacking := columns_of(self.needs.parts, "labelled") - dataset.fields):
             missing = ", ".join(sorted(lacking))
             raise UserError(
                 f"split {split!r} of datasets={list(datasets)} has no {missing}: without labels a split can "
@@ -98,12 +112,12 @@ class DataModule(LightningDataModule):
         for source in sources:
             check_annotations(source, dataset.fields | self.composer.columns, training=training)
             if self.test_only:
-                check_ids(source, columns_of(self.parts, "always"))
+                check_ids(source, columns_of(self.needs.parts, "always"))
         return dataset
 
     def _open(self, name: str, stems: tuple[str, ...], training: bool) -> ArrowSplit:
         spec, settings = CATALOG[name], self.settings
-        columns = spec.columns(columns_of(self.parts, "labelled", "always") | self.composer.columns)
+        columns = spec.columns(columns_of(self.needs.parts, "labelled", "always") | self.composer.columns)
         if settings.image_only:
             columns = columns - {spec.text}
         paths = self._find(stems, name)
@@ -115,30 +129,91 @@ class DataModule(LightningDataModule):
         return find_tables(settings.data_root, stems, name, CATALOG[name].writer, settings.data_cache)
 
     def _preparation(self, training: bool) -> Preparation:
-        settings = self.settings
-        (pipeline,) = settings.train_transform_keys if training else settings.val_transform_keys
-        encoder = None if self.tokenizer is None else TextEncoder(self.tokenizer, settings.max_text_len)
-        return Preparation(transform(pipeline, settings.image_size), self.num_patches, encoder, self.composer)
+        task = self.task
+        (pipeline,) = task.train_transform_keys if training else task.val_transform_keys
+        encoder = None if self.tokenizer is None else TextEncoder(self.tokenizer, task.max_text_len)
+        return Preparation(transform(pipeline, self.settings.image_size), self.num_patches, encoder, self.composer)
+
+
+class DataModule(LightningDataModule):
+    """Opens the data of the tasks of a run and serves what their objectives need. `start` is where training begins.
+
+    needs: what the objectives of each task want in its batches, in the order of the tasks.
+    test_only opens the test splits instead of training and validation. Raises UserError or MissingFile, before any
+    training, where files, columns or fields are missing.
+    """
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        tasks: Sequence[TaskSettings],
+        needs: Sequence[TaskNeeds],
+        *,
+        num_patches: int,
+        seed: int,
+        test_only: bool,
+    ):
+        super().__init__()
+        self.settings, self.seed, self.start = settings, seed, Position(0, 0)
+        self.tokenizer = None if settings.image_only else load_tokenizer(settings.tokenizer)
+        options = {"num_patches": num_patches, "seed": seed, "test_only": test_only}
+        self.tasks = {
+            task.name: TaskData(task, settings, self.tokenizer, own, **options)
+            for task, own in zip(tasks, needs, strict=True)
+        }
+
+    @property
+    def train(self) -> Samples | TaskBatches | None:
+        """The training samples; of several tasks together, None where the run only tests."""
+        (first, *others) = self.tasks.values()
+        if not others or first.train is None:
+            return first.train
+        return TaskBatches({name: data.train for name, data in self.tasks.items()})
+
+    @property
+    def evaluation(self) -> dict[str, Samples]:
+        """The evaluated data sets by split, or by task/split where the tasks have names."""
+        return {
+            f"{name}/{split}" if name else split: dataset
+            for name, data in self.tasks.items()
+            for split, dataset in data.evaluation.items()
+        }
+
+    @property
+    def num_images(self) -> int:
+        """The most images that an example of any task has."""
+        return max(data.needs.num_images for data in self.tasks.values())
+
+    @property
+    def text_only(self) -> bool:
+        """Whether no example of any task has an image."""
+        return all(data.text_only for data in self.tasks.values())
 
     def facts(self, world_size: int) -> dict[str, Any]:
         """What a position in the training data depends on: samples a step over all processes, samples of the data sets."""
         return {
             "global_batch": self.settings.per_gpu_batchsize * world_size,
-            "num_samples": list(self.train.sizes),
+            "num_samples": [size for data in self.tasks.values() for size in data.train.sizes],
         }
 
     def train_dataloader(self) -> DataLoader:
-        trainer = self.trainer
-        sampler = TrainSampler(
-            self.train.sizes,
+        samplers = {name: self._train_sampler(data) for name, data in self.tasks.items()}
+        if len(samplers) == 1:
+            (sampler,) = samplers.values()
+        else:
+            sampler = RoundRobin(samplers, start=self.start)
+        return DataLoader(self.train, sampler=sampler, **self._loader_options())
+
+    def _train_sampler(self, data: TaskData) -> TrainSampler:
+        return TrainSampler(
+            data.train.sizes,
             self.settings.per_gpu_batchsize,
             seed=self.seed,
-            weights=self.settings.dataset_weights,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
+            weights=data.task.dataset_weights,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
             start=self.start,
         )
-        return DataLoader(self.train, sampler=sampler, **self._loader_options())
 
     def val_dataloader(self) -> list[DataLoader]:
         return [self._evaluation_loader(dataset) for dataset in self.evaluation.values()]
@@ -168,33 +243,9 @@ def _evaluated(spec: DatasetSpec, settings: DataSettings, test_only: bool) -> Co
     return spec.test if settings.splits is None else [split for split in settings.splits if split in spec.tables]
 
 
-def answer_vocabulary(settings: DataSettings, splits: Collection[str] | None = None) -> list[str]:
-    """Answers by label, from all labelled splits of the data sets, or from those given; "" where a label never occurs.
-
-    Raises UserError where a label stands for several answers.
-    """
-    answers: dict[int, str] = {}
-    for name in settings.datasets:
-        spec = CATALOG[name]
-        for split, stems in spec.tables.items():
-            if split in spec.unlabelled or "answer_labels" not in spec.fields:
-                continue
-            if splits is not None and split not in splits:
-                continue
-            paths = find_tables(settings.data_root, stems, name, spec.writer, settings.data_cache)
-            table = ArrowSplit(paths, spec, name, {"answers", "answer_labels"}, read_texts=False)
-            for label, answer in labelled_answers(table):
-                if answers.setdefault(label, answer) != answer:
-                    raise UserError(
-                        f"{', '.join(map(str, paths))}: answer label {label} stands for {answer!r}, and elsewhere for "
-                        f"{answers[label]!r}. Write the data sets together again: python -m write_arrow {spec.writer} "
-                        "--out FOLDER"
-                    )
-    return [answers.get(label, "") for label in range(max(answers, default=-1) + 1)]
-
-
-def _check_images(specs: dict[str, DatasetSpec], num_images: int, need_images: bool) -> None:
+def _check_images(specs: dict[str, DatasetSpec], needs: TaskNeeds) -> None:
     """Raise UserError where a data set lacks images that the objectives read."""
+    num_images = needs.num_images
     without = [name for name, spec in specs.items() if not spec.images]
     if without and len(without) < len(specs):
         raise UserError(
@@ -202,7 +253,7 @@ def _check_images(specs: dict[str, DatasetSpec], num_images: int, need_images: b
             "at a time"
         )
     for name, spec in specs.items():
-        if len(spec.images) != num_images and (spec.images or need_images):
+        if len(spec.images) != num_images and (spec.images or needs.images_required):
             raise UserError(
                 f"The objectives need {num_images} image(s) for each text, data set {name!r} has {len(spec.images)}"
             )

@@ -1,11 +1,11 @@
 """The one place that weighs, sums and logs; nothing here knows a task."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,64 +17,79 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 
 from vlc.common.errors import UserError
 from vlc.common.inputs import Images, mapped
-from vlc.configuration.settings import DataSettings, ModelSettings, OptimSettings
+from vlc.configuration.settings import ModelSettings, OptimSettings
+from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.data.batch import Batch
 from vlc.data.corpus import Corpus
-from vlc.data.parts import Part, PatchNoise
+from vlc.data.parts import PatchNoise
 from vlc.data.transforms import normalize
+from vlc.data.vocabulary import Vocabulary
 from vlc.evaluation.metrics import Ratio, check_finite
 from vlc.evaluation.predictions import write_predictions
 from vlc.evaluation.retrieval import Scorer, evaluate
 from vlc.model.blocks import Block
 from vlc.model.encoder import Encoder
 from vlc.model.passes import encode_passes
-from vlc.objectives import OBJECTIVES
-from vlc.objectives.base import HeadOptions, Outcome
+from vlc.objectives.base import ModelContext, Outcome
+from vlc.objectives.kinds import KINDS
+from vlc.objectives.options import RANKING
+from vlc.training.datamodule import TaskNeeds
 from vlc.training.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, may_fuse, plain_groups
 
 
-def objective_parts(settings: ModelSettings, options: DataSettings) -> frozenset[Part]:
-    """What the active objectives want in a batch, together. Without dropped patches nobody draws noise for them."""
-    parts = {part for name in settings.objectives for part in OBJECTIVES[name].parts(options)}
-    return frozenset(part for part in parts if settings.dropped_ratio or not isinstance(part, PatchNoise))
+def task_needs(task: TaskSettings, *, drops_patches: bool) -> TaskNeeds:
+    """Return what the objectives of a task want in a batch, together. Without dropped patches none needs patch noise."""
+    kinds = [(KINDS[head.kind], head.options) for head in task.heads]
+    parts = {part for kind, options in kinds for part in kind.parts(options)}
+    return TaskNeeds(
+        frozenset(part for part in parts if drops_patches or not isinstance(part, PatchNoise)),
+        max(kind.num_images(options) for kind, options in kinds),
+        any(kind.needs_images for kind, _ in kinds),
+    )
 
 
-def objective_images(settings: ModelSettings) -> int:
-    """How many images of an example the active objectives read."""
-    return max(OBJECTIVES[name].images for name in settings.objectives)
+class Measured(NamedTuple):
+    """What a metric measures.
 
+    selects: whether its split selects the checkpoint.
+    """
 
-def need_images(settings: ModelSettings) -> bool:
-    """Whether one of the active objectives can do nothing with texts alone."""
-    return any(OBJECTIVES[name].needs_images for name in settings.objectives)
+    task: TaskSettings
+    head: HeadSettings
+    split: str
+    metric: str
+    selects: bool
 
 
 class VLCModule(LightningModule):
-    """Encoder and active objectives. loss = sum of weight * objective loss.
+    """Encoder and heads, by name. loss = sum of weight * objective loss over the heads of the batch's task.
 
-    optim may be None for a module that is only evaluated. num_images: of an example. answers: the answer vocabulary by
-    label; data_answers: that of the data, where it is another. image_only: no batch has texts.
-    text_only: no batch has images. splits: names of the splits that are evaluated, for which metrics are kept.
-    selecting: those of them that select the checkpoint, by default all.
+    optim: None for a module that is only evaluated.
+    num_images: the most images that an example has.
+    vocabularies: the vocabulary of each head that gives answers.
+    image_only: no batch has texts.
+    text_only: no batch has images.
+    splits: by task, the names of the evaluated splits, for which metrics are kept.
+    selecting: by task, the splits that select the checkpoint; by default all.
     config: written into checkpoints.
     """
 
     def __init__(
         self,
         settings: ModelSettings,
+        tasks: Sequence[TaskSettings],
         *,
         image_size: int,
         max_text_len: int,
         vocab_size: int,
         pad_token_id: int = 0,
         num_images: int = 1,
-        answers: tuple[str, ...] = (),
-        data_answers: tuple[str, ...] = (),
+        vocabularies: Mapping[str, Vocabulary] | None = None,
         image_only: bool = False,
         text_only: bool = False,
         optim: OptimSettings | None = None,
-        splits: tuple[str, ...] = (),
-        selecting: Collection[str] = (),
+        splits: Mapping[str, Collection[str]] | None = None,
+        selecting: Mapping[str, Collection[str]] | None = None,
         get_recall_metric: bool = False,
         save_scores: bool = False,
         rerank_k: int | None = None,
@@ -85,9 +100,10 @@ class VLCModule(LightningModule):
         self.settings, self.optim_settings, self.seed = settings, optim, seed
         self.ranks_at_validation, self.save_scores = get_recall_metric, save_scores
         self.rerank_k = rerank_k
-        self.ranks_at_test = get_recall_metric or bool({"irtr", "itc"} & set(settings.objectives))
-        self.selecting = frozenset(selecting or splits)
-        self.extras = {"config": dict(config or {}), "answers": list(answers)}
+        self.tasks = {task.name: task for task in tasks}
+        splits, vocabularies = splits or {}, vocabularies or {}
+        stored = {head: list(vocabulary.answers) for head, vocabulary in vocabularies.items()}
+        self.extras = {"config": dict(config or {}), "answers": stored}
         self.encoder = Encoder(
             settings.size,
             image_size,
@@ -99,20 +115,18 @@ class VLCModule(LightningModule):
             activation_checkpointing=settings.activation_checkpointing,
             max_patches=settings.max_image_len if settings.max_image_len > 0 else None,
         )
-        options = HeadOptions(
+        context = ModelContext(
             width=settings.size.width,
             vocab_size=vocab_size,
             num_patches=self.encoder.num_patches,
             size=settings.size,
-            mae_weight=settings.mae_weight,
-            wpa_weight=settings.wpa_weight,
             pad_token_id=pad_token_id,
-            num_answers=settings.vqav2_label_size,
-            answers=answers,
-            data_answers=data_answers,
         )
-        self.weights = settings.objectives
-        self.objectives = nn.ModuleDict({name: OBJECTIVES[name](options) for name in self.weights})
+        self.objectives = nn.ModuleDict()
+        for head in (head for task in tasks for head in task.heads):
+            if head.name not in self.objectives:
+                own = replace(context, vocabulary=vocabularies.get(head.name, Vocabulary()))
+                self.objectives[head.name] = KINDS[head.kind](head.options, own)
         if not any(objective.reads_pooled for objective in self.objectives.values()):
             self.encoder.pooler.requires_grad_(False)  # no loss reaches it, which DDP would wait for
         if image_only:
@@ -124,8 +138,8 @@ class VLCModule(LightningModule):
         self.ratios = nn.ModuleDict({name: Ratio() for split in splits for name in self._metric_names(split)})
         self.records: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
-    def _metric_names(self, split: str) -> list[str]:
-        return [f"{name}/{split}/{metric}" for name, head in self.objectives.items() for metric in head.metrics]
+    def _measured(self, task: TaskSettings, head: HeadSettings, split: str, metric: str) -> Measured:
+        return Measured(task, head, split, metric, split in self.selecting.get(task.name, ()))
 
     def compile_parts(self, **options: Any) -> None:
         """Compile the encoder's blocks and what gains in the objectives, with options of torch.compile."""
@@ -144,29 +158,32 @@ class VLCModule(LightningModule):
         return self.normalised(batch)
 
     def outcomes(self, batch: Batch) -> dict[str, Outcome]:
-        """Return every objective's outcome for a normalised batch; objectives share encoder passes."""
-        ratio, known = self.settings.dropped_ratio, None
-        if self.settings.hard_negatives and self.training:
-            contrast = self.objectives["itc"]
-            known = encode_passes(self.encoder, batch, contrast.passes(batch), ratio)
-            batch = contrast.with_hard_negatives(known, batch)
-        passes = [one for objective in self.objectives.values() for one in objective.passes(batch)]
+        """Return the outcome of each head of the batch's task for a normalised batch; heads share encoder passes."""
+        heads, ratio, known = self.tasks[batch.task].heads, self.settings.dropped_ratio, None
+        objectives = {head.name: self.objectives[head.name] for head in heads}
+        for objective in objectives.values() if self.training else ():
+            if objective.hard_negatives:
+                known = encode_passes(self.encoder, batch, objective.passes(batch), ratio, known)
+                batch = objective.with_hard_negatives(known, batch)
+        passes = [one for objective in objectives.values() for one in objective.passes(batch)]
         encoded = encode_passes(self.encoder, batch, passes, ratio, known)
-        return {name: objective(encoded, batch) for name, objective in self.objectives.items()}
+        return {name: objective(encoded, batch) for name, objective in objectives.items()}
 
-    def total_loss(self, outcomes: Mapping[str, Outcome]) -> Tensor:
-        return sum(self.weights[name] * outcome.loss for name, outcome in outcomes.items())
+    def total_loss(self, outcomes: Mapping[str, Outcome], task: str = "") -> Tensor:
+        """The weighted sum of the losses of a task's heads; of several tasks, each is scaled by its own learning rate."""
+        scale = self.tasks[task].learning_rate / self.optim_settings.learning_rate if len(self.tasks) > 1 else 1
+        return sum(scale * head.weight * outcomes[head.name].loss for head in self.tasks[task].heads)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Dropout draws from the global generator: seeding it here makes a resumed run continue with the same draws.
         place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         outcomes = self.outcomes(batch)
-        loss = self.total_loss(outcomes)
-        values = {"train/loss": loss.detach()}
-        for name, outcome in outcomes.items():
-            for metric, (total, count) in outcome.metrics.items():
-                values[f"{name}/train/{metric}"] = total / max(count, 1)
+        loss = self.total_loss(outcomes, batch.task)
+        values, task = {"train/loss": loss.detach()}, self.tasks[batch.task]
+        for head in task.heads:
+            for metric, (total, count) in outcomes[head.name].metrics.items():
+                values[task.metric(head, "train", metric)] = total / max(count, 1)
         self.log_dict(values, batch_size=len(batch))
         return loss
 
@@ -178,20 +195,23 @@ class VLCModule(LightningModule):
         self._evaluate(batch)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        task = self.tasks[batch.task]
         for name, outcome in self._evaluate(batch).items():
             records = self.objectives[name].predict(outcome, batch)
             if records and outcome.logits.isnan().any():  # without labels no loss would tell
-                check_finite({f"{name}/{batch.split}/logits": math.nan})
-            self.records.setdefault((name, batch.split), []).extend(records)
+                head = next(head for head in task.heads if head.name == name)
+                check_finite({task.metric(head, batch.split, "logits"): math.nan})
+            self.records.setdefault((task.name, name, batch.split), []).extend(records)
 
     def _evaluate(self, batch: Batch) -> dict[str, Outcome]:
         """The batch's outcomes, with what they measured added up; none of a batch that counts elsewhere."""
         outcomes = self.outcomes(batch)
         if batch.again:
             return {}
-        for name, outcome in outcomes.items():
-            for metric, ratio in outcome.metrics.items():
-                self.ratios[f"{name}/{batch.split}/{metric}"].update(*ratio)
+        task = self.tasks[batch.task]
+        for head in task.heads:
+            for metric, ratio in outcomes[head.name].metrics.items():
+                self.ratios[task.metric(head, batch.split, metric)].update(*ratio)
         return outcomes
 
     # -- ends of epochs
@@ -200,36 +220,51 @@ class VLCModule(LightningModule):
         values = self._computed_ratios()
         if self.trainer.sanity_checking:  # a few batches, in which there may be nothing to count
             return
-        if self.ranks_at_validation:
+        if ranked := self._ranked(testing=False):
             with gathered(self):
-                values |= self._recalls(None)
+                values |= self._recalls(ranked, None)
         self.log_dict(values)
         self.log("val/the_metric", self.the_metric(values), prog_bar=True)
 
     def on_test_epoch_end(self) -> None:
         values = self._computed_ratios()
-        for (name, split), records in self.records.items():
+        for (name, kind, split), records in self.records.items():
             folder = self.trainer.log_dir if not self.trainer.fast_dev_run else None
-            summary = write_predictions(self.objectives[name], f"{name}_{split}", records, folder)
-            values |= {f"{name}/{split}/{metric}": value for metric, value in summary.items()}
+            task = self.tasks[name]
+            head = next(head for head in task.heads if head.name == kind)
+            summary = write_predictions(head.report, task.file(head, split), records, folder)
+            values |= {task.metric(head, split, metric): value for metric, value in summary.items()}
         self.records.clear()
-        if self.ranks_at_test:
+        if ranked := self._ranked(testing=True):
             with gathered(self):
-                values |= self._recalls(self.trainer.log_dir)
+                values |= self._recalls(ranked, self.trainer.log_dir)
         self.log_dict({name: float(value) for name, value in values.items()})
 
-    def _recalls(self, folder: str | None) -> dict[str, Tensor]:
-        """Recalls of every evaluated split, by the ranking head, or else the matching head, or else embeddings."""
-        heads = dict(self.objectives.items())
-        name = next(name for name in ("irtr", "itm", "itc") if name in heads)
-        itc, score = heads.get("itc"), None if name == "itc" else heads[name].score
+    def _ranked(self, *, testing: bool) -> list[TaskSettings]:
+        """The tasks whose splits are ranked: where it is asked for, and in a test where a head demands it."""
+        return [
+            task
+            for task in self.tasks.values()
+            if set(RANKING) & set(task.kinds)
+            and (self.ranks_at_validation or (testing and any(self.objectives[head.name].ranks for head in task.heads)))
+        ]
+
+    def _recalls(self, ranked: list[TaskSettings], folder: str | None) -> dict[str, Tensor]:
+        """Recalls of every evaluated split of the tasks, by the ranking or else the matching head, or else embeddings."""
         values = {}
-        for split, dataset in self.trainer.datamodule.evaluation.items():
-            scorer = Scorer(self.encoder, Corpus(dataset), self.device, score=score, itc=itc)
-            out = folder and Path(folder) / f"{name}_{split}_ranking"
-            with self.trainer.precision_plugin.forward_context():
-                found = evaluate(scorer, out, rerank_k=self.rerank_k, save_scores=self.save_scores)
-            values |= {f"{name}/{split}/{metric}": torch.tensor(value) for metric, value in found.items()}
+        for task in ranked:
+            head = next(task.kinds[kind] for kind in RANKING if kind in task.kinds)
+            itc = self.objectives[task.kinds["itc"].name] if "itc" in task.kinds else None
+            score = None if head.kind == "itc" else self.objectives[head.name].score
+            for split, dataset in self.trainer.datamodule.tasks[task.name].evaluation.items():
+                scorer = Scorer(self.encoder, Corpus(dataset), self.device, score=score, itc=itc)
+                out = folder and Path(folder) / f"{task.file(head, split)}_ranking"
+                with self.trainer.precision_plugin.forward_context():
+                    found = evaluate(scorer, out, rerank_k=self.rerank_k, save_scores=self.save_scores)
+                values |= {task.metric(head, split, metric): torch.tensor(value) for metric, value in found.items()}
+                self.measured |= {
+                    task.metric(head, split, metric): self._measured(task, head, split, metric) for metric in found
+                }
         return values
 
     def _computed_ratios(self) -> dict[str, Tensor]:
@@ -251,17 +286,19 @@ class VLCModule(LightningModule):
         """
         headlines, losses = [], []
         for key, value in values.items():
-            name, split, metric = key.split("/", 2)
-            if split not in self.selecting:
+            measured = self.measured[key]
+            if not measured.selects:
                 continue
-            headline = ("ir_r1", "tr_r1") if self.ranks_at_validation else (self.objectives[name].headline,)
-            if metric in headline:
+            ranked = self.ranks_at_validation and set(RANKING) & set(measured.task.kinds)
+            own = (self.objectives[measured.head.name].headline,)
+            if measured.metric in (("ir_r1", "tr_r1") if ranked else own):
                 headlines.append(value)
-            elif metric == "loss":
+            elif measured.metric == "loss":
                 losses.append(-value)
         if not (headlines or losses):
+            selecting = {measured.split for measured in self.measured.values() if measured.selects}
             raise UserError(
-                f"Nothing was counted in the splits that select the checkpoint ({', '.join(sorted(self.selecting))}): they "
+                f"Nothing was counted in the splits that select the checkpoint ({', '.join(sorted(selecting))}): they "
                 "are too small for loss_names.mlm to hide a token, raise mlm_prob"
             )
         return torch.stack(headlines or losses).sum()

@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -20,17 +19,19 @@ from vlc.common.errors import UserError
 from vlc.common.files import check_room, full_disk_told
 from vlc.common.terminal import cell
 from vlc.configuration.settings import OptimSettings, RunSettings, Settings
-from vlc.data.parts import columns_of
+from vlc.configuration.task_settings import TaskSettings
 from vlc.data.tokens import vocabulary
+from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.hardware.allocator import keep_freed_memory
 from vlc.hardware.onednn import WIDE, computes_bfloat16, suits_onednn, use_onednn
 from vlc.hardware.precision import precision_options
 from vlc.hardware.rendezvous import watch_nodes
 from vlc.model.sizes import EncoderSize
+from vlc.objectives.kinds import KINDS
 from vlc.training import resume
 from vlc.training.callbacks import CastWeightsOnce, CorruptImages, FinalValidation, NonFiniteLossGuard, Throughput
-from vlc.training.datamodule import DataModule, answer_vocabulary
-from vlc.training.module import VLCModule, need_images, objective_images, objective_parts
+from vlc.training.datamodule import DataModule
+from vlc.training.module import VLCModule, task_needs
 from vlc.training.progress import Progress
 from vlc.training.saving import Saving, leave_signals_to_us
 
@@ -83,17 +84,10 @@ def run(settings: Settings) -> dict[str, float]:
 
 def build_data(settings: Settings) -> DataModule:
     """Open the data; mistakes in them show before anything else is built."""
-    parts = objective_parts(settings.model, settings.data)
+    needs = [task_needs(task, drops_patches=settings.model.dropped_ratio > 0) for task in settings.tasks]
     num_patches = settings.model.size.num_patches(settings.data.image_size)
-    return DataModule(
-        settings.data,
-        parts,
-        num_images=objective_images(settings.model),
-        need_images=need_images(settings.model),
-        num_patches=num_patches,
-        seed=settings.run.seed,
-        test_only=settings.run.test_only,
-    )
+    options = {"num_patches": num_patches, "seed": settings.run.seed, "test_only": settings.run.test_only}
+    return DataModule(settings.data, settings.tasks, needs, **options)
 
 
 def build_module(settings: Settings, data: DataModule) -> VLCModule:
@@ -103,21 +97,20 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
     if settings.run.test_only and not settings.run.load_path:
         raise UserError("test_only=True needs load_path=CHECKPOINT")
     pad_token_id, vocab_size = vocabulary(data.tokenizer, settings.model.vocab_size)
-    answers, data_answers = _answers(settings, data, checkpoints)
     module = VLCModule(
         settings.model,
+        settings.tasks,
         image_size=settings.data.image_size,
         max_text_len=settings.data.max_text_len,
         vocab_size=vocab_size,
         pad_token_id=pad_token_id,
         num_images=data.num_images,
-        answers=tuple(answers),
-        data_answers=tuple(data_answers),
+        vocabularies=_vocabularies(settings, data, checkpoints),
         image_only=settings.data.image_only,
         text_only=data.text_only,
         optim=settings.optim,
-        splits=tuple(data.evaluation),
-        selecting=data.selecting,
+        splits={name: tuple(own.evaluation) for name, own in data.tasks.items()},
+        selecting={name: own.selecting for name, own in data.tasks.items()},
         get_recall_metric=settings.run.get_recall_metric,
         save_scores=settings.run.save_scores,
         rerank_k=settings.run.rerank_k,
@@ -127,35 +120,59 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
     for loaded in checkpoints:
         complete = settings.run.test_only and loaded is checkpoints[-1]
         if not settings.run.test_only:
-            loaded, shared = weights.with_answers(loaded, answers, module)
-            if answers and (theirs := loaded.extras.get("answers") or answers) != answers:
-                rank_zero_info(f"{shared} of {len(answers)} answers start from those of the checkpoint ({len(theirs)})")
+            loaded, said = weights.with_vocabularies(loaded, module)
+            for line in said:
+                rank_zero_info(line)
         rank_zero_info(str(weights.load(module, loaded, complete=complete)))
     return module
 
 
-def _answers(
-    settings: Settings, data: DataModule, checkpoints: list[weights.Checkpoint]
-) -> tuple[list[str], list[str]]:
-    """The answer vocabulary, and that of the data where it is another.
+def _vocabularies(settings: Settings, data: DataModule, checkpoints: list[weights.Checkpoint]) -> dict[str, Vocabulary]:
+    """The vocabulary of each head that gives answers.
 
-    Training has that of the data. A test has the checkpoint's, and translates the labels of the data.
+    Training has that of the data, of all tasks that share the head. A test has the checkpoint's, which translates the
+    labels of the data.
     """
-    if "answer_labels" not in columns_of(data.parts, "labelled"):
-        return [], []
-    stored = next((list(c.extras["answers"]) for c in reversed(checkpoints) if c.extras.get("answers")), [])
-    if not settings.run.test_only or not stored:
-        return answer_vocabulary(settings.data), []
-    tested = answer_vocabulary(settings.data, data.evaluated_splits)
-    if all(answer in ("", own) for answer, own in zip_longest(tested, stored[: len(tested)], fillvalue=None)):
-        return stored, []
-    distinct = {answer for answer in tested if answer}
-    if unknown := distinct - set(stored):
+    heads: dict[str, list[TaskSettings]] = {}
+    for task in settings.tasks:
+        for head in task.heads:
+            if KINDS[head.kind].answers_from_vocabulary:
+                heads.setdefault(head.name, []).append(task)
+    return {head: _vocabulary(head, list(heads), tasks, settings, data, checkpoints) for head, tasks in heads.items()}
+
+
+def _vocabulary(
+    head: str,
+    heads: list[str],
+    tasks: list[TaskSettings],
+    settings: Settings,
+    data: DataModule,
+    checkpoints: list[weights.Checkpoint],
+) -> Vocabulary:
+    datasets = list(dict.fromkeys(name for task in tasks for name in task.datasets))
+    places = (settings.data.data_root, settings.data.data_cache)
+    stored = [stored_vocabularies(checkpoint.extras, heads).get(head, Vocabulary()) for checkpoint in checkpoints]
+    own = next((vocabulary for vocabulary in reversed(stored) if vocabulary.answers), None)
+    if not settings.run.test_only or own is None:
+        try:
+            return data_vocabulary(datasets, *places)
+        except UserError as error:
+            if len(tasks) == 1:
+                raise
+            names = " and ".join(task.name for task in tasks)
+            raise UserError(
+                f"tasks {names} share the head {head}, but not the answers of its labels: {error}"
+            ) from error
+    tested = data_vocabulary(
+        datasets, *places, {split for task in tasks for split in data.tasks[task.name].evaluated_splits}
+    )
+    known = own.tested_on(tested)
+    if known.of_data and (unknown := own.lacks(tested)):
         rank_zero_warn(
-            f"The checkpoint does not know {len(unknown)} of the {len(distinct)} answers of the tested data "
+            f"The checkpoint does not know {len(unknown)} of the {len(tested.labels)} answers of the tested data "
             f"({min(unknown)!r} among them), and cannot give them"
         )
-    return stored, tested
+    return known
 
 
 # Settings that do not change what is trained.
@@ -219,7 +236,7 @@ def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
         accelerator=accelerator,
         devices=devices,
         num_nodes=run.num_nodes,
-        strategy=_strategy(run, num_devices * run.num_nodes),
+        strategy=_strategy(run, num_devices * run.num_nodes, num_tasks=len(settings.tasks)),
         **options,
         max_epochs=optim.max_epoch if optim.max_steps is None else -1,
         max_steps=-1 if optim.max_steps is None else optim.max_steps,
@@ -290,10 +307,14 @@ def _devices(run: RunSettings) -> tuple[str, int | list[int]]:
     return "cpu", int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def _strategy(run: RunSettings, num_devices: int) -> str | Strategy:
-    """Lightning's strategy. DDP reduces no gradients while they accumulate."""
+def _strategy(run: RunSettings, num_devices: int, num_tasks: int) -> str | Strategy:
+    """Lightning's strategy. DDP reduces no gradients while they accumulate.
+
+    In a step of one task, the heads of the others have no gradient, which DDP would wait for.
+    """
     if not run.fsdp:
-        return "ddp" if num_devices > 1 else "auto"
+        ddp = "ddp" if num_tasks == 1 else "ddp_find_unused_parameters_true"
+        return ddp if num_devices > 1 else "auto"
     if num_devices == 1:
         raise UserError("fsdp=True shares the model out over several devices, and there is one: leave fsdp out")
     return ModelParallelStrategy(

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from vlc.common.errors import UserError
+from vlc.common.files import to_json
 from vlc.common.terminal import cell
 from vlc.data.batch import Batch
 from vlc.data.parts.masked_text import MaskedTokens
@@ -19,8 +20,6 @@ from vlc.data.transforms import denormalize
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
 from vlc.model.passes import encode_passes
-from vlc.objectives import OBJECTIVES
-from vlc.objectives.base import to_json
 from vlc.objectives.mae import reconstruction
 from vlc.use.pretrained import Pretrained, open_image_file, open_pretrained
 
@@ -69,7 +68,8 @@ def answers(model: Pretrained, images: list[Tensor], text: str) -> list[dict[str
     if model.text_encoder is None:
         raise UserError(f"{model.path} was trained on images alone and reads no text")
     batch = _with_text(model, _batch(model, images), text).to(model.device)
-    heads = {name: head for name, head in model.module.objectives.items() if head.images == len(images)}
+    count = len(images)
+    heads = {name: head for name, head in model.module.objectives.items() if head.num_images(head.options) == count}
     token_name, records = model.tokenizer.convert_ids_to_tokens, []
     with model.forward_context():
         passes = [one for head in heads.values() for one in head.answer_passes(batch)]
@@ -102,7 +102,7 @@ def _with_text(model: Pretrained, batch: Batch, text: str) -> Batch:
 
 def _why_nothing(model: Pretrained, num_images: int) -> str:
     heads = list(model.module.objectives)
-    fitting = [name for name in heads if OBJECTIVES[name].images == num_images]
+    fitting = any(head.num_images(head.options) == num_images for head in model.module.objectives.values())
     if fitting:
         return f"{model.path} has the heads {', '.join(heads)}, which say nothing of this text: pass {_WANTS}"
     wanted = "a second image (image2=FILE)" if num_images == 1 else "one image (leave image2 out)"

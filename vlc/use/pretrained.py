@@ -19,21 +19,26 @@ from transformers import PreTrainedTokenizerFast
 from vlc.checkpoint import weights
 from vlc.common.errors import MissingFile, UserError
 from vlc.common.inputs import Images
+from vlc.configuration.aliases import FLAT_NAMES
 from vlc.configuration.settings import ModelSettings, Settings
+from vlc.configuration.task_settings import HeadSettings, flat_head, make_options
+from vlc.data.catalog import CATALOG
 from vlc.data.images import UndecodableImage, open_image
 from vlc.data.stacking import stack_images
 from vlc.data.tokens import TextEncoder, load_tokenizer, vocabulary
 from vlc.data.transforms import normalize, transform
+from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.hardware.onednn import suits_onednn, use_onednn
 from vlc.model.segments import Segment
 from vlc.model.sizes import ENCODERS
-from vlc.objectives import OBJECTIVES
-from vlc.training.datamodule import answer_vocabulary
+from vlc.objectives.kinds import KINDS
+from vlc.tasks import HEADS, TASKS
 from vlc.training.module import VLCModule
 
 # What a checkpoint's own configuration decides, unless the command line states it. Which heads there are, its content does.
 _OF_THE_MODEL = {field.name for field in fields(ModelSettings)} - {"loss_names", "use_mae"}
 _OF_THE_MODEL |= {"image_size", "max_text_len", "tokenizer"}
+_OF_THE_MODEL |= {"mae_weight", "wpa_weight", "vqav2_label_size", "hard_negatives"}  # options of its heads
 _BATCH = 32  # where per_gpu_batchsize is not given
 _WORDS = "encoder.text_embeddings.word_embeddings.weight"
 _TYPES = "encoder.token_types.weight"
@@ -109,8 +114,8 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretra
     _check_sizes(found, own)
     batch = {"per_gpu_batchsize": config["per_gpu_batchsize"] or _BATCH}
     settings = Settings.from_config({**config, **own, **batch})
-    if "loss_names" not in given:
-        settings = replace(settings, model=replace(settings.model, loss_names=_heads(found)))
+    if not {"loss_names", "tasks"} & set(given):
+        settings = replace(settings, tasks=(replace(settings.tasks[0], name="", heads=_heads(found, settings)),))
     for name in (_WORDS, _TYPES):
         if name not in found.state:
             raise UserError(f"{found.path} (layout {found.layout.name}) is of images alone: nothing here can use it")
@@ -121,12 +126,13 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretra
     pad_token_id, vocab_size = vocabulary(tokenizer, sizes[_WORDS])
     module = VLCModule(
         settings.model,
+        settings.tasks,
         image_size=settings.data.image_size,
         max_text_len=settings.data.max_text_len,
         vocab_size=vocab_size,
         pad_token_id=pad_token_id,
         num_images=sizes[_TYPES] - 1,
-        answers=tuple(_answers(found, settings)),
+        vocabularies=_vocabularies(found, settings),
     )
     weights.load(module, found, complete=True)
     gpus = settings.run.num_gpus
@@ -145,11 +151,13 @@ def _check_sizes(found: weights.Checkpoint, own: Mapping[str, Any]) -> None:
 
     A damaged number would otherwise be allocated before it is compared.
     """
-    tables = {
-        "max_text_len": "encoder.text_embeddings.position_embeddings.weight",
-        "vqav2_label_size": "objectives.vqa.classifier.3.weight",
-    }
-    sizes = {key: len(found.state[name]) for key, name in tables.items() if name in found.state}
+    positions = "encoder.text_embeddings.position_embeddings.weight"
+    sizes = {"max_text_len": len(found.state[positions])} if positions in found.state else {}
+    for head in _names(found):
+        key = FLAT_NAMES.get((HEADS[head].kind, "num_answers")) if head in HEADS and not own.get("tasks") else None
+        layer = found.state.get(f"objectives.{head}.classifier.3.weight")
+        if key is not None and layer is not None:
+            sizes[key] = len(layer)
     size, positions = ENCODERS.get(str(own.get("vit"))), found.state.get("encoder.pos_embed")
     if size is not None and size.learned_grid is None and positions is not None and positions.ndim == 3:
         sizes["image_size"] = math.isqrt(max(positions.shape[1] - 1, 0)) * size.patch_size
@@ -161,22 +169,38 @@ def _check_sizes(found: weights.Checkpoint, own: Mapping[str, Any]) -> None:
             )
 
 
-def _heads(found: weights.Checkpoint) -> dict[str, float]:
-    """A weight for each objective, 1 for those of which the checkpoint has the head."""
-    names = {key.split(".")[1] for key in found.state if key.startswith("objectives.")}
-    if not names & set(OBJECTIVES):
-        raise UserError(f"{found.path} has no head for any of {', '.join(OBJECTIVES)}: it can answer nothing")
-    return {name: float(name in names) for name in OBJECTIVES}
+def _names(found: weights.Checkpoint) -> list[str]:
+    """The names of the heads that the checkpoint has."""
+    return list(dict.fromkeys(key.split(".")[1] for key in found.state if key.startswith("objectives.")))
 
 
-def _answers(found: weights.Checkpoint, settings: Settings) -> list[str]:
-    """The answer vocabulary: the checkpoint's, or else that of the data."""
-    if "vqa" not in settings.model.objectives:
-        return []
-    stored = list(found.extras.get("answers") or ())
-    if not stored and not settings.data.data_root:
-        raise UserError(
-            f"{found.path} does not tell the answers that its labels stand for: pass data_root=FOLDER and "
-            "datasets=[vqa], the arrow files that do"
-        )
-    return stored or answer_vocabulary(settings.data)
+def _heads(found: weights.Checkpoint, settings: Settings) -> tuple[HeadSettings, ...]:
+    """The heads of the checkpoint that are known, with the options that it was trained with."""
+    names = sorted(set(_names(found)) & set(HEADS), key=lambda name: (list(KINDS).index(HEADS[name].kind), name))
+    if not names:
+        raise UserError(f"{found.path} has no head for any of {', '.join(HEADS)}: it can answer nothing")
+    heads = [flat_head(name, 1.0, settings.options) for name in names]
+    stored = found.extras.get("config") or {}
+    for task in (name for name in stored.get("tasks", ()) if name in TASKS):
+        for number, head in enumerate(heads):
+            own = stored.get(task, {}).get(head.kind)
+            if TASKS[task].heads.get(head.kind, head.kind) == head.name and own is not None:
+                heads[number] = replace(head, options=make_options(head.kind, own))
+    return tuple(heads)
+
+
+def _vocabularies(found: weights.Checkpoint, settings: Settings) -> dict[str, Vocabulary]:
+    """The vocabulary of each head that gives answers: the checkpoint's, or else that of the data."""
+    task = settings.tasks[0]
+    heads = [head.name for head in task.heads if KINDS[head.kind].answers_from_vocabulary]
+    vocabularies = stored_vocabularies(found.extras, heads)
+    for head in heads:
+        if not vocabularies.get(head, Vocabulary()).answers:
+            if not settings.data.data_root:
+                having = (name for name, spec in CATALOG.items() if "answer_labels" in spec.fields)
+                raise UserError(
+                    f"{found.path} does not tell the answers that its labels stand for: pass data_root=FOLDER and "
+                    f"datasets=[{next(having)}], the arrow files that do"
+                )
+            vocabularies[head] = data_vocabulary(task.datasets, settings.data.data_root, settings.data.data_cache)
+    return vocabularies

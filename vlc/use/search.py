@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vlc.common.errors import ChangedFile, DamagedIndex, MissingFile, UserError
+from vlc.common.files import to_json
 from vlc.common.inputs import Text
 from vlc.common.terminal import cell, printable
 from vlc.configuration.settings import DataSettings
@@ -40,7 +41,7 @@ from vlc.data.rows import DecodedImages, FolderImages, Images, Place, RowImages,
 from vlc.data.workers import worker_options
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
-from vlc.objectives.base import to_json
+from vlc.objectives.options import RANKING
 from vlc.use.pretrained import Pretrained, open_image_file, open_pretrained
 from vlc.use.vectors import VectorFile, Vectors, build, load_faiss, unverified
 
@@ -51,7 +52,6 @@ _PLACES = pa.schema(_PLACE + _CHECKSUM)  # of texts, and of images in indexes fr
 _SCHEMAS = {"images": pa.schema(_PLACE + _IDENTITY + _CHECKSUM), "texts": _PLACES}
 Stored: TypeAlias = tuple[Place, FileIdentity | None]  # of the file; None: of a text, or not kept by an older index
 _FILES = re.compile(r"index\.json|(images|texts)\.(arrow|\d+\.faiss)")
-_RERANKING = ("irtr", "itm")  # heads that can, the better one first
 
 
 # -- building
@@ -285,7 +285,9 @@ def search(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, 
     if use.out:
         require_writable("out", Path(use.out))
     vectors, place_of = _open_index(model, use.index, kind)
-    head = next((model.module.objectives[name] for name in _RERANKING if name in model.module.objectives), None)
+    kinds = model.settings.tasks[0].kinds
+    ranking = next((kinds[kind] for kind in RANKING if kind in kinds and kind != "itc"), None)
+    head = ranking and model.module.objectives[ranking.name]
     wanted = use.num_results if head is None or rerank_k is None else max(use.num_results, rerank_k)
     with torch.inference_mode(), model.forward_context():
         query = _text_vectors(model, asked) if kind == "images" else _image_vectors(model, [asked])

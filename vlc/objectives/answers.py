@@ -10,22 +10,21 @@ from torch import Tensor
 from vlc.common.errors import UserError
 from vlc.data.batch import Batch
 from vlc.data.parts import Field, Part
+from vlc.data.vocabulary import UNKNOWN
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
 from vlc.objectives.base import (
     POOLED,
     Answer,
-    HeadOptions,
+    ModelContext,
     Objective,
     Outcome,
     Ratio,
     classifier,
     mean_ratio,
     most_probable,
-    to_json,
 )
-
-_UNKNOWN = -1  # label of an answer that the head does not know
+from vlc.objectives.options import AnswersOptions
 
 
 def soft_targets(labels: Tensor, scores: Tensor, num_answers: int) -> Tensor:
@@ -39,29 +38,29 @@ def vqa_score(logits: Tensor, targets: Tensor) -> Ratio:
     return targets.gather(1, logits.argmax(1, keepdim=True)).sum(), len(targets)
 
 
-class VQA(Objective):
+class Answers(Objective):
     """Binary cross entropy over all answers, summed over the answers and averaged over the batch; logits (B, answers)."""
 
     metrics = ("loss", "score")
     headline = "score"
     task_head = True
+    answers_from_vocabulary = True
 
     @classmethod
-    def parts(cls, options: Any) -> tuple[Part, ...]:
+    def parts(cls, options: AnswersOptions) -> tuple[Part, ...]:
         labels = Field("answer_labels"), Field("answer_scores"), Field("question_id", "always")
         return *labels, Field("question_type", "where_provided"), Field("answer_type", "where_provided")
 
-    def __init__(self, options: HeadOptions):
-        super().__init__(options)
-        if len(options.answers) > options.num_answers:
+    def __init__(self, options: AnswersOptions, context: ModelContext):
+        super().__init__(options, context)
+        if (count := len(context.vocabulary)) > options.num_answers:
             raise UserError(
-                f"The data have {len(options.answers)} answers, vqav2_label_size={options.num_answers} is too small: "
-                f"pass vqav2_label_size={len(options.answers)}"
+                f"The data have {count} answers, vqav2_label_size={options.num_answers} is too small: "
+                f"pass vqav2_label_size={count}"
             )
-        own = {answer: label for label, answer in reversed(list(enumerate(options.answers))) if answer}
-        labels = [own.get(answer, _UNKNOWN) for answer in options.data_answers]
+        labels = context.vocabulary.translation
         self.register_buffer("own_labels", torch.tensor(labels) if labels else None, persistent=False)
-        self.classifier = classifier(options.width, 2 * options.width, options.num_answers)
+        self.classifier = classifier(context.width, 2 * context.width, options.num_answers)
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
         logits = self.classifier(encoded[POOLED].pooled)
@@ -76,7 +75,7 @@ class VQA(Objective):
         labels, scores = batch.parts["answer_labels"], batch.parts["answer_scores"]
         if self.own_labels is not None:
             labels = self.own_labels[labels]
-            labels, scores = labels.clamp(min=0), scores.masked_fill(labels == _UNKNOWN, 0)
+            labels, scores = labels.clamp(min=0), scores.masked_fill(labels == UNKNOWN, 0)
         return soft_targets(labels, scores, self.options.num_answers)
 
     def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
@@ -84,33 +83,15 @@ class VQA(Objective):
         best = outcome.logits.argmax(1)
         columns = {
             "question_id": batch.parts["question_id"],
-            "answer": [self._answer(label) for label in best.tolist()],
+            "answer": [self.context.vocabulary.name(label) for label in best.tolist()],
         }
         if outcome.loss is not None:
             columns["score"] = self._targets(batch).gather(1, best[:, None])[:, 0].tolist()
         columns |= {name: batch.parts[name] for name in ("question_type", "answer_type") if name in batch.parts}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
-    def _answer(self, label: int) -> str:
-        known = label < len(self.options.answers) and self.options.answers[label]
-        return known or "unknown"
-
     def answers_for(
         self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
     ) -> list[Answer]:
         """The most probable answers; each has a probability of its own, as it was trained."""
-        return [Answer(most_probable(self(encoded, batch).logits[0].float().sigmoid(), self._answer))]
-
-    def summary(self, records: list[dict[str, Any]]) -> dict[str, float]:
-        """Mean score of each question type, and of each answer type under score/answers/."""
-        scores: dict[str, list[float]] = {}
-        for record in records:
-            for name, prefix in (("question_type", ""), ("answer_type", "answers/")):
-                if "score" in record and record.get(name) is not None:
-                    scores.setdefault(f"score/{prefix}{record[name]}", []).append(record["score"])
-        return {name: sum(values) / len(values) for name, values in sorted(scores.items())}
-
-    def submission(self, records: list[dict[str, Any]]) -> tuple[str, str]:
-        """The JSON list that the VQA evaluation server takes."""
-        kept = ("question_id", "answer")
-        return "json", to_json([{key: record[key] for key in kept} for record in records])
+        return [Answer(most_probable(self(encoded, batch).logits[0].float().sigmoid(), self.context.vocabulary.name))]

@@ -1,7 +1,7 @@
-"""Image/text retrieval: an image ranks its own text above others (Kim et al. 2021, ViLT)."""
+"""Choice: an image ranks its own text above others, as in image/text retrieval (Kim et al. 2021, ViLT)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +15,20 @@ from vlc.model.segments import Encoded
 from vlc.objectives.base import (
     POOLED,
     Answer,
-    HeadOptions,
+    ModelContext,
     Objective,
     Outcome,
     linear_in_float32,
     mean_ratio,
     ranked_accuracy,
 )
+from vlc.objectives.options import ChoiceOptions
 
 _CANDIDATES = Pass(("candidate_texts", "image"), pooled_only=True)
 
 
-class IRTR(Objective):
-    """Cross entropy of the own text's score among those of draw_false_text others; logits (B, 1 + N), the own first.
+class Choice(Objective):
+    """Cross entropy of the own text's score among those of wrong_texts others; logits (B, 1 + N), the own first.
 
     The image is embedded once for all its texts. The head starts as the match row of image-text matching, where a
     checkpoint has it and no ranking head. Whole splits are ranked by `vlc.evaluation.retrieval`.
@@ -35,14 +36,19 @@ class IRTR(Objective):
 
     metrics = ("loss", "accuracy")
     headline = "accuracy"
+    ranks = True
+    starts_from: ClassVar[Mapping[str, str]] = {
+        "rank_output.weight": "itm.fc.weight",
+        "rank_output.bias": "itm.fc.bias",
+    }
 
     @classmethod
-    def parts(cls, options: Any) -> tuple[Part, ...]:
-        return (WrongTexts(options.draw_false_text),)
+    def parts(cls, options: ChoiceOptions) -> tuple[Part, ...]:
+        return (WrongTexts(options.wrong_texts),)
 
-    def __init__(self, options: HeadOptions):
-        super().__init__(options)
-        self.rank_output = nn.Linear(options.width, 1)
+    def __init__(self, options: ChoiceOptions, context: ModelContext):
+        super().__init__(options, context)
+        self.rank_output = nn.Linear(context.width, 1)
         self.apply(init_bert_weights)
 
     def score(self, pooled: Tensor) -> Tensor:

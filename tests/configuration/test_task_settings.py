@@ -1,0 +1,148 @@
+"""Tasks and options of objectives in the configuration: nested names, their flat aliases, and what is refused."""
+
+import json
+
+import pytest
+
+from vlc.common.errors import UserError
+from vlc.configuration.aliases import ALIASES
+from vlc.configuration.config import RunError, resolve
+from vlc.configuration.settings import Settings, config_keys
+from vlc.objectives.options import OPTIONS, AnswersOptions, ClassesOptions
+
+# Keys are never added here: a new option belongs to an objective or a task, under its nested name.
+FLAT_KEYS = """
+activation_checkpointing batch_size checkpoint_every compile data_cache data_root dataset_weights datasets decay_power
+draw_false_image draw_false_text drop_rate end_lr exp_name false_image_source fast_dev_run fsdp get_recall_metric
+gradient_clip hard_negatives hidden_size image image2 image_folder image_only image_size index is_pretrain layer_decay
+learning_rate load_path log_dir loss_names lr_mult mae_weight mask_ratio max_corrupt_ratio max_epoch max_image_len max_steps
+max_text_len mlm_prob mlp_ratio num_gpus num_heads num_layers num_nodes num_results num_workers optim_type out patch_size
+per_gpu_batchsize picture precision pretrain_path published_splits query rerank_k resume_from save_scores seed splits tasks
+test_only text tokenizer train_transform_keys use_mae val_check_interval val_transform_keys verify vit vocab_size
+vqav2_label_size warmup_steps weight_decay whole_word_masking wpa_weight image_folder
+""".split()
+
+
+def _settings(*named: str, **values) -> Settings:
+    config = resolve(*named, per_gpu_batchsize=4, **values)
+    settings = Settings.from_config(config)
+    assert settings.as_config() == config, "what a checkpoint stores is the whole configuration"
+    return settings
+
+
+def test_flat_keys_are_frozen():
+    assert set(config_keys()) - set(OPTIONS) == set(FLAT_KEYS)
+
+
+@pytest.mark.parametrize("key", ALIASES)
+def test_a_flat_key_and_its_option_have_one_value(key):
+    kind, option = ALIASES[key]
+    config = resolve()
+    assert config[kind][option] == config[key] == getattr(OPTIONS[kind](), option)
+    other = "dataset" if config[key] == "batch" else config[key] + 1
+    kinds = {"itc": "itc", "answers": "vqa", "choice": "irtr", "mae": "mae"}
+    losses = {"loss_names": {kinds[kind]: 1}} if kind in kinds else {}
+    for given in ({key: other}, {f"{kind}.{option}": other}):
+        config = resolve(**given, **losses)
+        assert config[kind][option] == config[key] == other
+
+
+def test_a_nested_option_wins_over_the_named_config(tmp_path):
+    assert _settings("task_pretrain_emoji").options["mlm"].probability == 0.4
+    assert _settings("task_pretrain_emoji", **{"mlm.probability": 0.3}).options["mlm"].probability == 0.3
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"mlm": {"probability": 0.2}}))
+    assert _settings("task_pretrain_emoji", str(path)).options["mlm"].probability == 0.2
+    assert _settings("task_pretrain_emoji", str(path), mlm_prob=0.1).options["mlm"].probability == 0.1
+
+
+def test_the_flat_keys_describe_one_task():
+    (task,) = _settings("task_finetune_nlvr2_mae_randaug").tasks
+    (head,) = task.heads
+    assert (task.name, head.name, head.kind, head.weight) == ("", "nlvr2", "classes", 1)
+    assert head.options == ClassesOptions(("False", "True"), 2, "truth", "identifier", ("statement_type",))
+    assert task.metric(head, "dev", "accuracy") == "nlvr2/dev/accuracy"
+    assert task.file(head, "dev") == "nlvr2_dev"
+
+
+def test_a_task_brings_its_keys():
+    settings = _settings(tasks="[vqa]")
+    (task,) = settings.tasks
+    assert (task.name, [head.name for head in task.heads]) == ("vqa", ["vqa"])
+    assert settings.data.datasets == task.datasets == ("vqa",)
+    assert settings.model.objectives == {"vqa": 1}
+    assert (settings.optim.max_epoch, settings.optim.max_steps, settings.optim.batch_size) == (10, None, 256)
+    assert (settings.optim.layer_decay, settings.model.is_pretrain) == (0.5, False)
+    assert task.metric(task.heads[0], "val", "score") == "vqa/val/score"
+
+
+def test_what_is_given_changes_the_task():
+    (task,) = _settings(tasks=["vqa"], **{"vqa.learning_rate": 2e-5, "vqa.answers.num_answers": 7}).tasks
+    assert (task.learning_rate, task.heads[0].options) == (2e-5, AnswersOptions(7))
+    assert _settings(tasks=["vqa"], **{"vqa.learning_rate": 2e-5}).optim.learning_rate == 2e-5
+    (task,) = _settings(tasks=["vqa"], learning_rate=3e-5, **{"answers.num_answers": 8}).tasks
+    assert (task.learning_rate, task.heads[0].options) == (3e-5, AnswersOptions(8))
+    (task,) = _settings(tasks=["irtr_coco"]).tasks
+    assert task.options("choice").wrong_texts == 15
+
+
+def test_several_tasks_have_their_own_keys():
+    settings = _settings(tasks=["vqa", "vgqa", "nlvr2"], vqa={"datasets": ["vqa", "vgqa"], "max_text_len": 50})
+    assert [[head.name for head in task.heads] for task in settings.tasks] == [["vqa"], ["vqa"], ["nlvr2"]]
+    assert [task.max_text_len for task in settings.tasks] == [50, 40, 40]
+    assert settings.data.max_text_len == 50, "the table of positions is that of the longest"
+    assert settings.data.datasets == ("vqa", "vgqa", "nlvr2")
+
+
+def test_the_metrics_of_a_task_with_several_heads_name_the_head():
+    (task,) = _settings(tasks=["pretraining"]).tasks
+    assert task.metric(task.kinds["mlm"], "val", "accuracy") == "pretraining/val/mlm_accuracy"
+    assert task.file(task.kinds["mlm"], "val") == "pretraining_mlm_val"
+
+
+@pytest.mark.parametrize(
+    ("named", "values", "message"),
+    [
+        ((), {"tasks": ["vqaa"]}, "Unknown task 'vqaa'. Did you mean vqa"),
+        ((), {"tasks": "[vqaa]"}, "Unknown task 'vqaa'. Did you mean vqa"),
+        ((), {"tasks": 3}, r"tasks=3 is not valid: expected a list of names, as in \[.*vqa,.*nlvr2"),
+        ((), {"tasks": ["vqa", "vqa"]}, "tasks=.* is not valid: expected each name once"),
+        ((), {"vqa.learning_rate": 1e-3}, r"vqa.learning_rate is given, but tasks=\[\] lacks vqa: add it there"),
+        ((), {"tasks": ["vqa"], "vqa": 3}, "vqa=3 is not valid: expected values by key, as in vqa.learning_rate"),
+        ((), {"tasks": ["vqa"], "vqa.lr": 3}, "Unknown key of task vqa 'lr'.*learning_rate"),
+        ((), {"tasks": ["vqa"], "vqa.answers.num": 3}, "Unknown option of vqa.answers 'num'.*num_answers"),
+        ((), {"tasks": ["vqa"], "vqa.objectives.answers": 0}, "vqa.objectives={} is not valid: expected at least one"),
+        ((), {"tasks": ["vqa"], "vqa.datasets": []}, r"vqa.datasets=\(\) is not valid: expected at least one data set"),
+        ((), {"tasks": ["vqa"], "vqa.datasets": ["x"]}, "vqa.datasets='x' is not valid: expected names out of coco"),
+        ((), {"tasks": ["vqa"], "vqa.max_text_len": "x"}, "max_text_len='x' is not valid: expected a whole number"),
+        ((), {"tasks": ["vqa"], "vqa.max_text_len": 2}, "vqa.max_text_len=2 is not valid: expected room for"),
+        ((), {"tasks": ["vqa"], "datasets": ["vqa"]}, "tasks=.* and datasets are both given.*pass vqa.datasets"),
+        (("task_finetune_nlvr2",), {"tasks": ["vqa"]}, "tasks=.* are both given, but each task has its own"),
+        (
+            (),
+            {"tasks": ["vqa", "vqa_emoji"]},
+            r"tasks vqa and vqa_emoji share the head vqa, but differ in answers.num_answers \(3129 and 50\)",
+        ),
+        (
+            (),
+            {"tasks": ["vqa"], "learning_rate": 1e-3, "vqa.learning_rate": 1e-4},
+            "learning_rate=0.001 and vqa.learning_rate=0.0001 are two names of the same rate",
+        ),
+        ((), {"mlm.prob": 0.3}, "Unknown option of mlm 'prob'. Did you mean probability"),
+        ((), {"mlm": 3}, "mlm=3 is not valid: expected options by name, as in mlm.probability="),
+        (
+            (),
+            {"mlm.probability": 0.3, "mlm_prob": 0.2},
+            "mlm_prob=0.2 and mlm.probability=0.3 are two names of the same",
+        ),
+        ((), {"mlm.probability": "much"}, "mlm_prob='much' is not valid: expected a number"),
+        (
+            ("task_finetune_vqa_emoji",),
+            {"mlm.probability": 0.3},
+            r"mlm.probability is given, but the objective mlm is not active \(answers are\): give it a weight in loss_names",
+        ),
+    ],
+)
+def test_what_has_no_meaning_is_refused_with_the_cure(named, values, message):
+    with pytest.raises((UserError, RunError), match=message):
+        _settings(*named, **values)

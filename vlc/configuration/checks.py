@@ -1,0 +1,193 @@
+"""Checks of settings: ranges, and values that contradict each other. Each error names the key and the cure."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from vlc.common.errors import UserError, require
+from vlc.configuration.values import is_number
+from vlc.data.catalog import CATALOG
+from vlc.model.sizes import ENCODERS
+from vlc.objectives.options import Surroundings, check_ranking, check_together
+
+if TYPE_CHECKING:  # the settings import this file
+    from vlc.configuration.settings import ModelSettings, Settings
+    from vlc.configuration.task_settings import HeadSettings, TaskSettings
+
+SHAPED_TRANSFORMS = ("pixelbert", "pixelbert_randaug")  # images keep their shape, the others make squares
+TRANSFORM_NAMES = ("mae", "mae_randaug", "mae_test", "shift", *SHAPED_TRANSFORMS)
+PRECISIONS = (16, 32, "16-mixed", "bf16-mixed", "32-true")
+
+
+def check(settings: "Settings") -> None:
+    """Raise UserError for settings that cannot be used; types have been checked."""
+    data, model, optim, run = settings.data, settings.model, settings.optim, settings.run
+    _check_tasks(settings)
+    _check_model(model)
+    for task in settings.tasks:
+        _check_shapes(task, model)
+    patch = model.size.patch_size
+    if data.image_size <= 0 or data.image_size % patch:
+        raise UserError(f"image_size={data.image_size} is not valid: expected a multiple of the patch size {patch}")
+    if model.use_mae != (model.loss_names["mae"] > 0):
+        raise UserError(
+            f"use_mae={model.use_mae} contradicts loss_names.mae={model.loss_names['mae']}: leave use_mae out, it follows"
+        )
+    for options in settings.options.values():
+        options.check_values()
+    for task in settings.tasks:
+        _check_objectives(task, settings)
+    if run.get_recall_metric:
+        check_ranking({kind for task in settings.tasks for kind in task.kinds})
+    if data.image_only and any(set(task.kinds) != {"mae"} for task in settings.tasks):
+        others = sorted({head.name for task in settings.tasks for head in task.heads if head.kind != "mae"})
+        raise UserError(f"image_only=True leaves no text for {', '.join(others)}")
+    require(data.per_gpu_batchsize > 0, "per_gpu_batchsize", data.per_gpu_batchsize, "the batch size of one device")
+    _check_numbers(settings)
+    require(optim.optim_type in ("adamw", "adam", "sgd"), "optim_type", optim.optim_type, "adamw, adam or sgd")
+    require(run.precision in PRECISIONS, "precision", run.precision, f"one of {', '.join(map(str, PRECISIONS))}")
+
+
+def _check_tasks(settings: "Settings") -> None:
+    """Data and heads of the tasks."""
+    for task in settings.tasks:
+        _check_data(task)
+    data = settings.data
+    known = dict.fromkeys(split for task in settings.tasks for name in task.datasets for split in CATALOG[name].tables)
+    datasets = list(dict.fromkeys(name for task in settings.tasks for name in task.datasets))
+    valid = data.splits is None or (bool(data.splits) and set(data.splits) <= set(known))
+    require(valid, "splits", data.splits, f"names out of {', '.join(known)}, which datasets={datasets} have")
+    require(0 <= data.max_corrupt_ratio <= 1, "max_corrupt_ratio", data.max_corrupt_ratio, "a share from 0 to 1")
+    shared: dict[str, tuple[str, HeadSettings]] = {}
+    for task in settings.tasks:
+        for head in task.heads:
+            other, first = shared.setdefault(head.name, (task.name, head))
+            if (first.kind, first.options) != (head.kind, head.options):
+                raise UserError(
+                    f"tasks {other} and {task.name} share the head {head.name}, but differ in {_difference(first, head)}: "
+                    f"give them the same options, or pass one of the tasks alone"
+                )
+
+
+def _difference(first: "HeadSettings", second: "HeadSettings") -> str:
+    """The first option in which two heads differ, with both values."""
+    values, others = asdict(first.options), asdict(second.options)
+    name = next(name for name in values if values[name] != others.get(name))
+    return f"{second.kind}.{name} ({values[name]!r} and {others.get(name)!r})"
+
+
+def _check_objectives(task: "TaskSettings", settings: "Settings") -> None:
+    """The weights of a task's objectives, and the options of those that are active."""
+    data, model = settings.data, settings.model
+    if task.name:
+        weights = {head.kind: head.weight for head in task.heads}
+        require(bool(weights), f"{task.name}.objectives", weights, "at least one objective with a weight above 0")
+    else:
+        require(bool(task.heads), "loss_names", dict(model.loss_names), "at least one objective with a weight above 0")
+    for head in task.heads:
+        head.options.check_values()
+        head.options.check(
+            Surroundings(task.kinds, head.weight, model.is_pretrain, model.mask_ratio, data.per_gpu_batchsize)
+        )
+    active = {kind: task.options(kind) if kind in task.kinds else options for kind, options in settings.options.items()}
+    check_together(active, task.kinds, data.per_gpu_batchsize)
+
+
+def _check_numbers(settings: "Settings") -> None:
+    """Ranges of plain numbers."""
+    data, optim, run = settings.data, settings.optim, settings.run
+    at_least: dict[str, tuple[Any, float]] = {
+        "batch_size": (optim.batch_size, 1),
+        "max_epoch": (optim.max_epoch, 1),
+        "warmup_steps": (optim.warmup_steps, 0),
+        "end_lr": (optim.end_lr, 0),
+        "weight_decay": (optim.weight_decay, 0),
+        "gradient_clip": (optim.gradient_clip, 0),
+        "lr_mult": (optim.lr_mult, 0),
+        "num_workers": (data.num_workers, 0),
+        "num_nodes": (run.num_nodes, 1),
+        "num_results": (settings.use.num_results, 1),
+    }
+    for key, (value, lowest) in at_least.items():
+        require(value >= lowest, key, value, f"{lowest} or more")
+    require(run.rerank_k is None or run.rerank_k > 0, "rerank_k", run.rerank_k, "a number above 0, or None")
+    require(optim.learning_rate > 0, "learning_rate", optim.learning_rate, "a rate above 0")
+    require(0 < optim.layer_decay <= 1, "layer_decay", optim.layer_decay, "a factor above 0, at most 1")
+    steps = optim.max_steps
+    require(steps is None or steps > 0, "max_steps", steps, "a number above 0, or None")
+    power = optim.decay_power
+    require(power == "cosine" or is_number(power), "decay_power", power, "a number, or cosine")
+    every = run.checkpoint_every
+    require(every is None or every > 0, "checkpoint_every", every, "a number of optimiser steps above 0, or None")
+    interval = run.val_check_interval
+    valid = interval > 0 and (isinstance(interval, int) or interval <= 1)
+    require(valid, "val_check_interval", interval, "a share of an epoch (0.0 to 1.0), or a whole number of batches")
+    gpus = run.num_gpus if isinstance(run.num_gpus, tuple) else (run.num_gpus,)
+    valid = all(isinstance(gpu, int) and gpu >= 0 for gpu in gpus)
+    require(valid, "num_gpus", run.num_gpus, "a number of devices, or a list of device numbers")
+
+
+def _check_data(task: "TaskSettings") -> None:
+    """What a task reads; its keys are named as the user gives them."""
+    prefix = f"{task.name}." if task.name else ""
+    require(bool(task.datasets), f"{prefix}datasets", task.datasets, "at least one data set")
+    for name in task.datasets:
+        require(name in CATALOG, f"{prefix}datasets", name, f"names out of {', '.join(CATALOG)}")
+    weights = task.dataset_weights
+    valid = weights is None or (len(weights) == len(task.datasets) and all(weight > 0 for weight in weights))
+    expected = f"a number above 0 for each of datasets={list(task.datasets)}, or None"
+    require(valid, f"{prefix}dataset_weights", weights, expected)
+    for key in ("train_transform_keys", "val_transform_keys"):
+        names = getattr(task, key)
+        valid = len(names) == 1 and names[0] in TRANSFORM_NAMES
+        require(valid, f"{prefix}{key}", list(names), f"one of {', '.join(TRANSFORM_NAMES)}")
+    require(task.max_text_len > 2, f"{prefix}max_text_len", task.max_text_len, "room for [CLS], [SEP] and a token")
+    require(task.learning_rate > 0, f"{prefix}learning_rate", task.learning_rate, "a rate above 0")
+
+
+def _check_shapes(task: "TaskSettings", model: "ModelSettings") -> None:
+    """Images of varying shape need positions that follow them, and keep all patches."""
+    for key in ("train_transform_keys", "val_transform_keys"):
+        names = getattr(task, key)
+        if names[0] not in SHAPED_TRANSFORMS:
+            continue
+        if model.size.learned_grid is None:
+            learned = ", ".join(name for name, size in ENCODERS.items() if size.learned_grid is not None)
+            raise UserError(
+                f"{key}={list(names)} leaves images their shape, but the positions of vit={model.vit} are for squares: "
+                f"pass another pipeline, or vit={learned}"
+            )
+        if model.dropped_ratio:
+            raise UserError(
+                f"{key}={list(names)} leaves images their shape, and then mask_ratio={model.mask_ratio} cannot drop "
+                "patches (nor loss_names.mae reconstruct them): pass mask_ratio=0, or a pipeline for squares"
+            )
+
+
+def _check_model(model: "ModelSettings") -> None:
+    """Values, and that what follows from vit does."""
+    require(model.vit in ENCODERS, "vit", model.vit, f"one of {', '.join(ENCODERS)}")
+    implied = {
+        "patch_size": model.size.patch_size,
+        "hidden_size": model.size.width,
+        "num_heads": model.size.heads,
+        "num_layers": model.size.depth,
+        "mlp_ratio": model.size.mlp_ratio,
+    }
+    for key, value in implied.items():
+        if getattr(model, key) != value:
+            raise UserError(
+                f"{key}={getattr(model, key)} contradicts vit={model.vit}, which has {value}: leave {key} out, it follows"
+            )
+    vocabulary = model.vocab_size
+    require(vocabulary is None or vocabulary > 0, "vocab_size", vocabulary, "a number of tokens, or None")
+    length = model.max_image_len
+    require(length == -1 or length > 0, "max_image_len", length, "a number of patches, or -1 for all")
+    if length != -1 and model.dropped_ratio and model.size.learned_grid is not None:
+        raise UserError(
+            f"max_image_len={length} and mask_ratio={model.mask_ratio} both drop patches: pass max_image_len=-1 or "
+            "mask_ratio=0"
+        )
+    require(0 <= model.drop_rate < 1, "drop_rate", model.drop_rate, "a share from 0 to below 1")
+    for name, weight in model.loss_names.items():
+        require(weight >= 0, f"loss_names.{name}", weight, "a weight of 0 or more")
+    require(0 <= model.mask_ratio < 1, "mask_ratio", model.mask_ratio, "a share from 0 to below 1")

@@ -1,0 +1,223 @@
+"""The tasks of a run: rows of TASKS with what the configuration changes, or the one task that the flat keys describe."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from vlc.common.errors import require
+from vlc.configuration.aliases import ALIASES, FLAT_NAMES
+from vlc.configuration.recipes import OBJECTIVE_NAMES, loss_weights
+from vlc.configuration.values import is_number, read
+from vlc.objectives.options import OPTIONS, Options
+from vlc.tasks import HEADS, TASKS
+from vlc.tasks.task import Report, Task
+
+# Flat keys that a task has for itself; beside named tasks they say nothing.
+OF_A_TASK = (
+    "loss_names",
+    "datasets",
+    "dataset_weights",
+    "max_text_len",
+    "train_transform_keys",
+    "val_transform_keys",
+)
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """An objective of a task.
+
+    name: of the head, which tasks may share.
+    kind: key of `vlc.objectives.kinds.KINDS`.
+    weight: of the loss.
+    """
+
+    name: str
+    kind: str
+    weight: float
+    options: Options
+    report: Report
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """One stream of batches and the heads that learn from it.
+
+    name: "" for the task that the flat keys describe.
+    learning_rate: beside other tasks, the task's loss is scaled by its ratio to the run's.
+    composer: the name in `vlc.data.composers.COMPOSERS` by which its texts are put together.
+    """
+
+    name: str
+    heads: tuple[HeadSettings, ...]
+    datasets: tuple[str, ...]
+    dataset_weights: tuple[float, ...] | None
+    max_text_len: int
+    train_transform_keys: tuple[str, ...]
+    val_transform_keys: tuple[str, ...]
+    learning_rate: float
+    composer: str
+
+    @property
+    def kinds(self) -> dict[str, HeadSettings]:
+        """The heads by the kind of their objective."""
+        return {head.kind: head for head in self.heads}
+
+    def options(self, kind: str) -> Options:
+        """The options of an objective, or its defaults where the task does not have it."""
+        return self.kinds[kind].options if kind in self.kinds else OPTIONS[kind]()
+
+    def metric(self, head: HeadSettings, split: str, metric: str) -> str:
+        """The name of a metric: task/split/metric, or head/split/metric where the flat keys describe the task."""
+        if not self.name:
+            return f"{head.name}/{split}/{metric}"
+        return f"{self.name}/{split}/{metric if len(self.heads) == 1 else f'{head.name}_{metric}'}"
+
+    def file(self, head: HeadSettings, split: str) -> str:
+        """The name of the file for the records of a split, without its suffix."""
+        if not self.name:
+            return f"{head.name}_{split}"
+        return f"{self.name}_{split}" if len(self.heads) == 1 else f"{self.name}_{head.name}_{split}"
+
+    def as_config(self) -> dict[str, Any]:
+        """The dictionary of the task in the configuration."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("name", "heads")}
+        own |= {head.kind: asdict(head.options) for head in self.heads}
+        return own | {"objectives": {head.kind: head.weight for head in self.heads}}
+
+
+def task_fields() -> tuple[str, ...]:
+    """The keys in the dictionary of a task, besides the options of its objectives."""
+    return ("objectives", *(field.name for field in fields(TaskSettings) if field.name not in ("name", "heads")))
+
+
+def task_names(tasks: Any) -> tuple[str, ...]:
+    """The names of `tasks` as a command line gives them. Raises UserError where they are no list of names."""
+    names = read(tasks, tuple[str, ...])
+    valid = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+    require(valid, "tasks", tasks, f"a list of names, as in [{','.join(TASKS)}]")
+    require(len(set(names)) == len(names), "tasks", tasks, "each name once")
+    return names
+
+
+def row_default(tasks: Any, field: str, default: Any) -> Any:
+    """The field of the first task's row, for a key that follows from it; the default without tasks."""
+    rows = _rows(tasks)
+    return getattr(next(iter(rows.values())), field) if rows else default
+
+
+def task_values(tasks: Any, options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The dictionaries of the named tasks, by name. Unknown names are left out: the settings report them.
+
+    options: of the run's objectives, by kind; where they are not the defaults they hold for all tasks.
+    """
+    return {name: _row_values(row, options) for name, row in _rows(tasks).items()}
+
+
+def of_tasks(tasks: Any, values: Mapping[str, Any], key: str) -> Any:
+    """What a flat key is where it follows from the tasks: their data sets together, their longest text, the first rate.
+
+    values: the dictionaries of the tasks, by name. None without tasks.
+    """
+    found = [values[name].get(key) for name in _rows(tasks) if isinstance(values[name], Mapping)]
+    if not found or any(value is None for value in found):
+        return None
+    if key == "datasets":
+        return list(dict.fromkeys(name for datasets in found for name in read(datasets, tuple[str, ...])))
+    return max(found) if key == "max_text_len" and all(map(is_number, found)) else found[0]
+
+
+def weights_of(tasks: Any) -> dict[str, float]:
+    """loss_names as they follow from the tasks, for what has a published name; empty without tasks."""
+    rows = _rows(tasks).values()
+    weights = {row.head(kind): weight for row in rows for kind, weight in row.objectives.items()}
+    return loss_weights(**{name: weight for name, weight in weights.items() if name in OBJECTIVE_NAMES}) if rows else {}
+
+
+def lone_task_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the dictionary of a task without others takes from the run: its rate."""
+    names = task_names(config["tasks"])
+    return {names[0]: {"learning_rate": config["learning_rate"]}} if len(names) == 1 else {}
+
+
+def _rows(tasks: Any) -> dict[str, Task]:
+    return {name: TASKS[name] for name in task_names(tasks) if name in TASKS}
+
+
+def _row_values(row: Task, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    values = {
+        "objectives": dict(row.objectives),
+        "datasets": list(row.datasets),
+        "dataset_weights": None,
+        "max_text_len": row.max_text_len,
+        "train_transform_keys": [row.transforms[0]],
+        "val_transform_keys": [row.transforms[1]],
+        "learning_rate": row.learning_rate,
+        "composer": row.composer,
+    }
+    for kind in row.objectives:
+        values[kind] = asdict(OPTIONS[kind]()) | dict(row.options.get(kind, {})) | _changed(kind, options[kind])
+    return values
+
+
+def _changed(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are not the defaults."""
+    defaults = OPTIONS[kind]()
+    return {name: value for name, value in options.items() if value != getattr(defaults, name, None)}
+
+
+def head_options(loss_names: Any, kind: str) -> dict[str, Any]:
+    """The defaults of a kind's options, with what its head that has a weight in loss_names stands for.
+
+    Options with a flat name of their own stay the defaults.
+    """
+    active = (name for name, weight in dict(loss_names).items() if weight and name in HEADS)
+    head = next((HEADS[name] for name in active if HEADS[name].kind == kind), None)
+    own = {} if head is None else {name: v for name, v in head.options.items() if (kind, name) not in FLAT_NAMES}
+    return asdict(OPTIONS[kind]()) | own
+
+
+def read_options(config: Mapping[str, Any]) -> dict[str, Options]:
+    """The options of every kind of objective; a flat name wins over the nested one, which follows from it."""
+    values = {kind: dict(config.get(kind) or {}) for kind in OPTIONS}
+    for key, (kind, option) in ALIASES.items():
+        values[kind][option] = config[key]
+    return {kind: make_options(kind, own) for kind, own in values.items()}
+
+
+def make_options(kind: str, values: Mapping[str, Any]) -> Options:
+    """An objective's options out of plain values; missing ones are the defaults."""
+    types = {field.name: field.type for field in fields(OPTIONS[kind])}
+    return OPTIONS[kind](**{name: read(value, types[name]) for name, value in values.items()})
+
+
+def configured_tasks(config: Mapping[str, Any], options: Mapping[str, Options]) -> tuple[TaskSettings, ...]:
+    """The tasks of a configuration whose keys are known."""
+    names = task_names(config.get("tasks", ()))
+    if names:
+        return tuple(_named_task(name, config[name]) for name in names)
+    heads = tuple(flat_head(name, weight, options) for name, weight in config["loss_names"].items() if weight > 0)
+    values = {key: config[key] for key in (*OF_A_TASK, "learning_rate") if key != "loss_names"}
+    return (_task("", heads, values | {"composer": "plain"}),)
+
+
+def flat_head(name: str, weight: float, options: Mapping[str, Options]) -> HeadSettings:
+    """The head that a name in loss_names stands for."""
+    head = HEADS[name]
+    own = head_options({name: 1}, head.kind) | _changed(head.kind, asdict(options[head.kind]))
+    return HeadSettings(name, head.kind, weight, make_options(head.kind, own), head.report)
+
+
+def _named_task(name: str, values: Mapping[str, Any]) -> TaskSettings:
+    row = TASKS[name]
+    heads = tuple(
+        HeadSettings(row.head(kind), kind, weight, make_options(kind, values[kind]), row.report)
+        for kind, weight in values["objectives"].items()
+        if weight > 0
+    )
+    return _task(name, heads, values)
+
+
+def _task(name: str, heads: tuple[HeadSettings, ...], values: Mapping[str, Any]) -> TaskSettings:
+    own = [field for field in fields(TaskSettings) if field.name not in ("name", "heads")]
+    return TaskSettings(name, heads, **{field.name: read(values[field.name], field.type) for field in own})

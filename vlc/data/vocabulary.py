@@ -1,0 +1,93 @@
+"""The answer vocabulary of a head: the answers behind its labels, and how they meet those of data and of checkpoints."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+
+from vlc.common.errors import UserError
+from vlc.data.arrow import ArrowSplit, find_tables
+from vlc.data.catalog import CATALOG
+from vlc.data.checks import labelled_answers
+
+UNKNOWN = -1  # label of an answer that a vocabulary does not have
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Answers by label.
+
+    answers: "" where the answer of a label is not known.
+    of_data: the answers by the labels of the data, where the data are labelled otherwise.
+    """
+
+    answers: tuple[str, ...] = ()
+    of_data: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def name(self, label: int) -> str:
+        """The answer of a label, "unknown" where there is none."""
+        return (label < len(self.answers) and self.answers[label]) or "unknown"
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """The label of each answer, the first one where it has several."""
+        return {answer: label for label, answer in reversed(list(enumerate(self.answers))) if answer}
+
+    @property
+    def translation(self) -> list[int]:
+        """This vocabulary's label for each label of the data, UNKNOWN where it lacks the answer; empty if they agree."""
+        own = self.labels
+        return [own.get(answer, UNKNOWN) for answer in self.of_data]
+
+    def shared_labels(self, other: "Vocabulary") -> list[tuple[int, int]]:
+        """Labels here and there of each answer that both have."""
+        theirs = other.labels
+        return [(label, theirs[answer]) for label, answer in enumerate(self.answers) if answer in theirs]
+
+    def tested_on(self, data: "Vocabulary") -> "Vocabulary":
+        """This vocabulary with what translates the labels of the data, where they differ."""
+        own = self.answers[: len(data.answers)]
+        if all(answer in ("", here) for answer, here in zip_longest(data.answers, own, fillvalue=None)):
+            return self
+        return replace(self, of_data=data.answers)
+
+    def lacks(self, data: "Vocabulary") -> set[str]:
+        """The answers of the data that this vocabulary does not have."""
+        return set(data.labels) - set(self.labels)
+
+
+def data_vocabulary(
+    datasets: Sequence[str], data_root: str, data_cache: str | None = None, splits: Collection[str] | None = None
+) -> Vocabulary:
+    """The answers of all labelled splits of the data sets, or of the given splits.
+
+    Raises UserError where a label stands for several answers.
+    """
+    answers: dict[int, str] = {}
+    for name in datasets:
+        spec = CATALOG[name]
+        for split, stems in spec.tables.items():
+            if split in spec.unlabelled or "answer_labels" not in spec.fields:
+                continue
+            if splits is not None and split not in splits:
+                continue
+            paths = find_tables(data_root, stems, name, spec.writer, data_cache)
+            table = ArrowSplit(paths, spec, name, {"answers", "answer_labels"}, read_texts=False)
+            for label, answer in labelled_answers(table):
+                if answers.setdefault(label, answer) != answer:
+                    raise UserError(
+                        f"{', '.join(map(str, paths))}: answer label {label} stands for {answer!r}, and elsewhere for "
+                        f"{answers[label]!r}. Write the data sets together again: python -m write_arrow {spec.writer} "
+                        "--out FOLDER"
+                    )
+    return Vocabulary(tuple(answers.get(label, "") for label in range(max(answers, default=-1) + 1)))
+
+
+def stored_vocabularies(extras: Mapping, heads: Collection[str]) -> dict[str, Vocabulary]:
+    """The vocabularies that a checkpoint stores, by head. Older ones store a list, of the head that answers questions."""
+    stored = extras.get("answers") or {}
+    if not isinstance(stored, Mapping):
+        stored = dict.fromkeys(heads, stored)
+    return {head: Vocabulary(tuple(answers)) for head, answers in stored.items()}

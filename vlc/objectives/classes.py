@@ -1,0 +1,76 @@
+"""Classes: a text and its images are sorted into a few named classes, as in NLVR2 (Suhr et al. 2019)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from vlc.data.batch import Batch
+from vlc.data.parts import Field, Part
+from vlc.model.passes import Pass
+from vlc.model.segments import Encoded
+from vlc.objectives.base import (
+    Answer,
+    ModelContext,
+    Objective,
+    Outcome,
+    accuracy,
+    classifier,
+    mean_ratio,
+    most_probable,
+)
+from vlc.objectives.options import ClassesOptions
+
+
+class Classes(Objective):
+    """The text with each image, the pooled features of the passes together classified; logits (B, classes).
+
+    The images carry token types 1 and 2.
+    """
+
+    metrics = ("loss", "accuracy")
+    headline = "accuracy"
+    task_head = True
+
+    @classmethod
+    def parts(cls, options: ClassesOptions) -> tuple[Part, ...]:
+        described = (Field(name, "where_provided") for name in options.described_by)
+        return Field(options.labels), Field(options.ids, "always"), *described
+
+    @classmethod
+    def num_images(cls, options: ClassesOptions) -> int:
+        return options.images
+
+    def __init__(self, options: ClassesOptions, context: ModelContext):
+        super().__init__(options, context)
+        names = ("image", *(f"image_{number}" for number in range(1, options.images)))
+        self._passes = tuple(Pass(("text", name), pooled_only=True) for name in names)
+        self.classifier = classifier(options.images * context.width, 2 * context.width, len(options.names))
+
+    def passes(self, batch: Batch) -> tuple[Pass, ...]:
+        return self._passes
+
+    def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
+        logits = self.classifier(torch.cat([encoded[one].pooled for one in self._passes], dim=-1))
+        labels = batch.parts.get(self.options.labels)
+        if labels is None:
+            return Outcome(None, {}, logits)
+        loss = F.cross_entropy(logits.float(), labels)
+        return Outcome(loss, {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}, logits)
+
+    def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
+        """Identifier, name of the class, and on labelled splits whether it is right, and what describes the example."""
+        best, options = outcome.logits.argmax(1), self.options
+        names = [options.names[label] for label in best.tolist()]
+        columns = {options.ids: batch.parts[options.ids], "answer": names}
+        if outcome.loss is not None:
+            columns["right"] = (best == batch.parts[options.labels]).tolist()
+            columns |= {name: batch.parts[name] for name in options.described_by if name in batch.parts}
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def answers_for(
+        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
+    ) -> list[Answer]:
+        probabilities = self(encoded, batch).logits[0].float().softmax(0)
+        return [Answer(most_probable(probabilities, lambda label: self.options.names[label]))]

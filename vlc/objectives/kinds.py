@@ -1,0 +1,20 @@
+"""KINDS: every kind of objective by its name, a class each."""
+
+from vlc.objectives.answers import Answers
+from vlc.objectives.base import Objective
+from vlc.objectives.choice import Choice
+from vlc.objectives.classes import Classes
+from vlc.objectives.itc import ITC
+from vlc.objectives.itm import ITM
+from vlc.objectives.mae import MAE
+from vlc.objectives.mlm import MLM
+
+KINDS: dict[str, type[Objective]] = {
+    "mlm": MLM,
+    "mae": MAE,
+    "itm": ITM,
+    "answers": Answers,
+    "classes": Classes,
+    "choice": Choice,
+    "itc": ITC,
+}

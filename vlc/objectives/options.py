@@ -1,0 +1,189 @@
+"""The options of each kind of objective, each with its own checks. Imports no torch: the configuration reads them."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from vlc.common.errors import UserError, require
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the checks of options look at besides the options.
+
+    kinds: the objectives of the same task.
+    weight: of the objective's loss.
+    per_device: examples in a batch of one device.
+    """
+
+    kinds: Collection[str]
+    weight: float
+    is_pretrain: bool
+    mask_ratio: float
+    per_device: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of an objective that has none; the others derive from it."""
+
+    def check_values(self) -> None:
+        """Raise UserError for values that are never valid."""
+
+    def check(self, others: Surroundings) -> None:
+        """Raise UserError for values that an active objective cannot work with."""
+
+
+@dataclass(frozen=True)
+class MLMOptions(Options):
+    """probability: share of the tokens that are hidden.
+
+    whole_words: hide whole words, drawn as the published code draws them.
+    """
+
+    probability: float = 0.15
+    whole_words: bool = False
+
+    def check_values(self) -> None:
+        require(0 < self.probability < 1, "mlm_prob", self.probability, "a share between 0 and 1")
+
+
+@dataclass(frozen=True)
+class MAEOptions(Options):
+    """weight: a further weight of the reconstruction loss."""
+
+    weight: float = 1.0
+
+    def check_values(self) -> None:
+        require(self.weight >= 0, "mae_weight", self.weight, "a weight of 0 or more")
+
+    def check(self, others: Surroundings) -> None:
+        if not (others.is_pretrain and others.mask_ratio):
+            raise UserError(
+                f"loss_names.mae={others.weight} needs dropped patches, but is_pretrain={others.is_pretrain} and "
+                f"mask_ratio={others.mask_ratio} drop none"
+            )
+
+
+@dataclass(frozen=True)
+class ITMOptions(Options):
+    """alignment_weight: weight of word-patch alignment, 0 = off.
+
+    wrong_images: number of wrong images for each text.
+    source: where they come from: batch or dataset.
+    """
+
+    alignment_weight: float = 0.1
+    wrong_images: int = 1
+    source: str = "batch"
+
+    def check_values(self) -> None:
+        require(self.alignment_weight >= 0, "wpa_weight", self.alignment_weight, "a weight of 0 or more")
+        require(self.wrong_images >= 0, "draw_false_image", self.wrong_images, "0 or more")
+        require(self.source in ("batch", "dataset"), "false_image_source", self.source, "batch or dataset")
+        if self.wrong_images > 1:
+            raise UserError(
+                f"draw_false_image={self.wrong_images}, but itm, as published, uses one wrong image for each sample: pass "
+                "draw_false_image=1"
+            )
+
+    def check(self, others: Surroundings) -> None:
+        if self.wrong_images == 0:
+            raise UserError("loss_names.itm needs wrong images, but draw_false_image=0: pass draw_false_image=1")
+        if self.source == "batch" and others.per_device == 1:
+            raise UserError(
+                "loss_names.itm takes wrong images from the batch, but per_gpu_batchsize=1: raise it, or pass "
+                "false_image_source=dataset"
+            )
+
+
+@dataclass(frozen=True)
+class ITCOptions(Options):
+    """hard_negatives: the other objectives train on the wrong images and texts of the batch that contrast finds alike."""
+
+    hard_negatives: bool = False
+
+
+@dataclass(frozen=True)
+class AnswersOptions(Options):
+    """num_answers: size of the head."""
+
+    num_answers: int = 3129
+
+    def check_values(self) -> None:
+        require(self.num_answers > 0, "vqav2_label_size", self.num_answers, "a number of answers")
+
+
+@dataclass(frozen=True)
+class ClassesOptions(Options):
+    """names: of the classes, by label.
+
+    images: number of images of an example; their pooled features are classified together.
+    labels: batch field of the labels. ids: batch field that names an example.
+    described_by: batch fields that are copied into the records where the data have them.
+    """
+
+    names: tuple[str, ...] = ()
+    images: int = 1
+    labels: str = "labels"
+    ids: str = "identifier"
+    described_by: tuple[str, ...] = ()
+
+    def check_values(self) -> None:
+        require(self.images in (1, 2), "classes.images", self.images, "1 or 2")
+
+    def check(self, others: Surroundings) -> None:
+        require(len(self.names) > 1, "classes.names", self.names, "the names of two classes or more")
+
+
+@dataclass(frozen=True)
+class ChoiceOptions(Options):
+    """wrong_texts: number of texts of other images that each image ranks its own text above."""
+
+    wrong_texts: int = 0
+
+    def check_values(self) -> None:
+        require(self.wrong_texts >= 0, "draw_false_text", self.wrong_texts, "0 or more")
+
+    def check(self, others: Surroundings) -> None:
+        if self.wrong_texts == 0:
+            raise UserError(
+                "loss_names.irtr needs texts of other images, but draw_false_text=0: pass draw_false_text=15"
+            )
+
+
+OPTIONS: dict[str, type[Options]] = {
+    "mlm": MLMOptions,
+    "mae": MAEOptions,
+    "itm": ITMOptions,
+    "itc": ITCOptions,
+    "answers": AnswersOptions,
+    "classes": ClassesOptions,
+    "choice": ChoiceOptions,
+}
+
+
+RANKING = ("choice", "itm", "itc")  # the kinds that can rank images and texts, the better ones first
+
+
+def check_ranking(kinds: Collection[str]) -> None:
+    """Raise UserError where none of the active objectives can rank."""
+    if not set(RANKING) & set(kinds):
+        raise UserError("get_recall_metric=True ranks with the head of irtr, itm or itc: give one of them a weight")
+
+
+def check_together(options: Mapping[str, Options], kinds: Collection[str], per_device: int) -> None:
+    """Raise UserError for options, by kind of objective, that contradict each other; kinds: the active objectives."""
+    if not options["itc"].hard_negatives:
+        return
+    if "itc" not in kinds or not {"itm", "choice"} & set(kinds):
+        raise UserError(
+            "hard_negatives=True needs loss_names.itc, and loss_names.itm or loss_names.irtr to train on them"
+        )
+    if "itm" in kinds and options["itm"].source != "batch":
+        raise UserError("hard_negatives=True takes wrong images from the batch, not from false_image_source=dataset")
+    wrong_texts = options["choice"].wrong_texts
+    if "choice" in kinds and per_device <= wrong_texts:
+        raise UserError(
+            f"hard_negatives=True takes draw_false_text={wrong_texts} wrong texts from the batch, which has "
+            f"only per_gpu_batchsize={per_device}: raise it"
+        )

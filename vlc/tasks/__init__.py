@@ -1,0 +1,35 @@
+"""TASKS: every task that is trained and tested, a row each in the file of its family. Pure data.
+
+Imports no torch, and nothing of the package but `common`. A new task is a new row.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlc.tasks import pretraining, questions, retrieval, statements
+from vlc.tasks.task import Report, Task
+
+TASKS: dict[str, Task] = pretraining.TASKS | questions.TASKS | statements.TASKS | retrieval.TASKS
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a head's name stands for: its kind of objective, the options and the report of the first task that has it."""
+
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    report: Report = field(default_factory=Report)
+
+
+def _heads() -> dict[str, Head]:
+    heads: dict[str, Head] = {}
+    for task in TASKS.values():
+        for kind in task.objectives:
+            # The options of an objective without a name of its own are the run's, not those of the first task.
+            own = Head(kind, task.options.get(kind, {}), task.report) if kind in task.heads else Head(kind)
+            heads.setdefault(task.head(kind), own)
+    return heads
+
+
+HEADS = _heads()

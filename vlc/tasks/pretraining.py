@@ -1,0 +1,23 @@
+"""Pre-training: captions and their images, with several objectives at once."""
+
+from vlc.tasks.task import Task
+
+TASKS = {
+    "pretraining": Task(
+        {"itm": 1, "mlm": 1, "mae": 1},
+        ("coco", "vg", "sbu", "gcc"),
+        transforms=("mae", "mae"),
+        batch_size=4096,
+        drops_patches=True,
+    ),
+    "pretraining_emoji": Task(
+        {"itm": 1, "mlm": 1, "mae": 1},
+        ("emoji_scenes", "emoji"),
+        options={"mlm": {"probability": 0.4}},
+        max_text_len=16,
+        transforms=("mae_test", "mae_test"),
+        batch_size=32,
+        learning_rate=5e-4,
+        drops_patches=True,
+    ),
+}

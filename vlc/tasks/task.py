@@ -1,0 +1,63 @@
+"""A task is a row of data: what is learnt from which data sets, by which heads, and what is reported of a test."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlc.common.files import to_json
+
+Records = list[dict[str, Any]]  # one for each example of an evaluated split
+
+
+def _no_summary(records: Records) -> dict[str, float]:
+    return {}
+
+
+def _all_records(records: Records) -> tuple[str, str]:
+    return "json", to_json(records)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is made of the records of a whole split.
+
+    summary: returns further metrics by name.
+    submission: returns the suffix and the content of the file that an evaluation server or a scorer takes.
+    """
+
+    summary: Callable[[Records], dict[str, float]] = _no_summary
+    submission: Callable[[Records], tuple[str, str]] = _all_records
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stream of batches with its objectives.
+
+    objectives: weight of the loss by kind of objective.
+    datasets: names in the catalogue; their training splits are joined.
+    heads: name of the head by kind of objective, where it is not the kind's name. Tasks that name the same head share it.
+    options: by kind of objective, the options that differ from their defaults.
+    report: what is made of the records of a tested split.
+    max_text_len: tokens with [CLS] and [SEP].
+    transforms: image pipelines of training and of evaluation.
+    batch_size, learning_rate, epochs: defaults of the run that trains the task.
+    composer: the name in `vlc.data.composers.COMPOSERS` by which texts are put together.
+    drops_patches: the encoder sees a part of the patches, as in pre-training.
+    """
+
+    objectives: Mapping[str, float]
+    datasets: tuple[str, ...]
+    heads: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    report: Report = field(default_factory=Report)
+    max_text_len: int = 40
+    transforms: tuple[str, str] = ("mae_randaug", "mae_test")
+    batch_size: int = 256
+    learning_rate: float = 1e-4
+    epochs: int = 10
+    drops_patches: bool = False
+    composer: str = "plain"
+
+    def head(self, kind: str) -> str:
+        """The name of the head of an objective."""
+        return self.heads.get(kind, kind)
