@@ -18,12 +18,13 @@ from typing import Any
 from vlc.checkpoint.formats import FORMATS
 from vlc.configuration import config
 from vlc.configuration.config import resolve
-from vlc.configuration.recipes import RECIPES
+from vlc.configuration.recipes import OBJECTIVE_NAMES, RECIPES
 from vlc.data import transforms
 from vlc.data.catalog import CATALOG
 from vlc.data.transforms import TRANSFORMS
 from vlc.model.sizes import ENCODERS
-from vlc.objectives import OBJECTIVES
+from vlc.objectives.kinds import KINDS
+from vlc.tasks import HEADS, TASKS
 from write_arrow.machine.source import RawSource
 from write_arrow.sources import SOURCES
 
@@ -88,6 +89,8 @@ def config_keys() -> str:
                 title = comments[number][0].partition(":")[0]
         line = node.end_lineno + 1
         comment = " ".join(comments[number][0] for number in range(node.lineno, line) if number in comments)
+        if not isinstance(node, ast.Assign):
+            continue  # the dictionaries of the tasks, of which there are none by default
         key = node.targets[0].id
         groups.setdefault(title, []).append((f"`{key}`", f"`{_plain(defaults[key])}`", comment))
     return "\n".join(f"### {title}\n\n{table('key | default | meaning', rows)}" for title, rows in groups.items())
@@ -125,12 +128,22 @@ def writers() -> str:
 
 
 def objectives() -> str:
-    """The objectives, what their modules say of them, and their metrics."""
+    """The objectives by their names in loss_names, what their modules say of them, and their metrics."""
     rows = []
-    for name, objective in OBJECTIVES.items():
+    for name in OBJECTIVE_NAMES:
+        objective = KINDS[HEADS[name].kind]
         summary = " ".join(inspect.getdoc(inspect.getmodule(objective)).partition("\n\n")[0].split())
-        rows.append((f"`{name}`", summary, ", ".join(objective.metrics)))
-    return table("objective | what it trains | metrics", rows)
+        rows.append((f"`{name}`", f"`{HEADS[name].kind}`", summary, ", ".join(objective.metrics)))
+    return table("objective | kind | what it trains | metrics", rows)
+
+
+def tasks() -> str:
+    """The tasks, their objectives, heads and data sets."""
+    rows = []
+    for name, task in TASKS.items():
+        heads = ", ".join(f"`{task.head(kind)}`" for kind in task.objectives)
+        rows.append((f"`{name}`", ", ".join(task.objectives), heads, ", ".join(task.datasets), task.max_text_len))
+    return table("task | objectives | heads | data sets | tokens", rows)
 
 
 def image_pipelines() -> str:
@@ -200,7 +213,18 @@ def opening_speed() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     made.__name__: made
     for made in (
-        *(recipes, named_configs, config_keys, datasets, writers, objectives, image_pipelines, encoders, layouts),
+        *(
+            recipes,
+            named_configs,
+            config_keys,
+            datasets,
+            writers,
+            objectives,
+            tasks,
+            image_pipelines,
+            encoders,
+            layouts,
+        ),
         *(demo_results, image_speed, opening_speed),
     )
 }

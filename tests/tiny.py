@@ -125,6 +125,8 @@ def settings(*named: str, **updates: Any) -> Settings:
         "warmup_steps": 0,
         "val_check_interval": 1.0,
     }
+    if "tasks" in updates:
+        del small["max_text_len"]  # which each task has for itself
     return Settings.from_config(resolve(*named, **(small | updates)))
 
 

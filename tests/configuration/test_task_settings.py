@@ -139,7 +139,7 @@ def test_the_metrics_of_a_task_with_several_heads_name_the_head():
         (
             ("task_finetune_vqa_emoji",),
             {"mlm.probability": 0.3},
-            r"mlm.probability is given, but the objective mlm is not active \(answers are\): give it a weight in loss_names",
+            r"mlm.probability is given, but the objective mlm is not active \(answers are\): give it a weight",
         ),
     ],
 )

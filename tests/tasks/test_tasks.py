@@ -12,6 +12,7 @@ import pytest
 import vlc
 from vlc.configuration.settings import config_keys
 from vlc.data.catalog import CATALOG
+from vlc.data.parts import columns_of
 from vlc.data.transforms import TRANSFORMS
 from vlc.objectives.kinds import KINDS
 from vlc.objectives.options import OPTIONS
@@ -38,10 +39,12 @@ def test_a_row_names_what_exists(name):
     assert set(task.heads) | set(task.options) <= set(task.objectives)
     assert set(task.datasets) <= set(CATALOG)
     assert set(task.transforms) <= set(TRANSFORMS)
-    needs = [KINDS[kind].needs_with(OPTIONS[kind](**task.options.get(kind, {}))) for kind in task.objectives]
-    for dataset in task.datasets:
-        assert all(need.fields | need.ids <= set(CATALOG[dataset].fields) for need in needs)
-        assert all(need.images == len(CATALOG[dataset].images) for need in needs)
+    options = {kind: OPTIONS[kind](**task.options.get(kind, {})) for kind in task.objectives}
+    for kind, own in options.items():
+        columns = columns_of(KINDS[kind].parts(own), "always", "labelled")
+        for dataset in task.datasets:
+            assert columns <= set(CATALOG[dataset].fields)
+            assert KINDS[kind].num_images(own) == len(CATALOG[dataset].images)
 
 
 def test_names_mean_one_thing():

@@ -46,12 +46,11 @@ def test_tasks_share_a_head_and_are_measured_apart(options):
 
 def test_a_task_alone_is_trained_as_its_recipe_is(options):
     """The same weights, whether a task is named or described by flat keys."""
-    alone = run(tiny.settings(**options, tasks=["vqa"], max_steps=2, warmup_steps=0.1))
+    small = {"max_steps": 2, "warmup_steps": 0.1}
+    alone = run(tiny.settings(**options, **small, tasks=["vqa"], **{"vqa.max_text_len": 16}))
     flat = {key: value for key, value in options.items() if key not in SMALL}
     recipe = "task_finetune_vqa_mae_randaug"
-    described = run(
-        tiny.settings(recipe, **flat, max_steps=2, learning_rate=1e-3, vqav2_label_size=3, warmup_steps=0.1)
-    )
+    described = run(tiny.settings(recipe, **flat, **small, learning_rate=1e-3, vqav2_label_size=3))
     assert alone["vqa/val/score"] == described["vqa/val/score"]
     states = [weights.read(f"{metrics['log_dir']}/checkpoints/last.ckpt").state for metrics in (alone, described)]
     assert states[0].keys() == states[1].keys()

@@ -18,6 +18,7 @@ from vlc.checkpoint.checkpoint_io import CheckpointIO
 from vlc.common.errors import UserError
 from vlc.common.files import check_room, full_disk_told
 from vlc.common.terminal import cell
+from vlc.configuration.aliases import under_flat_names
 from vlc.configuration.settings import OptimSettings, RunSettings, Settings
 from vlc.configuration.task_settings import TaskSettings
 from vlc.data.tokens import vocabulary
@@ -197,7 +198,7 @@ def _resume_from(settings: Settings, module: VLCModule, data: DataModule, traine
     option = f"resume_from={path}"
     saved = resume.read(option, path, f"start from them with load_path={path}")
     before, now = saved["vlc"].get("config", {}), settings.as_config()
-    changed = resume.differences(before, now, _WITHOUT_EFFECT)
+    changed = resume.differences(under_flat_names(before), under_flat_names(now), _WITHOUT_EFFECT)
     if misfits := resume.misfits(saved["state_dict"], module.state_dict()):
         raise UserError(
             f"{option} is of another model ({_said(changed) or misfits[0]}): give the same settings, or start from its "
