@@ -90,7 +90,7 @@ def config_keys() -> str:
         line = node.end_lineno + 1
         comment = " ".join(comments[number][0] for number in range(node.lineno, line) if number in comments)
         if not isinstance(node, ast.Assign):
-            continue  # the dictionaries of the tasks, of which there are none by default
+            continue  # the dictionaries of the tasks: there are none by default
         key = node.targets[0].id
         groups.setdefault(title, []).append((f"`{key}`", f"`{_plain(defaults[key])}`", comment))
     return "\n".join(f"### {title}\n\n{table('key | default | meaning', rows)}" for title, rows in groups.items())
