@@ -72,7 +72,7 @@ def _parse() -> argparse.Namespace:
 def _ours(theirs: transformers.ViltModel) -> VLCModule:
     """Our module with the weights of theirs, by way of their files."""
     settings = Settings.from_config(resolve("task_mlm_itm", per_gpu_batchsize=2))
-    module = VLCModule(settings.model, image_size=384, max_text_len=40, vocab_size=30_522).eval()
+    module = VLCModule(settings.model, settings.tasks, image_size=384, max_text_len=40, vocab_size=30_522).eval()
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
         weights.load(module, weights.read(folder))

@@ -7,10 +7,10 @@ from tests import processes
 from tests.training.test_module import _Waits
 from vlc.training.run import build_data, build_module
 
-# The losses that look across processes, a model half of which is idle, rankings; DDP and FSDP, two processes and three.
+# Losses that look across processes, a half-idle model, rankings, tasks in turn; DDP and FSDP, two processes and three.
 SAMPLE = {
-    (2, False): ["itc", "image_only", "hard_negatives"],
-    (3, True): ["itc", "two_stages", "nlvr2"],
+    (2, False): ["itc", "image_only", "hard_negatives", "tasks"],
+    (3, True): ["itc", "two_stages", "nlvr2", "tasks"],
 }
 
 

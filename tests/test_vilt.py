@@ -69,7 +69,9 @@ def _theirs(kind: str, **config) -> transformers.PreTrainedModel:
 
 def _ours(path: Path, num_images: int = 1, **losses: float) -> tuple[VLCModule, LoadReport]:
     settings = golden_models.model_settings(vit="vilt", loss_names=loss_weights(**losses), wpa_weight=0.0)
-    module = VLCModule(settings, image_size=64, max_text_len=12, vocab_size=211, num_images=num_images).eval()
+    module = VLCModule(
+        settings.model, (settings.task,), image_size=64, max_text_len=12, vocab_size=211, num_images=num_images
+    ).eval()
     return module, weights.load(module, weights.read(path), complete=True)
 
 
@@ -108,7 +110,9 @@ def test_encoder_is_vilts(tmp_path, batch, image):
     source = weights.read(tmp_path)
     assert source.layout.name == "vilt_model"
     settings = golden_models.model_settings(vit="vilt", loss_names=loss_weights(mlm=1))
-    module = VLCModule(settings, image_size=64, max_text_len=12, vocab_size=211, num_images=2).eval()
+    module = VLCModule(
+        settings.model, (settings.task,), image_size=64, max_text_len=12, vocab_size=211, num_images=2
+    ).eval()
     report = weights.load(module, source)
     assert all(name.startswith("objectives.mlm") for name in report.new)
     expected = theirs(**_inputs(batch, image), image_token_type_idx=1 + image)
@@ -145,7 +149,7 @@ def test_images_of_one_size_need_no_mask(tmp_path, batch):
 
 def _ours_without_heads(path: Path) -> tuple[VLCModule, LoadReport]:
     settings = golden_models.model_settings(vit="vilt", loss_names=loss_weights(mlm=1))
-    module = VLCModule(settings, image_size=64, max_text_len=12, vocab_size=211).eval()
+    module = VLCModule(settings.model, (settings.task,), image_size=64, max_text_len=12, vocab_size=211).eval()
     return module, weights.load(module, weights.read(path))
 
 
@@ -250,7 +254,7 @@ def test_a_very_long_image_keeps_a_row_of_patches():
 
 def test_training_keeps_a_random_choice_of_patches(batch):
     settings = golden_models.model_settings(vit="vilt", loss_names=loss_weights(mlm=1), max_image_len=10)
-    encoder = VLCModule(settings, image_size=64, max_text_len=12, vocab_size=211).encoder
+    encoder = VLCModule(settings.model, (settings.task,), image_size=64, max_text_len=12, vocab_size=211).encoder
     images, sizes = batch.images.at(0)
     whole = encoder.eval().embed_images(images, sizes=sizes)
     assert whole.mask.sum(1).tolist() == [1 + 24, 1 + 18, 1 + 10, 1 + 16]
@@ -267,7 +271,7 @@ def test_training_keeps_a_random_choice_of_patches(batch):
 def test_itm_takes_the_size_along_with_the_image(batch):
     settings = golden_models.model_settings(vit="vilt", loss_names=loss_weights(itm=1))
     torch.manual_seed(0)
-    module = VLCModule(settings, image_size=64, max_text_len=12, vocab_size=211).eval()
+    module = VLCModule(settings.model, (settings.task,), image_size=64, max_text_len=12, vocab_size=211).eval()
     choice = WrongImageChoice(torch.tensor([0.1, 0.2, 0.8, 0.9]), torch.tensor([1, 2, 3, 0]))
     batch = batch.with_parts(wrong_images=choice)
     outcome = module.outcomes(batch)["itm"]
@@ -284,7 +288,7 @@ def test_itm_takes_the_size_along_with_the_image(batch):
 def test_word_patch_alignment_leaves_padding_out(batch):
     settings = golden_models.model_settings(vit="vilt", loss_names=loss_weights(itm=1))
     torch.manual_seed(0)
-    module = VLCModule(settings, image_size=64, max_text_len=12, vocab_size=211).eval()
+    module = VLCModule(settings.model, (settings.task,), image_size=64, max_text_len=12, vocab_size=211).eval()
     draw, own = torch.tensor([0.1, 0.2, 0.8, 0.9]), torch.arange(4)  # nobody has another image: all match
     batch = batch.with_parts(wrong_images=WrongImageChoice(draw, own))
     whole = module.outcomes(batch)["itm"].metrics["wpa_loss"][0]
@@ -310,7 +314,7 @@ def test_drop_rate_reaches_image_tokens_and_blocks():
 
 def test_learned_positions_decay_with_the_embeddings():
     settings = tiny.settings("task_finetune_vqa_mae_randaug", vit="vilt")
-    module = VLCModule(settings.model, image_size=64, max_text_len=12, vocab_size=211)
+    module = VLCModule(settings.model, settings.tasks, image_size=64, max_text_len=12, vocab_size=211)
     groups = layer_decay_groups(module, settings.optim)
     (rate,) = [group["lr"] for group in groups if any(p is module.encoder.pos_embed for p in group["params"])]
     assert rate == pytest.approx(settings.optim.learning_rate * 0.5 ** (SIZE.depth + 1))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from vlc.common.errors import UserError
 from vlc.data.sampler import EvalSampler, Position, RoundRobin, TrainSampler
 
 
@@ -155,3 +156,8 @@ def test_all_processes_visit_the_same_task_with_other_samples():
     first, second = (list(_round_robin(world_size=2, rank=rank)) for rank in (0, 1))
     assert [task for task, _ in first] == [task for task, _ in second]
     assert all(not set(one) & set(other) for (_, one), (_, other) in zip(first, second, strict=True))
+
+
+def test_a_task_without_a_batch_for_each_process_is_told():
+    with pytest.raises(UserError, match="Task b has fewer training samples than the run has processes"):
+        RoundRobin({name: TrainSampler([size], 4, seed=0, world_size=3) for name, size in (("a", 12), ("b", 2))})

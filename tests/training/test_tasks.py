@@ -78,6 +78,26 @@ def test_tasks_are_trained_in_turn_tested_together_and_used(options, tmp_path):
     assert all(torch.equal(value, state[name]) for name, value in model.module.state_dict().items() if name in state)
 
 
+def test_the_options_of_a_task_come_back_from_its_checkpoint(options, tmp_path):
+    """Also where they are not those of the flat keys; damage to them is told before anything is allocated."""
+    own = {key: value for key, value in options.items() if key not in SMALL} | {"vqa.answers.num_answers": 5}
+    trained = run(tiny.settings(**own, tasks=["vqa"], max_steps=1))
+    saved = f"{trained['log_dir']}/checkpoints/last.ckpt"
+    model = open_pretrained(resolve(load_path=saved, num_gpus=0), {"load_path"})
+    assert model.module.objectives["vqa"].options.num_answers == 5
+    content = torch.load(saved, weights_only=True)
+    for changes, message in (
+        ({"answers": {"num_answers": 10**9}}, "says that vqa has 1000000000 answers, its weights 5"),
+        ({"answers": {"num_answers": "many"}}, "in its configuration vqa.answers.num_answers='many' is not valid"),
+        ({"answers": {"size": 3}}, "in its configuration Unknown option of vqa.answers 'size'"),
+        ({"answers": 3}, "in its configuration vqa.answers=3 is not valid"),
+    ):
+        damaged = content | {"vlc": content["vlc"] | {"config": content["vlc"]["config"] | {"vqa": changes}}}
+        torch.save(damaged, tmp_path / "damaged.ckpt")
+        with pytest.raises(UserError, match=rf"damaged\.ckpt is damaged: .*{message}"):
+            open_pretrained(resolve(load_path=str(tmp_path / "damaged.ckpt"), num_gpus=0), {"load_path"})
+
+
 def test_a_run_of_several_tasks_is_resumed_exactly(options):
     options |= {"decay_power": 0}  # the rate does not depend on the length
     whole = _trained(options, max_steps=7)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from vlc.common.errors import UserError
 from vlc.data.keys import Key
 
 
@@ -94,6 +95,11 @@ class RoundRobin(Sampler):
     """
 
     def __init__(self, tasks: Mapping[str, TrainSampler], *, start: Position = Position(0, 0)):  # noqa: B008  immutable
+        for name, sampler in tasks.items():
+            if not len(sampler):
+                raise UserError(
+                    f"Task {name} has fewer training samples than the run has processes: leave it out of tasks"
+                )
         self.tasks, (self.epoch, self.start) = tasks, start
 
     def __len__(self) -> int:

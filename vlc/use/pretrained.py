@@ -20,8 +20,9 @@ from vlc.checkpoint import weights
 from vlc.common.errors import MissingFile, UserError
 from vlc.common.inputs import Images
 from vlc.configuration.aliases import FLAT_NAMES
-from vlc.configuration.settings import ModelSettings, Settings
-from vlc.configuration.task_settings import HeadSettings, flat_head, make_options
+from vlc.configuration.settings import ModelSettings, Settings, check_keys
+from vlc.configuration.task_settings import HeadSettings, flat_head, make_options, task_names
+from vlc.configuration.values import check_types
 from vlc.data.catalog import CATALOG
 from vlc.data.images import UndecodableImage, open_image
 from vlc.data.stacking import stack_images
@@ -32,6 +33,7 @@ from vlc.hardware.onednn import suits_onednn, use_onednn
 from vlc.model.segments import Segment
 from vlc.model.sizes import ENCODERS
 from vlc.objectives.kinds import KINDS
+from vlc.objectives.options import Options
 from vlc.tasks import HEADS, TASKS
 from vlc.training.module import VLCModule
 
@@ -114,8 +116,11 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretra
     _check_sizes(found, own)
     batch = {"per_gpu_batchsize": config["per_gpu_batchsize"] or _BATCH}
     settings = Settings.from_config({**config, **own, **batch})
-    if not {"loss_names", "tasks"} & set(given):
-        settings = replace(settings, tasks=(replace(settings.tasks[0], name="", heads=_heads(found, settings)),))
+    if {"loss_names", "tasks"} & set(given):
+        heads = tuple({head.name: head for task in settings.tasks for head in task.heads}.values())
+    else:
+        heads = _heads(found, settings)
+    settings = replace(settings, tasks=(replace(settings.tasks[0], name="", heads=heads),))
     for name in (_WORDS, _TYPES):
         if name not in found.state:
             raise UserError(f"{found.path} (layout {found.layout.name}) is of images alone: nothing here can use it")
@@ -153,11 +158,10 @@ def _check_sizes(found: weights.Checkpoint, own: Mapping[str, Any]) -> None:
     """
     positions = "encoder.text_embeddings.position_embeddings.weight"
     sizes = {"max_text_len": len(found.state[positions])} if positions in found.state else {}
-    for head in _names(found):
-        key = FLAT_NAMES.get((HEADS[head].kind, "num_answers")) if head in HEADS and not own.get("tasks") else None
-        layer = found.state.get(f"objectives.{head}.classifier.3.weight")
-        if key is not None and layer is not None:
-            sizes[key] = len(layer)
+    stored = _stored_options(found)
+    for head, size in _answer_heads(found).items():
+        if head not in stored:
+            sizes[FLAT_NAMES[HEADS[head].kind, "num_answers"]] = size
     size, positions = ENCODERS.get(str(own.get("vit"))), found.state.get("encoder.pos_embed")
     if size is not None and size.learned_grid is None and positions is not None and positions.ndim == 3:
         sizes["image_size"] = math.isqrt(max(positions.shape[1] - 1, 0)) * size.patch_size
@@ -179,14 +183,44 @@ def _heads(found: weights.Checkpoint, settings: Settings) -> tuple[HeadSettings,
     names = sorted(set(_names(found)) & set(HEADS), key=lambda name: (list(KINDS).index(HEADS[name].kind), name))
     if not names:
         raise UserError(f"{found.path} has no head for any of {', '.join(HEADS)}: it can answer nothing")
-    heads = [flat_head(name, 1.0, settings.options) for name in names]
-    stored = found.extras.get("config") or {}
-    for task in (name for name in stored.get("tasks", ()) if name in TASKS):
-        for number, head in enumerate(heads):
-            own = stored.get(task, {}).get(head.kind)
-            if TASKS[task].heads.get(head.kind, head.kind) == head.name and own is not None:
-                heads[number] = replace(head, options=make_options(head.kind, own))
-    return tuple(heads)
+    heads, stored = [flat_head(name, 1.0, settings.options) for name in names], _stored_options(found)
+    return tuple(replace(head, options=stored.get(head.name, head.options)) for head in heads)
+
+
+def _answer_heads(found: weights.Checkpoint) -> dict[str, int]:
+    """The heads of the checkpoint that give answers, and how many each gives."""
+    layers = {
+        name: found.state.get(f"objectives.{name}.classifier.3.weight") for name in _names(found) if name in HEADS
+    }
+    return {
+        name: len(layer)
+        for name, layer in layers.items()
+        if layer is not None and KINDS[HEADS[name].kind].answers_from_vocabulary
+    }
+
+
+def _stored_options(found: weights.Checkpoint) -> dict[str, Options]:
+    """The options of the heads that named tasks trained, by head, as the checkpoint's configuration tells them.
+
+    Raises UserError where it is damaged: a damaged number would otherwise be allocated before it is compared.
+    """
+    config = found.extras.get("config") or {}
+    try:
+        check_keys({key: config[key] for key in ("tasks", *TASKS) if key in config})
+        options: dict[str, Options] = {}
+        for task in task_names(config.get("tasks", ())):
+            for kind, values in ((kind, config.get(task, {}).get(kind, {})) for kind in TASKS[task].objectives):
+                own = options[TASKS[task].head(kind)] = make_options(kind, values)
+                check_types(own, f"{task}.{kind}")
+    except UserError as error:
+        raise UserError(f"{found.path} is damaged: in its configuration {error}") from error
+    for head, size in _answer_heads(found).items():
+        if head in options and options[head].num_answers != size:
+            raise UserError(
+                f"{found.path} is damaged: its configuration says that {head} has {options[head].num_answers} answers, its "
+                f"weights {size}"
+            )
+    return options
 
 
 def _vocabularies(found: weights.Checkpoint, settings: Settings) -> dict[str, Vocabulary]:
