@@ -17,7 +17,7 @@ from vlc.data.samples import Samples
 from vlc.data.spec import Column
 from vlc.data.values import TEXTS
 from vlc.model.encoder import Encoder
-from vlc.training.datamodule import DataModule
+from vlc.training.run import build_data
 
 SPEC = replace(CATALOG["coco"], fields={"second_text": Column("answers", TEXTS)})
 
@@ -85,6 +85,7 @@ def test_the_encoder_reads_segments(tmp_path):
 
 
 def test_a_data_set_without_the_composers_fields_is_refused(arrows, small_vit):
-    settings = tiny.settings(datasets=["coco"], data_root=str(arrows), vit=small_vit).data
+    settings = tiny.settings(datasets=["coco"], data_root=str(arrows), vit=small_vit)
+    pairs = replace(settings, tasks=(replace(settings.tasks[0], composer="pair"),))
     with pytest.raises(UserError, match="'second_text', which data set 'coco' does not provide"):
-        DataModule(settings, (), num_patches=4, seed=0, test_only=False, composer="pair")
+        build_data(pairs)

@@ -17,7 +17,7 @@ from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.images import open_image
 from vlc.data.ipc import in_plain_layout, record_batches
-from vlc.training.datamodule import DataModule
+from vlc.training.run import build_data
 from write_arrow.check import check
 from write_arrow.machine.storage import Folder
 from write_arrow.show import read
@@ -58,8 +58,7 @@ def test_files_of_polars_and_javascript(case, tmp_path):
 
 def test_the_recipe_reads_polars_files(tmp_path, small_vit):
     (tmp_path / "captions_0.arrow").write_bytes((CASES / "polars_large.arrow").read_bytes())
-    data = settings("task_pretrain_emoji", data_root=str(tmp_path), datasets=["captions"], num_workers=0).data
-    module = DataModule(data, (), num_patches=4, seed=0, test_only=False)
+    module = build_data(settings("task_pretrain_emoji", data_root=str(tmp_path), datasets=["captions"], num_workers=0))
     assert len(module.train) == 3
 
 

@@ -7,7 +7,6 @@ import torchvision
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from vlc.configuration.settings import TRANSFORM_NAMES
 from vlc.data.transforms import (
     RANDAUGMENT_OPS,
     TRANSFORMS,
@@ -87,10 +86,6 @@ def test_every_pipeline_gives_a_uint8_image_that_only_the_generator_varies(image
     assert first.dtype == torch.uint8
     assert torch.equal(first, again)
     assert torch.equal(first, other) == (name in ("mae_test", "pixelbert"))
-
-
-def test_settings_know_every_pipeline():
-    assert set(TRANSFORM_NAMES) == set(TRANSFORMS)
 
 
 def test_randaugment_draws_with_replacement_from_all_operations(image, monkeypatch):

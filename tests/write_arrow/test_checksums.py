@@ -15,7 +15,7 @@ from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.checksums import DamagedData, batch_metadata, verify_file
-from vlc.training.datamodule import DataModule
+from vlc.training.run import build_data
 from vlc.use.search import open_rows
 from write_arrow import check as check_module
 from write_arrow.check import check
@@ -139,8 +139,7 @@ def test_evaluation_verifies_unless_told_otherwise(small_vit, tmp_path, caplog):
     tiny.write_dataset(tmp_path, "f30k")
 
     def verified(**options) -> tuple[bool, bool]:
-        data = settings(data_root=str(tmp_path), datasets=["f30k"], **options).data
-        module = DataModule(data, (), num_patches=4, seed=0, test_only=False)
+        module = build_data(settings(data_root=str(tmp_path), datasets=["f30k"], **options))
         return module.train.sources[0].verify, module.evaluation["val"].sources[0].verify
 
     assert verified() == (False, True)

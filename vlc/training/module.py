@@ -135,8 +135,16 @@ class VLCModule(LightningModule):
         if text_only:
             for part in (self.encoder.patch_embed, self.encoder.cls_token, self.encoder.pos_embed):
                 part.requires_grad_(False)
-        self.ratios = nn.ModuleDict({name: Ratio() for split in splits for name in self._metric_names(split)})
-        self.records: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self.selecting = selecting or splits
+        self.measured = {
+            task.metric(head, split, metric): self._measured(task, head, split, metric)
+            for task in tasks
+            for split in splits.get(task.name, ())
+            for head in task.heads
+            for metric in self.objectives[head.name].metrics
+        }
+        self.ratios = nn.ModuleDict({name: Ratio() for name in self.measured})
+        self.records: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
 
     def _measured(self, task: TaskSettings, head: HeadSettings, split: str, metric: str) -> Measured:
         return Measured(task, head, split, metric, split in self.selecting.get(task.name, ()))
