@@ -39,8 +39,8 @@ def test_tasks_share_a_head_and_are_measured_apart(options):
     } | {"nlvr2/dev/accuracy"}
     for name, num_images in (("vqa", 1), ("vgqa", 1), ("nlvr2", 2)):
         batch = data.tasks[name].train[[(0, 0), (0, 1)]]
-        assert (batch.task, batch.images.shape[1]) == (name, num_images)
-        outcomes = module.outcomes(module.on_after_batch_transfer(batch, 0))
+        assert (batch.task, batch.images.pixels.shape[1]) == (name, num_images)
+        outcomes = module.outcomes(module.normalised(batch))
         assert list(outcomes) == [module.tasks[name].heads[0].name]
 
 
@@ -114,7 +114,7 @@ def test_the_rate_of_a_task_scales_its_loss(options):
     data = build_data(settings)
     module = build_module(settings, data)
     for name, scale in (("vqa", 1.0), ("nlvr2", 0.1)):
-        batch = module.on_after_batch_transfer(data.tasks[name].train[[(0, 0), (0, 1)]], 0)
+        batch = module.normalised(data.tasks[name].train[[(0, 0), (0, 1)]])
         outcomes = module.outcomes(batch)
         torch.testing.assert_close(module.total_loss(outcomes, name), scale * outcomes[name].loss)
 
