@@ -18,7 +18,7 @@ from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids, labelled_answers
 from vlc.data.parts import Field
 from vlc.data.samples import Preparation, Samples
-from vlc.data.values import TRUTHS, truths, value_problems
+from vlc.data.values import TRUTHS, class_labels, truths, value_problems
 
 NLVR2, VQA = CATALOG["nlvr2"], CATALOG["vqa"]
 
@@ -335,3 +335,13 @@ def test_any_column_gives_values_or_one_sentence(tmp_path_factory, column, data)
             else:
                 assert ours[: len(theirs)] == pytest.approx([float(value) for value in theirs], rel=1e-6)
                 assert not np.any(ours[len(theirs) :])
+
+
+def test_labels_of_classes_are_whole_numbers_below_their_count():
+    kind = class_labels(3)
+    assert kind == class_labels(3) != class_labels(4)
+    for values in ([0, 2, 3, -1], [0.0, 2.0, 3.0, 1.5]):
+        assert kind.understood(pa.array(values)).tolist() == [True, True, False, False]
+    assert kind.understood(pa.array(["0"])) is None
+    assert kind.collate([2, 0.0, 1]).tolist() == [2, 0, 1]
+    assert kind.collate([2]).dtype == np.int64

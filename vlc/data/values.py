@@ -99,6 +99,27 @@ def are_labels(values: pa.Array) -> np.ndarray | None:
     return None if numbers is None else (numbers >= 0) & (numbers < MOST_LABELS) & (numbers == np.floor(numbers))
 
 
+@dataclass(frozen=True)
+class _AreLabelsBelow:
+    """Mask (N,) of labels below a number; a dataclass, so that the kinds of joined data sets are equal."""
+
+    count: int
+
+    def __call__(self, values: pa.Array) -> np.ndarray | None:
+        labels = are_labels(values)
+        return None if labels is None else labels & (_numbers(values) < self.count)
+
+
+def whole_numbers(cells: list[Any]) -> np.ndarray:
+    """Cells of one number each -> (B,) int64."""
+    return np.array(cells, dtype=np.int64)
+
+
+def class_labels(count: int) -> Kind:
+    """The kind of columns that hold one of `count` classes by its number."""
+    return Kind(f"a whole number from 0 to {count - 1}", _AreLabelsBelow(count), whole_numbers)
+
+
 def _are_scores(values: pa.Array) -> np.ndarray | None:
     numbers = _numbers(values)
     return None if numbers is None else (numbers >= 0) & (numbers <= 1)
