@@ -30,6 +30,8 @@ _VALUES = {
     "answer_scores": lambda number: [1.0, 0.3],
     "answer_types": lambda number: ("number", "other")[number % 2],
     "question_types": lambda number: ("count", "where")[number % 2],
+    "labels": lambda number: number % 2,
+    "pair_id": lambda number: f"pair{number}",
 }
 _VALUES_OF_PAIRS = {
     "answers": lambda number: str(number % 3 == 0),
