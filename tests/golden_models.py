@@ -15,9 +15,9 @@ from vlc.configuration.recipes import OBJECTIVE_NAMES
 from vlc.configuration.settings import ModelSettings
 from vlc.configuration.task_settings import TaskSettings, configured_tasks, read_options
 from vlc.data.batch import Batch
+from vlc.data.kinds import padded_floats, padded_integers
 from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.parts.wrong_images import WrongImageChoice
-from vlc.data.values import padded_floats, padded_integers
 from vlc.model.sizes import ENCODERS, EncoderSize
 from vlc.training.module import VLCModule
 

@@ -9,7 +9,8 @@ from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.keys import Key
 from vlc.data.parts import Part
-from vlc.data.samples import Preparation, Samples
+from vlc.data.sample import Preparation
+from vlc.data.samples import Samples
 from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import transform
 

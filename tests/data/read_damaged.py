@@ -9,8 +9,8 @@ from pathlib import Path
 
 from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
+from vlc.data.kinds import IDENTIFIERS
 from vlc.data.spec import Column, DatasetSpec
-from vlc.data.values import IDENTIFIERS
 
 SPEC = DatasetSpec("captions", {"train": ("t",)}, fields={"id": Column("id", IDENTIFIERS)})
 

@@ -12,10 +12,10 @@ from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.composers import COMPOSERS
+from vlc.data.kinds import TEXTS
 from vlc.data.parts import MaskedText
 from vlc.data.samples import Samples
 from vlc.data.spec import Column
-from vlc.data.values import TEXTS
 from vlc.model.encoder import Encoder
 from vlc.training.run import build_data
 

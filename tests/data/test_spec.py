@@ -3,7 +3,7 @@
 import numpy as np
 
 from vlc.data.catalog import CATALOG
-from vlc.data.values import padded_floats, padded_integers
+from vlc.data.kinds import padded_floats, padded_integers
 
 
 def test_collating():

@@ -16,9 +16,11 @@ from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids, labelled_answers
+from vlc.data.kinds import TRUTHS, class_labels, truths
 from vlc.data.parts import Field
-from vlc.data.samples import Preparation, Samples
-from vlc.data.values import TRUTHS, class_labels, truths, value_problems
+from vlc.data.sample import Preparation
+from vlc.data.samples import Samples
+from vlc.data.values import value_problems
 
 NLVR2, VQA = CATALOG["nlvr2"], CATALOG["vqa"]
 

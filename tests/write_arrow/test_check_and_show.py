@@ -13,7 +13,7 @@ from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids
-from vlc.data.values import IDENTIFIERS
+from vlc.data.kinds import IDENTIFIERS
 from write_arrow.__main__ import main
 from write_arrow.check import check
 from write_arrow.machine.readers import readers_of

@@ -33,9 +33,10 @@ from vlc.data.identity import (
 )
 from vlc.data.images import SUFFIXES
 from vlc.data.ipc import inflation_limit, inflation_refusal, is_binary, is_list, is_text, refuse_other_kinds
+from vlc.data.kinds import MOST_LABELS, are_labels
 from vlc.data.spec import DatasetSpec
 from vlc.data.tar_files import Section, members, open_tar, split_name
-from vlc.data.values import MOST_LABELS, are_labels, plain
+from vlc.data.values import plain
 
 _log = logging.getLogger(__name__)
 

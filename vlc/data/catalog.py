@@ -1,7 +1,7 @@
 """CATALOG: every data set the suite reads, a row each. Adding one is adding a row."""
 
+from vlc.data.kinds import ANSWERS, IDENTIFIERS, LABELS, NAMES, SCORES, TRUTHS
 from vlc.data.spec import Column, DatasetSpec
-from vlc.data.values import ANSWERS, IDENTIFIERS, LABELS, NAMES, SCORES, TRUTHS
 
 _VQA_FIELDS = {
     "question_id": Column("question_id", IDENTIFIERS),

@@ -5,8 +5,7 @@ randomness of a sample comes from a generator seeded by (seed, epoch, sample), s
 of workers or processes nor on what was read before, and a run can resume anywhere.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -16,48 +15,15 @@ from torch.utils.data import Dataset
 from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit, Location
 from vlc.data.batch import Batch, CorruptImage
-from vlc.data.composers import COMPOSERS, Composer
-from vlc.data.images import Picture, UndecodableImage, open_image
+from vlc.data.images import UndecodableImage, open_image
 from vlc.data.keys import Key
+from vlc.data.kinds import Kind
 from vlc.data.parts import Part, by_name, columns_of
+from vlc.data.sample import Preparation, Sample
 from vlc.data.stacking import padded_alike, stack_images
-from vlc.data.tokens import TextEncoder, Tokens
-from vlc.data.values import Kind
+from vlc.data.tokens import Tokens
 
 _ATTEMPTS = 100  # at replacing a corrupt image
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How samples are prepared.
-
-    transform: image pipeline.
-    num_patches: length of a row of patch noise.
-    text_encoder: None where texts are not read.
-    composer: how texts are put together.
-    """
-
-    transform: Callable[[Picture, np.random.Generator], Tensor]
-    num_patches: int
-    text_encoder: TextEncoder | None
-    composer: Composer = COMPOSERS["plain"]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One example of a batch, before it is collated.
-
-    rng: the only source of its randomness; parts draw from it one after the other.
-    images: K of (3, H, W) uint8.
-    """
-
-    key: Key
-    source: ArrowSplit
-    where: Location
-    rng: np.random.Generator
-    images: list[Tensor]
-    text: str | None = None
-    tokens: Tokens | None = None
 
 
 class Samples(Dataset):

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from vlc.data.values import Kind
+from vlc.data.kinds import Kind
 
 
 @dataclass(frozen=True)

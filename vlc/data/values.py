@@ -1,155 +1,26 @@
-"""What the values of annotation columns mean: the spellings that are understood, and where others stand.
+"""What is wrong with the values of annotation columns, and where.
 
 The writers, `write_arrow check` and the start of a run ask the same function, `value_problems`; batches are then made of
 what it let through. Everything is looked at a column at a time: a million questions take about a second.
 """
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlc.data.ipc import is_any_list
+from vlc.data.kinds import MOST_LABELS, TEXTS, as_numbers
+from vlc.data.spec import Column, DatasetSpec
 
-if TYPE_CHECKING:
-    from vlc.data.spec import Column, DatasetSpec
-
-MOST_LABELS = 2**24  # of a vocabulary: a label above is a mistake, and a list by label would fill the memory
-_TRUTHS = {"true": 1, "1": 1, 1.0: 1, "false": 0, "0": 0, 0.0: 0}
 _SHOWN = 80  # letters of a value in a message
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What the values of a column are.
-
-    expected: what they should be, in words.
-    understood: values without nulls -> mask (N,) bool of those that are; None: this type holds none.
-    collate: cells of a batch, all understood -> the batch's field, a list or an array that becomes a tensor (a
-    module-level function: worker processes pickle it).
-    several: the cell of a text is a list of values. distinct: which all differ. nullable: values may be missing.
-    """
-
-    expected: str
-    understood: Callable[[pa.Array], np.ndarray | None]
-    collate: Callable[[list], Any] = list
-    several: bool = False
-    distinct: bool = False
-    nullable: bool = False
-
-
-def truths(cells: list[Any]) -> np.ndarray:
-    """Cells of one truth each, in any known spelling -> (B,) int64, 1 = true. Raises KeyError for other spellings."""
-    return np.array([truth(cell) for cell in cells], dtype=np.int64)
-
-
-def truth(value: Any) -> int:
-    """1 for true, 0 for false, in any known spelling. Raises KeyError or TypeError for others."""
-    if isinstance(value, Decimal):
-        value = float(value)
-    return _TRUTHS[value.lower() if isinstance(value, str) else value]
-
-
-def padded_integers(cells: list[list[int]]) -> np.ndarray:
-    """Cells of several numbers -> (B, longest) int64, padded with 0. Pair it with padded scores of 0."""
-    return _pad(cells, np.int64)
-
-
-def padded_floats(cells: list[list[float]]) -> np.ndarray:
-    """Cells of several numbers -> (B, longest) float32, padded with 0."""
-    return _pad(cells, np.float32)
-
-
-def _pad(cells: list[list], dtype: type) -> np.ndarray:
-    padded = np.zeros((len(cells), max(map(len, cells), default=0)), dtype=dtype)
-    for row, cell in zip(padded, cells, strict=True):
-        row[: len(cell)] = cell
-    return padded
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _numbers(values: pa.Array) -> np.ndarray | None:
-    if pa.types.is_integer(values.type):
-        return values.to_numpy(zero_copy_only=False)
-    if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
-        return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return None
-
-
-def _are_truths(values: pa.Array) -> np.ndarray | None:
-    if pa.types.is_boolean(values.type):
-        return np.ones(len(values), dtype=bool)
-    if _is_string(values.type):
-        known = pa.array([spelling for spelling in _TRUTHS if isinstance(spelling, str)], values.type)
-        return pc.is_in(pc.utf8_lower(values), known).to_numpy(zero_copy_only=False)
-    numbers = _numbers(values)
-    return None if numbers is None else (numbers == 0) | (numbers == 1)
-
-
-def are_labels(values: pa.Array) -> np.ndarray | None:
-    """Mask (N,) of whole numbers from 0 to below MOST_LABELS, of whatever type of numbers; None: no numbers."""
-    numbers = _numbers(values)
-    return None if numbers is None else (numbers >= 0) & (numbers < MOST_LABELS) & (numbers == np.floor(numbers))
-
-
-@dataclass(frozen=True)
-class _AreLabelsBelow:
-    """Mask (N,) of labels below a number; a dataclass, so that the kinds of joined data sets are equal."""
-
-    count: int
-
-    def __call__(self, values: pa.Array) -> np.ndarray | None:
-        labels = are_labels(values)
-        return None if labels is None else labels & (_numbers(values) < self.count)
-
-
-def whole_numbers(cells: list[Any]) -> np.ndarray:
-    """Cells of one number each -> (B,) int64."""
-    return np.array(cells, dtype=np.int64)
-
-
-def class_labels(count: int) -> Kind:
-    """The kind of columns that hold one of `count` classes by its number."""
-    return Kind(f"a whole number from 0 to {count - 1}", _AreLabelsBelow(count), whole_numbers)
-
-
-def _are_scores(values: pa.Array) -> np.ndarray | None:
-    numbers = _numbers(values)
-    return None if numbers is None else (numbers >= 0) & (numbers <= 1)
-
-
-def _are_identifiers(values: pa.Array) -> np.ndarray | None:
-    if pa.types.is_integer(values.type):
-        return np.ones(len(values), dtype=bool)
-    return pc.binary_length(values).to_numpy(zero_copy_only=False) > 0 if _is_string(values.type) else None
-
-
-def _are_texts(values: pa.Array) -> np.ndarray | None:
-    return np.ones(len(values), dtype=bool) if _is_string(values.type) else None
-
-
-TRUTHS = Kind("true or false (in small or capital letters, as a boolean, or as 1 or 0)", _are_truths, truths)
-LABELS = Kind(
-    f"different whole numbers from 0 to {MOST_LABELS - 1:,}", are_labels, padded_integers, several=True, distinct=True
-)
-SCORES = Kind("numbers from 0 to 1", _are_scores, padded_floats, several=True)
-ANSWERS = Kind("strings", _are_texts, several=True)
-IDENTIFIERS = Kind("an integer, or a string that is not empty", _are_identifiers)
-NAMES = Kind("a string", _are_texts, nullable=True)  # of what a question or statement is, where that is known
-TEXTS = Kind("a string", _are_texts)
 
 Problem = tuple[int, str]  # number of the row, and what is wrong in it
 
 
 def value_problems(
-    batch: pa.RecordBatch, spec: "DatasetSpec", fields: Collection[str], *, texts: bool = True, withheld: bool = False
+    batch: pa.RecordBatch, spec: DatasetSpec, fields: Collection[str], *, texts: bool = True, withheld: bool = False
 ) -> list[Problem]:
     """What is wrong with the annotations of some rows, sorted by row; the batch has been validated.
 
@@ -174,7 +45,7 @@ def value_problems(
     return sorted(problems, key=lambda problem: problem[0])
 
 
-def _column_problems(column: "Column", cells: pa.Array, counts: np.ndarray | None, text: str) -> Iterator[Problem]:
+def _column_problems(column: Column, cells: pa.Array, counts: np.ndarray | None, text: str) -> Iterator[Problem]:
     kind, rows = column.kind, np.arange(len(cells))
     if column.per_text:
         if counts is not None:
@@ -205,23 +76,23 @@ def _column_problems(column: "Column", cells: pa.Array, counts: np.ndarray | Non
         yield from _repeated(column, cells, rows, owners[known])
 
 
-def _unknown(column: "Column", values: pa.Array, rows: np.ndarray, expected: str) -> Iterator[Problem]:
+def _unknown(column: Column, values: pa.Array, rows: np.ndarray, expected: str) -> Iterator[Problem]:
     for row, value in zip(rows.tolist(), values, strict=True):
         shown = repr(value.as_py())
         shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
         yield row, f"{column.name} holds {shown}, expected {expected}"
 
 
-def _repeated(column: "Column", labels: pa.Array, rows: np.ndarray, owners: np.ndarray) -> Iterator[Problem]:
+def _repeated(column: Column, labels: pa.Array, rows: np.ndarray, owners: np.ndarray) -> Iterator[Problem]:
     """Labels that stand twice in one list; owners (N,): the list of each."""
-    keys = owners * MOST_LABELS + _numbers(labels).astype(np.int64)
+    keys = owners * MOST_LABELS + as_numbers(labels).astype(np.int64)
     order = np.argsort(keys, kind="stable")
     again = order[1:][np.diff(keys[order]) == 0]
     for place in again.tolist():
         yield int(rows[place]), f"{column.name} holds {labels[place].as_py()} twice for one text"
 
 
-def _unpaired(column: "Column", cells: pa.Array, others: pa.Array) -> Iterator[Problem]:
+def _unpaired(column: Column, cells: pa.Array, others: pa.Array) -> Iterator[Problem]:
     """Lists of values that are not as many as those of another column for the same text."""
     if not (is_any_list(cells.type) and is_any_list(others.type)):
         return

@@ -17,8 +17,9 @@ from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids
 from vlc.data.composers import COMPOSERS
 from vlc.data.parts import Part, columns_of
+from vlc.data.sample import Preparation
 from vlc.data.sampler import EvalSampler, Position, RoundRobin, TrainSampler
-from vlc.data.samples import Preparation, Samples, TaskBatches
+from vlc.data.samples import Samples, TaskBatches
 from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import transform

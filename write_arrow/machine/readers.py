@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vlc.data.catalog import CATALOG
+from vlc.data.kinds import IDENTIFIERS
 from vlc.data.spec import DatasetSpec
-from vlc.data.values import IDENTIFIERS
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlc.common.errors import UserError
-from vlc.data.values import TRUTHS, truth
+from vlc.data.kinds import TRUTHS, truth
 from write_arrow.machine.conversion import Conversion, value_columns
 from write_arrow.machine.plans import Files
 from write_arrow.machine.source import RawSource

@@ -1,16 +1,14 @@
 """How large the pictures are that the images of a batch were made from."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from vlc.data.images import open_image
 from vlc.data.parts.part import Part
-
-if TYPE_CHECKING:
-    from vlc.data.samples import Sample, Samples
+from vlc.data.sample import Sample, SampleSet
 
 
 @dataclass(frozen=True)
@@ -19,9 +17,9 @@ class ImageSizes(Part):
 
     name: ClassVar[str] = "image_sizes"
 
-    def of(self, sample: "Sample", samples: "Samples") -> list[tuple[int, int]]:
+    def of(self, sample: Sample, samples: SampleSet) -> list[tuple[int, int]]:
         pictures = (open_image(sample.source.image(sample.where, name)) for name in sample.source.spec.images)
         return [picture.size[::-1] for picture in pictures]
 
-    def collate(self, cells: list[list[tuple[int, int]]], samples: "Samples") -> Tensor:
+    def collate(self, cells: list[list[tuple[int, int]]], samples: SampleSet) -> Tensor:
         return torch.tensor(cells)

@@ -1,17 +1,15 @@
 """The text with tokens hidden for masked language modelling."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from vlc.common.inputs import Tensors, Text
 from vlc.data.parts.part import Part
+from vlc.data.sample import Sample, SampleSet
 from vlc.data.tokens import HiddenTokens, TokenHider, Tokens
-
-if TYPE_CHECKING:
-    from vlc.data.samples import Sample, Samples
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,13 @@ class MaskedText(Part):
     probability: float
     whole_words: bool = False
 
-    def make(self, batch: list["Sample"], samples: "Samples") -> MaskedTokens:
+    def make(self, batch: list[Sample], samples: SampleSet) -> MaskedTokens:
         encoder = samples.preparation.text_encoder
         hide = TokenHider(encoder, self.probability, self.whole_words)
         hidden = [(sample.tokens, hide(sample.tokens, sample.rng)) for sample in batch]
         return self.collate(hidden, samples)
 
-    def collate(self, cells: list[tuple[Tokens, HiddenTokens]], samples: "Samples") -> MaskedTokens:
+    def collate(self, cells: list[tuple[Tokens, HiddenTokens]], samples: SampleSet) -> MaskedTokens:
         rows, segments = [hidden.ids for _, hidden in cells], [tokens.segments for tokens, _ in cells]
         text = samples.preparation.text_encoder.pad(rows, segments)
         length = text.ids.shape[1]

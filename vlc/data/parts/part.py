@@ -1,12 +1,10 @@
 """The plug between samples and what objectives want in their batches."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from vlc.common.errors import UserError
-
-if TYPE_CHECKING:
-    from vlc.data.samples import Sample, Samples
+from vlc.data.sample import Sample, SampleSet
 
 PRESENCES = ("always", "labelled", "where_provided")
 
@@ -25,15 +23,15 @@ class Part:
     presence: str = "always"
     columns: ClassVar[frozenset[str]] = frozenset()
 
-    def of(self, sample: "Sample", samples: "Samples") -> Any:
+    def of(self, sample: Sample, samples: SampleSet) -> Any:
         """What one sample brings; `sample.rng` is the only source of randomness."""
         raise NotImplementedError
 
-    def collate(self, cells: list[Any], samples: "Samples") -> Any:
+    def collate(self, cells: list[Any], samples: SampleSet) -> Any:
         """What the samples bring, as one tensor, one `Tensors`, or a list."""
         raise NotImplementedError
 
-    def make(self, batch: Sequence["Sample"], samples: "Samples") -> Any:
+    def make(self, batch: Sequence[Sample], samples: SampleSet) -> Any:
         """The part of a batch. Parts that look at several samples at once override this."""
         return self.collate([self.of(sample, samples) for sample in batch], samples)
 

@@ -1,16 +1,13 @@
 """Random numbers that decide which patches of an image an encoder pass drops."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vlc.data.parts.part import Part
-
-if TYPE_CHECKING:
-    from vlc.data.samples import Sample, Samples
+from vlc.data.sample import Sample, SampleSet
 
 
 @dataclass(frozen=True)
@@ -23,8 +20,8 @@ class PatchNoise(Part):
     def name(self) -> str:
         return f"patch_noise_{self.number}"
 
-    def of(self, sample: "Sample", samples: "Samples") -> np.ndarray:
+    def of(self, sample: Sample, samples: SampleSet) -> np.ndarray:
         return sample.rng.random(samples.preparation.num_patches, dtype=np.float32)
 
-    def collate(self, cells: list[np.ndarray], samples: "Samples") -> Tensor:
+    def collate(self, cells: list[np.ndarray], samples: SampleSet) -> Tensor:
         return torch.from_numpy(np.stack(cells))

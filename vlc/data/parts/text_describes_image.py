@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from vlc.common.inputs import Tensors
 from vlc.data.parts.part import Part
-
-if TYPE_CHECKING:
-    from vlc.data.samples import Sample, Samples
+from vlc.data.sample import Sample, SampleSet
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class TextDescribesImage(Part):
 
     name: ClassVar[str] = "text_describes_image"
 
-    def make(self, batch: list["Sample"], samples: "Samples") -> Descriptions:
+    def make(self, batch: list[Sample], samples: SampleSet) -> Descriptions:
         numbers = {id(source): number for number, source in enumerate(samples.sources)}
         rows, texts, of_row = [], [], {}
         for sample in batch:

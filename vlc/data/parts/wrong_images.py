@@ -1,20 +1,18 @@
 """Images that do not belong to the texts, for image-text matching."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from vlc.common.errors import UserError
 from vlc.common.inputs import Images, Tensors
+from vlc.data.arrow import ArrowSplit, Location
 from vlc.data.images import UndecodableImage
 from vlc.data.parts.part import Part
+from vlc.data.sample import Sample, SampleSet
 from vlc.data.stacking import stack_images
-
-if TYPE_CHECKING:
-    from vlc.data.arrow import ArrowSplit, Location
-    from vlc.data.samples import Sample, Samples
 
 _ATTEMPTS = 100
 
@@ -40,14 +38,14 @@ class WrongImages(Part):
     name: ClassVar[str] = "wrong_images"
     source: Literal["batch", "dataset"] = "batch"
 
-    def make(self, batch: list["Sample"], samples: "Samples") -> WrongImageChoice:
+    def make(self, batch: list[Sample], samples: SampleSet) -> WrongImageChoice:
         draws = torch.tensor([sample.rng.random() for sample in batch])
         if self.source == "dataset":
             return WrongImageChoice(draws, images=stack_images([[_wrong_image(s, samples)] for s in batch]))
         return WrongImageChoice(draws, torch.tensor([_wrong_row(number, batch) for number in range(len(batch))]))
 
 
-def _wrong_image(sample: "Sample", samples: "Samples") -> Tensor:
+def _wrong_image(sample: Sample, samples: SampleSet) -> Tensor:
     """An image (3, H, W) of another row that does not have the sample's text."""
     for _ in range(_ATTEMPTS):
         source, where = samples.draw(sample.rng)
@@ -63,7 +61,7 @@ def _wrong_image(sample: "Sample", samples: "Samples") -> Tensor:
     )
 
 
-def _wrong_row(number: int, batch: list["Sample"]) -> int:
+def _wrong_row(number: int, batch: list[Sample]) -> int:
     """A random other row of the batch whose image does not have this sample's text; its own number if there is none."""
     sample = batch[number]
     for other in sample.rng.permutation(len(batch)).tolist():
@@ -72,7 +70,7 @@ def _wrong_row(number: int, batch: list["Sample"]) -> int:
     return number
 
 
-def _describes(sample: "Sample", source: "ArrowSplit", where: "Location") -> bool:
+def _describes(sample: Sample, source: ArrowSplit, where: Location) -> bool:
     """Whether this row is the sample's own, or has its text."""
     same_row = source is sample.source and where[:2] == sample.where[:2]
     return same_row or sample.text in source.texts(where)

@@ -1,15 +1,13 @@
 """Texts of other images, for retrieval."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from vlc.common.errors import UserError
 from vlc.common.inputs import Text
 from vlc.data.parts.part import Part
+from vlc.data.sample import Sample, SampleSet
 from vlc.data.tokens import Tokens
-
-if TYPE_CHECKING:
-    from vlc.data.samples import Sample, Samples
 
 _ATTEMPTS = 100  # for each text
 
@@ -21,7 +19,7 @@ class WrongTexts(Part):
     name: ClassVar[str] = "wrong_texts"
     count: int
 
-    def of(self, sample: "Sample", samples: "Samples") -> list[Tokens]:
+    def of(self, sample: Sample, samples: SampleSet) -> list[Tokens]:
         """Texts that the sample's image does not have, drawn without regard to each other."""
         own = set(sample.source.texts(sample.where))
         found: list[Tokens] = []
@@ -37,5 +35,5 @@ class WrongTexts(Part):
             "lacks"
         )
 
-    def collate(self, cells: list[list[Tokens]], samples: "Samples") -> Text:
+    def collate(self, cells: list[list[Tokens]], samples: SampleSet) -> Text:
         return samples.preparation.text_encoder.pad([tokens.ids for cell in cells for tokens in cell])

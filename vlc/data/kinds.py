@@ -1,0 +1,137 @@
+"""Kinds of annotations: which spellings of a value are understood, and how values become a batch's field."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+MOST_LABELS = 2**24  # of a vocabulary: a label above is a mistake, and a list by label would fill the memory
+_TRUTHS = {"true": 1, "1": 1, 1.0: 1, "false": 0, "0": 0, 0.0: 0}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the values of a column are.
+
+    expected: what they should be, in words.
+    understood: values without nulls -> mask (N,) bool of those that are; None: this type holds none.
+    collate: cells of a batch, all understood -> the batch's field, a list or an array that becomes a tensor (a
+    module-level function: worker processes pickle it).
+    several: the cell of a text is a list of values. distinct: which all differ. nullable: values may be missing.
+    """
+
+    expected: str
+    understood: Callable[[pa.Array], np.ndarray | None]
+    collate: Callable[[list], Any] = list
+    several: bool = False
+    distinct: bool = False
+    nullable: bool = False
+
+
+def truths(cells: list[Any]) -> np.ndarray:
+    """Cells of one truth each, in any known spelling -> (B,) int64, 1 = true. Raises KeyError for other spellings."""
+    return np.array([truth(cell) for cell in cells], dtype=np.int64)
+
+
+def truth(value: Any) -> int:
+    """1 for true, 0 for false, in any known spelling. Raises KeyError or TypeError for others."""
+    if isinstance(value, Decimal):
+        value = float(value)
+    return _TRUTHS[value.lower() if isinstance(value, str) else value]
+
+
+def padded_integers(cells: list[list[int]]) -> np.ndarray:
+    """Cells of several numbers -> (B, longest) int64, padded with 0. Pair it with padded scores of 0."""
+    return _pad(cells, np.int64)
+
+
+def padded_floats(cells: list[list[float]]) -> np.ndarray:
+    """Cells of several numbers -> (B, longest) float32, padded with 0."""
+    return _pad(cells, np.float32)
+
+
+def _pad(cells: list[list], dtype: type) -> np.ndarray:
+    padded = np.zeros((len(cells), max(map(len, cells), default=0)), dtype=dtype)
+    for row, cell in zip(padded, cells, strict=True):
+        row[: len(cell)] = cell
+    return padded
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def as_numbers(values: pa.Array) -> np.ndarray | None:
+    """The values (N,) as numbers; None: they are none."""
+    if pa.types.is_integer(values.type):
+        return values.to_numpy(zero_copy_only=False)
+    if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
+        return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return None
+
+
+def _are_truths(values: pa.Array) -> np.ndarray | None:
+    if pa.types.is_boolean(values.type):
+        return np.ones(len(values), dtype=bool)
+    if _is_string(values.type):
+        known = pa.array([spelling for spelling in _TRUTHS if isinstance(spelling, str)], values.type)
+        return pc.is_in(pc.utf8_lower(values), known).to_numpy(zero_copy_only=False)
+    numbers = as_numbers(values)
+    return None if numbers is None else (numbers == 0) | (numbers == 1)
+
+
+def are_labels(values: pa.Array) -> np.ndarray | None:
+    """Mask (N,) of whole numbers from 0 to below MOST_LABELS, of whatever type of numbers; None: no numbers."""
+    numbers = as_numbers(values)
+    return None if numbers is None else (numbers >= 0) & (numbers < MOST_LABELS) & (numbers == np.floor(numbers))
+
+
+@dataclass(frozen=True)
+class _AreLabelsBelow:
+    """Mask (N,) of labels below a number; a dataclass, so that the kinds of joined data sets are equal."""
+
+    count: int
+
+    def __call__(self, values: pa.Array) -> np.ndarray | None:
+        labels = are_labels(values)
+        return None if labels is None else labels & (as_numbers(values) < self.count)
+
+
+def whole_numbers(cells: list[Any]) -> np.ndarray:
+    """Cells of one number each -> (B,) int64."""
+    return np.array(cells, dtype=np.int64)
+
+
+def class_labels(count: int) -> Kind:
+    """The kind of columns that hold one of `count` classes by its number."""
+    return Kind(f"a whole number from 0 to {count - 1}", _AreLabelsBelow(count), whole_numbers)
+
+
+def _are_scores(values: pa.Array) -> np.ndarray | None:
+    numbers = as_numbers(values)
+    return None if numbers is None else (numbers >= 0) & (numbers <= 1)
+
+
+def _are_identifiers(values: pa.Array) -> np.ndarray | None:
+    if pa.types.is_integer(values.type):
+        return np.ones(len(values), dtype=bool)
+    return pc.binary_length(values).to_numpy(zero_copy_only=False) > 0 if _is_string(values.type) else None
+
+
+def _are_texts(values: pa.Array) -> np.ndarray | None:
+    return np.ones(len(values), dtype=bool) if _is_string(values.type) else None
+
+
+TRUTHS = Kind("true or false (in small or capital letters, as a boolean, or as 1 or 0)", _are_truths, truths)
+LABELS = Kind(
+    f"different whole numbers from 0 to {MOST_LABELS - 1:,}", are_labels, padded_integers, several=True, distinct=True
+)
+SCORES = Kind("numbers from 0 to 1", _are_scores, padded_floats, several=True)
+ANSWERS = Kind("strings", _are_texts, several=True)
+IDENTIFIERS = Kind("an integer, or a string that is not empty", _are_identifiers)
+NAMES = Kind("a string", _are_texts, nullable=True)  # of what a question or statement is, where that is known
+TEXTS = Kind("a string", _are_texts)
