@@ -16,7 +16,7 @@ from vlc.configuration.settings import Settings
 from vlc.data.batch import Batch
 from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.parts.wrong_images import WrongImageChoice
-from vlc.evaluation.retrieval import Scorer
+from vlc.evaluation.ranking import Scorer
 from vlc.hardware.allocator import keep_freed_memory
 from vlc.hardware.onednn import suits_onednn, use_onednn
 from vlc.training.module import VLCModule, task_needs

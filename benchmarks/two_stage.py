@@ -21,7 +21,7 @@ from benchmarks.words import config_values
 from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
 from vlc.data.corpus import Corpus
-from vlc.evaluation.retrieval import Scorer, evaluate
+from vlc.evaluation.ranking import Scorer, evaluate
 from vlc.training.run import build_data, build_module
 
 DEPTHS = (16, 32, 64, 128)

@@ -21,7 +21,7 @@ from vlc.configuration.recipes import loss_weights
 from vlc.configuration.settings import Settings
 from vlc.data.corpus import Corpus
 from vlc.data.rows import Place
-from vlc.evaluation.retrieval import Scorer
+from vlc.evaluation.ranking import Scorer
 from vlc.training.run import build_data, build_module, run
 from vlc.use.predict import predict
 from vlc.use.pretrained import open_pretrained

@@ -4,10 +4,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from vlc.common.errors import UserError, require
-from vlc.configuration.values import is_number
+from vlc.configuration.values import check_known, is_number, is_whole
 from vlc.data.catalog import CATALOG
 from vlc.model.sizes import ENCODERS
-from vlc.objectives.options import Surroundings, check_ranking, check_together
+from vlc.objectives.options import RANKING, Surroundings, check_ranking, check_together, ranking_kind
+from vlc.tasks.task import EVALUATORS
 
 if TYPE_CHECKING:  # the settings import this file
     from vlc.configuration.settings import ModelSettings, Settings
@@ -36,6 +37,7 @@ def check(settings: "Settings") -> None:
         options.check_values()
     for task in settings.tasks:
         _check_objectives(task, settings)
+        _check_evaluators(task)
     if run.get_recall_metric:
         check_ranking({kind for task in settings.tasks for kind in task.kinds})
     if data.image_only and any(set(task.kinds) != {"mae"} for task in settings.tasks):
@@ -90,6 +92,18 @@ def _check_objectives(task: "TaskSettings", settings: "Settings") -> None:
         )
     active = {kind: task.options(kind) if kind in task.kinds else options for kind, options in settings.options.items()}
     check_together(active, task.kinds, data.per_gpu_batchsize)
+
+
+def _check_evaluators(task: "TaskSettings") -> None:
+    check_known(task.evaluators, EVALUATORS, f"evaluator of task {task.name}")
+    for name, every in task.evaluators.items():
+        expected = "a number n, for every n-th validation, 0 for tests alone, or None"
+        require(every is None or (is_whole(every) and every >= 0), f"{task.name}.evaluators.{name}", every, expected)
+    if task.evaluators.get("ranking") is not None and ranking_kind(task.kinds) is None:
+        raise UserError(
+            f"{task.name}.evaluators.ranking needs one of the objectives {', '.join(RANKING)}: add it, or leave "
+            "the evaluator out"
+        )
 
 
 def _check_numbers(settings: "Settings") -> None:

@@ -1,6 +1,6 @@
 """The tasks of a run: rows of TASKS with what the configuration changes, or the one task that the flat keys describe."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -8,9 +8,9 @@ from vlc.common.errors import require
 from vlc.configuration.aliases import ALIASES, FLAT_NAMES
 from vlc.configuration.recipes import OBJECTIVE_NAMES, loss_weights
 from vlc.configuration.values import is_number, read
-from vlc.objectives.options import OPTIONS, Options
+from vlc.objectives.options import OPTIONS, RANKED_IN_TESTS, Options, ranking_kind
 from vlc.tasks import HEADS, TASKS
-from vlc.tasks.task import Report, Task
+from vlc.tasks.task import EVALUATORS, Report, Task
 
 # Flat keys that a task has for itself; beside named tasks they say nothing.
 OF_A_TASK = (
@@ -46,6 +46,7 @@ class TaskSettings:
     name: "" for the task that the flat keys describe.
     learning_rate: beside other tasks, the task's loss is scaled by its ratio to the run's.
     composer: the name in `vlc.data.composers.COMPOSERS` by which its texts are put together.
+    evaluators: by name, n for an evaluator that runs in tests and at every n-th validation; 0: in tests alone; None: never.
     """
 
     name: str
@@ -57,6 +58,7 @@ class TaskSettings:
     val_transform_keys: tuple[str, ...]
     learning_rate: float
     composer: str
+    evaluators: Mapping[str, int | None]
 
     @property
     def kinds(self) -> dict[str, HeadSettings]:
@@ -109,7 +111,7 @@ def row_default(tasks: Any, field: str, default: Any) -> Any:
 def task_values(tasks: Any, options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The dictionaries of the named tasks, by name. Unknown names are left out: the settings report them.
 
-    options: of the run's objectives, by kind; where they are not the defaults they hold for all tasks.
+    options: of the run's objectives, by kind, and get_recall_metric; what is not the default holds for all tasks.
     """
     return {name: _row_values(row, options) for name, row in _rows(tasks).items()}
 
@@ -154,6 +156,7 @@ def _row_values(row: Task, options: Mapping[str, Mapping[str, Any]]) -> dict[str
         "val_transform_keys": [row.transforms[1]],
         "learning_rate": row.learning_rate,
         "composer": row.composer,
+        "evaluators": _with_ranking(row.evaluators, row.objectives, options["get_recall_metric"]),
     }
     for kind in row.objectives:
         values[kind] = asdict(OPTIONS[kind]()) | dict(row.options.get(kind, {})) | _changed(kind, options[kind])
@@ -198,7 +201,16 @@ def configured_tasks(config: Mapping[str, Any], options: Mapping[str, Options]) 
         return tuple(_named_task(name, config[name]) for name in names)
     heads = tuple(flat_head(name, weight, options) for name, weight in config["loss_names"].items() if weight > 0)
     values = {key: config[key] for key in (*OF_A_TASK, "learning_rate") if key != "loss_names"}
-    return (_task("", heads, values | {"composer": "plain"}),)
+    kinds = [head.kind for head in heads]
+    own = {"ranking": 0} if set(kinds) & set(RANKED_IN_TESTS) else {}
+    evaluators = _with_ranking(own, kinds, config["get_recall_metric"])
+    return (_task("", heads, values | {"composer": "plain", "evaluators": evaluators}),)
+
+
+def _with_ranking(evaluators: Mapping[str, int], kinds: Collection[str], wanted: bool) -> dict[str, int | None]:
+    """All evaluators, with a ranking at every validation, where it is wanted and one of the objectives can rank."""
+    own = {name: evaluators.get(name) for name in EVALUATORS}
+    return own | ({"ranking": 1} if wanted and ranking_kind(kinds) else {})
 
 
 def flat_head(name: str, weight: float, options: Mapping[str, Options]) -> HeadSettings:

@@ -75,7 +75,6 @@ class Objective(nn.Module):
     headline: the metric that selects checkpoints, if any.
     reads_pooled: whether it reads the pooled feature.
     task_head: whether the head takes the learning-rate factor lr_mult, as the published classifiers do.
-    ranks: whether the head ranks a tested split.
     answers_from_vocabulary: whether the head has a vocabulary of answers.
     starts_from: parameters that start as row 1 of those of other heads, by their names, where a checkpoint has the latter
         alone.
@@ -86,7 +85,6 @@ class Objective(nn.Module):
     headline: ClassVar[str | None] = None
     reads_pooled: ClassVar[bool] = True
     task_head: ClassVar[bool] = False
-    ranks: ClassVar[bool] = False
     answers_from_vocabulary: ClassVar[bool] = False
     starts_from: ClassVar[Mapping[str, str]] = {}
 

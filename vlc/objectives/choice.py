@@ -31,12 +31,11 @@ class Choice(Objective):
     """Cross entropy of the own text's score among those of wrong_texts others; logits (B, 1 + N), the own first.
 
     The image is embedded once for all its texts. The head starts as the match row of image-text matching, where a
-    checkpoint has it and no ranking head. Whole splits are ranked by `vlc.evaluation.retrieval`.
+    checkpoint has it and no ranking head. Whole splits are ranked by `vlc.evaluation.ranking`.
     """
 
     metrics = ("loss", "accuracy")
     headline = "accuracy"
-    ranks = True
     starts_from: ClassVar[Mapping[str, str]] = {
         "rank_output.weight": "itm.fc.weight",
         "rank_output.bias": "itm.fc.bias",

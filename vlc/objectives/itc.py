@@ -1,6 +1,6 @@
 """Image-text contrast: images and texts encoded apart, each found by the other among a batch (Radford et al. 2021, CLIP).
 
-What it learns makes retrieval fast: embeddings of a split are computed once, and `vlc.evaluation.retrieval` lets the full
+What it learns makes retrieval fast: embeddings of a split are computed once, and `vlc.evaluation.ranking` lets the full
 model re-rank only the best of them.
 """
 
@@ -44,7 +44,6 @@ class ITC(Objective):
 
     metrics = ("loss", "accuracy")
     headline = "accuracy"
-    ranks = True
 
     @classmethod
     def parts(cls, options: ITCOptions) -> tuple[Part, ...]:

@@ -163,11 +163,17 @@ OPTIONS: dict[str, type[Options]] = {
 
 
 RANKING = ("choice", "itm", "itc")  # the kinds that can rank images and texts, the better ones first
+RANKED_IN_TESTS = ("choice", "itc")  # the kinds whose tests rank without being asked to
+
+
+def ranking_kind(kinds: Collection[str]) -> str | None:
+    """The kind of objective that ranks among those of a task: the best that it has."""
+    return next((kind for kind in RANKING if kind in kinds), None)
 
 
 def check_ranking(kinds: Collection[str]) -> None:
     """Raise UserError where none of the active objectives can rank."""
-    if not set(RANKING) & set(kinds):
+    if ranking_kind(kinds) is None:
         raise UserError("get_recall_metric=True ranks with the head of irtr, itm or itc: give one of them a weight")
 
 

@@ -2,11 +2,11 @@
 
 from vlc.tasks.task import Task
 
-_HEAD, _OPTIONS = {"choice": "irtr"}, {"choice": {"wrong_texts": 15}}
+_HEAD, _OPTIONS, _RANKED = {"choice": "irtr"}, {"choice": {"wrong_texts": 15}}, {"ranking": 0}
 
 TASKS = {
-    "irtr_coco": Task({"choice": 1}, ("coco",), _HEAD, _OPTIONS, epochs=20),
-    "irtr_f30k": Task({"choice": 1}, ("f30k",), _HEAD, _OPTIONS),
+    "irtr_coco": Task({"choice": 1}, ("coco",), _HEAD, _OPTIONS, epochs=20, evaluators=_RANKED),
+    "irtr_f30k": Task({"choice": 1}, ("f30k",), _HEAD, _OPTIONS, evaluators=_RANKED),
     "retrieval_emoji": Task(
         {"itc": 1},
         ("emoji_compositional",),
@@ -14,5 +14,6 @@ TASKS = {
         transforms=("mae_test", "mae_test"),
         batch_size=128,
         learning_rate=1e-3,
+        evaluators=_RANKED,
     ),
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 from vlc.common.files import to_json
 
+EVALUATORS = ("ranking",)
 Records = list[dict[str, Any]]  # one for each example of an evaluated split
 
 
@@ -43,6 +44,7 @@ class Task:
     batch_size, learning_rate, epochs: defaults of the run that trains the task.
     composer: the name in `vlc.data.composers.COMPOSERS` by which texts are put together.
     drops_patches: the encoder sees a part of the patches, as in pre-training.
+    evaluators: names out of EVALUATORS; each runs in tests, and at every n-th validation where its number n is not 0.
     """
 
     objectives: Mapping[str, float]
@@ -57,6 +59,7 @@ class Task:
     epochs: int = 10
     drops_patches: bool = False
     composer: str = "plain"
+    evaluators: Mapping[str, int] = field(default_factory=dict)
 
     def head(self, kind: str) -> str:
         """The name of the head of an objective."""

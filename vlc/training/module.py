@@ -1,7 +1,7 @@
 """The one place that weighs, sums and logs; nothing here knows a task."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,19 +20,17 @@ from vlc.common.inputs import Images, mapped
 from vlc.configuration.settings import ModelSettings, OptimSettings
 from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.data.batch import Batch
-from vlc.data.corpus import Corpus
 from vlc.data.parts import PatchNoise
 from vlc.data.transforms import normalize
 from vlc.data.vocabulary import Vocabulary
+from vlc.evaluation.evaluator import Evaluator, is_due, selects
 from vlc.evaluation.metrics import Ratio, check_finite
 from vlc.evaluation.predictions import write_predictions
-from vlc.evaluation.retrieval import Scorer, evaluate
 from vlc.model.blocks import Block
 from vlc.model.encoder import Encoder
 from vlc.model.passes import encode_passes
 from vlc.objectives.base import ModelContext, Outcome
 from vlc.objectives.kinds import KINDS
-from vlc.objectives.options import RANKING
 from vlc.training.datamodule import TaskNeeds
 from vlc.training.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, may_fuse, plain_groups
 
@@ -71,6 +69,7 @@ class VLCModule(LightningModule):
     text_only: no batch has images.
     splits: by task, the names of the evaluated splits, for which metrics are kept.
     selecting: by task, the splits that select the checkpoint; by default all.
+    evaluators: by task, what else is measured on its evaluated splits.
     config: written into checkpoints.
     """
 
@@ -90,16 +89,13 @@ class VLCModule(LightningModule):
         optim: OptimSettings | None = None,
         splits: Mapping[str, Collection[str]] | None = None,
         selecting: Mapping[str, Collection[str]] | None = None,
-        get_recall_metric: bool = False,
-        save_scores: bool = False,
-        rerank_k: int | None = None,
+        evaluators: Mapping[str, Sequence[Evaluator]] | None = None,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.settings, self.optim_settings, self.seed = settings, optim, seed
-        self.ranks_at_validation, self.save_scores = get_recall_metric, save_scores
-        self.rerank_k = rerank_k
+        self.evaluators, self.validations = evaluators or {}, 0
         self.tasks = {task.name: task for task in tasks}
         splits, vocabularies = splits or {}, vocabularies or {}
         stored = {head: list(vocabulary.answers) for head, vocabulary in vocabularies.items()}
@@ -228,9 +224,8 @@ class VLCModule(LightningModule):
         values = self._computed_ratios()
         if self.trainer.sanity_checking:  # a few batches, in which there may be nothing to count
             return
-        if ranked := self._ranked(testing=False):
-            with gathered(self):
-                values |= self._recalls(ranked, None)
+        self.validations += 1
+        values |= self._evaluated(None, lambda evaluator: is_due(evaluator, self.validations))
         self.log_dict(values)
         self.log("val/the_metric", self.the_metric(values), prog_bar=True)
 
@@ -243,32 +238,25 @@ class VLCModule(LightningModule):
             summary = write_predictions(head.report, task.file(head, split), records, folder)
             values |= {task.metric(head, split, metric): value for metric, value in summary.items()}
         self.records.clear()
-        if ranked := self._ranked(testing=True):
-            with gathered(self):
-                values |= self._recalls(ranked, self.trainer.log_dir)
+        values |= self._evaluated(self.trainer.log_dir, lambda evaluator: True)
         self.log_dict({name: float(value) for name, value in values.items()})
 
-    def _ranked(self, *, testing: bool) -> list[TaskSettings]:
-        """The tasks whose splits are ranked: where it is asked for, and in a test where a head demands it."""
-        return [
-            task
-            for task in self.tasks.values()
-            if set(RANKING) & set(task.kinds)
-            and (self.ranks_at_validation or (testing and any(self.objectives[head.name].ranks for head in task.heads)))
-        ]
+    def _evaluated(self, folder: str | None, due: Callable[[Evaluator], bool]) -> dict[str, Tensor]:
+        """What the evaluators that are due measure on every evaluated split of their tasks."""
+        wanted = [(name, evaluator) for name, own in self.evaluators.items() for evaluator in own if due(evaluator)]
+        if not wanted:
+            return {}
+        with gathered(self):
+            return self._run_evaluators(wanted, folder)
 
-    def _recalls(self, ranked: list[TaskSettings], folder: str | None) -> dict[str, Tensor]:
-        """Recalls of every evaluated split of the tasks, by the ranking or else the matching head, or else embeddings."""
+    def _run_evaluators(self, wanted: list[tuple[str, Evaluator]], folder: str | None) -> dict[str, Tensor]:
         values = {}
-        for task in ranked:
-            head = next(task.kinds[kind] for kind in RANKING if kind in task.kinds)
-            itc = self.objectives[task.kinds["itc"].name] if "itc" in task.kinds else None
-            score = None if head.kind == "itc" else self.objectives[head.name].score
-            for split, dataset in self.trainer.datamodule.tasks[task.name].evaluation.items():
-                scorer = Scorer(self.encoder, Corpus(dataset), self.device, score=score, itc=itc)
-                out = folder and Path(folder) / f"{task.file(head, split)}_ranking"
+        for task, evaluator in ((self.tasks[name], evaluator) for name, evaluator in wanted):
+            head = next(head for head in task.heads if head.name == evaluator.head)
+            for split, samples in self.trainer.datamodule.tasks[task.name].evaluation.items():
+                out = folder and Path(folder) / task.file(head, split)
                 with self.trainer.precision_plugin.forward_context():
-                    found = evaluate(scorer, out, rerank_k=self.rerank_k, save_scores=self.save_scores)
+                    found = evaluator(self, samples, out)
                 values |= {task.metric(head, split, metric): torch.tensor(value) for metric, value in found.items()}
                 self.measured |= {
                     task.metric(head, split, metric): self._measured(task, head, split, metric) for metric in found
@@ -297,9 +285,9 @@ class VLCModule(LightningModule):
             measured = self.measured[key]
             if not measured.selects:
                 continue
-            ranked = self.ranks_at_validation and set(RANKING) & set(measured.task.kinds)
+            chosen = [evaluator for evaluator in self.evaluators.get(measured.task.name, ()) if selects(evaluator)]
             own = (self.objectives[measured.head.name].headline,)
-            if measured.metric in (("ir_r1", "tr_r1") if ranked else own):
+            if measured.metric in ({name for evaluator in chosen for name in evaluator.headlines} if chosen else own):
                 headlines.append(value)
             elif measured.metric == "loss":
                 losses.append(-value)
@@ -346,9 +334,11 @@ class VLCModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vlc"] = self.extras
+        checkpoint["validations"] = self.validations
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Gives the temperature of contrast its dimension, which older checkpoints lack, in the optimiser's state too."""
+        self.validations = checkpoint.get("validations", 0)
         name = "objectives.itc.log_scale"
         state = checkpoint.get("state_dict", {})  # sharded training reads the weights by itself
         if name in state and not state[name].ndim:
@@ -365,7 +355,7 @@ def shard(module: VLCModule, mesh: DeviceMesh) -> None:
         fully_shard(block, mesh=mesh)
         register_fsdp_forward_method(block, "forward_first_token")
     fully_shard(module, mesh=mesh)
-    for entry in ("training_step", "validation_step", "test_step", "_recalls"):
+    for entry in ("training_step", "validation_step", "test_step", "_run_evaluators"):
         register_fsdp_forward_method(module, entry)
 
 

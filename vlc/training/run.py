@@ -23,12 +23,15 @@ from vlc.configuration.settings import OptimSettings, RunSettings, Settings
 from vlc.configuration.task_settings import TaskSettings
 from vlc.data.tokens import vocabulary
 from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
+from vlc.evaluation.evaluator import Evaluator
+from vlc.evaluation.ranking import Ranking
 from vlc.hardware.allocator import keep_freed_memory
 from vlc.hardware.onednn import WIDE, computes_bfloat16, suits_onednn, use_onednn
 from vlc.hardware.precision import precision_options
 from vlc.hardware.rendezvous import watch_nodes
 from vlc.model.sizes import EncoderSize
 from vlc.objectives.kinds import KINDS
+from vlc.objectives.options import ranking_kind
 from vlc.training import resume
 from vlc.training.callbacks import CastWeightsOnce, CorruptImages, FinalValidation, NonFiniteLossGuard, Throughput
 from vlc.training.datamodule import DataModule
@@ -112,9 +115,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         optim=settings.optim,
         splits={name: tuple(own.evaluation) for name, own in data.tasks.items()},
         selecting={name: own.selecting for name, own in data.tasks.items()},
-        get_recall_metric=settings.run.get_recall_metric,
-        save_scores=settings.run.save_scores,
-        rerank_k=settings.run.rerank_k,
+        evaluators={task.name: _evaluators(task, settings.run) for task in settings.tasks},
         seed=settings.run.seed,
         config=settings.as_config(),
     )
@@ -126,6 +127,16 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
                 rank_zero_info(line)
         rank_zero_info(str(weights.load(module, loaded, complete=complete)))
     return module
+
+
+def _evaluators(task: TaskSettings, run: RunSettings) -> list[Evaluator]:
+    """The evaluators that a task lists."""
+    evaluators: list[Evaluator] = []
+    if task.evaluators.get("ranking") is not None:
+        itc = task.kinds["itc"].name if "itc" in task.kinds else None
+        head, every = task.kinds[ranking_kind(task.kinds)].name, task.evaluators["ranking"]
+        evaluators.append(Ranking(head, itc, every, run.rerank_k, run.save_scores))
+    return evaluators
 
 
 def _vocabularies(settings: Settings, data: DataModule, checkpoints: list[weights.Checkpoint]) -> dict[str, Vocabulary]:

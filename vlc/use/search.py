@@ -41,7 +41,8 @@ from vlc.data.rows import DecodedImages, FolderImages, Images, Place, RowImages,
 from vlc.data.workers import worker_options
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
-from vlc.objectives.options import RANKING
+from vlc.evaluation.ranking import match_scores
+from vlc.objectives.options import ranking_kind
 from vlc.use.pretrained import Pretrained, open_image_file, open_pretrained
 from vlc.use.vectors import VectorFile, Vectors, build, load_faiss, unverified
 
@@ -286,8 +287,8 @@ def search(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, 
         require_writable("out", Path(use.out))
     vectors, place_of = _open_index(model, use.index, kind)
     kinds = model.settings.tasks[0].kinds
-    ranking = next((kinds[kind] for kind in RANKING if kind in kinds and kind != "itc"), None)
-    head = ranking and model.module.objectives[ranking.name]
+    ranking = ranking_kind(kinds)
+    head = None if ranking == "itc" else model.module.objectives[kinds[ranking].name]
     wanted = use.num_results if head is None or rerank_k is None else max(use.num_results, rerank_k)
     with torch.inference_mode(), model.forward_context():
         query = _text_vectors(model, asked) if kind == "images" else _image_vectors(model, [asked])
@@ -424,8 +425,7 @@ def _reranked(
                 text = asked
             else:
                 images, text = model.tokens([asked]), _text(model, [place.text for place, _ in batch])
-            pooled = encoder.encode([encoder.embed_text(text), images], pooled_only=True).pooled
-            scores += score(pooled).float().tolist()
+            scores += match_scores(encoder, score, text, images).float().tolist()
             advance(len(batch))
     return scores
 

@@ -1,4 +1,4 @@
-"""Ranking of every image of a split against every text, exact or in two stages, and the recalls that follow.
+"""Ranking: an evaluator that scores every image of a split with every text, exactly or in two stages.
 
 Images are divided over the processes and embedded once; texts are grouped by length, so that little is computed on
 padding; captions are read without decoding images.
@@ -7,6 +7,7 @@ padding; captions are read without decoding images.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,70 +17,23 @@ from torch import Tensor
 from vlc.common.files import to_json, write_atomically
 from vlc.common.inputs import Text
 from vlc.data.corpus import Corpus
+from vlc.data.samples import Samples
 from vlc.data.transforms import normalize
+from vlc.evaluation.evaluator import Model
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import write_text
+from vlc.evaluation.ranks import fold_recalls, nearest, recalls
 from vlc.hardware.distributed import gather_lists, is_first_process, process_number
 from vlc.model.encoder import Encoder
 from vlc.model.segments import Segment
 from vlc.objectives.itc import ITC
 
-CUTOFFS = (1, 5, 10)
-FOLD = 1000  # images; five folds of them are reported beside the 5,000 images of COCO
 PAIRS_AT_ONCE = {"cpu": 16, "cuda": 64}  # what stays in a processor's caches is faster
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """1-based ranks: of each text's image among all images (texts,), of each image's best own text (images,)."""
-
-    image_of_text: np.ndarray
-    text_of_image: np.ndarray
-
-
-def rank(scores: np.ndarray, text_image: np.ndarray) -> Ranks:
-    """Ranks from scores (images, texts); text_image (texts,) is the image that each text belongs to.
-
-    Ties count against us: an equal score of another candidate stands before the right one. So does NaN: a right one that
-    is NaN comes last.
-    """
-    texts = np.arange(scores.shape[1])
-    true = scores[text_image, texts]
-    image_of_text = (~(scores < true)).sum(axis=0)
-    own = text_image[None, :] == np.arange(len(scores))[:, None]
-    best = np.where(own, scores, -np.inf).max(axis=1, keepdims=True)
-    text_of_image = 1 + (~(scores < best) & ~own).sum(axis=1)
-    return Ranks(image_of_text, text_of_image)
-
-
-def recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray | None = None) -> dict[str, float]:
-    """ir_* (text -> image) and tr_* (image -> text): recalls at 1, 5, 10, median and mean rank.
-
-    text_scores: by which texts are found, where not by `scores`. A cutoff that is not below the number of candidates
-    says nothing and is left out.
-    """
-    ranks = (rank(scores, text_image), rank(scores if text_scores is None else text_scores, text_image))
-    values = {}
-    for name, found, candidates in (
-        ("ir", ranks[0].image_of_text, scores.shape[0]),
-        ("tr", ranks[1].text_of_image, scores.shape[1]),
-    ):
-        values |= {f"{name}_r{k}": float((found <= k).mean()) for k in CUTOFFS if k < candidates}
-        values |= {f"{name}_median_rank": float(np.median(found)), f"{name}_mean_rank": float(found.mean())}
-    return values
-
-
-def fold_recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray | None = None) -> dict[str, float]:
-    """Mean recalls of five folds of 1,000 images, for splits of 5,000; names end in _1k."""
-    if len(scores) != 5 * FOLD:
-        return {}
-    folds = []
-    for start in range(0, len(scores), FOLD):
-        texts = np.flatnonzero((text_image >= start) & (text_image < start + FOLD))
-        parts = (part if part is None else part[start : start + FOLD, texts] for part in (scores, text_scores))
-        own, other = parts
-        folds.append(recalls(own, text_image[texts] - start, other))
-    return {f"{name}_1k": float(np.mean([fold[name] for fold in folds])) for name in folds[0]}
+def match_scores(encoder: Encoder, score: Callable[[Tensor], Tensor], text: Text, image: Segment) -> Tensor:
+    """Scores (N,) of texts with images by the full model; a text, or an image, that is alone goes with all others."""
+    return score(encoder.encode((encoder.embed_text(text), image), pooled_only=True).pooled)
 
 
 class Scorer:
@@ -134,7 +88,7 @@ class Scorer:
         which keep the order of their similarities. The full model sees O((images + texts) * k) pairs.
         """
         near = self.similarities()
-        of_text, of_image = _nearest(near.T, k).T, _nearest(near, k)
+        of_text, of_image = nearest(near.T, k).T, nearest(near, k)
         wanted = of_text | of_image
         texts = dict(enumerate(self.corpus.token_ids()))
         full: list[np.ndarray] = []
@@ -153,7 +107,7 @@ class Scorer:
 
     def _score(self, text: Text, image: Segment) -> Tensor:
         """Scores of texts (N, L) with one image (N,)."""
-        return self.score(self._pooled(self.encoder.embed_text(text), image))
+        return match_scores(self.encoder, self.score, text, image)
 
     def _pooled(self, *segments: Segment) -> Tensor:
         return self.encoder.encode(segments, pooled_only=True).pooled
@@ -176,13 +130,30 @@ class Scorer:
         return np.stack([numbered[image] for image in range(self.corpus.num_images)])
 
 
-def _nearest(similarities: np.ndarray, k: int) -> np.ndarray:
-    """(queries, candidates) bool: which candidates are among the k most similar of their query."""
-    k = min(k, similarities.shape[1])
-    best = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
-    chosen = np.zeros(similarities.shape, dtype=bool)
-    np.put_along_axis(chosen, best, True, axis=1)
-    return chosen
+@dataclass(frozen=True)
+class Ranking:
+    """An evaluator: recalls of images found by texts, and of texts found by images.
+
+    head: the head that ranks.
+    itc: the head of contrast that finds candidates, where the task has one.
+    every: see `Evaluator`.
+    rerank_k: how many candidates the ranking head sees where there is a head of contrast; None: all.
+    save_scores: whether a test keeps its scores.
+    """
+
+    head: str
+    itc: str | None = None
+    every: int = 0
+    rerank_k: int | None = None
+    save_scores: bool = False
+    headlines: ClassVar[tuple[str, ...]] = ("ir_r1", "tr_r1")
+
+    def __call__(self, model: Model, samples: Samples, out: Path | None) -> dict[str, float]:
+        score = None if self.head == self.itc else model.objectives[self.head].score
+        itc = self.itc and model.objectives[self.itc]
+        scorer = Scorer(model.encoder, Corpus(samples), model.device, score=score, itc=itc)
+        out = out and out.with_name(f"{out.name}_ranking")
+        return evaluate(scorer, out, rerank_k=self.rerank_k, save_scores=self.save_scores)
 
 
 def evaluate(
@@ -206,10 +177,10 @@ def evaluate(
     values = recalls(scores, corpus.text_image, text_scores) | fold_recalls(scores, corpus.text_image, text_scores)
     if out is not None and is_first_process():
         sizes = {"images": corpus.num_images, "texts": corpus.num_texts}
-        write_text(out.with_suffix(".json"), to_json(sizes | values))
+        write_text(out.with_name(f"{out.name}.json"), to_json(sizes | values))
         if save_scores:
             kept = {"scores": scores, "text_scores": text_scores} if text_scores is not scores else {"scores": scores}
             arrays = {name: array.astype(np.float16) for name, array in kept.items()}
-            with write_atomically(out.with_suffix(".npz")) as partial, partial.open("wb") as file:
+            with write_atomically(out.with_name(f"{out.name}.npz")) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, text_image=corpus.text_image, **arrays)
     return values

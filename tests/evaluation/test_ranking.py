@@ -14,7 +14,10 @@ from vlc.common.errors import NonFiniteMetric, UserError
 from vlc.common.inputs import Text
 from vlc.configuration.recipes import loss_weights
 from vlc.data.corpus import Corpus
-from vlc.evaluation.retrieval import Scorer, evaluate, fold_recalls, rank, recalls
+from vlc.data.samples import Samples
+from vlc.evaluation.ranking import Ranking, Scorer, evaluate
+from vlc.evaluation.ranks import fold_recalls, rank, recalls
+from vlc.training.module import VLCModule
 from vlc.training.run import build_data, build_module, run
 
 NAMES = ("ir_r1", "ir_r5", "ir_r10", "tr_r1", "tr_r5", "tr_r10")
@@ -277,3 +280,29 @@ def test_contrast_learns_to_tell_a_batch_apart(tmp_path):
     right, count = module.outcomes(batch)["itc"].metrics["accuracy"]
     assert count == 2 * len(batch)
     assert right / count > 0.9
+
+
+def test_an_evaluator_has_a_rhythm_and_selects_only_where_every_validation_has_its_values(options, monkeypatch):
+    """Validated after each of three batches: at every second one the split is ranked, and the head's own metric selects."""
+    own = {key: value for key, value in options.items() if key != "draw_false_text"}
+    runs = {"tasks": ["irtr_coco"], "val_check_interval": 1, "max_steps": 3, "irtr_coco.choice": {"wrong_texts": 3}}
+    ranked, plain = [], Ranking.__call__
+
+    def counted(ranking: Ranking, model: VLCModule, samples: Samples, out: Path | None) -> dict[str, float]:
+        ranked.append(model.validations)
+        return plain(ranking, model, samples, out)
+
+    monkeypatch.setattr(Ranking, "__call__", counted)
+    metrics = run(tiny.settings(**own, **runs, **{"irtr_coco.evaluators": {"ranking": 2}}))
+    assert ranked == [2]
+    assert metrics["val/the_metric"] == metrics["irtr_coco/val/accuracy"]
+    metrics = run(tiny.settings(**own, **runs, get_recall_metric=True))
+    assert ranked == [2, 1, 2, 3]
+    expected = metrics["irtr_coco/val/ir_r1"] + metrics["irtr_coco/val/tr_r1"]
+    assert metrics["val/the_metric"] == pytest.approx(expected)
+    with pytest.raises(
+        UserError, match="irtr_coco.evaluators.ranking=-1 is not valid: expected a number n, for every n-th"
+    ):
+        tiny.settings(**own, **runs, **{"irtr_coco.evaluators": {"ranking": -1}})
+    with pytest.raises(UserError, match=r"vqa\.evaluators\.ranking needs one of the objectives choice, itm, itc"):
+        tiny.settings(**own, tasks=["vqa"], **{"vqa.evaluators": {"ranking": 1}})

@@ -1,0 +1,45 @@
+"""Evaluators: they measure whole splits beside the sums of the batches. The module runs them and knows none."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from vlc.data.samples import Samples
+from vlc.model.encoder import Encoder
+from vlc.objectives.base import Objective
+
+
+class Model(Protocol):
+    """What an evaluator needs of a model: the encoder, the heads by name, and where they are."""
+
+    encoder: Encoder
+    objectives: Mapping[str, Objective]
+    device: torch.device
+
+
+class Evaluator(Protocol):
+    """Measures a split at tests, and at every n-th validation.
+
+    head: the head that the values belong to.
+    every: n; 0: only tests are measured.
+    headlines: the values that select checkpoints in place of the heads' own metrics, where every validation has them.
+    """
+
+    head: str
+    every: int
+    headlines: tuple[str, ...]
+
+    def __call__(self, model: Model, samples: Samples, out: Path | None) -> dict[str, float]:
+        """Return values by name, on every process. out: path of files about the split, without suffix; None: no files."""
+
+
+def is_due(evaluator: Evaluator, validation: int) -> bool:
+    """Whether an evaluator runs at a validation, counted from 1."""
+    return evaluator.every > 0 and validation % evaluator.every == 0
+
+
+def selects(evaluator: Evaluator) -> bool:
+    """Whether checkpoints are selected by an evaluator: only if each validation has its values."""
+    return evaluator.every == 1 and bool(evaluator.headlines)

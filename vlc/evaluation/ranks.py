@@ -1,0 +1,70 @@
+"""Ranks out of scores of images and texts, and the recalls that follow. Arithmetic alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+CUTOFFS = (1, 5, 10)
+FOLD = 1000  # images; five folds of them are reported beside the 5,000 images of COCO
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """1-based ranks: of each text's image among all images (texts,), of each image's best own text (images,)."""
+
+    image_of_text: np.ndarray
+    text_of_image: np.ndarray
+
+
+def rank(scores: np.ndarray, text_image: np.ndarray) -> Ranks:
+    """Ranks from scores (images, texts); text_image (texts,) is the image that each text belongs to.
+
+    Ties count against us: an equal score of another candidate stands before the right one. So does NaN: a right one that
+    is NaN comes last.
+    """
+    texts = np.arange(scores.shape[1])
+    true = scores[text_image, texts]
+    image_of_text = (~(scores < true)).sum(axis=0)
+    own = text_image[None, :] == np.arange(len(scores))[:, None]
+    best = np.where(own, scores, -np.inf).max(axis=1, keepdims=True)
+    text_of_image = 1 + (~(scores < best) & ~own).sum(axis=1)
+    return Ranks(image_of_text, text_of_image)
+
+
+def recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray | None = None) -> dict[str, float]:
+    """ir_* (text -> image) and tr_* (image -> text): recalls at 1, 5, 10, median and mean rank.
+
+    text_scores: by which texts are found, where not by `scores`. A cutoff that is not below the number of candidates
+    says nothing and is left out.
+    """
+    ranks = (rank(scores, text_image), rank(scores if text_scores is None else text_scores, text_image))
+    values = {}
+    for name, found, candidates in (
+        ("ir", ranks[0].image_of_text, scores.shape[0]),
+        ("tr", ranks[1].text_of_image, scores.shape[1]),
+    ):
+        values |= {f"{name}_r{k}": float((found <= k).mean()) for k in CUTOFFS if k < candidates}
+        values |= {f"{name}_median_rank": float(np.median(found)), f"{name}_mean_rank": float(found.mean())}
+    return values
+
+
+def fold_recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray | None = None) -> dict[str, float]:
+    """Mean recalls of five folds of 1,000 images, for splits of 5,000; names end in _1k."""
+    if len(scores) != 5 * FOLD:
+        return {}
+    folds = []
+    for start in range(0, len(scores), FOLD):
+        texts = np.flatnonzero((text_image >= start) & (text_image < start + FOLD))
+        parts = (part if part is None else part[start : start + FOLD, texts] for part in (scores, text_scores))
+        own, other = parts
+        folds.append(recalls(own, text_image[texts] - start, other))
+    return {f"{name}_1k": float(np.mean([fold[name] for fold in folds])) for name in folds[0]}
+
+
+def nearest(similarities: np.ndarray, k: int) -> np.ndarray:
+    """(queries, candidates) bool: which candidates are among the k most similar of their query."""
+    k = min(k, similarities.shape[1])
+    best = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
+    chosen = np.zeros(similarities.shape, dtype=bool)
+    np.put_along_axis(chosen, best, True, axis=1)
+    return chosen
