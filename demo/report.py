@@ -74,25 +74,24 @@ def _load(stage: Stage) -> tuple[VLCModule, Samples]:
 def _questions(module: VLCModule, test: Samples) -> list[dict[str, Any]]:
     """The first questions of each type, with the five most probable answers."""
     batch = test[[Key(0, sample) for sample in range(100)]]
-    outcome = module.outcomes(module.normalised(batch))["vqa"]
-    probabilities, labels = outcome.logits.sigmoid().topk(5)
-    answers = module.objectives["vqa"].context.vocabulary.answers
+    head = module.objectives["vqa"]
+    answers = head.answers(module.outcomes(module.normalised(batch))["vqa"], batch)
     kinds = batch.parts["question_type"]
     order = sorted(range(len(batch)), key=lambda row: kinds[row])
     chosen = [row for _, rows in groupby(order, key=lambda row: kinds[row]) for row in list(rows)[:QUESTIONS_OF_TYPE]]
     shown = []
     for row in chosen:
         source, where = test.locate(row)
-        truth = answers[batch.parts["answer_labels"][row, 0]]
-        best = [answers[label] for label in labels[row].tolist()]
+        truth = head.context.vocabulary.name(int(batch.parts["answer_labels"][row, 0]))
+        top = answers[row].choices
         shown.append(
             {
                 "image": _picture(batch.images.pixels[row, 0]),
                 "kind": kinds[row],
                 "question": source.text(where),
                 "truth": truth,
-                "right": best[0] == truth,
-                "top": list(zip(best, probabilities[row].tolist(), strict=True)),
+                "right": top[0][0] == truth,
+                "top": top,
             }
         )
     return shown

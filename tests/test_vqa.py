@@ -120,7 +120,7 @@ def test_testing_uses_the_answers_of_the_checkpoint(options, tmp_path):
         batch = module.normalised(data.evaluation["val"][[(0, sample) for sample in range(12)]])
         with torch.no_grad():
             outcome = module.outcomes(batch)["vqa"]
-        scored[name] = module.objectives["vqa"].predict(outcome, batch)
+        scored[name] = [answer.record for answer in module.objectives["vqa"].answers(outcome, batch)]
     said = {record["answer"] for record in scored["ours"]}
     assert said <= set(OURS)
     for ours_record, theirs_record in zip(scored["ours"], scored["theirs"], strict=True):

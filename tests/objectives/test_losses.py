@@ -111,7 +111,7 @@ def test_vqa_score_of_the_published_metric(golden):
 def test_vqa_predictions(batch):
     objective = Answers(AnswersOptions(3), _context("no", "yes", ""))
     logits = torch.tensor([[2.0, 0, 1], [0, 2, 1], [0, 1, 2], [2, 1, 0]])
-    records = objective.predict(Outcome(torch.zeros(()), {}, logits), batch)
+    records = [answer.record for answer in objective.answers(Outcome(torch.zeros(()), {}, logits), batch)]
     assert records[0] == {"question_id": 10, "answer": "no", "score": 1.0, "question_type": "count"}
     assert [record["answer"] for record in records] == ["no", "yes", "unknown", "no"]
     assert [record["score"] for record in records] == pytest.approx([1.0, 0.6, 1.0, 0.0])
@@ -127,7 +127,7 @@ def test_vqa_without_labels_predicts_and_scores_nothing(encoder, batch):
     outcome = _outcome(objective, encoder, batch)
     assert outcome.loss is None
     assert not outcome.metrics
-    assert set(objective.predict(outcome, batch)[0]) == {"question_id", "answer"}
+    assert set(objective.answers(outcome, batch)[0].record) == {"question_id", "answer"}
 
 
 def test_vqa_refuses_more_answers_than_it_has_labels():

@@ -86,8 +86,8 @@ def test_predictions():
         split="dev",
         parts={"truth": torch.tensor([1, 1]), "identifier": ["a-0-0-0", "a-0-1-0"]},
     )
-    records = _objective().predict(Outcome(torch.zeros(()), {}, torch.tensor([[0.0, 1.0], [1.0, 0.0]])), batch)
-    assert records == [
+    outcome = Outcome(torch.zeros(()), {}, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    assert [answer.record for answer in _objective().answers(outcome, batch)] == [
         {"identifier": "a-0-0-0", "answer": "True", "right": True},
         {"identifier": "a-0-1-0", "answer": "False", "right": False},
     ]

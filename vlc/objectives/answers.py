@@ -1,7 +1,6 @@
 """Visual question answering as classification over a fixed answer vocabulary, with soft targets (VQA v2)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ from vlc.objectives.base import (
     classifier,
     mean_ratio,
     most_probable,
+    with_records,
 )
 from vlc.objectives.options import AnswersOptions
 
@@ -44,6 +44,7 @@ class Answers(Objective):
     metrics = ("loss", "score")
     headline = "score"
     task_head = True
+    writes_records = True
     answers_from_vocabulary = True
 
     @classmethod
@@ -78,20 +79,19 @@ class Answers(Objective):
             labels, scores = labels.clamp(min=0), scores.masked_fill(labels == UNKNOWN, 0)
         return soft_targets(labels, scores, self.options.num_answers)
 
-    def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
-        """question_id and answer; on labelled splits the score and, where the data have them, question and answer type."""
+    def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
+        """The most probable answers; each has a probability of its own, as it was trained.
+
+        Records have question_id and answer; on labelled splits the score and, where the data have them, question and answer
+        type.
+        """
+        name = self.context.vocabulary.name
+        choices = most_probable(outcome.logits.float().sigmoid(), name)
+        if "question_id" not in batch.parts:
+            return with_records(choices, None)
         best = outcome.logits.argmax(1)
-        columns = {
-            "question_id": batch.parts["question_id"],
-            "answer": [self.context.vocabulary.name(label) for label in best.tolist()],
-        }
+        columns = {"question_id": batch.parts["question_id"], "answer": [name(label) for label in best.tolist()]}
         if outcome.loss is not None:
             columns["score"] = self._targets(batch).gather(1, best[:, None])[:, 0].tolist()
         columns |= {name: batch.parts[name] for name in ("question_type", "answer_type") if name in batch.parts}
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-    def answers_for(
-        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
-    ) -> list[Answer]:
-        """The most probable answers; each has a probability of its own, as it was trained."""
-        return [Answer(most_probable(self(encoded, batch).logits[0].float().sigmoid(), self.context.vocabulary.name))]
+        return with_records(choices, columns)

@@ -1,6 +1,6 @@
 """What every objective is: it declares encoder passes, receives them, and returns an outcome."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -40,16 +40,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Answer:
-    """A head's answer for one example.
+    """A head's answer about an example.
 
     choices: (answer, value), the best first.
     unit: what the values are.
     about: which part of the example the answer is about; empty: all of it.
+    example: the number of the example in its batch.
+    head: the name of the head.
+    record: the example's record for the file of a tested split; None: the head writes none.
     """
 
     choices: list[tuple[str, float]]
     unit: str = "probability"
     about: str = ""
+    example: int = 0
+    head: str = ""
+    record: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class Objective(nn.Module):
     headline: the metric that selects checkpoints, if any.
     reads_pooled: whether it reads the pooled feature.
     task_head: whether the head takes the learning-rate factor lr_mult, as the published classifiers do.
+    writes_records: whether the answers of a tested split are written into a file.
     answers_from_vocabulary: whether the head has a vocabulary of answers.
     starts_from: parameters that start as row 1 of those of other heads, by their names, where a checkpoint has the latter
         alone.
@@ -85,6 +92,7 @@ class Objective(nn.Module):
     headline: ClassVar[str | None] = None
     reads_pooled: ClassVar[bool] = True
     task_head: ClassVar[bool] = False
+    writes_records: ClassVar[bool] = False
     answers_from_vocabulary: ClassVar[bool] = False
     starts_from: ClassVar[Mapping[str, str]] = {}
 
@@ -113,38 +121,45 @@ class Objective(nn.Module):
         return batch
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
-        """Return the encoder passes that `forward` receives; default: the pooled feature of text and image."""
+        """Return the encoder passes that `forward` receives; default: the pooled feature of text and image.
+
+        Of a batch without supervision, these are the passes that `answers` needs.
+        """
         return (POOLED,)
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
-        """Return loss, metrics and logits of a batch; encoded has at least the passes that `passes` names."""
+        """Return loss, metrics and logits of a batch; encoded has at least the passes that `passes` names.
+
+        Of a batch without supervision there is no loss, and of one that the head can say nothing of there are no logits.
+        """
         raise NotImplementedError
 
     def compile_parts(self, **options: Any) -> None:
         """Compile, with options of torch.compile, what gains from it; default: nothing."""
 
-    def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
-        """A record for each example of an evaluated batch; default: nothing to write."""
-        return []
+    def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
+        """Return what the head says of the examples of a batch, in their order; default: nothing.
 
-    def answer_passes(self, batch: Batch) -> tuple[Pass, ...]:
-        """Return the encoder passes that `answers_for` receives; default: those of `forward`."""
-        return self.passes(batch)
-
-    def answers_for(
-        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
-    ) -> list[Answer]:
-        """Return the head's answers for a batch of one example without supervision; default: none.
-
+        outcome: what `forward` made of the batch.
         token_name: the token of an id.
         """
         return []
 
 
-def most_probable(probabilities: Tensor, name: Callable[[int], str], count: int = 5) -> list[tuple[str, float]]:
-    """The names of the `count` highest of (C,) probabilities, with these."""
-    values, labels = probabilities.float().topk(min(count, len(probabilities)))
-    return [(name(label), value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
+def most_probable(probabilities: Tensor, name: Callable[[int], str], count: int = 5) -> list[list[tuple[str, float]]]:
+    """The names of the `count` highest of each row of (N, C) probabilities, with these."""
+    values, labels = probabilities.float().topk(min(count, probabilities.shape[1]))
+    rows = zip(labels.tolist(), values.tolist(), strict=True)
+    return [[(name(label), value) for label, value in zip(*row, strict=True)] for row in rows]
+
+
+def with_records(choices: list[list[tuple[str, float]]], columns: Mapping[str, Sequence[Any]] | None) -> list[Answer]:
+    """Answers with the records whose values stand in columns by name; None: they have no records."""
+    if columns is None:
+        return [Answer(own, example=number) for number, own in enumerate(choices)]
+    records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    rows = enumerate(zip(choices, records, strict=True))
+    return [Answer(own, example=number, record=record) for number, (own, record) in rows]
 
 
 def mean_ratio(mean: Tensor, count: int) -> Ratio:

@@ -55,18 +55,18 @@ class Choice(Objective):
         return linear_in_float32(self.rank_output, pooled)[:, 0]
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
-        return (_CANDIDATES,)
-
-    def answer_passes(self, batch: Batch) -> tuple[Pass, ...]:
-        return (POOLED,)
-
-    def answers_for(
-        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
-    ) -> list[Answer]:
-        return [Answer([("ranks", self.score(encoded[POOLED].pooled).item())], "score")]
+        return (_CANDIDATES if "wrong_texts" in batch.parts else POOLED,)
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
-        scores = self.score(encoded[_CANDIDATES].pooled).unflatten(0, (len(batch), -1))
-        own = torch.zeros(len(batch), dtype=torch.int64, device=scores.device)
-        loss = F.cross_entropy(scores, own)
-        return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": ranked_accuracy(scores, own)}, scores)
+        (own,) = self.passes(batch)
+        scores = self.score(encoded[own].pooled).unflatten(0, (len(batch), -1))
+        if "wrong_texts" not in batch.parts:
+            return Outcome(None, {}, scores)
+        first = torch.zeros(len(batch), dtype=torch.int64, device=scores.device)
+        loss = F.cross_entropy(scores, first)
+        return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": ranked_accuracy(scores, first)}, scores)
+
+    def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
+        """The score of each example's own text."""
+        scores = outcome.logits[:, 0].tolist()
+        return [Answer([("ranks", value)], "score", example=number) for number, value in enumerate(scores)]

@@ -1,7 +1,6 @@
 """Classes: a text and its images are sorted into a few named classes, as in NLVR2 (Suhr et al. 2019)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from vlc.objectives.base import (
     classifier,
     mean_ratio,
     most_probable,
+    with_records,
 )
 from vlc.objectives.options import ClassesOptions
 
@@ -32,6 +32,7 @@ class Classes(Objective):
     metrics = ("loss", "accuracy")
     headline = "accuracy"
     task_head = True
+    writes_records = True
 
     @classmethod
     def parts(cls, options: ClassesOptions) -> tuple[Part, ...]:
@@ -59,18 +60,18 @@ class Classes(Objective):
         loss = F.cross_entropy(logits.float(), labels)
         return Outcome(loss, {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}, logits)
 
-    def predict(self, outcome: Outcome, batch: Batch) -> list[dict[str, Any]]:
-        """Identifier, name of the class, and on labelled splits whether it is right, and what describes the example."""
-        best, options = outcome.logits.argmax(1), self.options
-        names = [options.names[label] for label in best.tolist()]
-        columns = {options.ids: batch.parts[options.ids], "answer": names}
+    def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
+        """The classes by their probability.
+
+        Records have identifier, name of the class, and on labelled splits whether it is right, and what describes it.
+        """
+        options, names = self.options, self.options.names
+        choices = most_probable(outcome.logits.float().softmax(1), lambda label: names[label])
+        if options.ids not in batch.parts:
+            return with_records(choices, None)
+        best = outcome.logits.argmax(1)
+        columns = {options.ids: batch.parts[options.ids], "answer": [names[label] for label in best.tolist()]}
         if outcome.loss is not None:
             columns["right"] = (best == batch.parts[options.labels]).tolist()
             columns |= {name: batch.parts[name] for name in options.described_by if name in batch.parts}
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-    def answers_for(
-        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
-    ) -> list[Answer]:
-        probabilities = self(encoded, batch).logits[0].float().softmax(0)
-        return [Answer(most_probable(probabilities, lambda label: self.options.names[label]))]
+        return with_records(choices, columns)

@@ -38,6 +38,8 @@ IMAGES, TEXTS = Pass(("image",), pooled_only=True), Pass(("text",), pooled_only=
 class ITC(Objective):
     """Symmetric cross entropy over similarities with a learned temperature; logits (B, batch of all processes).
 
+    Without supervision: the similarity of each text to its image, (B, 1).
+
     The encoder runs on the image alone and on the text alone; the pooled features are projected to unit length. Other
     pairs of the batch of all processes that match too (a text or an image that occurs twice) are no candidates.
     """
@@ -71,11 +73,10 @@ class ITC(Objective):
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
         return IMAGES, TEXTS
 
-    def answers_for(
-        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
-    ) -> list[Answer]:
-        image, text = self._vectors(encoded)
-        return [Answer([("near", (image @ text.T).item())], "cosine similarity")]
+    def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
+        """How near each text is to its image; nothing of a supervised batch, whose logits are about all pairs in it."""
+        values = [] if outcome.loss is not None else outcome.logits[:, 0].tolist()
+        return [Answer([("near", value)], "cosine similarity", example=number) for number, value in enumerate(values)]
 
     @property
     def scale(self) -> Tensor:
@@ -114,6 +115,8 @@ class ITC(Objective):
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
         images, texts = self._vectors(encoded)
+        if "text_describes_image" not in batch.parts:
+            return Outcome(None, {}, torch.linalg.vecdot(images, texts)[:, None])
         all_images, first = gather_features(images)
         all_texts, _ = gather_features(texts)
         own = first + torch.arange(len(batch), device=images.device)

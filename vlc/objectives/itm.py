@@ -51,10 +51,7 @@ class ITM(Objective):
         self._iterate: Iteration = iteration
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
-        return (_PAIRS,)
-
-    def answer_passes(self, batch: Batch) -> tuple[Pass, ...]:
-        return (POOLED,)
+        return (_PAIRS if "wrong_images" in batch.parts else POOLED,)
 
     def compile_parts(self, **options: Any) -> None:
         self._iterate = torch.compile(iteration, dynamic=True, **options)
@@ -64,12 +61,14 @@ class ITM(Objective):
         logits = linear_in_float32(self.fc, pooled)
         return logits[:, 1] - logits[:, 0]
 
-    def answers_for(
-        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
-    ) -> list[Answer]:
-        return [Answer([("match", self.score(encoded[POOLED].pooled).sigmoid().item())])]
+    def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
+        """The probability that image and text belong together."""
+        values = (outcome.logits[:, 1] - outcome.logits[:, 0]).sigmoid().tolist()
+        return [Answer([("match", value)], example=number) for number, value in enumerate(values)]
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
+        if "wrong_images" not in batch.parts:
+            return Outcome(None, {}, linear_in_float32(self.fc, encoded[POOLED].pooled))
         labels, pairs = match_labels(batch), encoded[_PAIRS]
         logits = linear_in_float32(self.fc, pairs.pooled)
         loss = F.cross_entropy(logits, labels)

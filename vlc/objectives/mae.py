@@ -91,14 +91,15 @@ class MAE(Objective):
         return self.pred(self.norm(tokens)[:, 1:])
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
-        """The pass of masked language modelling; of a batch without texts the image alone."""
+        """The pass of masked language modelling; of a batch without texts the image alone, without noise none."""
+        if "patch_noise_0" not in batch.parts:
+            return ()
         text = ("masked_text",) if "masked_text" in batch.parts else ("text",) if batch.text is not None else ()
         return (Pass((*text, "image"), patch_noise=0),)
 
-    def answer_passes(self, batch: Batch) -> tuple[Pass, ...]:
-        return ()
-
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
+        if "patch_noise_0" not in batch.parts:
+            return Outcome(None)
         (own,) = self.passes(batch)
         image, mask = encoded[own]["image"], encoded[own].patches
         predicted = self.decode(image, mask)

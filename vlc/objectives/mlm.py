@@ -44,25 +44,26 @@ class MLM(Objective):
         self.apply(init_bert_weights)
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
-        return (self._pass(batch),)
+        return (self._pass(batch),) if "masked_text" in batch.parts else ()
 
     @staticmethod
     def _pass(batch: Batch) -> Pass:
         return MASKED if batch.images is not None else Pass(("masked_text",))
 
-    def answer_passes(self, batch: Batch) -> tuple[Pass, ...]:
-        return (self._pass(batch),) if "masked_text" in batch.parts else ()
-
-    def answers_for(
-        self, encoded: Mapping[Pass, Encoded], batch: Batch, token_name: Callable[[int], str]
-    ) -> list[Answer]:
-        """The words for each hidden token; nothing where none is hidden."""
-        if "masked_text" not in batch.parts:
+    def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
+        """The most probable words for each hidden token."""
+        if outcome.logits is None:
             return []
-        rows = self(encoded, batch).logits.float().softmax(1)
-        return [Answer(most_probable(row, token_name), about=f"[MASK] {number}") for number, row in enumerate(rows, 1)]
+        hidden, answers = batch.parts["masked_text"], []
+        examples = (hidden.positions // hidden.text.ids.shape[1]).tolist()
+        for row, choices in enumerate(most_probable(outcome.logits.float().softmax(1), token_name)):
+            about = f"[MASK] {examples[: row + 1].count(examples[row])}"
+            answers.append(Answer(choices, about=about, example=examples[row]))
+        return answers
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
+        if "masked_text" not in batch.parts:
+            return Outcome(None)
         hidden = batch.parts["masked_text"]
         features = encoded[self._pass(batch)]["masked_text"].flatten(0, 1)[hidden.positions]
         logits = self.decoder(self.transform(features))

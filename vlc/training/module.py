@@ -201,8 +201,10 @@ class VLCModule(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         task = self.tasks[batch.task]
         for name, outcome in self._evaluate(batch).items():
-            records = self.objectives[name].predict(outcome, batch)
-            if records and outcome.logits.isnan().any():  # without labels no loss would tell
+            if not self.objectives[name].writes_records:
+                continue
+            records = [dict(answer.record) for answer in self.objectives[name].answers(outcome, batch)]
+            if outcome.logits.isnan().any():  # without labels no loss would tell
                 head = next(head for head in task.heads if head.name == name)
                 check_finite({task.metric(head, batch.split, "logits"): math.nan})
             self.records.setdefault((task.name, name, batch.split), []).extend(records)

@@ -72,10 +72,10 @@ def answers(model: Pretrained, images: list[Tensor], text: str) -> list[dict[str
     heads = {name: head for name, head in model.module.objectives.items() if head.num_images(head.options) == count}
     token_name, records = model.tokenizer.convert_ids_to_tokens, []
     with model.forward_context():
-        passes = [one for head in heads.values() for one in head.answer_passes(batch)]
+        passes = [one for head in heads.values() for one in head.passes(batch)]
         encoded = encode_passes(model.module.encoder, batch, passes)
         for name, head in heads.items():
-            for answer in head.answers_for(encoded, batch, token_name):
+            for answer in head.answers(head(encoded, batch), batch, token_name):
                 check_finite({f"the {answer.unit} of {name}": torch.tensor([value for _, value in answer.choices])})
                 records.append({"task": name, "text": text, "about": answer.about, "unit": answer.unit})
                 records[-1]["answers"] = answer.choices
