@@ -19,6 +19,7 @@ from vlc.checkpoint.formats import FORMATS
 from vlc.configuration import config
 from vlc.configuration.config import resolve
 from vlc.configuration.recipes import OBJECTIVE_NAMES, RECIPES
+from vlc.configuration.use_settings import USE_KEYS, UseSettings
 from vlc.data import transforms
 from vlc.data.catalog import CATALOG
 from vlc.data.transforms import TRANSFORMS
@@ -94,6 +95,13 @@ def config_keys() -> str:
         key = node.targets[0].id
         groups.setdefault(title, []).append((f"`{key}`", f"`{_plain(defaults[key])}`", comment))
     return "\n".join(f"### {title}\n\n{table('key | default | meaning', rows)}" for title, rows in groups.items())
+
+
+def use_keys() -> str:
+    """The keys of predict, index and search alone, with their defaults and comments."""
+    comments = dict(re.findall(r"^    (\w+): .* = .*  # (.+)$", inspect.getsource(UseSettings), re.MULTILINE))
+    rows = [(f"`{key}`", f"`{default!r}`", comments[key]) for key, default in USE_KEYS.items()]
+    return table("key | default | meaning", rows)
 
 
 def _plain(value: Any) -> str:
@@ -217,6 +225,7 @@ TABLES: dict[str, Callable[[], str]] = {
             recipes,
             named_configs,
             config_keys,
+            use_keys,
             datasets,
             writers,
             objectives,

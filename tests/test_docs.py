@@ -21,13 +21,13 @@ from demo.report import _picture
 from docs import pictures, tables
 from docs.tables import PAGES, ROOT, written
 from tests.test_rooms import ROOMS
-from vlc.configuration.config import resolve
+from vlc.configuration.config import resolve, resolve_use
 from vlc.configuration.settings import Settings
+from vlc.configuration.use_settings import COMMANDS, USE_KEYS, UseSettings, without_use_keys
 from write_arrow.machine.source import RawSource
 from write_arrow.sources import SOURCES
 
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PAGES}
-USES = ("predict", "index", "search")
 TELEGRAMS = (
     *("that of", "those of", "of which", "what of", "what stands", "is told", "are told", "tells of", "speaks with"),
     *("stand behind", "stands behind"),
@@ -87,10 +87,15 @@ def check_run(words: list[str]) -> None:
     command = words[0] if place else "main"
     assert command in {name for name, _ in run.ex.gather_commands()}
     updates, named = get_config_updates(words[place + 1 :])
-    if command in (*USES, "print_config"):
+    if command in (*COMMANDS, "print_config"):
         updates = {"per_gpu_batchsize": 2} | updates  # a training run has to state it, these do not
-    settings = Settings.from_config(resolve(*named, **updates))
-    assert settings.run.load_path or command not in USES
+    if command in COMMANDS:
+        config, _ = resolve_use(*named, **updates)
+        assert UseSettings.from_config(config)
+        assert config["load_path"]
+        Settings.from_config(without_use_keys(config))
+    else:
+        Settings.from_config(resolve(*named, **updates))
 
 
 def check_program(words: list[str], parse) -> None:
@@ -164,6 +169,7 @@ def test_an_outdated_table_is_written_anew():
 def test_every_key_has_a_row():
     rows = re.findall(r"^\| `(\w+)` \| ", tables.config_keys(), re.MULTILINE)
     assert sorted(rows) == sorted(resolve())
+    assert re.findall(r"^\| `(\w+)` \| ", tables.use_keys(), re.MULTILINE) == list(USE_KEYS)
 
 
 def _rows(page: str, title: str) -> list[list[str]]:

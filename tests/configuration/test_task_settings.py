@@ -14,12 +14,12 @@ from vlc.objectives.options import OPTIONS, AnswersOptions, ClassesOptions
 FLAT_KEYS = """
 activation_checkpointing batch_size checkpoint_every compile data_cache data_root dataset_weights datasets decay_power
 draw_false_image draw_false_text drop_rate end_lr exp_name false_image_source fast_dev_run fsdp get_recall_metric
-gradient_clip hard_negatives hidden_size image image2 image_folder image_only image_size index is_pretrain layer_decay
-learning_rate load_path log_dir loss_names lr_mult mae_weight mask_ratio max_corrupt_ratio max_epoch max_image_len max_steps
-max_text_len mlm_prob mlp_ratio num_gpus num_heads num_layers num_nodes num_results num_workers optim_type out patch_size
-per_gpu_batchsize picture precision pretrain_path published_splits query rerank_k resume_from save_scores seed splits tasks
-test_only text tokenizer train_transform_keys use_mae val_check_interval val_transform_keys verify vit vocab_size
-vqav2_label_size warmup_steps weight_decay whole_word_masking wpa_weight image_folder
+gradient_clip hard_negatives hidden_size image_only image_size is_pretrain layer_decay learning_rate load_path log_dir
+loss_names lr_mult mae_weight mask_ratio max_corrupt_ratio max_epoch max_image_len max_steps max_text_len mlm_prob
+mlp_ratio num_gpus num_heads num_layers num_nodes num_workers optim_type patch_size per_gpu_batchsize precision
+pretrain_path published_splits rerank_k resume_from save_scores seed splits tasks test_only tokenizer
+train_transform_keys use_mae val_check_interval val_transform_keys verify vit vocab_size vqav2_label_size warmup_steps
+weight_decay whole_word_masking wpa_weight
 """.split()
 
 

@@ -197,6 +197,8 @@ def _with_config(folder: Path, sound: Sound, **values: Any) -> Path:
 
     state, path = _model_state(sound), folder / "model.ckpt"
     state["vlc"]["config"] |= values
+    if "tokenizer" in values:
+        del state["vlc"]["tokenizer"]  # which would be taken, whatever the name
     torch.save(state, path)
     return path
 
@@ -783,12 +785,12 @@ def _nasty_data(folder: Path) -> Path:
 
 def _nasty_index(folder: Path, sound: Sound) -> list[str]:
     """An index of nasty captions and file names, made in this process before it is searched."""
-    from vlc.configuration.config import resolve
+    from vlc.configuration.config import resolve_use
     from vlc.use.search import build_index
 
     values = {"data_root": str(_nasty_data(folder)), "datasets": ["captions"], "per_gpu_batchsize": 4, "num_gpus": 0}
     values |= {"num_workers": 0, "load_path": str(sound.model), "index": str(folder / "index")}
-    build_index(resolve(**values), set(values))
+    build_index(*resolve_use(**values))
     return _search(sound, index=folder / "index", rerank_k=None)
 
 

@@ -422,9 +422,9 @@ def _rewriting_tries(folder: Path, rng: random.Random, scale: float) -> Iterator
 
 
 def _index(folder: str, checkpoint: Path, data: Path, steps: str | None = None) -> None:
-    import vlc.use.search
+    import vlc.use.search.building
 
-    write = vlc.use.search._write
+    write = vlc.use.search.building.write_kind
 
     def announced(*arguments, **options):
         if steps:
@@ -440,7 +440,7 @@ def _index(folder: str, checkpoint: Path, data: Path, steps: str | None = None) 
             time.sleep(0.05)  # an old index gives way to a new one between two renames
 
     rename, os.rename = os.rename, renamed
-    vlc.use.search._write = announced
+    vlc.use.search.building.write_kind = announced
     reading.make_index(Path(folder), checkpoint, data)
 
 

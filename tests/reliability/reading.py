@@ -23,7 +23,7 @@ from torch import Tensor
 from tests import tiny
 from tests.classification.folders import write_folder
 from vlc.common.errors import UserError
-from vlc.configuration.config import resolve
+from vlc.configuration.config import resolve, resolve_use
 from vlc.configuration.recipes import loss_weights
 
 SCENES = "emoji_scenes"
@@ -257,15 +257,14 @@ def make_hub(folder: Path) -> None:
 
 def read_hub(folder: Path) -> str:
     """What a masked word of a picture is, as `predict` says it."""
-    from vlc.use import pretrained
-    from vlc.use.predict import answers
+    from vlc.use.model import Model
 
-    values = {"load_path": str(folder), "tokenizer": str(folder), "vit": "small_vilt", "image_size": 64, "num_gpus": 0}
+    values = {"tokenizer": str(folder), "vit": "small_vilt", "image_size": 64, "num_gpus": 0}
     values |= {"max_text_len": 16, "vocab_size": None, "loss_names": loss_weights(mlm=1)}
     values |= {"train_transform_keys": ["pixelbert"], "val_transform_keys": ["pixelbert"]}
-    model = pretrained.open_pretrained(resolve(**values), set(values))
-    image = model.image(pa.py_buffer(tiny.image_bytes(3, (64, 64))), "image")
-    return digest([answers(model, [image], text) for text in ("a [MASK] dog", "red [MASK] house [MASK]")])
+    model = Model.from_checkpoint(folder, **values)
+    found = model.answer(tiny.image_bytes(3, (64, 64)), ["a [MASK] dog", "red [MASK] house [MASK]"])
+    return digest([[answer.example, answer.about, answer.choices] for answer in found])
 
 
 # -- a search index
@@ -276,7 +275,7 @@ def make_index(folder: Path, checkpoint: Path, data: Path) -> None:
 
     values = {"data_root": str(data), "datasets": [SCENES], "splits": ["val", "test"], "per_gpu_batchsize": 4}
     values |= {"num_gpus": 0, "num_workers": 0, "load_path": str(checkpoint), "index": str(folder)}
-    build_index(resolve(**values), set(values))
+    build_index(*resolve_use(**values))
 
 
 def read_index(folder: Path, checkpoint: Path) -> str:
@@ -289,7 +288,7 @@ def read_index(folder: Path, checkpoint: Path) -> str:
     for asked in ({"query": QUERY}, {"image": str(picture)}):
         values = {"num_gpus": 0, "load_path": str(checkpoint), "index": str(folder), "num_results": 1000}
         values |= {"rerank_k": None} | asked
-        found.append(search(resolve(**values), set(values)))
+        found.append(search(*resolve_use(**values)))
     return digest(found)
 
 

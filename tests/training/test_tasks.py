@@ -10,10 +10,9 @@ import torch
 from tests import tiny
 from vlc.checkpoint import weights
 from vlc.common.errors import UserError
-from vlc.configuration.config import resolve
 from vlc.data.catalog import CATALOG
 from vlc.training.run import build_data, build_module, run
-from vlc.use.pretrained import open_pretrained
+from vlc.use.model import Model
 
 SMALL = {"answers.num_answers": 3, "learning_rate": 1e-3}
 
@@ -71,7 +70,7 @@ def test_tasks_are_trained_in_turn_tested_together_and_used(options, tmp_path):
     assert {name: tested[name] for name in alone if name.startswith("nlvr2/")} == {
         name: value for name, value in alone.items() if name.startswith("nlvr2/")
     }
-    model = open_pretrained(resolve(load_path=saved, num_gpus=0), {"load_path"})
+    model = Model.from_checkpoint(saved, num_gpus=0)
     assert list(model.module.objectives) == ["vqa", "nlvr2"]
     assert model.module.objectives["vqa"].context.vocabulary.answers == ("yes", "yes", "no")
     state = weights.read(saved).state
@@ -83,7 +82,7 @@ def test_the_options_of_a_task_come_back_from_its_checkpoint(options, tmp_path):
     own = {key: value for key, value in options.items() if key not in SMALL} | {"vqa.answers.num_answers": 5}
     trained = run(tiny.settings(**own, tasks=["vqa"], max_steps=1))
     saved = f"{trained['log_dir']}/checkpoints/last.ckpt"
-    model = open_pretrained(resolve(load_path=saved, num_gpus=0), {"load_path"})
+    model = Model.from_checkpoint(saved, num_gpus=0)
     assert model.module.objectives["vqa"].options.num_answers == 5
     content = torch.load(saved, weights_only=True)
     for changes, message in (
@@ -95,7 +94,7 @@ def test_the_options_of_a_task_come_back_from_its_checkpoint(options, tmp_path):
         damaged = content | {"vlc": content["vlc"] | {"config": content["vlc"]["config"] | {"vqa": changes}}}
         torch.save(damaged, tmp_path / "damaged.ckpt")
         with pytest.raises(UserError, match=rf"damaged\.ckpt is damaged: .*{message}"):
-            open_pretrained(resolve(load_path=str(tmp_path / "damaged.ckpt"), num_gpus=0), {"load_path"})
+            Model.from_checkpoint(tmp_path / "damaged.ckpt", num_gpus=0)
 
 
 def test_a_run_of_several_tasks_is_resumed_exactly(options):

@@ -13,13 +13,13 @@ from PIL import Image
 from tests import tiny
 from vlc.checkpoint import weights
 from vlc.common.errors import MissingFile, NonFiniteMetric, UserError
-from vlc.configuration.config import resolve
+from vlc.configuration.config import resolve_use
 from vlc.configuration.recipes import loss_weights
 from vlc.data.keys import Key
 from vlc.data.tokens import load_tokenizer
 from vlc.training.run import build_data, build_module, run
+from vlc.use.model import Model
 from vlc.use.predict import predict
-from vlc.use.pretrained import open_pretrained
 
 VIT = "mae_vit_tiny_patch16"
 TRAINED = {
@@ -55,7 +55,7 @@ def files(tmp_path_factory) -> list[str]:
 
 def _ask(path: str, **values) -> list[dict]:
     values = {"num_gpus": 0, "load_path": path, **values}
-    return predict(resolve(**values), set(values))
+    return predict(*resolve_use(**values))
 
 
 def test_every_head_of_captions_replies(trained, files):
@@ -196,12 +196,10 @@ def test_without_a_head_nothing_is_answered(trained, files, tmp_path):
 
 def test_checkpoints_of_before_a_key_existed_open(trained, files, tmp_path):
     content = torch.load(trained["vqa"], weights_only=True)
-    del content["vlc"]["config"]["wpa_weight"], content["vlc"]["config"]["num_results"]
+    del content["vlc"]["config"]["wpa_weight"], content["vlc"]["preprocessing"], content["vlc"]["tokenizer"]
     content["vlc"]["config"]["forgotten"] = 1
     torch.save(content, tmp_path / "old.ckpt")
-    assert (
-        open_pretrained(resolve(load_path=str(tmp_path / "old.ckpt"), num_gpus=0), {"load_path"}).device.type == "cpu"
-    )
+    assert Model.from_checkpoint(tmp_path / "old.ckpt", num_gpus=0).device.type == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -221,9 +219,10 @@ def test_configurations_that_do_not_fit_the_weights(trained, tmp_path, monkeypat
     monkeypatch.setattr("vlc.data.tokens.urlopen", lambda *_, **__: pytest.fail("asked the hub"))
     content = torch.load(trained["vqa"], weights_only=True)
     content["vlc"]["config"][key] = value
+    del content["vlc"]["tokenizer"]  # older checkpoints only name it
     torch.save(content, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=message):
-        open_pretrained(resolve(load_path=str(tmp_path / "x.ckpt"), num_gpus=0), {"load_path"})
+        Model.from_checkpoint(tmp_path / "x.ckpt", num_gpus=0)
 
 
 def test_code_beside_a_stored_tokenizer_is_not_run(trained, files, tmp_path, monkeypatch):
@@ -235,6 +234,7 @@ def test_code_beside_a_stored_tokenizer_is_not_run(trained, files, tmp_path, mon
     path.write_text(json.dumps(json.loads(path.read_text()) | config))
     content = torch.load(trained["vqa"], weights_only=True)
     content["vlc"]["config"]["tokenizer"] = str(tmp_path / "tokenizer")
+    del content["vlc"]["tokenizer"]  # older checkpoints only name it
     torch.save(content, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match="no tokenizer can be read from this folder"):
         _ask(str(tmp_path / "x.ckpt"), image=files[0], text="what")

@@ -16,16 +16,18 @@ import torch
 
 from tests import tiny
 from vlc.common.errors import ChangedFile, DamagedIndex, MissingFile, NonFiniteMetric, UserError
-from vlc.configuration.config import resolve
+from vlc.configuration.config import resolve_use
 from vlc.configuration.recipes import loss_weights
 from vlc.configuration.settings import Settings
+from vlc.configuration.use_settings import without_use_keys
 from vlc.data.corpus import Corpus
 from vlc.data.rows import Place
 from vlc.evaluation.ranking import Scorer
 from vlc.training.run import build_data, build_module, run
+from vlc.use.model import Model
 from vlc.use.predict import predict
-from vlc.use.pretrained import open_pretrained
-from vlc.use.search import _PLACES, _SCHEMAS, build_index, fingerprint, search
+from vlc.use.search import build_index, search
+from vlc.use.search.stored import _PLACES, _SCHEMAS, fingerprint
 from write_arrow.machine.shards import ARROW
 
 VIT = "mae_vit_tiny_patch16"
@@ -55,12 +57,12 @@ def index(trained, arrows, tmp_path_factory) -> str:
 def _index(checkpoint: str, arrows: Path | str, folder: str, **values) -> dict[str, int]:
     values = {"data_root": str(arrows), "datasets": ["coco"], "splits": ["test"], **values}
     values |= {"num_gpus": 0, "num_workers": 0, "per_gpu_batchsize": 4, "load_path": checkpoint, "index": folder}
-    return build_index(resolve(**values), set(values))
+    return build_index(*resolve_use(**values))
 
 
 def _search(checkpoint: str, folder: str, **values) -> list[dict]:
     values = {"num_gpus": 0, "load_path": checkpoint, "index": folder, **values}
-    return search(resolve(**values), set(values))
+    return search(*resolve_use(**values))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,7 @@ def test_too_many_broken_images_stop_the_building_and_leave_nothing(trained, tmp
 
 def test_an_index_is_replaced_only_by_a_whole_one(trained, arrows, index, tmp_path, monkeypatch):
     folder = str(shutil.copytree(index, tmp_path / "index"))
-    monkeypatch.setattr("vlc.use.search._embedded_texts", lambda *_: (1 / 0 for _ in [0]))
+    monkeypatch.setattr("vlc.use.search.building._embedded_texts", lambda *_: (1 / 0 for _ in [0]))
     with pytest.raises(ZeroDivisionError):
         _index(trained, arrows, folder)
     monkeypatch.undo()
@@ -166,18 +168,19 @@ def test_rows_without_captions_are_images_all_the_same(trained, arrows, tmp_path
 @pytest.fixture
 def opened(trained, monkeypatch) -> None:
     """Opens the checkpoint once for many searches."""
-    values = {"num_gpus": 0, "load_path": trained, "rerank_k": None}
-    model = open_pretrained(resolve(**values), set(values))
+    model = Model.from_checkpoint(trained, num_gpus=0, rerank_k=None)
     mark = fingerprint(model)
-    monkeypatch.setattr("vlc.use.search.fingerprint", lambda _: mark)
+    for module in ("building", "searching"):
+        monkeypatch.setattr(f"vlc.use.search.{module}.fingerprint", lambda _: mark)
 
     def reopened(config, given):
-        asked = Settings.from_config({**config, "per_gpu_batchsize": 4})
+        asked = Settings.from_config(without_use_keys(config) | {"per_gpu_batchsize": 4})
         data = {key: getattr(asked.data, key) for key in ("data_root", "datasets", "splits", "num_workers")}
-        settings = replace(model.settings, use=asked.use, run=asked.run, data=replace(model.settings.data, **data))
+        settings = replace(model.settings, run=asked.run, data=replace(model.settings.data, **data))
         return replace(model, settings=settings)
 
-    monkeypatch.setattr("vlc.use.search.open_pretrained", reopened)
+    for module in ("building", "searching"):
+        monkeypatch.setattr(f"vlc.use.search.{module}.open_pretrained", reopened)
 
 
 def _flipped(content: bytes, rng: np.random.Generator, place: int) -> bytes:
@@ -261,7 +264,7 @@ def test_an_index_whose_replacement_was_killed_between_its_renames_is_brought_ba
 
 KILLED = """
 import os, sys, signal, tests.use.test_search as own
-from vlc.use import search
+from vlc.use.search import building, stored
 step = int(sys.argv[4])
 calls = iter(range(100))
 def killed(function):
@@ -270,7 +273,8 @@ def killed(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments, **options)
     return call
-for place, name in ((search, "build"), (search, "write_text"), (search.os, "rename"), (search, "fingerprint")):
+places = (stored, "build"), (building, "write_text"), (stored.os, "rename"), (building, "fingerprint")
+for place, name in places:
     setattr(place, name, killed(getattr(place, name)))
 own._index(sys.argv[1], sys.argv[2], sys.argv[3], splits=["val"])
 """
@@ -303,8 +307,8 @@ def test_an_empty_table_is_told(trained, arrows, tmp_path):
 
 def test_places_that_cannot_be_written_are_told_before_the_work(trained, index, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("vlc.use.search._open_index", lambda *_: pytest.fail("work was done"))
-    monkeypatch.setattr("vlc.use.search._appearing_whole", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr("vlc.use.search.searching._open_index", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr("vlc.use.search.building.appearing_whole", lambda *_: pytest.fail("work was done"))
     for out, reason in ((tmp_path, "is a folder"), (tmp_path / "file" / "out.json", "Not a directory")):
         with pytest.raises(UserError, match=rf"out={out} .*{reason}"):
             _search(trained, index, query="a dog", out=str(out))
@@ -382,7 +386,7 @@ def test_embeddings_without_another_head_are_not_ranked_again(arrows, tmp_path):
     table = pa.ipc.open_file(best["source"]).read_all()
     (tmp_path / "best.jpg").write_bytes(table["image"][best["row"]].as_py())
     asked = {"image": str(tmp_path / "best.jpg"), "text": "a dog", "num_gpus": 0, "load_path": other}
-    (record,) = predict(resolve(**asked), set(asked))
+    (record,) = predict(*resolve_use(**asked))
     assert record["answers"][0][1] == pytest.approx(best["score"], abs=1e-5), "the similarity that predict tells"
 
 
@@ -501,7 +505,8 @@ def test_embeddings_that_are_not_finite_are_not_indexed(trained, arrows, tmp_pat
 
 def test_searches_whose_values_are_not_finite_are_refused(trained, arrows, tmp_path, index, monkeypatch):
     monkeypatch.setattr(
-        "vlc.use.search.fingerprint", lambda _: json.loads((Path(index) / "index.json").read_text())["fingerprint"]
+        "vlc.use.search.searching.fingerprint",
+        lambda _: json.loads((Path(index) / "index.json").read_text())["fingerprint"],
     )
     broken = _broken(trained, tmp_path / "x.ckpt", "objectives.itc.text_projection")
     with pytest.raises(NonFiniteMetric, match="NaN or infinite: the embedding of what is asked"):

@@ -16,7 +16,7 @@ from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.checksums import DamagedData, batch_metadata, verify_file
 from vlc.training.run import build_data
-from vlc.use.search import open_rows
+from vlc.use.search.building import open_rows
 from write_arrow import check as check_module
 from write_arrow.check import check
 from write_arrow.machine.shards import FORMS

@@ -143,12 +143,15 @@ _AXES = {
 _AXES_OF_HEADS = {".classifier.3.weight": 2, ".classifier.3.bias": 1}
 
 
+_TABLES = ("config", "arguments", "preprocessing", "tokenizer")  # which are dictionaries
+
+
 def _checked_extras(path: Path, extras: Any) -> dict[str, Any]:
     """What our own files say beside the parameters. Raises UserError where it is not of the types that we write."""
     extras = {} if extras is None else extras
     where = None if isinstance(extras, dict) else "it"
     if where is None:
-        where = next((name for name in ("config", "arguments") if not isinstance(extras.get(name, {}), dict)), None)
+        where = next((name for name in _TABLES if not isinstance(extras.get(name, {}), dict)), None)
     answers = extras.get("answers", []) if where is None else []
     lists = answers.values() if isinstance(answers, dict) else [answers]
     if not all(isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) for names in lists):

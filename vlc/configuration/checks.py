@@ -119,7 +119,6 @@ def _check_numbers(settings: "Settings") -> None:
         "lr_mult": (optim.lr_mult, 0),
         "num_workers": (data.num_workers, 0),
         "num_nodes": (run.num_nodes, 1),
-        "num_results": (settings.use.num_results, 1),
     }
     for key, (value, lowest) in at_least.items():
         require(value >= lowest, key, value, f"{lowest} or more")

@@ -31,6 +31,7 @@ from vlc.configuration.task_settings import (
     task_values,
     weights_of,
 )
+from vlc.configuration.use_settings import COMMANDS, USE_KEYS
 from vlc.model.sizes import ENCODERS
 
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # Sacred 0.8.7 imports it
@@ -38,12 +39,20 @@ warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # Sacr
 import sacred.arg_parser  # noqa: E402
 import sacred.initialize  # noqa: E402
 from sacred import Experiment  # noqa: E402
+from sacred.config import ConfigDict  # noqa: E402
 from sacred.run import Run  # noqa: E402
 from sacred.utils import SacredError, convert_to_nested_dict  # noqa: E402
 
+_USE = "use"  # in place of a command: the configuration of one that uses a checkpoint
+
 
 class _Experiment(Experiment):
-    """Sacred's, with words for the user where a command line or a value cannot be used."""
+    """Sacred's, with words for the user where a command line or a value cannot be used.
+
+    used: keys that the command has beside those of a run that trains, with their defaults.
+    """
+
+    used: Mapping[str, Any] = {}
 
     def run_commandline(self, argv: list[str] | None = None) -> Run | None:
         try:
@@ -57,13 +66,19 @@ class _Experiment(Experiment):
         return error and f"run.py: {self._cure([cmd_name])}"
 
     def _create_run(self, command_name=None, config_updates=None, *others, **options) -> Run:
-        given = convert_to_nested_dict(config_updates or {})
+        given, own = convert_to_nested_dict(config_updates or {}), self.configurations
+        self.used = USE_KEYS if command_name in (*COMMANDS, _USE) else {}
+        command_name = "print_config" if command_name == _USE else command_name
         with shown_to_user():
-            check_updates(given)
+            check_updates(given, self.used)
             updates = under_flat_names(given)
             if "tasks" in updates:
                 updates["tasks"] = list(task_names(updates["tasks"]))
-        run = super()._create_run(command_name, updates, *others, **options)
+        try:
+            self.configurations = [*own, ConfigDict(self.used)]
+            run = super()._create_run(command_name, updates, *others, **options)
+        finally:
+            self.configurations = own
         with shown_to_user():
             _check_given(given, others[0] if others else options.get("named_configs", ()), run.config)
         return run
@@ -98,11 +113,13 @@ def _check_given(updates: Mapping[str, Any], named_configs: Collection[str], con
     check_given(set(updates).union(*named), nested, config)
 
 
-def check_updates(updates: Mapping[str, Any]) -> None:
-    """Raise UserError for values that cannot even be put together with the defaults."""
+def check_updates(updates: Mapping[str, Any], others: Collection[str] = ()) -> None:
+    """Raise UserError for values that cannot even be put together with the defaults; others: keys of the command."""
     for key, value in updates.items():
         check_value(key, value)
-    check_keys(updates)
+        if key in USE_KEYS and key not in others:
+            raise UserError(f"Unknown config key {key!r}: only the commands {', '.join(COMMANDS)} have it")
+    check_keys(updates, others)
     check_sources(updates)
 
 
@@ -248,17 +265,6 @@ def config():
     fast_dev_run = False  # one batch of everything, nothing written
     val_check_interval = 1.0  # epochs (float) or training batches (int) from one validation to the next
 
-    # predict, index and search: they read a checkpoint (load_path) and what stands here
-    image = None  # file that predict tells of, or that search finds texts for
-    image2 = None  # second image of a statement about two
-    text = None  # what predict is asked, or a list of it; [MASK] stands for words to fill in
-    picture = None  # file for what a reconstructing checkpoint makes of the image
-    index = None  # folder of the index
-    image_folder = None  # index the images below it in place of datasets
-    query = None  # text that search finds images for
-    num_results = 10  # of a search
-    out = None  # JSON file for what predict and search print
-
 
 for name, values in RECIPES.items():
     ex.add_named_config(name, values)
@@ -267,7 +273,7 @@ for name, values in RECIPES.items():
 @ex.config_hook
 def reject_unknown_keys(config, command_name, logger):
     with shown_to_user():
-        check_keys(config)
+        check_keys(config, ex.used)
         check_named(config)
         return lone_task_values(config)
 
@@ -281,3 +287,12 @@ def given_keys(run: Run) -> set[str]:
 def resolve(*named_configs: str, **updates) -> dict:
     """The configuration of `run.py with NAMED_CONFIGS... key=value...`, for use from Python."""
     return ex._create_run("print_config", updates, named_configs).config
+
+
+def resolve_use(*named_configs: str, **updates) -> tuple[dict, set[str]]:
+    """The configuration of a command that uses a checkpoint, and the keys that are given. Raises UserError."""
+    try:
+        run = ex._create_run(_USE, updates, named_configs)
+    except RunError as error:
+        raise error.__cause__ from None
+    return run.config, given_keys(run)

@@ -15,6 +15,7 @@ import yaml
 
 from vlc.common.errors import UserError
 from vlc.configuration.settings import check_keys, check_sources
+from vlc.configuration.use_settings import USE_KEYS
 from vlc.tasks import TASKS
 
 MAX_BYTES = 64 * 1024  # all keys with their comments take 10 kB
@@ -61,7 +62,7 @@ def load_config_file(path: str | Path) -> dict[str, Any]:
             raise ValueError(f"it holds {type(values).__name__}, and no keys")
         for key, value in values.items():
             check_value(key, value)
-        check_keys(values)
+        check_keys(values, USE_KEYS)  # which the commands have that use a checkpoint
         check_sources(values)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())

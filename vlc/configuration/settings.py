@@ -123,27 +123,11 @@ class RunSettings:
     precision: int | str
 
 
-@dataclass(frozen=True)
-class UseSettings:
-    """What predict, index and search are given, and where their results go."""
-
-    image: str | None
-    image2: str | None
-    text: str | tuple[str, ...] | None
-    picture: str | None
-    index: str | None
-    image_folder: str | None
-    query: str | None
-    num_results: int
-    out: str | None
-
-
 _GROUPS = {
     "data": DataSettings,
     "model": ModelSettings,
     "optim": OptimSettings,
     "run": RunSettings,
-    "use": UseSettings,
 }
 
 
@@ -159,7 +143,6 @@ class Settings:
     model: ModelSettings
     optim: OptimSettings
     run: RunSettings
-    use: UseSettings
     options: Mapping[str, Options]
     tasks: tuple[TaskSettings, ...]
 
@@ -200,11 +183,11 @@ def config_keys() -> tuple[str, ...]:
     return (*flat, *ALIASES, *OPTIONS, "tasks")
 
 
-def check_keys(config: Mapping[str, Any]) -> None:
-    """Raise UserError for a key that no setting reads, with the nearest valid ones."""
+def check_keys(config: Mapping[str, Any], others: Collection[str] = ()) -> None:
+    """Raise UserError for a key that no setting reads, with the nearest valid ones; others: further known keys."""
     names = task_names(config.get("tasks", ()))
     check_known(names, TASKS, "task")
-    check_known((key for key in config if key not in TASKS), config_keys(), "config key")
+    check_known((key for key in config if key not in TASKS), (*config_keys(), *others), "config key")
     losses = config.get("loss_names", {})
     require(isinstance(losses, Mapping), "loss_names", losses, "weights by objective, as in loss_names.mlm=1")
     check_known(losses, OBJECTIVE_NAMES, "objective in loss_names")

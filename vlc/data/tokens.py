@@ -1,10 +1,11 @@
 """Tokenizers by name or folder, and the hiding of tokens for masked language modelling."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
+from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
@@ -37,6 +39,33 @@ def load_tokenizer(name: str, *, stored: bool = False) -> PreTrainedTokenizerFas
         raise UserError(f"tokenizer={name!r} is a file: name the folder that it lies in")
     else:
         tokenizer = _from_hub(name, stored)
+    return _checked(name, tokenizer)
+
+
+def tokenizer_to_store(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """A tokenizer as plain values, for a checkpoint."""
+    special = {t: getattr(tokenizer, t) for t in (*_SPECIAL, "unk_token")}
+    return {
+        "json": tokenizer.backend_tokenizer.to_str(),
+        "special": {t: s for t, s in special.items() if s is not None},
+    }
+
+
+def stored_tokenizer(stored: Mapping[str, Any], path: str) -> PreTrainedTokenizerFast:
+    """The tokenizer that a checkpoint holds. Raises UserError where it is damaged. Nothing is looked up, no code is run."""
+    try:
+        special = {t: stored["special"].get(t) for t in (*_SPECIAL, "unk_token")}
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(stored["json"]), **special)
+        return _checked(path, tokenizer)
+    except Exception as error:  # tokenizers raises no narrower class for damaged text
+        raise UserError(
+            f"{path} is damaged: no tokenizer can be made of what it holds ({_first_line(error)}). Pass tokenizer=NAME or "
+            "tokenizer=FOLDER"
+        ) from error
+
+
+def _checked(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer with [CLS] and [SEP] around a text. Raises UserError where it lacks what the suite needs."""
     lacking = [t for t in _SPECIAL if getattr(tokenizer, t, None) is None]
     if lacking or not tokenizer.is_fast:
         raise UserError(f"tokenizer={name!r} lacks {', '.join(lacking) or 'a fast implementation'}")

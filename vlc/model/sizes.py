@@ -31,6 +31,11 @@ class EncoderSize:
     decoder_depth: int = 8
     decoder_heads: int = 16
 
+    @property
+    def preprocessing(self) -> dict[str, str]:
+        """How whole images are prepared for a trained model; checkpoints keep it."""
+        return {"pipeline": "mae_test" if self.learned_grid is None else "pixelbert", "pixels": self.pixels}
+
     def num_patches(self, image_size: int) -> int:
         return (image_size // self.patch_size) ** 2
 

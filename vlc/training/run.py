@@ -21,7 +21,7 @@ from vlc.common.terminal import cell
 from vlc.configuration.aliases import under_flat_names
 from vlc.configuration.settings import OptimSettings, RunSettings, Settings
 from vlc.configuration.task_settings import TaskSettings
-from vlc.data.tokens import vocabulary
+from vlc.data.tokens import tokenizer_to_store, vocabulary
 from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.evaluation.evaluator import Evaluator
 from vlc.evaluation.ranking import Ranking
@@ -119,6 +119,9 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         seed=settings.run.seed,
         config=settings.as_config(),
     )
+    module.extras["preprocessing"] = settings.model.size.preprocessing
+    if data.tokenizer is not None:
+        module.extras["tokenizer"] = tokenizer_to_store(data.tokenizer)
     for loaded in checkpoints:
         complete = settings.run.test_only and loaded is checkpoints[-1]
         if not settings.run.test_only:

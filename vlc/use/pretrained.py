@@ -1,41 +1,34 @@
-"""A trained checkpoint opened for use: its model on a device, with the tokenizer and the images as it wants them.
+"""A trained checkpoint is opened for use: its model on a device, with tokenizer and images as it was trained with them.
 
 Our checkpoints tell all of this themselves; for published ones the configuration has to.
 """
 
 import math
 from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from vlc.checkpoint import weights
-from vlc.common.errors import MissingFile, UserError
-from vlc.common.inputs import Images
+from vlc.common.errors import UserError
 from vlc.configuration.aliases import FLAT_NAMES
 from vlc.configuration.settings import ModelSettings, Settings, check_keys
 from vlc.configuration.task_settings import HeadSettings, flat_head, make_options, task_names
+from vlc.configuration.use_settings import without_use_keys
 from vlc.configuration.values import check_types
 from vlc.data.catalog import CATALOG
-from vlc.data.images import UndecodableImage, open_image
-from vlc.data.stacking import stack_images
-from vlc.data.tokens import TextEncoder, load_tokenizer, vocabulary
-from vlc.data.transforms import normalize, transform
+from vlc.data.tokens import TextEncoder, load_tokenizer, stored_tokenizer, vocabulary
+from vlc.data.transforms import PIXELS, TRANSFORMS
 from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.hardware.onednn import suits_onednn, use_onednn
-from vlc.model.segments import Segment
-from vlc.model.sizes import ENCODERS
+from vlc.model.sizes import ENCODERS, EncoderSize
 from vlc.objectives.kinds import KINDS
 from vlc.objectives.options import Options
 from vlc.tasks import HEADS, TASKS
 from vlc.training.module import VLCModule
+from vlc.use.model import Model
 
 # What a checkpoint's own configuration decides, unless the command line states it. Which heads there are, its content does.
 _OF_THE_MODEL = {field.name for field in fields(ModelSettings)} - {"loss_names", "use_mae"}
@@ -46,64 +39,7 @@ _WORDS = "encoder.text_embeddings.word_embeddings.weight"
 _TYPES = "encoder.token_types.weight"
 
 
-@dataclass(frozen=True)
-class Pretrained:
-    """module: encoder and all heads of the file, in evaluation. text_encoder: None for a model of images alone."""
-
-    settings: Settings
-    module: VLCModule
-    tokenizer: PreTrainedTokenizerFast | None
-    text_encoder: TextEncoder | None
-    device: torch.device
-
-    @property
-    def path(self) -> Path:
-        return Path(self.settings.run.load_path)
-
-    def image(self, data: pa.Buffer, name: str) -> Tensor:
-        """An encoded image, whole, in the model's size: (3, H, W) uint8. Raises UserError, with its name."""
-        try:
-            return self.transform(open_image(data), np.random.default_rng(0))
-        except UndecodableImage as error:
-            raise UserError(f"Image {name} cannot be decoded ({error})") from error
-
-    def stacked(self, rows: list[list[Tensor]]) -> Images:
-        """Rows of K images (3, h, w) uint8, on the device and as the encoder takes them."""
-        images = stack_images(rows).to(self.device)
-        return replace(images, pixels=normalize(images.pixels, self.settings.model.size.pixels))
-
-    def tokens(self, images: list[Tensor]) -> Segment:
-        """Images embedded for the encoder, a row each."""
-        pixels, sizes = self.stacked([[image] for image in images]).at(0)
-        return self.module.encoder.embed_images(pixels, sizes=sizes)
-
-    @property
-    def transform(self):
-        """Pictures -> (3, H, W) uint8, whole and not augmented, whatever training did."""
-        pipeline = "mae_test" if self.settings.model.size.learned_grid is None else "pixelbert"
-        return transform(pipeline, self.settings.data.image_size)
-
-    def forward_context(self) -> AbstractContextManager:
-        """Half precision on a GPU, as `precision` says."""
-        precision = self.settings.run.precision
-        if (self.device.type == "cpu" and precision != "bf16-mixed") or precision in (32, "32-true"):
-            return nullcontext()
-        half = torch.bfloat16 if self.device.type == "cpu" or torch.cuda.is_bf16_supported() else torch.float16
-        return torch.autocast(self.device.type, half)
-
-
-def open_image_file(model: Pretrained, path: str) -> Tensor:
-    """An image file, whole, in the model's size: (3, H, W) uint8. Raises MissingFile or UserError."""
-    if not Path(path).is_file():
-        raise MissingFile(f"Image {path} " + ("is a folder: name a file" if Path(path).is_dir() else "does not exist"))
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"Image {path} cannot be read: {error.strerror}") from error
-    return model.image(pa.py_buffer(content), path)
-
-
-def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretrained:
+def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Model:
     """The checkpoint load_path of a configuration; given: the keys that the user stated, which win over the checkpoint's.
 
     loss_names, where given, chooses among the heads. Raises UserError where the checkpoint cannot be used this way.
@@ -115,7 +51,7 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretra
     own = {key: stored[key] for key in _OF_THE_MODEL & set(stored) - set(given)}
     _check_sizes(found, own)
     batch = {"per_gpu_batchsize": config["per_gpu_batchsize"] or _BATCH}
-    settings = Settings.from_config({**config, **own, **batch})
+    settings = Settings.from_config({**without_use_keys(config), **own, **batch})
     if {"loss_names", "tasks"} & set(given):
         heads = tuple({head.name: head for task in settings.tasks for head in task.heads}.values())
     else:
@@ -127,7 +63,7 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretra
     sizes = {name: len(found.state[name]) for name in (_WORDS, _TYPES)}
     tokenizer = None
     if sizes[_WORDS] > 1:  # 1: image_only=True
-        tokenizer = load_tokenizer(settings.data.tokenizer, stored="tokenizer" in own)
+        tokenizer = _tokenizer(found, settings, given="tokenizer" in given, named="tokenizer" in own)
     pad_token_id, vocab_size = vocabulary(tokenizer, sizes[_WORDS])
     module = VLCModule(
         settings.model,
@@ -140,15 +76,35 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Pretra
         vocabularies=_vocabularies(found, settings),
     )
     weights.load(module, found, complete=True)
-    gpus = settings.run.num_gpus
-    device = torch.device("cpu")
-    if gpus and torch.cuda.is_available():
-        device = torch.device("cuda", gpus[0] if isinstance(gpus, tuple) else 0)
-    half = settings.run.precision == "bf16-mixed"
-    if device.type == "cpu" and suits_onednn(settings.model.size.width, half=half):
+    device = _device(settings)
+    if device.type == "cpu" and suits_onednn(settings.model.size.width, half=settings.run.precision == "bf16-mixed"):
         use_onednn(module)
     encoder = tokenizer and TextEncoder(tokenizer, settings.data.max_text_len)
-    return Pretrained(settings, module.eval().to(device), tokenizer, encoder, device)
+    images = _image_preprocessing(found, settings.model.size)
+    return Model(settings, module.eval().to(device), tokenizer, encoder, device, **images)
+
+
+def _device(settings: Settings) -> torch.device:
+    gpus = settings.run.num_gpus
+    if gpus and torch.cuda.is_available():
+        return torch.device("cuda", gpus[0] if isinstance(gpus, tuple) else 0)
+    return torch.device("cpu")
+
+
+def _tokenizer(found: weights.Checkpoint, settings: Settings, *, given: bool, named: bool) -> PreTrainedTokenizerFast:
+    """The tokenizer that the user named (given), or that the checkpoint holds, or in older ones that it names."""
+    if "tokenizer" in found.extras and not given:
+        return stored_tokenizer(found.extras["tokenizer"], str(found.path))
+    return load_tokenizer(settings.data.tokenizer, stored=named)
+
+
+def _image_preprocessing(found: weights.Checkpoint, size: EncoderSize) -> dict[str, str]:
+    """Image pipeline and normalisation: the checkpoint's, and in older ones what its encoder takes."""
+    images = size.preprocessing | found.extras.get("preprocessing", {})
+    for name, known in (("pipeline", TRANSFORMS), ("pixels", PIXELS)):
+        if images[name] not in known:
+            raise UserError(f"{found.path} is damaged: its {name} is {images[name]!r}, not one of {', '.join(known)}")
+    return {name: images[name] for name in size.preprocessing}
 
 
 def _check_sizes(found: weights.Checkpoint, own: Mapping[str, Any]) -> None:

@@ -1,0 +1,42 @@
+"""What the commands that use a trained checkpoint are given beside the configuration. Runs that train have no such keys."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from vlc.common.errors import require
+from vlc.configuration.values import check_types, read
+
+COMMANDS = ("predict", "index", "search")
+
+
+@dataclass(frozen=True)
+class UseSettings:
+    """Inputs of predict, index and search, and where their results go."""
+
+    image: str | None = None  # file that predict is asked about, or that search finds texts for
+    image2: str | None = None  # second image of a statement about two
+    text: str | tuple[str, ...] | None = None  # what predict is asked, or a list of it; [MASK] = a word to fill in
+    picture: str | None = None  # file for what a reconstructing checkpoint makes of the image
+    index: str | None = None  # folder of the index
+    image_folder: str | None = None  # index the images below it in place of datasets
+    query: str | None = None  # text that search finds images for
+    num_results: int = 10  # of a search
+    out: str | None = None  # JSON file for what predict and search print
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "UseSettings":
+        """The values that a configuration has of these keys, checked; the others are the defaults. Raises UserError."""
+        given = {field.name: read(config[field.name], field.type) for field in fields(cls) if field.name in config}
+        settings = cls(**given)
+        check_types(settings)
+        require(settings.num_results >= 1, "num_results", settings.num_results, "1 or more")
+        return settings
+
+
+USE_KEYS = {field.name: field.default for field in fields(UseSettings)}
+
+
+def without_use_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as a run that trains has it."""
+    return {key: value for key, value in config.items() if key not in USE_KEYS}

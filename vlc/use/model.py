@@ -1,0 +1,280 @@
+"""Model: a trained checkpoint for use from Python, as `vlc.Model`. The commands predict, index and search stand on it."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from vlc.common.errors import MissingFile, UserError
+from vlc.common.inputs import Images, Text
+from vlc.configuration.settings import Settings
+from vlc.data.batch import Batch
+from vlc.data.images import Picture, UndecodableImage, open_image, to_rgb
+from vlc.data.parts.masked_text import MaskedTokens
+from vlc.data.stacking import stack_images
+from vlc.data.tokens import TextEncoder
+from vlc.data.transforms import normalize, transform
+from vlc.evaluation.metrics import check_finite
+from vlc.evaluation.ranking import match_scores
+from vlc.model.passes import encode_passes
+from vlc.model.segments import Segment
+from vlc.objectives.base import Answer, Objective
+from vlc.objectives.itc import ITC
+from vlc.objectives.options import ranking_kind
+from vlc.training.module import VLCModule
+
+ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
+Example: TypeAlias = tuple[Sequence[Tensor], str]  # prepared images, and the text about them
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained checkpoint with its heads, and with images and texts prepared as its evaluation prepared them.
+
+    Images are paths, encoded bytes, Pillow images, or arrays (height, width, 3) uint8. Methods take any number of images or
+    texts and compute batches of `per_gpu_batchsize`.
+
+    module: encoder and heads, in evaluation.
+    tokenizer, text_encoder: None for a model of images alone.
+    pipeline: name of the image pipeline.
+    pixels: name of the normalisation of pixels.
+    """
+
+    settings: Settings
+    module: VLCModule
+    tokenizer: PreTrainedTokenizerFast | None
+    text_encoder: TextEncoder | None
+    device: torch.device
+    pipeline: str
+    pixels: str
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, *named_configs: str, **overrides: Any) -> "Model":
+        """Return the model of a checkpoint file, or of a folder of the model hub.
+
+        Checkpoints of this project say all that is needed. Of others, tell what `run.py predict` would need.
+
+        named_configs: named configurations.
+        overrides: configuration keys, as in num_gpus=0, precision=32 or loss_names={"vqa": 1}, which chooses heads.
+        Raises UserError where the file is missing, damaged or does not fit.
+        """
+        from vlc.configuration.config import resolve_use
+        from vlc.use.pretrained import open_pretrained
+
+        return open_pretrained(*resolve_use(*named_configs, **overrides, load_path=str(path)))
+
+    # -- what a model is asked
+
+    def answer(self, images: ImageLike | Sequence[ImageLike], text: str | Sequence[str]) -> list[Answer]:
+        """Return what each head says of each text about an image, text by text.
+
+        images: an image, or the two images of a statement about two; heads that take another number do not answer.
+        text: a text, or several about the same images; masked language modelling fills in [MASK].
+        Each answer has the number of its text as `example`. Raises UserError where no head has an answer to a text,
+        NonFiniteMetric where a value is NaN or infinite.
+        """
+        prepared = [self.prepared(image) for image in _several(images)]
+        texts = _several(text)
+        answers = self.answers((prepared, text) for text in texts)
+        silent = set(range(len(texts))) - {answer.example for answer in answers}
+        if silent:
+            raise UserError(self._why_silent(len(prepared), texts[min(silent)]))
+        return answers
+
+    @torch.inference_mode()
+    def answers(self, examples: Iterable[Example]) -> list[Answer]:
+        """Return what the heads say of examples that have equal numbers of images, in their order.
+
+        Each answer has the number of its example. Raises as `answer` does, but for an example without answers.
+        """
+        answers: list[Answer] = []
+        first = 0
+        for chunk in self.chunks(examples):
+            batch = self._batch(chunk)
+            found = [replace(answer, example=answer.example + first) for answer in self._answers(batch)]
+            answers += sorted(found, key=lambda answer: answer.example)  # stable: the order of heads stays
+            first += len(chunk)
+        return answers
+
+    def embed(
+        self, *, images: ImageLike | Sequence[ImageLike] | None = None, texts: str | Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Return the embeddings of images, or of texts, by the head of contrast: unit vectors (N, D) float32.
+
+        Raises UserError where the checkpoint has no such head, NonFiniteMetric where a value is NaN or infinite.
+        """
+        if (images is None) == (texts is None):
+            raise UserError("embed takes either images=... or texts=..., and one of them")
+        if texts is not None:
+            made = [self.text_vectors(chunk) for chunk in self.chunks(_several(texts))]
+        else:
+            prepared = (self.prepared(image) for image in _several(images))
+            made = [self.image_vectors(chunk) for chunk in self.chunks(prepared)]
+        vectors = torch.cat(made) if made else torch.empty(0, self.module.encoder.size.width)
+        check_finite({"the embeddings": vectors})
+        return vectors.cpu().numpy()
+
+    def score(self, image: ImageLike, texts: str | Sequence[str]) -> np.ndarray:
+        """Return how well each text matches an image: scores (N,) float32, the higher the better.
+
+        The best head for it scores: of ranking, of matching, or else contrast by cosine similarities. Raises UserError
+        where the checkpoint has none of them, NonFiniteMetric where a score is NaN or infinite.
+        """
+        prepared = [self.prepared(image)]
+        if self.ranking is None:
+            scores = torch.from_numpy(self.embed(texts=texts)) @ self.image_vectors(prepared)[0].cpu()
+        else:
+            chunks = [self.match(chunk, prepared) for chunk in self.chunks(_several(texts))]
+            scores = torch.cat(chunks) if chunks else torch.empty(0)
+        check_finite({"the scores": scores})
+        return scores.cpu().numpy()
+
+    # -- the parts that commands stand on: they take prepared images, one batch at a time
+
+    @property
+    def path(self) -> Path:
+        return Path(self.settings.run.load_path)
+
+    @property
+    def contrast(self) -> ITC:
+        """The head that makes embeddings. Raises UserError where there is none."""
+        heads = self.settings.tasks[0].kinds
+        if "itc" not in heads:
+            raise UserError(
+                f"{self.path} has the heads {', '.join(self.module.objectives)}, but none of objective itc, which makes "
+                "embeddings: train with loss_names.itc=1"
+            )
+        return self.module.objectives[heads["itc"].name]
+
+    @property
+    def ranking(self) -> Objective | None:
+        """The head whose scores of pairs rank best; None where embeddings have to."""
+        heads = self.settings.tasks[0].kinds
+        kind = ranking_kind(heads)
+        return None if kind in ("itc", None) else self.module.objectives[heads[kind].name]
+
+    @torch.inference_mode()
+    def image_vectors(self, images: Sequence[Tensor]) -> Tensor:
+        """Prepared images -> unit vectors (N, D) float32, on the device."""
+        with self.forward_context():
+            return self.contrast.image_vectors(self._pooled(self._embedded(images)))
+
+    @torch.inference_mode()
+    def text_vectors(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> unit vectors (N, D) float32, on the device."""
+        with self.forward_context():
+            return self.contrast.text_vectors(self._pooled(self.module.encoder.embed_text(self.text(texts))))
+
+    @torch.inference_mode()
+    def match(self, texts: Sequence[str], images: Sequence[Tensor]) -> Tensor:
+        """Scores (N,) float32 of texts with prepared images by the ranking head; one text or image goes with all others."""
+        with self.forward_context():
+            text, embedded = self.text(texts), self._embedded(images)
+            return match_scores(self.module.encoder, self.ranking.score, text, embedded).float()
+
+    def prepared(self, image: ImageLike, name: str = "") -> Tensor:
+        """An image, whole, in the model's size: (3, H, W) uint8. Raises MissingFile or UserError, with its name."""
+        if isinstance(image, str | Path):
+            image, name = _read(image), str(image)
+        try:
+            return self.transform(_picture(image), np.random.default_rng(0))
+        except UndecodableImage as error:
+            raise UserError(f"Image {name or 'of the given bytes'} cannot be decoded ({error})") from error
+
+    @property
+    def transform(self) -> Callable[[Picture, np.random.Generator], Tensor]:
+        """Pictures -> (3, H, W) uint8, whole and not augmented, whatever training did."""
+        return transform(self.pipeline, self.settings.data.image_size)
+
+    def chunks(self, items: Iterable[Any]) -> Iterator[list[Any]]:
+        """The items in batches."""
+        items = iter(items)
+        while chunk := list(islice(items, self.settings.data.per_gpu_batchsize)):
+            yield chunk
+
+    def stacked(self, rows: Sequence[Sequence[Tensor]]) -> Images:
+        """Rows of K prepared images, on the device and as the encoder takes them."""
+        images = stack_images([list(row) for row in rows]).to(self.device)
+        return replace(images, pixels=normalize(images.pixels, self.pixels))
+
+    def forward_context(self) -> AbstractContextManager:
+        """Half precision on a GPU, as `precision` says."""
+        precision = self.settings.run.precision
+        if (self.device.type == "cpu" and precision != "bf16-mixed") or precision in (32, "32-true"):
+            return nullcontext()
+        half = torch.bfloat16 if self.device.type == "cpu" or torch.cuda.is_bf16_supported() else torch.float16
+        return torch.autocast(self.device.type, half)
+
+    def text(self, texts: Sequence[str]) -> Text:
+        if self.text_encoder is None:
+            raise UserError(f"{self.path} was trained on images alone and reads no text")
+        return self.text_encoder.pad([self.text_encoder(text).ids for text in texts]).to(self.device)
+
+    def _embedded(self, images: Sequence[Tensor]) -> Segment:
+        pixels, sizes = self.stacked([[image] for image in images]).at(0)
+        return self.module.encoder.embed_images(pixels, sizes=sizes)
+
+    def _pooled(self, segment: Segment) -> Tensor:
+        return self.module.encoder.encode([segment], pooled_only=True).pooled
+
+    def _batch(self, examples: Sequence[Example]) -> Batch:
+        """A batch without supervision. Where texts have [MASK], these are its hidden tokens."""
+        images, text = self.stacked([images for images, _ in examples]), self.text([text for _, text in examples])
+        batch = Batch(index=torch.arange(len(examples)), split="predict", images=images, text=text)
+        positions = (text.ids.flatten() == self.text_encoder.mask_id).nonzero()[:, 0]
+        if len(positions):
+            batch = batch.with_parts(masked_text=MaskedTokens(text, positions, torch.zeros_like(positions)))
+        return batch
+
+    def _answers(self, batch: Batch) -> Iterator[Answer]:
+        count = batch.images.pixels.shape[1]
+        heads = {name: head for name, head in self.module.objectives.items() if head.num_images(head.options) == count}
+        with self.forward_context():
+            passes = [one for head in heads.values() for one in head.passes(batch)]
+            encoded = encode_passes(self.module.encoder, batch, passes)
+            for name, head in heads.items():
+                for answer in head.answers(head(encoded, batch), batch, self.tokenizer.convert_ids_to_tokens):
+                    check_finite({f"the {answer.unit} of {name}": torch.tensor([value for _, value in answer.choices])})
+                    yield replace(answer, head=name)
+
+    def _why_silent(self, num_images: int, text: str) -> str:
+        heads = self.module.objectives
+        told = f"{self.path} has the heads {', '.join(heads)}, which"
+        if any(head.num_images(head.options) == num_images for head in heads.values()):
+            return f'{told} say nothing of this text: pass text="..." (for words to fill in with [MASK] in their place)'
+        wanted = "a second image (image2=FILE)" if num_images == 1 else "one image (leave image2 out)"
+        return f"{told} take {wanted}"
+
+
+def _several(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
+
+
+def _read(path: str | Path) -> bytes:
+    if not Path(path).is_file():
+        raise MissingFile(f"Image {path} " + ("is a folder: name a file" if Path(path).is_dir() else "does not exist"))
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"Image {path} cannot be read: {error.strerror}") from error
+
+
+def _picture(image: bytes | pa.Buffer | Image.Image | np.ndarray) -> Picture:
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise UserError(
+                f"an array of shape {image.shape} and {image.dtype} is no image: expected (height, width, 3) uint8"
+            )
+        return Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(image))
+    return open_image(pa.py_buffer(image) if isinstance(image, bytes) else image)

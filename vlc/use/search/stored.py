@@ -1,0 +1,152 @@
+"""An index on disk: what its files hold, how they are written, and how they are read with their checksums."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from vlc.common.errors import DamagedIndex
+from vlc.data.identity import FileIdentity
+from vlc.data.rows import Place
+from vlc.evaluation.metrics import check_finite
+from vlc.use.model import Model
+from vlc.use.vectors import VectorFile, build
+
+_PLACE = [("source", pa.string()), ("dataset", pa.string()), ("row", pa.int64()), ("text", pa.string())]
+_IDENTITY = [("size", pa.int64()), ("changed", pa.int64()), ("file_checksum", pa.string())]  # of the source
+_CHECKSUM = [("checksum", pa.uint32())]  # of the others, and of the place's number
+_PLACES = pa.schema(_PLACE + _CHECKSUM)  # of texts, and of images in indexes from before their files' identity was kept
+_SCHEMAS = {"images": pa.schema(_PLACE + _IDENTITY + _CHECKSUM), "texts": _PLACES}
+Stored: TypeAlias = tuple[Place, FileIdentity | None]  # of the file; None: of a text, or not kept by an older index
+_FILES = re.compile(r"index\.json|(images|texts)\.(arrow|\d+\.faiss)")
+
+
+def fingerprint(model: Model) -> str:
+    """What tells models apart whose embeddings differ: a hash of the weights that make them."""
+    digest = hashlib.sha256()
+    for part in (model.module.encoder, model.contrast):
+        for name, tensor in part.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def checksum_of(value: Any) -> int:
+    """CRC-32 of a plain value: it tells damage, not intent."""
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
+
+
+def is_index(folder: Path) -> bool:
+    """Whether a folder holds files of an index, perhaps not all, and nothing else: it may be replaced."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return bool(names) and all(_FILES.fullmatch(name) for name in names)
+
+
+def recover(folder: Path) -> None:
+    """Bring an index back whose replacement was killed between its two renames."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.is_dir() and not folder.exists():
+        os.rename(old, folder)
+
+
+@contextmanager
+def appearing_whole(folder: Path) -> Iterator[Path]:
+    """A folder that takes its name, from an older one if need be, once its content is there."""
+    partial, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(partial, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_kind(
+    folder: Path, kind: str, batches: Iterable[tuple[list[tuple], Tensor]], width: int
+) -> tuple[int, dict[str, Any]]:
+    """Index batches of places and vectors (B, D) under a name; returns how many there were, and the checksums.
+
+    Places of images are followed by the identity of their file.
+    """
+    count, checksum, schema = 0, 0, _SCHEMAS[kind]
+    vectors = VectorFile(folder / f".{kind}.vectors", width)
+    with pa.OSFile(str(folder / f"{kind}.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for places, embedded in batches:
+            check_finite({f"the embeddings of {kind}": embedded})
+            vectors.append(embedded.float().cpu().numpy())
+            rows = [
+                dict(zip(schema.names, (*place, checksum_of([number, *place])), strict=True))
+                for number, place in enumerate(places, start=count)
+            ]
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
+            checksum = zlib.crc32(np.array([row["checksum"] for row in rows], dtype=np.uint32), checksum)
+            count += len(places)
+    files = build(vectors.close(), folder, kind)
+    vectors.path.unlink()
+    return count, {"files": files, "places": checksum}
+
+
+_OLDER = {"checkpoint", "image_size", "fingerprint"}  # what index.json tells, besides counts, where it has no checksums
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        made_by = json.loads(path.read_bytes())
+        if not isinstance(made_by, dict):
+            raise ValueError("it holds no keys")
+        if set(made_by) - {"images", "texts"} == _OLDER:
+            return made_by
+        if made_by.pop("checksum", None) != checksum_of(made_by):
+            raise ValueError("its checksum is another")
+    except (OSError, RecursionError) as error:
+        raise DamagedIndex(f"{path} cannot be read ({error})") from error
+    except ValueError as error:
+        raise DamagedIndex(f"{path} is damaged: {error}") from error
+    return made_by
+
+
+def read_places(path: Path, count: int, checksum: int | None) -> Callable[[int], Stored]:
+    """A function from numbers to places, which raises DamagedIndex for a place that is not what was written.
+
+    The places' own checksums are compared all together, with `checksum`, and each with its place when this is asked for;
+    with None there are none.
+    """
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        fits = table.schema in _SCHEMAS.values() if checksum is not None else table.schema.names == list(Place._fields)
+        if not fits or len(table) != count:
+            raise ValueError(f"it holds {len(table)} places, and {count} were written")
+        if checksum is not None and zlib.crc32(table["checksum"].to_numpy()) != checksum:
+            raise ValueError("its checksum is another")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedIndex(f"{path} is damaged or missing: {error}") from error
+
+    def place(number: int) -> Stored:
+        row = table.slice(number, 1)
+        try:
+            row.validate(full=True)  # before it is read: lengths may point anywhere
+            (values,) = row.to_pylist()
+            if checksum is not None and values.pop("checksum") != checksum_of([number, *values.values()]):
+                raise ValueError("its checksum is another")
+        except (pa.ArrowException, ValueError) as error:
+            raise DamagedIndex(f"{path} is damaged: place {number}: {error}") from error
+        told = list(values.values())
+        place, identity = told[: len(_PLACE)], told[len(_PLACE) :]
+        return Place(*place), FileIdentity(*identity) if identity else None
+
+    return place
