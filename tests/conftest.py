@@ -11,7 +11,7 @@ import pytest
 
 import vlc  # first: it lets torchvision import beside a CPU-only torch
 from tests import tiny
-from tests.classification.folders import write_folder
+from tests.labelled_folders import write_folder
 from vlc.model.sizes import ENCODERS
 
 collect_ignore = ["reliability"]  # slow: run where it is named

@@ -14,7 +14,7 @@ from pytorch_lightning import LightningModule
 
 import main_finetune
 from tests import tiny
-from tests.classification.folders import words
+from tests.labelled_folders import words
 from vlc.classification.module import ClassificationModule
 from vlc.training.module import VLCModule
 from vlc.training.run import run

@@ -14,7 +14,7 @@ from timm.scheduler import CosineLRScheduler
 
 import main_finetune
 from tests import tiny
-from tests.classification.folders import arguments, words, write_folder
+from tests.labelled_folders import arguments, words, write_folder
 from vlc.checkpoint.weights import read
 from vlc.classification.module import ClassificationModule, half_cosine
 from vlc.classification.run import _environment, _local_size

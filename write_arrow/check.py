@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Column, Table
 
-from vlc.classification.sources import ParquetImages, TarImages
 from vlc.common.errors import UserError
 from vlc.common.terminal import cell
 from vlc.data.catalog import CATALOG
@@ -31,6 +30,8 @@ from vlc.data.checksums import DamagedData, verify_file
 from vlc.data.folders import is_hidden
 from vlc.data.identity import require_one_conversion
 from vlc.data.ipc import in_plain_layout, is_binary, is_text, open_batches, record_batches
+from vlc.data.labelled.tables import ParquetImages
+from vlc.data.labelled.tar import TarImages
 from vlc.data.values import flat_values, num_texts, text_problems, value_problems
 from write_arrow.machine.readers import Reader, is_shard, readers_of
 from write_arrow.machine.storage import Folder

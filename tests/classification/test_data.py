@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from tests.classification.folders import arguments, write_folder
+from tests.labelled_folders import arguments, write_folder
 from vlc.classification.data import (
     ImageData,
     LabelledImages,

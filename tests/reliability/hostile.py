@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests import tiny
-from tests.classification.folders import words as classification_words
-from tests.classification.folders import write_folder
+from tests.labelled_folders import words as classification_words
+from tests.labelled_folders import write_folder
 from tests.reliability import reading
 from tests.reliability.isolated import TOUCHED, Ended, call, call_all, program
 from tests.reliability.outcomes import Try

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.classification.folders import words as classification_words
-from tests.classification.folders import write_folder
+from tests.labelled_folders import words as classification_words
+from tests.labelled_folders import write_folder
 from tests.reliability import reading
 from tests.reliability.damage import judged
 from tests.reliability.isolated import REPOSITORY, TRACEBACK, Ended, call, call_all, program, remaining, runs

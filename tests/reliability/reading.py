@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from tests.classification.folders import write_folder
+from tests.labelled_folders import write_folder
 from vlc.common.errors import UserError
 from vlc.configuration.config import resolve, resolve_use
 from vlc.configuration.recipes import loss_weights
@@ -172,7 +172,7 @@ def make_hub_parquet(folder: Path) -> None:
 def read_classes(folder: Path) -> str:
     """Every image, decoded, with its label and the name of its class."""
     from vlc.classification.data import ImageDataset, eval_transform
-    from vlc.classification.sources import open_split
+    from vlc.data.labelled.splits import open_split
 
     wanted = inspect.signature(open_split).parameters
     source = open_split(folder, "train", **({"verify": True} if "verify" in wanted else {}))

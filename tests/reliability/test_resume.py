@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.classification.folders import words
+from tests.labelled_folders import words
 from tests.resuming import Stop, assert_same, finetuning, last_checkpoint, pretraining, weights
 
 REPOSITORY = Path(__file__).parents[2]

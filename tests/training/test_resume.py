@@ -8,7 +8,7 @@ import torch
 
 import main_finetune
 from tests import tiny
-from tests.classification.folders import words, write_folder
+from tests.labelled_folders import words, write_folder
 from tests.resuming import last_checkpoint
 from vlc.common.errors import MissingFile, UnwritableFile, UserError
 from vlc.configuration.recipes import loss_weights

@@ -16,7 +16,7 @@ from pytorch_lightning import Callback
 
 import main_finetune
 from tests import tiny
-from tests.classification.folders import words
+from tests.labelled_folders import words
 from tests.reliability.isolated import group, remaining
 from tests.resuming import Killed, Stop, last_checkpoint, stopped
 from vlc.training import saving

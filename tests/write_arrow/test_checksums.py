@@ -10,11 +10,11 @@ import pytest
 
 from tests import tiny
 from tests.tiny import image_bytes, settings
-from vlc.classification.sources import open_split
 from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.checksums import DamagedData, batch_metadata, verify_file
+from vlc.data.labelled.splits import open_split
 from vlc.training.run import build_data
 from vlc.use.search.building import open_rows
 from write_arrow import check as check_module

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from tests.classification.folders import CLASSES as COLOURS
+from tests.labelled_folders import CLASSES as COLOURS
 from tests.tiny import image_bytes
 from tests.write_arrow.conftest import contents, table
-from vlc.classification.sources import open_split
 from vlc.common.errors import MissingFile, UserError
+from vlc.data.labelled.splits import open_split
 from write_arrow.__main__ import main
 from write_arrow.machine import writer
 from write_arrow.machine.shards import FORMS

@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 
-from vlc.classification.sources import Source, check_classes, open_split
 from vlc.common.errors import UserError
 from vlc.common.inputs import Tensors
 from vlc.data.batch import CorruptImage
 from vlc.data.images import UndecodableImage, open_image, to_pil
 from vlc.data.keys import Key
+from vlc.data.labelled.source import LabelledImages as Source
+from vlc.data.labelled.splits import check_classes, open_split
 from vlc.data.sampler import EvalSampler, Position, TrainSampler
 from vlc.data.transforms import MEAN, STD
 from vlc.data.workers import worker_options

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.classification.folders import CLASSES, write_folder
+from tests.labelled_folders import CLASSES, write_folder
 from tests.tiny import image_bytes
-from vlc.classification.sources import check_classes, find_shards, open_split
 from vlc.common.errors import MissingFile, UserError
 from vlc.data.images import open_image
+from vlc.data.labelled.splits import check_classes, find_shards, open_split
 from write_arrow.__main__ import main as write_arrow
 from write_arrow.machine.shards import FORMS
 
