@@ -168,10 +168,10 @@ def main(words: list[str] | None = None) -> dict[str, float]:
     arguments = parser().parse_args(words)
     check(arguments)  # before the heavy imports: mistakes are told at once
     if arguments.num_workers:
-        start_worker_server("vlc.classification.data")
-    from vlc.classification.run import run
+        start_worker_server("vlc.data.augmentation")
     from vlc.hardware.distributed import leave
     from vlc.hardware.rendezvous import bind_stores
+    from vlc.training.finetune import run
     from vlc.training.saving import Interrupted
 
     bind_stores()

@@ -34,10 +34,12 @@ from rich.table import Table
 import main_finetune
 from benchmarks.cases import DEPTH, HIDDEN, PATCH, WIDTH, stack_flops
 from benchmarks.step import environment, machine, measured_peak
-from vlc.classification import run as classification
-from vlc.classification.data import ImageData, LabelledImages
-from vlc.classification.module import ClassificationModule
+from vlc.common.inputs import Images
+from vlc.data.batch import Batch
 from vlc.hardware.onednn import suits_onednn, use_onednn
+from vlc.training import finetune
+from vlc.training.image_classifier import ImageClassifier
+from vlc.training.image_data import ImageData
 
 MODEL, SIZE, CLASSES = "vit_base_patch16", 224, 1000
 TRAINING = "training step"
@@ -73,12 +75,12 @@ def main() -> None:
         arguments.json.write_text(json.dumps(environment(arguments) | {"rows": rows}, indent=1))
 
 
-def _module(precision: str, words: list[str]) -> ClassificationModule:
+def _module(precision: str, words: list[str]) -> ImageClassifier:
     """Our module as `main_finetune.py` sets it up on the CPU."""
     words = ["--model", MODEL, "--data_path", "x", "--layer_decay", "0.65", "--batch_size", "8", *words]
     options = main_finetune.parser().parse_args(words)
-    module = ClassificationModule(classification._classifier(options), options, 1e-4)
-    if suits_onednn(module.classifier.encoder.size.width, half=DTYPES[precision]):
+    module = ImageClassifier(finetune._encoder(options), options, 1e-4)
+    if suits_onednn(module.encoder.size.width, half=DTYPES[precision]):
         use_onednn(module)
     return module
 
@@ -131,7 +133,9 @@ def _our_step(precision: str, images: torch.Tensor, labels: torch.Tensor) -> Cal
     module = _module(precision, []).train()
     module.trainer = SimpleNamespace(precision=precision, current_epoch=0, global_rank=0)  # what the two methods ask
     optimizer = module.configure_optimizers()
-    batch = LabelledImages(images, labels)
+    batch = Batch(
+        index=torch.arange(len(images)), split="train", images=Images(images[:, None]), parts={"label": labels}
+    )
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=DTYPES[precision]):
@@ -218,8 +222,8 @@ def evaluation(arguments: argparse.Namespace) -> list[dict]:
         data, weights = Path(folder), Path(folder) / "weights.pth"
         _write_images(data / "val", arguments.images)
         module = _module("bfloat16", [])
-        torch.nn.init.normal_(module.classifier.objectives["classes"].head.weight, std=0.02)
-        torch.save({"state_dict": module.classifier.state_dict()}, data / "ours.ckpt")
+        torch.nn.init.normal_(module.objectives["classes"].head.weight, std=0.02)
+        torch.save({"state_dict": module.state_dict()}, data / "ours.ckpt")
         weights.export(weights.read(data / "ours.ckpt"), weights, "mae")
         for precision in DTYPES:
             sides = {
@@ -285,7 +289,7 @@ def _timm(arguments: argparse.Namespace, precision: str, data: Path, weights: Pa
 def _ours(arguments: argparse.Namespace, precision: str, data: Path, weights: Path) -> float:
     words = ["--data_path", str(data), "--model", MODEL, "--resume", str(weights), "--eval", "--num_workers", "1"]
     words += ["--batch_size", str(arguments.batch), "--amp", "bf16" if DTYPES[precision] else "off", "--device", "cpu"]
-    create, finish, made = ImageData.val_dataloader, ClassificationModule.on_validation_epoch_end, []
+    create, finish, made = ImageData.val_dataloader, ImageClassifier.on_validation_epoch_end, []
 
     def timed(self) -> _Timed:
         made.append(_Timed(create(self)))
@@ -295,12 +299,12 @@ def _ours(arguments: argparse.Namespace, precision: str, data: Path, weights: Pa
         finish(self)
         made[0].stop()
 
-    ImageData.val_dataloader, ClassificationModule.on_validation_epoch_end = timed, finished
+    ImageData.val_dataloader, ImageClassifier.on_validation_epoch_end = timed, finished
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             main_finetune.main(words)
     finally:
-        ImageData.val_dataloader, ClassificationModule.on_validation_epoch_end = create, finish
+        ImageData.val_dataloader, ImageClassifier.on_validation_epoch_end = create, finish
     return made[0].seconds
 
 

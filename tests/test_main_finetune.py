@@ -16,9 +16,9 @@ import main_finetune
 from tests import tiny
 from tests.labelled_folders import arguments, words, write_folder
 from vlc.checkpoint.weights import read
-from vlc.classification.module import ClassificationModule, half_cosine
-from vlc.classification.run import _environment, _local_size
 from vlc.common.errors import MissingFile, UserError
+from vlc.training.finetune import _environment, _local_size
+from vlc.training.image_classifier import ImageClassifier, half_cosine
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -237,17 +237,17 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(images, tmp_path, monkeypatc
     """Stopped in the middle of an epoch, with everything random on."""
     options = {"epochs": 3, "mixup": 0.8, "drop_path": 0.3, "reprob": 0.5, "ema": 0.9}
     main_finetune.main(words(images, tmp_path / "whole", **options))
-    step = ClassificationModule.training_step
+    step = ImageClassifier.training_step
 
     def interrupted(self, batch, batch_idx):
         if self.current_epoch == 1 and batch_idx == 2:
             signal.raise_signal(signal.SIGTERM)
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(ClassificationModule, "training_step", interrupted)
+    monkeypatch.setattr(ImageClassifier, "training_step", interrupted)
     with pytest.raises(SystemExit):
         main_finetune.main(words(images, tmp_path / "parts", **options))
-    monkeypatch.setattr(ClassificationModule, "training_step", step)
+    monkeypatch.setattr(ImageClassifier, "training_step", step)
     last = tmp_path / "parts/last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 9, "six of the first epoch, three of the second"
     metrics = main_finetune.main(words(images, tmp_path / "parts", **options, resume=last))
@@ -388,15 +388,15 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 import main_finetune
-from vlc.classification.run import _environment, _local_size
-from vlc.classification.module import ClassificationModule
-marker, step = Path(sys.argv.pop(1)), ClassificationModule.training_step
+from vlc.training.finetune import _environment, _local_size
+from vlc.training.image_classifier import ImageClassifier
+marker, step = Path(sys.argv.pop(1)), ImageClassifier.training_step
 def killed(self, batch, batch_idx):
     if self.current_epoch == 1 and batch_idx == 1 and self.global_rank == 1 and not marker.exists():
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batch, batch_idx)
-ClassificationModule.training_step = killed
+ImageClassifier.training_step = killed
 main_finetune.main()
 """
 

@@ -24,7 +24,6 @@ ROOMS = (
     "checkpoint",
     "configuration",
     "training",
-    "classification",
     "use",
 )
 # What stands below a room and still must not be imported there, as its docstring says.

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 
 from tests import golden_models, tiny
+from tests.training.test_image_classifier import classifier
 from vlc.checkpoint import weights
 from vlc.checkpoint.__main__ import main as checkpoint_main
 from vlc.checkpoint.formats import FORMATS
-from vlc.classification.model import Classifier
 from vlc.common.errors import MissingFile, UserError
 from vlc.configuration.recipes import loss_weights
 from vlc.model.embed import sincos_positions
@@ -364,7 +364,7 @@ def _timm(tmp_path, **options):
     ],
 )
 def test_timm_models_that_compute_something_else(tmp_path, small_vit, into, options, named):
-    module = _small_module() if into == "vlc" else Classifier(ENCODERS[small_vit], 32, 5, global_pool=False)
+    module = _small_module() if into == "vlc" else classifier(ENCODERS[small_vit], 32, 5, global_pool=False)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with pytest.raises(UserError, match=named):
         weights.load(module, _timm(tmp_path, **options))
@@ -382,7 +382,7 @@ def test_parts_of_a_head_are_not_left_out(golden, monkeypatch):
 
 def test_an_image_classifier_has_no_text_half(golden):
     source = weights.read(golden / "tiny/pretrain.ckpt")
-    report = weights.load(Classifier(_module().encoder.size, 64, 5), source)
+    report = weights.load(classifier(_module().encoder.size, 64, 5), source)
     assert {name.split(".")[1] for name in report.unused} == {
         "text_embeddings", "token_types", "pooler", "norm", "mlm", "itm", "mae"
     }  # fmt: skip

@@ -4,7 +4,7 @@ import transformers  # noqa: F401
 
 import main_finetune  # noqa: F401
 import vlc.checkpoint.weights
-import vlc.classification.run
+import vlc.training.finetune
 import vlc.training.run
 import vlc.use.predict
 import vlc.use.search

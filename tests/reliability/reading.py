@@ -171,12 +171,16 @@ def make_hub_parquet(folder: Path) -> None:
 
 def read_classes(folder: Path) -> str:
     """Every image, decoded, with its label and the name of its class."""
-    from vlc.classification.data import ImageDataset, eval_transform
+    from vlc.data.augmentation import CentralCrop
     from vlc.data.labelled.splits import open_split
+    from vlc.data.parts import Field
+    from vlc.data.sample import Preparation
+    from vlc.data.samples import Samples
 
     wanted = inspect.signature(open_split).parameters
     source = open_split(folder, "train", **({"verify": True} if "verify" in wanted else {}))
-    images = ImageDataset(source, eval_transform(32), training=False, seed=0)
+    preparation = Preparation(CentralCrop(32), num_patches=0, text_encoder=None)
+    images = Samples("train", [source], {Field("label")}, preparation, training=False, seed=0)
     return digest([source.class_names, *(images[[(0, number)]] for number in range(len(images)))])
 
 

@@ -106,6 +106,8 @@ class ArrowSplit:
     first, by this object or by the one that it was unpickled from.
     """
 
+    suffix = ".arrow"  # which names of tables in messages lack
+
     def __init__(
         self,
         paths: list[Path],

@@ -86,6 +86,20 @@ def _shares(sizes: tuple[int, ...], weights: Sequence[float]) -> tuple[int, ...]
     return tuple(min(size, round(weight * scale)) for size, weight in zip(sizes, weights, strict=True))
 
 
+class WholeSteps(TrainSampler):
+    """Training batches of full size, and as many as make whole optimiser steps; what is left over waits for a new order.
+
+    As the published loop of MAE, which drops the last batch and the gradients of a step that was not completed.
+    """
+
+    def __init__(self, *args, accumulate: int, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.accumulate = accumulate
+
+    def __len__(self) -> int:
+        return self.num_samples // (self.global_batch * self.accumulate) * self.accumulate
+
+
 class RoundRobin(Sampler):
     """Whole batches of one task each, in turn: the first one's, the second one's, ..., and again the first one's.
 

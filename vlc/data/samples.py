@@ -18,6 +18,7 @@ from vlc.data.batch import Batch, CorruptImage
 from vlc.data.images import UndecodableImage, open_image
 from vlc.data.keys import Key
 from vlc.data.kinds import Kind
+from vlc.data.labelled.source import LabelledImages
 from vlc.data.parts import Part, by_name, columns_of
 from vlc.data.sample import Preparation, Sample
 from vlc.data.stacking import padded_alike, stack_images
@@ -40,7 +41,7 @@ class Samples(Dataset):
     def __init__(
         self,
         name: str,
-        sources: list[ArrowSplit],
+        sources: list[ArrowSplit | LabelledImages],
         parts: Collection[Part],
         preparation: Preparation,
         *,
@@ -105,7 +106,10 @@ class Samples(Dataset):
             except UndecodableImage as error:
                 table, row = source.table_and_row(where)
                 if not self.training:
-                    raise UserError(f"The image in row {row} of {table}.arrow cannot be decoded ({error})") from error
+                    raise UserError(
+                        f"The image in row {row} of {table}{source.suffix} cannot be decoded ({error}): mend or remove it, "
+                        "evaluation leaves nothing out"
+                    ) from error
                 found = CorruptImage(table, row, str(error))
                 if found not in corrupt:
                     corrupt.append(found)

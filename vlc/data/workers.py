@@ -44,6 +44,11 @@ def start_worker_server(*modules: str) -> None:
                 signal.signal(number, handler)
 
 
+def loader_options(num_workers: int, *, pinned: bool) -> dict[str, Any]:
+    """The options of a DataLoader whose sampler yields whole batches. pinned: in memory that a GPU copies from."""
+    return worker_options(num_workers) | {"batch_size": None, "pin_memory": pinned}
+
+
 def worker_options(num_workers: int) -> dict[str, Any]:
     """The options of a DataLoader that concern its processes."""
     return {

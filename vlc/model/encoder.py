@@ -65,6 +65,7 @@ class Encoder(nn.Module):
         if image_size % size.patch_size:
             raise ValueError(f"image_size {image_size} is not a multiple of the patch size {size.patch_size}")
         self.size, self.image_size, self.max_patches = size, image_size, max_patches
+        self.pad_token_id = pad_token_id
         width, dropout = size.width, text_dropout if size.dropout else 0.0
         self.text_embeddings = text_embedding(width, vocab_size, max_text_len, text_dropout, pad_token_id)
         self.token_types = nn.Embedding(1 + num_image_types, width)
@@ -90,6 +91,19 @@ class Encoder(nn.Module):
         for block in self.blocks:
             block.compile(**options)
 
+    def keep_images_only(self, *, final_norm: bool) -> None:
+        """Remove what only text or fusion reads, which would be parameters without gradients, and train the positions.
+
+        final_norm: whether encoded tokens are normalised.
+        """
+        positions = self.pos_embed
+        for part in ("text_embeddings", "token_types", "pos_embed"):
+            delattr(self, part)
+        self.pos_embed = nn.Parameter(positions)
+        self.pooler = nn.Identity()
+        if not final_norm:
+            self.norm = nn.Identity()
+
     def _init_weights(self) -> None:
         for part in (self.text_embeddings, self.token_types, self.pooler):
             part.apply(init_bert_weights)
@@ -104,10 +118,6 @@ class Encoder(nn.Module):
     @property
     def num_patches(self) -> int:
         return self.patch_embed.num_patches
-
-    @property
-    def pad_token_id(self) -> int:
-        return self.text_embeddings.word_embeddings.padding_idx
 
     def embed_text(self, text: Text, name: str = "text") -> Segment:
         """Text (B, L) -> a segment of that name."""

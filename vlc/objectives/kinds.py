@@ -4,6 +4,7 @@ from vlc.objectives.answers import Answers
 from vlc.objectives.base import Objective
 from vlc.objectives.choice import Choice
 from vlc.objectives.classes import Classes
+from vlc.objectives.image_classes import ImageClasses
 from vlc.objectives.itc import ITC
 from vlc.objectives.itm import ITM
 from vlc.objectives.mae import MAE
@@ -17,4 +18,5 @@ KINDS: dict[str, type[Objective]] = {
     "classes": Classes,
     "choice": Choice,
     "itc": ITC,
+    "image_classes": ImageClasses,
 }

@@ -136,6 +136,19 @@ class ClassesOptions(Options):
 
 
 @dataclass(frozen=True)
+class ImageClassesOptions(Options):
+    """num_classes: size of the head.
+
+    smoothing: of the labels, in training.
+    global_pool: classify the mean patch token; otherwise the class token.
+    """
+
+    num_classes: int
+    smoothing: float = 0.1
+    global_pool: bool = True
+
+
+@dataclass(frozen=True)
 class ChoiceOptions(Options):
     """wrong_texts: number of texts of other images that each image ranks its own text above."""
 

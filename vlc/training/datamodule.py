@@ -23,7 +23,7 @@ from vlc.data.samples import Samples, TaskBatches
 from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import transform
-from vlc.data.workers import worker_options
+from vlc.data.workers import loader_options
 
 
 @dataclass(frozen=True)
@@ -231,10 +231,8 @@ class DataModule(LightningDataModule):
         return DataLoader(dataset, sampler=sampler, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:
-        return worker_options(self.settings.num_workers) | {
-            "batch_size": None,  # the sampler yields whole batches
-            "pin_memory": self.trainer.strategy.root_device.type == "cuda",
-        }
+        pinned = self.trainer.strategy.root_device.type == "cuda"
+        return loader_options(self.settings.num_workers, pinned=pinned)
 
 
 def _evaluated(spec: DatasetSpec, settings: DataSettings, test_only: bool) -> Collection[str]:

@@ -71,11 +71,12 @@ class VLCModule(LightningModule):
     selecting: by task, the splits that select the checkpoint; by default all.
     evaluators: by task, what else is measured on its evaluated splits.
     config: written into checkpoints.
+    encoder: in place of the one that the settings describe, which are None then.
     """
 
     def __init__(
         self,
-        settings: ModelSettings,
+        settings: ModelSettings | None,
         tasks: Sequence[TaskSettings],
         *,
         image_size: int,
@@ -92,6 +93,7 @@ class VLCModule(LightningModule):
         evaluators: Mapping[str, Sequence[Evaluator]] | None = None,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
+        encoder: Encoder | None = None,
     ):
         super().__init__()
         self.settings, self.optim_settings, self.seed = settings, optim, seed
@@ -100,22 +102,24 @@ class VLCModule(LightningModule):
         splits, vocabularies = splits or {}, vocabularies or {}
         stored = {head: list(vocabulary.answers) for head, vocabulary in vocabularies.items()}
         self.extras = {"config": dict(config or {}), "answers": stored}
-        self.encoder = Encoder(
-            settings.size,
-            image_size,
-            vocab_size=vocab_size,
-            max_text_len=max_text_len,
-            text_dropout=settings.drop_rate,
-            pad_token_id=pad_token_id,
-            num_image_types=num_images,
-            activation_checkpointing=settings.activation_checkpointing,
-            max_patches=settings.max_image_len if settings.max_image_len > 0 else None,
-        )
+        if encoder is None:
+            encoder = Encoder(
+                settings.size,
+                image_size,
+                vocab_size=vocab_size,
+                max_text_len=max_text_len,
+                text_dropout=settings.drop_rate,
+                pad_token_id=pad_token_id,
+                num_image_types=num_images,
+                activation_checkpointing=settings.activation_checkpointing,
+                max_patches=settings.max_image_len if settings.max_image_len > 0 else None,
+            )
+        self.encoder = encoder
         context = ModelContext(
-            width=settings.size.width,
+            width=encoder.size.width,
             vocab_size=vocab_size,
             num_patches=self.encoder.num_patches,
-            size=settings.size,
+            size=encoder.size,
             pad_token_id=pad_token_id,
         )
         self.objectives = nn.ModuleDict()
@@ -163,7 +167,8 @@ class VLCModule(LightningModule):
 
     def outcomes(self, batch: Batch) -> dict[str, Outcome]:
         """Return the outcome of each head of the batch's task for a normalised batch; heads share encoder passes."""
-        heads, ratio, known = self.tasks[batch.task].heads, self.settings.dropped_ratio, None
+        heads, known = self.tasks[batch.task].heads, None
+        ratio = self.settings.dropped_ratio if self.settings else 0.0
         objectives = {head.name: self.objectives[head.name] for head in heads}
         for objective in objectives.values() if self.training else ():
             if objective.hard_negatives:
@@ -318,7 +323,7 @@ class VLCModule(LightningModule):
 
     def checkpoint_bytes(self) -> int:
         """The least room a checkpoint takes: float32 weights, and what the optimiser keeps of those it trains."""
-        kept = 1 if self.optim_settings.optim_type == "sgd" else 2
+        kept = 1 if self.optim_settings and self.optim_settings.optim_type == "sgd" else 2
         return sum(4 * value.numel() * (1 + kept * value.requires_grad) for value in self.parameters())
 
     def group_matcher(self, coarse: bool = False) -> Mapping[str, Any]:

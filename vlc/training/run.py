@@ -1,12 +1,11 @@
 """From settings to a finished run: data, module, checkpoint, trainer, in this order."""
 
 import os
-import warnings
 from pathlib import Path
 
 import torch
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
@@ -14,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from vlc.checkpoint import weights
-from vlc.checkpoint.checkpoint_io import CheckpointIO
 from vlc.common.errors import UserError
 from vlc.common.files import check_room, full_disk_told
 from vlc.common.terminal import cell
@@ -25,31 +23,18 @@ from vlc.data.tokens import tokenizer_to_store, vocabulary
 from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.evaluation.evaluator import Evaluator
 from vlc.evaluation.ranking import Ranking
-from vlc.hardware.allocator import keep_freed_memory
-from vlc.hardware.onednn import WIDE, computes_bfloat16, suits_onednn, use_onednn
-from vlc.hardware.precision import precision_options
+from vlc.hardware.onednn import WIDE, computes_bfloat16
 from vlc.hardware.rendezvous import watch_nodes
 from vlc.model.sizes import EncoderSize
 from vlc.objectives.kinds import KINDS
 from vlc.objectives.options import ranking_kind
 from vlc.training import resume
-from vlc.training.callbacks import CastWeightsOnce, CorruptImages, FinalValidation, NonFiniteLossGuard, Throughput
+from vlc.training.callbacks import FinalValidation
 from vlc.training.datamodule import DataModule
 from vlc.training.module import VLCModule, task_needs
 from vlc.training.progress import Progress
-from vlc.training.saving import Saving, leave_signals_to_us
-
-LOG_EVERY = 10  # batches
-
-# Advice of Lightning's that does not apply: metrics are summed over the processes before they are logged, a data module
-# leaves batches to the module, few workers may be right, and the sampler knows where a resumed run stands.
-for _advice in (
-    "It is recommended to use `self.log",
-    "You have overridden `on_after_batch_transfer`",
-    ".*LeafSpec",
-    "You're resuming from a checkpoint that ended before the epoch ended",
-):
-    warnings.filterwarnings("ignore", message=_advice)
+from vlc.training.saving import Saving
+from vlc.training.trainer import make_trainer, showing, suit_cpu, watching
 
 
 def run(settings: Settings) -> dict[str, float]:
@@ -64,11 +49,7 @@ def run(settings: Settings) -> dict[str, float]:
     if settings.run.num_nodes > 1:
         watch_nodes(trainer.strategy.cluster_environment, settings.run.num_nodes)
     if trainer.strategy.root_device.type == "cpu":
-        keep_freed_memory()
-        half = trainer.precision == "bf16-mixed"
-        # FSDP shares weights out: packed ones would be memory for the whole model.
-        if suits_onednn(settings.model.size.width, half=half) and not settings.run.fsdp:
-            use_onednn(module)
+        suit_cpu(module, settings.model.size.width, trainer.precision, shared_out=settings.run.fsdp)
     if settings.model.compile:
         module.compile_parts()
     with full_disk_told("log_dir=", settings.run.log_dir):
@@ -244,15 +225,13 @@ def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
     num_devices = devices if isinstance(devices, int) else len(devices)
     logger = TensorBoardLogger(run.log_dir, name=_log_name(run), default_hp_metric=False)
     precision = _precision(run.precision, accelerator, settings.model.size)
-    # FSDP frees weights after each use: what is kept of them would be memory for the whole model.
-    options = {"precision": precision} if run.fsdp else precision_options(precision, accelerator)
-    options["plugins"] = [CheckpointIO(), *options.get("plugins", [])]
-    trainer = Trainer(
-        accelerator=accelerator,
+    return make_trainer(
+        accelerator,
+        precision,
+        caches_casts=not run.fsdp,  # which frees weights after each use: casts would be memory for the whole model
         devices=devices,
         num_nodes=run.num_nodes,
         strategy=_strategy(run, num_devices * run.num_nodes, num_tasks=len(settings.tasks)),
-        **options,
         max_epochs=optim.max_epoch if optim.max_steps is None else -1,
         max_steps=-1 if optim.max_steps is None else optim.max_steps,
         accumulate_grad_batches=_accumulation(optim, settings.data.per_gpu_batchsize, num_devices * run.num_nodes),
@@ -262,27 +241,17 @@ def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
         fast_dev_run=run.fast_dev_run,
         logger=logger,
         callbacks=_callbacks(settings, has_validation),
-        log_every_n_steps=LOG_EVERY,
-        use_distributed_sampler=False,  # the samplers know the processes
-        benchmark=True,
-        enable_model_summary=False,
         inference_mode=not run.fsdp,  # whose tensors cannot take part in gathering weights
     )
-    leave_signals_to_us(trainer)
-    return trainer
 
 
 def _callbacks(settings: Settings, has_validation: bool) -> list:
-    terminal = Console().is_terminal
     callbacks = [
         Progress(),
-        NonFiniteLossGuard(LOG_EVERY),
+        *watching(settings.data.max_corrupt_ratio),
         FinalValidation(),
-        CorruptImages(settings.data.max_corrupt_ratio),
-        Throughput(LOG_EVERY),
-        CastWeightsOnce(),
+        *showing(),
         LearningRateMonitor(logging_interval="step"),
-        RichProgressBar(refresh_rate=LOG_EVERY) if terminal else TQDMProgressBar(refresh_rate=10 * LOG_EVERY),
         Saving(every=settings.run.checkpoint_every),
     ]
     if not settings.run.fast_dev_run:

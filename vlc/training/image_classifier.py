@@ -1,4 +1,4 @@
-"""Training and evaluation of the classifier as a Lightning module: loss, schedule, metrics, log.txt."""
+"""Fine-tuning of an image classifier as MAE does it: mixup, moving average, schedule by optimiser step, log.txt."""
 
 import json
 import math
@@ -9,88 +9,115 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities import rank_zero_info
 from timm.data import Mixup
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vlc.classification.data import LabelledImages, seed_everything_drawn_from
-from vlc.classification.model import UNDECAYED, Classifier
-from vlc.data.transforms import normalize
+from vlc.common.inputs import Images
+from vlc.configuration.task_settings import HeadSettings, TaskSettings
+from vlc.data.augmentation import seed_everything_drawn_from
+from vlc.data.batch import Batch
 from vlc.evaluation.metrics import Ratio, check_finite
+from vlc.model.encoder import Encoder
+from vlc.model.passes import encode_passes
+from vlc.model.sizes import EncoderSize
+from vlc.objectives.base import Outcome
+from vlc.objectives.image_classes import ImageClasses
+from vlc.objectives.options import ImageClassesOptions
+from vlc.tasks.task import Report
+from vlc.training.module import VLCModule
 from vlc.training.optim import may_fuse
+from vlc.training.trainer import LOG_EVERY
 
-TOP_K = (1, 5)
-LOG_EVERY = 10  # batches
+# Position and class token do not decay, as in MAE's and timm's fine-tuning.
+UNDECAYED = ("encoder.pos_embed", "encoder.cls_token")
+HEAD = "classes"
+
+
+def image_encoder(size: EncoderSize, image_size: int, *, global_pool: bool = True, drop_path: float = 0.0) -> Encoder:
+    """The image half of the encoder; its positions are trained, as in the published fine-tuning.
+
+    global_pool: tokens are not normalised, as their mean will be.
+
+    Raises ValueError where image_size is not a multiple of the patch size.
+    """
+    encoder = Encoder(size, image_size, vocab_size=1, max_text_len=1, drop_path=drop_path)
+    encoder.keep_images_only(final_norm=not global_pool)
+    return encoder
 
 
 def mixup_is_active(arguments: Namespace) -> bool:
     return arguments.mixup > 0 or arguments.cutmix > 0 or arguments.cutmix_minmax is not None
 
 
-class ClassificationModule(LightningModule):
-    """The classifier in training. learning_rate: the peak one; the last layer has it, those below less.
+class ImageClassifier(VLCModule):
+    """The image half of the encoder and one head. learning_rate: the peak one; the last layer has it, those below less.
 
-    Checkpoints hold the classifier's parameters under their own names in "state_dict", those of the moving average, if
-    there is one, in "ema".
+    Checkpoints hold the moving average, if there is one, in "ema".
     """
 
-    def __init__(self, classifier: Classifier, arguments: Namespace, learning_rate: float):
-        super().__init__()
-        self.classifier, self.arguments, self.learning_rate = classifier, arguments, learning_rate
+    def __init__(self, encoder: Encoder, arguments: Namespace, learning_rate: float):
+        options = ImageClassesOptions(arguments.nb_classes, arguments.smoothing, arguments.global_pool)
+        head = HeadSettings(HEAD, "image_classes", 1.0, options, Report())
+        task = TaskSettings("", (head,), (), None, 0, (), (), learning_rate, "plain")
+        super().__init__(
+            None,
+            [task],
+            image_size=arguments.input_size,
+            max_text_len=1,
+            vocab_size=1,
+            encoder=encoder,
+            splits={"": ("val",)},
+        )
+        self.arguments, self.learning_rate = arguments, learning_rate
+        self.extras = {"arguments": vars(arguments)}
         self.ema = None
         if arguments.ema is not None:
-            self.ema = ModelEmaV3(classifier, decay=arguments.ema).requires_grad_(False)
-        self.mixup, self.criterion = self._mixup_and_criterion()
+            self.ema = ModelEmaV3(self.parts(), decay=arguments.ema).requires_grad_(False)
+            self.ema_ratios = nn.ModuleDict({name: Ratio() for name in ImageClasses.metrics})
+        self.mixup = self._mixup() if mixup_is_active(arguments) else None
         self.train_ratios = nn.ModuleDict({name: Ratio() for name in ("loss", "lr")})
-        names = [f"{prefix}{name}" for prefix in self.evaluated for name in ("loss", *(f"acc{k}" for k in TOP_K))]
-        self.test_ratios = nn.ModuleDict({name: Ratio() for name in names})
         self.test_metrics: dict[str, float] = {}
 
-    @property
-    def evaluated(self) -> dict[str, nn.Module]:
-        """What is evaluated, by the prefix of its metrics."""
-        return {"": self.classifier} | ({"ema_": self.ema.module} if self.ema is not None else {})
+    def parts(self) -> nn.ModuleDict:
+        """What is averaged, and what a checkpoint of weights is loaded into."""
+        return nn.ModuleDict({"encoder": self.encoder, "objectives": self.objectives})
 
-    def _mixup_and_criterion(self) -> tuple[Mixup | None, nn.Module]:
-        """The loss; with mixup, which smooths the labels itself, that of soft targets."""
+    def _mixup(self) -> Mixup:
+        """Mixup smooths the labels itself."""
         arguments = self.arguments
-        if mixup_is_active(arguments):
-            mixup = Mixup(
-                mixup_alpha=arguments.mixup,
-                cutmix_alpha=arguments.cutmix,
-                cutmix_minmax=arguments.cutmix_minmax,
-                prob=arguments.mixup_prob,
-                switch_prob=arguments.mixup_switch_prob,
-                mode=arguments.mixup_mode,
-                label_smoothing=arguments.smoothing,
-                num_classes=arguments.nb_classes,
-            )
-            return mixup, SoftTargetCrossEntropy()
-        if arguments.smoothing > 0:
-            return None, LabelSmoothingCrossEntropy(arguments.smoothing)
-        return None, nn.CrossEntropyLoss()
+        return Mixup(
+            mixup_alpha=arguments.mixup,
+            cutmix_alpha=arguments.cutmix,
+            cutmix_minmax=arguments.cutmix_minmax,
+            prob=arguments.mixup_prob,
+            switch_prob=arguments.mixup_switch_prob,
+            mode=arguments.mixup_mode,
+            label_smoothing=arguments.smoothing,
+            num_classes=arguments.nb_classes,
+        )
 
     # -- training
 
-    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Mixup and stochastic depth draw from global generators: seeded here, a resumed run draws as an uninterrupted one.
         place = (self.arguments.seed, self.current_epoch, batch_idx, self.global_rank)
         seed_everything_drawn_from(np.random.default_rng(place))
         if self.device.type == "cuda":
             torch.cuda.manual_seed(torch.initial_seed())
-        images, targets = batch.images, batch.labels
-        if self.mixup is not None:
-            images, targets = self.mixup(images, targets)
-        logits = self.classifier(images).float()  # on the CPU, autocast would leave label smoothing in bfloat16
-        loss = self.criterion(logits, targets)
+        loss = self.outcomes(self._mixed(batch))[HEAD].loss
         self.train_ratios["loss"].update(loss.detach(), 1)
         return loss
+
+    def _mixed(self, batch: Batch) -> Batch:
+        """The batch with mixed images and probabilities (B, C) as labels, where mixup is on."""
+        if self.mixup is None:
+            return batch
+        pixels, labels = self.mixup(batch.images.pixels[:, 0], batch.parts["label"])
+        return replace(batch, images=Images(pixels[:, None])).with_parts(label=labels)
 
     def on_train_start(self) -> None:
         optimizer = self.optimizers().optimizer
@@ -100,11 +127,11 @@ class ClassificationModule(LightningModule):
             optimizer, self.arguments, self.trainer.num_training_batches // self.arguments.accum_iter
         )
 
-    def on_train_batch_start(self, batch: LabelledImages, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if batch_idx % self.arguments.accum_iter == 0:
             self.schedule.step_update(self._step(batch_idx))
 
-    def on_train_batch_end(self, outputs, batch: LabelledImages, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs, batch: Batch, batch_idx: int) -> None:
         rate = max(group["lr"] for group in self.optimizers().param_groups)
         self.train_ratios["lr"].update(torch.tensor(rate, dtype=torch.float64), 1)
         self.log("lr", rate, prog_bar=True, logger=False)
@@ -117,7 +144,7 @@ class ClassificationModule(LightningModule):
     def optimizer_step(self, *args, **kwargs) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.ema is not None:
-            self.ema.update(self.classifier)
+            self.ema.update(self.parts())
 
     def _step(self, batch_idx: int) -> int:
         """Number of the optimiser step that a batch of this epoch belongs to."""
@@ -131,7 +158,7 @@ class ClassificationModule(LightningModule):
         """
         counted = {name: ratio for name, ratio in self.train_ratios.items() if ratio.update_called}
         train = {f"train_{name}": _value(ratio) for name, ratio in counted.items()}
-        sizes = [parameter.numel() for parameter in self.classifier.parameters() if parameter.requires_grad]
+        sizes = [parameter.numel() for parameter in self.parameters() if parameter.requires_grad]
         line = {**train, **self.test_metrics, "epoch": self.current_epoch, "n_parameters": sum(sizes)}
         if self.logger is not None:
             perf = {f"perf/{name}": value for name, value in self.test_metrics.items()}
@@ -142,56 +169,49 @@ class ClassificationModule(LightningModule):
 
     # -- evaluation
 
-    def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
-        if batch.again:
-            return
-        for prefix, classifier in self.evaluated.items():
-            logits = classifier(batch.images).float()
-            size = len(batch)
-            self.test_ratios[f"{prefix}loss"].update(F.cross_entropy(logits, batch.labels, reduction="sum"), size)
-            best = logits.topk(min(max(TOP_K), logits.shape[1])).indices == batch.labels[:, None]
-            for k in TOP_K:
-                self.test_ratios[f"{prefix}acc{k}"].update(100 * best[:, :k].sum(), size)
+    def _evaluate(self, batch: Batch) -> dict[str, Outcome]:
+        outcomes = super()._evaluate(batch)
+        if outcomes and self.ema is not None:
+            averaged = self.ema.module["objectives"][HEAD]
+            encoded = encode_passes(self.ema.module["encoder"], batch, averaged.passes(batch))
+            for name, ratio in averaged(encoded, batch).metrics.items():
+                self.ema_ratios[name].update(*ratio)
+        return outcomes
 
     def on_validation_epoch_end(self) -> None:
-        self.test_metrics = {f"test_{name}": _value(ratio) for name, ratio in self.test_ratios.items()}
+        ratios = {f"test_{self.measured[name].metric}": ratio for name, ratio in self.ratios.items()}
+        if self.ema is not None:
+            ratios |= {f"test_ema_{name}": ratio for name, ratio in self.ema_ratios.items()}
+        self.test_metrics = {name: _value(ratio) for name, ratio in ratios.items()}
         check_finite(self.test_metrics)
         self.log_dict(self.test_metrics, logger=False)
-        for prefix in self.evaluated:
+        for prefix in ("", "ema_") if self.ema is not None else ("",):
             acc1, acc5, loss = (self.test_metrics[f"test_{prefix}{name}"] for name in ("acc1", "acc5", "loss"))
             name = "EMA " if prefix else ""
             rank_zero_info(f"\n* {name}Acc@1 {acc1:.3f} Acc@5 {acc5:.3f} loss {loss:.3f}")
 
-    # -- batches, optimiser and checkpoints
-
-    def on_after_batch_transfer(self, batch: LabelledImages, dataloader_idx: int) -> LabelledImages:
-        return replace(batch, images=normalize(batch.images))
+    # -- optimiser and checkpoints
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         arguments = self.arguments
         groups = param_groups_layer_decay(
-            self.classifier, arguments.weight_decay, no_weight_decay_list=UNDECAYED, layer_decay=arguments.layer_decay
+            self, arguments.weight_decay, no_weight_decay_list=UNDECAYED, layer_decay=arguments.layer_decay
         )
         fused = may_fuse(self.trainer.precision, clips=bool(arguments.clip_grad))
         return torch.optim.AdamW(groups, lr=self.learning_rate, fused=fused)
 
-    def checkpoint_bytes(self) -> int:
-        """The least room a checkpoint takes: float32 weights, and what the optimiser keeps of those it trains."""
-        return sum(4 * value.numel() * (1 + 2 * value.requires_grad) for value in self.parameters())
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = _without_prefix(state, "classifier.")
+        averaged = {name: state.pop(name) for name in list(state) if name.startswith("ema.module.")}
         if self.ema is not None:
-            checkpoint["ema"] = _without_prefix(state, "ema.module.")
-        checkpoint["vlc"] = {"arguments": vars(self.arguments)}
+            checkpoint["ema"] = {name.removeprefix("ema.module."): value for name, value in averaged.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        averaged = checkpoint.get("ema") or checkpoint["state_dict"]  # --ema that begins with a resumed run
-        state = {f"classifier.{name}": value for name, value in checkpoint["state_dict"].items()}
+        state = checkpoint["state_dict"]
         if self.ema is not None:
-            state |= {f"ema.module.{name}": value for name, value in averaged.items()}
-        checkpoint["state_dict"] = state
+            averaged = checkpoint.get("ema") or state  # --ema that begins with a resumed run
+            checkpoint["state_dict"] = state | {f"ema.module.{name}": value for name, value in averaged.items()}
 
 
 def half_cosine(optimizer: torch.optim.Optimizer, arguments: Namespace, steps_per_epoch: int) -> CosineLRScheduler:
@@ -205,10 +225,6 @@ def half_cosine(optimizer: torch.optim.Optimizer, arguments: Namespace, steps_pe
         warmup_prefix=True,
         t_in_epochs=False,
     )
-
-
-def _without_prefix(state: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _value(ratio: Ratio) -> float:

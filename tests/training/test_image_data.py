@@ -9,17 +9,14 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from tests import tiny
 from tests.labelled_folders import arguments, write_folder
-from vlc.classification.data import (
-    ImageData,
-    LabelledImages,
-    eval_transform,
-    seed_everything_drawn_from,
-    train_transform,
-)
-from vlc.classification.module import ClassificationModule
+from vlc.common.inputs import Images
+from vlc.data.augmentation import CentralCrop
+from vlc.data.batch import Batch
 from vlc.data.transforms import MEAN, STD, normalize
-from vlc.evaluation.metrics import Ratio
+from vlc.training.image_classifier import ImageClassifier, image_encoder
+from vlc.training.image_data import ImageData, augmentation
 
 
 def _picture(width: int = 90, height: int = 70) -> Image.Image:
@@ -37,7 +34,7 @@ def test_evaluation_sees_what_mae_does(size, resized):
             transforms.Normalize(MEAN, STD),
         ]
     )
-    found = normalize(eval_transform(size)(_picture())[None])[0]
+    found = normalize(CentralCrop(size)(_picture(), np.random.default_rng(0))[None])[0]
     torch.testing.assert_close(found, published(_picture()), rtol=0, atol=1e-5)
 
 
@@ -57,13 +54,8 @@ def test_evaluation_sees_what_mae_does(size, resized):
 def test_flags_of_the_augmentation_change_what_is_seen(images, given, changed):
     seen = []
     for options in (given, given, {**given, **changed}):
-        transform = train_transform(arguments(images, **options))
-        rng = np.random.default_rng(1)
-        batch = []
-        for _ in range(8):
-            seed_everything_drawn_from(rng)
-            batch.append(transform(_picture()))
-        seen.append(torch.stack(batch))
+        transform, rng = augmentation(arguments(images, **options)), np.random.default_rng(1)
+        seen.append(torch.stack([transform(_picture(), rng) for _ in range(8)]))
     assert torch.equal(seen[0], seen[1])
     assert seen[0].shape != seen[2].shape or not torch.equal(seen[0], seen[2])
 
@@ -90,13 +82,13 @@ def test_each_process_evaluates_its_share(tmp_path, num_images, dist_eval):
         assert numbers == [everything] * 3
 
 
-def test_a_batch_that_counts_elsewhere_is_not_counted():
-    def classifier(images: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(len(images), 3)
-
-    ratios = {name: Ratio() for name in ("loss", "acc1", "acc5")}
-    module = Namespace(evaluated={"": classifier}, test_ratios=ratios)
+def test_a_batch_that_counts_elsewhere_is_not_counted(images):
+    module = ImageClassifier(image_encoder(tiny.SMALL, 32), arguments(images, ema=0.9), 1e-3).eval()
     for again in (False, True):
-        batch = LabelledImages(torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64), again=again)
-        ClassificationModule.validation_step(module, batch, 0)
-    assert {int(ratio.count) for ratio in ratios.values()} == {4}
+        labels = {"label": torch.zeros(4, dtype=torch.int64)}
+        pixels = Images(torch.zeros(4, 1, 3, 32, 32))
+        batch = Batch(index=torch.arange(4), split="val", images=pixels, parts=labels, again=again)
+        module.validation_step(batch, 0)
+    ratios = [*module.ratios.values(), *module.ema_ratios.values()]
+    assert len(ratios) == 6
+    assert {int(ratio.count) for ratio in ratios} == {4}

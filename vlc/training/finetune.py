@@ -1,7 +1,6 @@
 """From the arguments of `main_finetune.py` to a finished run: data, classifier, checkpoint, trainer, in this order."""
 
 import os
-import warnings
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import (
     ClusterEnvironment,
@@ -19,43 +18,26 @@ from pytorch_lightning.plugins.environments import (
     TorchElasticEnvironment,
 )
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
-from rich.console import Console
 
 from vlc.checkpoint import weights
-from vlc.checkpoint.checkpoint_io import CheckpointIO
 from vlc.checkpoint.weight_files import read_weights
 from vlc.checkpoint.weights import LoadReport
-from vlc.classification.data import MAX_CORRUPT_RATIO, ImageData
-from vlc.classification.model import Classifier
-from vlc.classification.module import LOG_EVERY, ClassificationModule
 from vlc.common.errors import UserError
 from vlc.common.files import check_room, full_disk_told
 from vlc.data.sampler import Position
-from vlc.hardware.allocator import keep_freed_memory
 from vlc.hardware.distributed import LAUNCHED, join_restarted
-from vlc.hardware.onednn import computes_bfloat16, suits_onednn, use_onednn
-from vlc.hardware.precision import precision_options
+from vlc.hardware.onednn import computes_bfloat16
+from vlc.model.encoder import Encoder
 from vlc.model.sizes import ENCODERS
 from vlc.training import resume
-from vlc.training.callbacks import CastWeightsOnce, CorruptImages, NonFiniteLossGuard, Throughput
+from vlc.training.image_classifier import ImageClassifier, image_encoder
+from vlc.training.image_data import ImageData
 from vlc.training.progress import Progress
-from vlc.training.saving import Saving, leave_signals_to_us
+from vlc.training.saving import Saving
+from vlc.training.trainer import make_trainer, showing, suit_cpu, watching
 
+MAX_CORRUPT_RATIO = 0.01  # share of undecodable training images above which a run fails
 _CHECK = "--model, --nb_classes, and --global_pool against --cls_token"
-
-# Advice of Lightning's that does not apply: metrics are summed over the processes before they are logged, few workers may
-# be right, a checkpoint folder is meant to be used again, the moving average is never in training, and the sampler knows
-# where a resumed run stands.
-for _advice in (
-    "It is recommended to use `self.log",
-    ".*does not have many workers",
-    r"Found \d+ module\(s\) in eval mode",
-    "Checkpoint directory .* exists and is not empty",
-    ".*LeafSpec",
-    "You have overridden `on_after_batch_transfer`",
-    "You're resuming from a checkpoint that ended before the epoch ended",
-):
-    warnings.filterwarnings("ignore", message=_advice)
 
 
 def run(arguments: Namespace) -> dict[str, float]:
@@ -67,15 +49,13 @@ def run(arguments: Namespace) -> dict[str, float]:
     seed_everything(arguments.seed, verbose=False)
     accelerator, device = _device(arguments.device, environment)
     data = ImageData(arguments, environment.world_size())
-    module = ClassificationModule(_classifier(arguments), arguments, _learning_rate(arguments, environment))
+    module = ImageClassifier(_encoder(arguments), arguments, _learning_rate(arguments, environment))
     precision = _precision(arguments.amp, accelerator)
     if accelerator == "cpu":
-        keep_freed_memory()
-        if suits_onednn(module.classifier.encoder.size.width, half=precision == "bf16-mixed"):
-            use_onednn(module)
+        suit_cpu(module, module.encoder.size.width, precision)
     rank_zero_info(f"Running on {accelerator} in {precision}, {environment.world_size()} processes")
     if arguments.compile:
-        module.classifier.compile()
+        module.compile_parts()
     if environment.world_size() > 1:
         join_restarted("nccl" if accelerator == "gpu" else "gloo")
     trainer = _trainer(arguments, environment, accelerator, device, precision)
@@ -176,35 +156,30 @@ def _learning_rate(arguments: Namespace, environment: ClusterEnvironment) -> flo
     return rate
 
 
-def _classifier(arguments: Namespace) -> Classifier:
+def _encoder(arguments: Namespace) -> Encoder:
     size = ENCODERS[arguments.model if arguments.model in ENCODERS else f"mae_{arguments.model}"]
     try:
-        return Classifier(
-            size,
-            arguments.input_size,
-            arguments.nb_classes,
-            global_pool=arguments.global_pool,
-            drop_path=arguments.drop_path,
-        )
+        options = {"global_pool": arguments.global_pool, "drop_path": arguments.drop_path}
+        return image_encoder(size, arguments.input_size, **options)
     except ValueError as error:
         raise UserError(f"--input_size: {error}") from error
 
 
-def _load(module: ClassificationModule, path: str, complete: bool = False) -> LoadReport:
+def _load(module: ImageClassifier, path: str, complete: bool = False) -> LoadReport:
     """Load weights of any layout. To start training from, the classifier is left out and stays new, as published."""
     source = weights.read(path)
     if not complete:
         heads = [name for name in source.state if name.startswith("objectives.classes.")]
         kept = {name: value for name, value in source.state.items() if name not in heads}
         source = replace(source, state=kept, dropped=(*source.dropped, *heads))
-    report = weights.load(module.classifier, source, complete=complete, check=_CHECK)
+    report = weights.load(module.parts(), source, complete=complete, check=_CHECK)
     if module.ema is not None:
         averaged = read_weights(source.path, part="ema").state if complete else None
         if complete and not averaged:
             raise UserError(
                 f"{path} holds no moving average: leave --ema out, or pass a checkpoint of a run that had it"
             )
-        module.ema.module.load_state_dict(averaged or module.classifier.state_dict())
+        module.ema.module.load_state_dict(averaged or module.parts().state_dict())
     return report
 
 
@@ -258,45 +233,31 @@ def _trainer(
     arguments: Namespace, environment: ClusterEnvironment, accelerator: str, devices: int | list[int], precision: str
 ) -> Trainer:
     world_size, local_size = environment.world_size(), _local_size(environment)
-    options = precision_options(precision, accelerator)
-    options["plugins"] = [environment, CheckpointIO(), *options.get("plugins", [])]
     logger = False
     if arguments.log_dir and not arguments.eval:
         logger = TensorBoardLogger(arguments.log_dir, name="", version="")
-    trainer = Trainer(
-        accelerator=accelerator,
+    return make_trainer(
+        accelerator,
+        precision,
+        plugins=(environment,),
         devices=devices,
         num_nodes=world_size // local_size,
         strategy="ddp" if world_size > 1 else "auto",
-        **options,
         max_epochs=arguments.epochs,
         accumulate_grad_batches=arguments.accum_iter,
         gradient_clip_val=arguments.clip_grad,
         logger=logger,
-        callbacks=_callbacks(arguments),
+        callbacks=showing() if arguments.eval else _callbacks(arguments),
         num_sanity_val_steps=0,
-        log_every_n_steps=LOG_EVERY,
-        use_distributed_sampler=False,  # the samplers know the processes
-        benchmark=True,
         enable_checkpointing=bool(arguments.output_dir) and not arguments.eval,
-        enable_model_summary=False,
     )
-    leave_signals_to_us(trainer)
-    return trainer
 
 
 def _callbacks(arguments: Namespace) -> list:
-    terminal = Console().is_terminal
-    bar = RichProgressBar(refresh_rate=LOG_EVERY) if terminal else TQDMProgressBar(refresh_rate=10 * LOG_EVERY)
-    callbacks = [bar, CastWeightsOnce()]
-    if arguments.eval:
-        return callbacks
     callbacks = [
         Progress(Position(arguments.start_epoch, 0)),  # a resumed run knows better
-        *callbacks,
-        NonFiniteLossGuard(LOG_EVERY, "a lower --blr, --clip_grad 1.0, or --amp off"),
-        CorruptImages(MAX_CORRUPT_RATIO),
-        Throughput(LOG_EVERY),
+        *watching(MAX_CORRUPT_RATIO, advice="a lower --blr, --clip_grad 1.0, or --amp off"),
+        *showing(),
     ]
     if arguments.output_dir:
         options = {"dirpath": arguments.output_dir, "save_on_train_epoch_end": True, "enable_version_counter": False}

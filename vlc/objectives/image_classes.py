@@ -1,0 +1,66 @@
+"""Classes of images alone, as MAE fine-tunes them (He et al. 2022, section 4.3)."""
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from timm.layers import trunc_normal_
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from torch import Tensor, nn
+
+from vlc.data.batch import Batch
+from vlc.data.parts import Field, Part
+from vlc.model.blocks import layer_norm
+from vlc.model.passes import Pass
+from vlc.model.segments import Encoded
+from vlc.objectives.base import ModelContext, Objective, Outcome, mean_ratio
+from vlc.objectives.options import ImageClassesOptions
+
+HEAD_STD = 2e-5  # of the new linear layer's weights, as published: the first logits are almost equal
+IMAGE = Pass(("image",))
+TOP_K = (1, 5)
+
+
+class ImageClasses(Objective):
+    """A linear classifier of the mean patch token, normalised after pooling, or of the class token; logits (B, C).
+
+    In training, labels may be mixed: probabilities (B, C) in place of numbers (B,). acc1 and acc5 are in percent, as MAE
+    has them.
+    """
+
+    metrics = ("loss", *(f"acc{k}" for k in TOP_K))
+    headline = "acc1"
+    reads_pooled = False
+
+    @classmethod
+    def parts(cls, options: ImageClassesOptions) -> tuple[Part, ...]:
+        return (Field("label"),)
+
+    def __init__(self, options: ImageClassesOptions, context: ModelContext):
+        super().__init__(options, context)
+        self.norm = layer_norm(context.width) if options.global_pool else nn.Identity()
+        self.head = nn.Linear(context.width, options.num_classes)
+        trunc_normal_(self.head.weight, std=HEAD_STD)
+        nn.init.zeros_(self.head.bias)
+        self.smoothed = LabelSmoothingCrossEntropy(options.smoothing) if options.smoothing > 0 else F.cross_entropy
+
+    def passes(self, batch: Batch) -> tuple[Pass, ...]:
+        return (IMAGE,)
+
+    def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
+        tokens = encoded[IMAGE]["image"]
+        pooled = tokens[:, 1:].mean(dim=1) if self.options.global_pool else tokens[:, 0]
+        logits = self.head(self.norm(pooled)).float()  # on the CPU, autocast would leave label smoothing in bfloat16
+        labels = batch.parts.get("label")
+        if labels is None:
+            return Outcome(None, {}, logits)
+        if self.training:
+            loss = SoftTargetCrossEntropy()(logits, labels) if labels.ndim == 2 else self.smoothed(logits, labels)
+            return Outcome(loss, {"loss": mean_ratio(loss, len(labels))}, logits)
+        total, size = F.cross_entropy(logits, labels, reduction="sum"), len(labels)
+        return Outcome(total / size, {"loss": (total, size), **_hits(logits, labels)}, logits)
+
+
+def _hits(logits: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, int]]:
+    """Among the first 1 and 5 classes of (B, C) logits the right ones of (B,) labels, times 100, and their number."""
+    best = logits.topk(min(max(TOP_K), logits.shape[1])).indices == labels[:, None]
+    return {f"acc{k}": (100 * best[:, :k].sum(), len(labels)) for k in TOP_K}
