@@ -7,6 +7,16 @@ from vlc.configuration.config import ex, given_keys, shown_to_user
 from vlc.data.workers import start_worker_server
 
 
+def _stored_rows(path: str) -> dict:
+    """The rows of users' own tasks that a checkpoint stores."""
+    from vlc.checkpoint import weights
+
+    return weights.read(path).extras.get("rows", {})
+
+
+ex.stored_rows = _stored_rows
+
+
 @ex.command(unobserved=True)
 def predict(_config, _run):
     """Answer about an image: image=FILE text="..." [image2=FILE]."""

@@ -143,7 +143,7 @@ _AXES = {
 _AXES_OF_HEADS = {".classifier.3.weight": 2, ".classifier.3.bias": 1}
 
 
-_TABLES = ("config", "arguments", "preprocessing", "tokenizer")  # which are dictionaries
+_TABLES = ("config", "arguments", "preprocessing", "tokenizer", "rows")  # which are dictionaries
 
 
 def _checked_extras(path: Path, extras: Any) -> dict[str, Any]:

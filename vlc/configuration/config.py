@@ -8,9 +8,10 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from docopt import DocoptExit
 
 from vlc.common.errors import UserError
 from vlc.common.terminal import printable
+from vlc.configuration import own_tasks
 from vlc.configuration.aliases import under_flat_names
 from vlc.configuration.config_files import check_value, load_config_file
 from vlc.configuration.recipes import RECIPES, loss_weights
@@ -50,9 +52,18 @@ class _Experiment(Experiment):
     """Sacred's, with words for the user where a command line or a value cannot be used.
 
     used: keys that the command has beside those of a run that trains, with their defaults.
+    stored_rows: returns the rows of users' own tasks that a checkpoint stores; set by run.py, as only it may import torch.
     """
 
     used: Mapping[str, Any] = {}
+    stored_rows: Callable[[str], Mapping[str, Any]] | None = None
+
+    def _rows_of(self, given: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The checkpoints that a command line names, and the rows that each stores."""
+        for key in ("load_path", "resume_from"):
+            path = given.get(key)
+            if self.stored_rows and isinstance(path, str) and Path(path).exists():
+                yield path, self.stored_rows(path)
 
     def run_commandline(self, argv: list[str] | None = None) -> Run | None:
         try:
@@ -70,6 +81,8 @@ class _Experiment(Experiment):
         self.used = USE_KEYS if command_name in (*COMMANDS, _USE) else {}
         command_name = "print_config" if command_name == _USE else command_name
         with shown_to_user():
+            if "tasks" in given:
+                given["tasks"] = own_tasks.entered(given["tasks"], partial(self._rows_of, given))
             check_updates(given, self.used)
             updates = under_flat_names(given)
             if "tasks" in updates:
@@ -194,6 +207,7 @@ def config():
     answers = {"num_answers": vqav2_label_size}
     classes = head_options(loss_names, "classes")
     choice = {"wrong_texts": draw_false_text}
+    locals().update(own_tasks.options())
 
     # each of the tasks: what differs from the options and keys of the run
     locals().update(task_values(tasks, locals()))

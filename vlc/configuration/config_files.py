@@ -15,6 +15,7 @@ import yaml
 
 from vlc.common.errors import UserError
 from vlc.configuration.settings import check_keys, check_sources
+from vlc.configuration.task_settings import OWN_FILE, task_names
 from vlc.configuration.use_settings import USE_KEYS
 from vlc.tasks import TASKS
 
@@ -62,6 +63,8 @@ def load_config_file(path: str | Path) -> dict[str, Any]:
             raise ValueError(f"it holds {type(values).__name__}, and no keys")
         for key, value in values.items():
             check_value(key, value)
+        if own := [name for name in task_names(values.get("tasks", ())) if OWN_FILE.fullmatch(name)]:
+            raise ValueError(f"a task's file is executed, and so it is named on a command line alone: tasks=[{own[0]}]")
         check_keys(values, USE_KEYS)  # which the commands have that use a checkpoint
         check_sources(values)
     except (ValueError, yaml.YAMLError, RecursionError) as error:

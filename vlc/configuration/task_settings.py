@@ -1,5 +1,6 @@
 """The tasks of a run: rows of TASKS with what the configuration changes, or the one task that the flat keys describe."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -21,6 +22,10 @@ OF_A_TASK = (
     "train_transform_keys",
     "val_transform_keys",
 )
+
+OWN_FILE = re.compile(
+    r"(.+\.py)(?::(\w+))?", re.DOTALL
+)  # an entry of `tasks` that names a user's file, and one of its rows
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Kinds of annotations: which spellings of a value are understood, and how values become a batch's field."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -22,6 +22,7 @@ class Kind:
     collate: cells of a batch, all understood -> the batch's field, a list or an array that becomes a tensor (a
     module-level function: worker processes pickle it).
     several: the cell of a text is a list of values. distinct: which all differ. nullable: values may be missing.
+    names: of the classes, where the values are some.
     """
 
     expected: str
@@ -30,6 +31,7 @@ class Kind:
     several: bool = False
     distinct: bool = False
     nullable: bool = False
+    names: tuple[str, ...] = ()
 
 
 def truths(cells: list[Any]) -> np.ndarray:
@@ -109,6 +111,34 @@ def whole_numbers(cells: list[Any]) -> np.ndarray:
 def class_labels(count: int) -> Kind:
     """The kind of columns that hold one of `count` classes by its number."""
     return Kind(f"a whole number from 0 to {count - 1}", _AreLabelsBelow(count), whole_numbers)
+
+
+@dataclass(frozen=True)
+class _AreAmong:
+    """Mask (N,) of strings that are one of the names."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, values: pa.Array) -> np.ndarray | None:
+        if not _is_string(values.type):
+            return None
+        return pc.is_in(values, pa.array(self.names, values.type)).to_numpy(zero_copy_only=False)
+
+
+@dataclass(frozen=True)
+class _NumbersOf:
+    """Cells of one name each -> their places among the names, (B,) int64."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, cells: list[str]) -> np.ndarray:
+        return np.array([self.names.index(cell) for cell in cells], dtype=np.int64)
+
+
+def one_of(names: Sequence[str]) -> Kind:
+    """The kind of a column that holds the name of a class; a batch has their numbers, (B,) int64."""
+    names = tuple(names)
+    return Kind(f"one of {', '.join(names)}", _AreAmong(names), _NumbersOf(names), names=names)
 
 
 def _are_scores(values: pa.Array) -> np.ndarray | None:

@@ -9,8 +9,10 @@ from vlc.objectives.itc import ITC
 from vlc.objectives.itm import ITM
 from vlc.objectives.mae import MAE
 from vlc.objectives.mlm import MLM
+from vlc.objectives.options import CLASSES
 
-KINDS: dict[str, type[Objective]] = {
+KINDS: dict[str, type[Objective]] = CLASSES
+KINDS |= {
     "mlm": MLM,
     "mae": MAE,
     "itm": ITM,

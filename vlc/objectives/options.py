@@ -175,6 +175,9 @@ OPTIONS: dict[str, type[Options]] = {
 }
 
 
+CLASSES: dict[str, type] = {}
+"""The class of each kind of objective: `vlc.objectives.kinds` enters ours, a user's file its own."""
+
 RANKING = ("choice", "itm", "itc")  # the kinds that can rank images and texts, the better ones first
 RANKED_IN_TESTS = ("choice", "itc")  # the kinds whose tests rank without being asked to
 

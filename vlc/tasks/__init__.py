@@ -22,14 +22,16 @@ class Head:
     report: Report = field(default_factory=Report)
 
 
-def _heads() -> dict[str, Head]:
-    heads: dict[str, Head] = {}
-    for task in TASKS.values():
-        for kind in task.objectives:
-            # The options of an objective without a name of its own are the run's, not those of the first task.
-            own = Head(kind, task.options.get(kind, {}), task.report) if kind in task.heads else Head(kind)
-            heads.setdefault(task.head(kind), own)
-    return heads
+HEADS: dict[str, Head] = {}
 
 
-HEADS = _heads()
+def add_heads(task: Task) -> None:
+    """Enter the heads of a task that no task before it has."""
+    for kind in task.objectives:
+        # The options of an objective without a name of its own are the run's, not those of the first task.
+        own = Head(kind, task.options.get(kind, {}), task.report) if kind in task.heads else Head(kind)
+        HEADS.setdefault(task.head(kind), own)
+
+
+for _task in TASKS.values():
+    add_heads(_task)

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 
 from vlc.common.errors import UserError
 from vlc.common.inputs import Images, mapped
+from vlc.configuration import own_tasks
 from vlc.configuration.settings import ModelSettings, OptimSettings
 from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.data.batch import Batch
@@ -102,6 +103,8 @@ class VLCModule(LightningModule):
         splits, vocabularies = splits or {}, vocabularies or {}
         stored = {head: list(vocabulary.answers) for head, vocabulary in vocabularies.items()}
         self.extras = {"config": dict(config or {}), "answers": stored}
+        if rows := own_tasks.stored(self.tasks.values()):
+            self.extras["rows"] = rows
         if encoder is None:
             encoder = Encoder(
                 settings.size,

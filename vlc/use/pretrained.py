@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vlc.checkpoint import weights
 from vlc.common.errors import UserError
+from vlc.configuration import own_tasks
 from vlc.configuration.aliases import FLAT_NAMES
 from vlc.configuration.settings import ModelSettings, Settings, check_keys
 from vlc.configuration.task_settings import HeadSettings, flat_head, make_options, task_names
@@ -47,6 +48,7 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Model:
     if not config["load_path"]:
         raise UserError("load_path=CHECKPOINT is missing: what should answer?")
     found = weights.read(config["load_path"])
+    own_tasks.enter_stored(found.path, found.extras.get("rows", {}))
     stored = found.extras.get("config") or {}
     own = {key: stored[key] for key in _OF_THE_MODEL & set(stored) - set(given)}
     _check_sizes(found, own)

@@ -12,6 +12,7 @@ from write_arrow.sources import (
     nlvr2,
     pairs,
     snli_ve,
+    table,
     text,
     vg,
     vgqa,
@@ -21,7 +22,7 @@ from write_arrow.sources import (
 # In the order in which --help lists them.
 _FAMILIES = (
     *(karpathy, vg, pairs, vqav2, vgqa, nlvr2, snli_ve),  # published data sets
-    *(captions, text, imagenet),  # data of your own
+    *(captions, table, text, imagenet),  # data of your own
     *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes),  # embedded
 )
 

@@ -26,7 +26,7 @@ from write_arrow.machine.conversion import CAPTIONS, Conversion
 from write_arrow.machine.json_stream import numbered_lines, reason
 from write_arrow.machine.plans import Files, Plans, is_valid_unicode
 from write_arrow.machine.source import RawSource, RowOrder
-from write_arrow.machine.storage import StoredFile
+from write_arrow.machine.storage import Folder, StoredFile
 from write_arrow.machine.writer import PlannedTable
 
 _NO_CAPTION = "no caption"
@@ -105,49 +105,59 @@ def _texts(cells: Iterable[Any], image_id: str) -> tuple[list[str], list[str]]:
 def _from_table(conversion: Conversion) -> Plans:
     options, root = conversion.options, conversion.root
     plans, captions, num_rows = conversion.plans(), conversion.groups(), 0
-    for where, path, *cells in _table_rows(conversion, plans):
+    columns = [options.image_column, *options.caption_column]
+    cure = "--image-column and --caption-column choose among them"
+    for where, path, *cells in table_rows(conversion, plans, columns, cure):
         num_rows += 1
         if not isinstance(path, str) or not path:
             shown = f"{path!r:.80}" if isinstance(path, (str, int, float)) else type(path).__name__
             plans.reject(where, f"column {options.image_column} should hold paths, it has {shown}")
             continue
-        path = _plain_path(path)
+        path = plain_path(path)
         texts, problems = _texts(cells, path)
         for problem in problems:
             plans.reject(where, problem)
         if texts or not problems:  # an image without any is rejected below
             captions.add(path, texts)
     for path, texts in captions:
-        try:
-            if root.leads_outside(path):
-                plans.reject(path, "it leads outside of --root: --follow-links allows that")
-                continue
-            # Remote files are not looked up one by one: those that do not exist are found when they are read.
-            file = root.stat(path) if root.is_local and "://" not in path else StoredFile(path)
-        except (OSError, ValueError) as error:  # a name that no system takes
-            plans.reject(path, getattr(error, "strerror", None) or str(error))
+        file, problem = located(root, path)
+        if file is None:
+            plans.reject(path, problem)
             continue
         _append(plans, file, texts, path, options.split)
     conversion.notes.append(f"{plans.num_planned:,} images, {num_rows:,} rows of {options.table}")
     return plans
 
 
-def _plain_path(path: str) -> str:
+def located(root: Folder, path: str) -> tuple[StoredFile | None, str]:
+    """The file that a cell names, or None and what is wrong with it."""
+    try:
+        if root.leads_outside(path):
+            return None, "it leads outside of --root: --follow-links allows that"
+        # Remote files are not looked up one by one: those that do not exist are found when they are read.
+        return (root.stat(path) if root.is_local and "://" not in path else StoredFile(path)), ""
+    except (OSError, ValueError) as error:  # a name that no system takes
+        return None, getattr(error, "strerror", None) or str(error)
+
+
+def plain_path(path: str) -> str:
     """One spelling for `./a.jpg`, `x//a.jpg` and so on; URLs stay as they are."""
     return path if "://" in path else posixpath.normpath(path)
 
 
-def _table_rows(conversion: Conversion, plans: Plans) -> Iterator[tuple]:
-    """Where it stands, the image cell and the caption cells of each row; rows that cannot be read are rejected."""
+def table_rows(conversion: Conversion, plans: Plans, columns: list[str], cure: str) -> Iterator[tuple]:
+    """Where it stands, and the cells of these columns, of each row; rows that cannot be read are rejected.
+
+    cure: what a user does where a column is missing.
+    """
     options, root = conversion.options, conversion.root
     path = conversion.named(options.table)
-    columns = [options.image_column, *options.caption_column]
     kind = os.path.splitext(path)[1].lower()
     if kind not in (".csv", ".tsv"):
         _refuse_options(options, "--table", "delimiter", "encoding", "no_header", "no_quotes", "multiline")
     if kind in (".csv", ".tsv"):
         with root.open(path) as file:
-            yield from _delimited_rows(delimited.rows(file, path, options), path, columns, plans, options)
+            yield from _delimited_rows(delimited.rows(file, path, options), path, columns, plans, options, cure)
     elif kind == ".jsonl":
         with root.open(path) as file:
             entries = ((f"{path}, line {number}", entry) for number, entry in numbered_lines(file, path, plans.reject))
@@ -157,7 +167,7 @@ def _table_rows(conversion: Conversion, plans: Plans) -> Iterator[tuple]:
         yield from _picked(((f"{path}, entry {number}", entry) for number, entry in entries), columns, plans)
     elif kind == ".parquet":
         with root.open(path) as file:
-            yield from _parquet_rows(file, path, columns)
+            yield from _parquet_rows(file, path, columns, cure)
     else:
         raise UserError(f"--table {path}: the name should end in .csv, .tsv, .jsonl, .json or .parquet")
 
@@ -173,14 +183,14 @@ def _picked(entries: Iterable[tuple[str, Any]], columns: list[str], plans: Plans
 
 
 def _delimited_rows(
-    rows: Iterator[delimited.Row], path: str, columns: list[str], plans: Plans, options: Namespace
+    rows: Iterator[delimited.Row], path: str, columns: list[str], plans: Plans, options: Namespace, cure: str
 ) -> Iterator[tuple]:
     first = next(rows, None)
     names = list(first.cells) if first else []
     if options.no_header:
         rows, names = itertools.chain([first] if first else [], rows), [f"f{number}" for number in range(len(names))]
     if missing := set(columns) - set(names):
-        _raise_missing(path, missing, names)
+        _raise_missing(path, missing, names, cure)
     places = [names.index(column) for column in columns]
     for line, cells in rows:
         where = f"{path}, line {line}"
@@ -191,11 +201,11 @@ def _delimited_rows(
             plans.reject(where, f"{found}; --delimiter, --no-quotes and --multiline tell how cells are divided")
 
 
-def _parquet_rows(file: BinaryIO, path: str, columns: list[str]) -> Iterator[tuple]:
+def _parquet_rows(file: BinaryIO, path: str, columns: list[str], cure: str) -> Iterator[tuple]:
     try:
         table = pyarrow.parquet.ParquetFile(file)
         if missing := set(columns) - set(table.schema_arrow.names):
-            _raise_missing(path, missing, table.schema_arrow.names)
+            _raise_missing(path, missing, table.schema_arrow.names, cure)
         number = 0
         for batch in table.iter_batches(1024, columns=columns):
             for cells in zip(*(batch[column].to_pylist() for column in columns), strict=True):
@@ -205,10 +215,10 @@ def _parquet_rows(file: BinaryIO, path: str, columns: list[str]) -> Iterator[tup
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
-def _raise_missing(path: str, missing: set[str], names: list[str]) -> None:
+def _raise_missing(path: str, missing: set[str], names: list[str], cure: str) -> None:
     raise UserError(
         f"{path} cannot be read: it has no column {', '.join(sorted(missing))}. It has columns "
-        f"{', '.join(names) or '(none)'}; --image-column and --caption-column choose among them"
+        f"{', '.join(names) or '(none)'}; {cure}"
     )
 
 
