@@ -19,6 +19,7 @@ def mapped(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     return value
 
 
+@dataclass(frozen=True)
 class Tensors:
     """A dataclass of tensors that moves as one; Lightning calls `to`, the data loader `pin_memory`."""
 

@@ -1,6 +1,6 @@
 """Mixed precision in which every weight is cast once a step, however many passes use it."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.plugins import MixedPrecision
@@ -17,8 +17,12 @@ class CachingMixedPrecision(MixedPrecision):
         return torch.autocast(self.device, torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16)
 
 
+_MIXED: dict[str, Literal["16-mixed", "bf16-mixed"]] = {"16-mixed": "16-mixed", "bf16-mixed": "bf16-mixed"}
+
+
 def precision_options(precision: str, accelerator: str) -> dict[str, Any]:
     """Trainer's arguments for a precision by Lightning's name ("32-true", "bf16-mixed", ...)."""
-    if not precision.endswith("-mixed"):
+    mixed = _MIXED.get(precision)
+    if mixed is None:
         return {"precision": precision}
-    return {"plugins": [CachingMixedPrecision(precision, "cuda" if accelerator == "gpu" else accelerator)]}
+    return {"plugins": [CachingMixedPrecision(mixed, "cuda" if accelerator == "gpu" else accelerator)]}

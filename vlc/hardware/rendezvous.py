@@ -42,7 +42,7 @@ def bind_stores() -> None:
     Processes that meet on a loopback address also keep gloo's connections there.
     """
     for module in _CALLERS:
-        module.TCPStore = _BoundStore
+        module.TCPStore = _BoundStore  # type: ignore[attr-defined]  # modules have no type for it
     if is_loopback(os.environ.get("MASTER_ADDR", "")):
         stay_local()
 

@@ -15,7 +15,7 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_libraries = []  # a Library takes its declarations with it when it is garbage collected
+_libraries: list[object] = []  # a Library takes its declarations with it when it is garbage collected
 
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
