@@ -41,7 +41,6 @@ class Batch(Tensors):
     parts: Mapping[str, Any] = field(default_factory=dict)
     corrupt: tuple[CorruptImage, ...] = ()
     again: bool = False
-    task: str = ""
 
     def __len__(self) -> int:
         return len(self.index)

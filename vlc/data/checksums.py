@@ -61,7 +61,7 @@ def image_checksum(image: pa.Buffer | bytes | None) -> int:
 
 def _packed(images: Iterable[pa.Buffer | None]) -> str:
     checksums = list(map(image_checksum, images))
-    return base64.b64encode(np.array(checksums, dtype="<u4")).decode()
+    return base64.b64encode(np.array(checksums, dtype="<u4").data).decode()
 
 
 class BatchChecksums(NamedTuple):

@@ -117,7 +117,7 @@ def require_one_conversion(paths: list[Path], again: str) -> None:
 def _stem(name: str) -> tuple[str, str] | None:
     """Of a numbered file, what all files of its series have in common."""
     match = _SHARD.fullmatch(name)
-    return match and match.groups()
+    return (match[1], match[2]) if match else None
 
 
 def unfinished(journals: Iterable[Path]) -> set[str]:

@@ -111,7 +111,7 @@ class Jpeg:
         # An odd but readable file is an error to simplejpeg and none to Pillow, who therefore decides.
         stored = _turbo(self.data, width, height, factor, fast) if simplejpeg else None
         if stored is None:
-            with opened(io.BytesIO(self.data)) as image:
+            with opened(io.BytesIO(self.data.data)) as image:
                 image.draft("RGB", (max(1, width // factor), max(1, height // factor)))
                 stored = np.array(image.convert("RGB"))
         return _upright(stored, self.orientation)

@@ -57,7 +57,7 @@ def padded_floats(cells: list[list[float]]) -> np.ndarray:
 
 
 def _pad(cells: list[list], dtype: type) -> np.ndarray:
-    padded = np.zeros((len(cells), max(map(len, cells), default=0)), dtype=dtype)
+    padded: np.ndarray = np.zeros((len(cells), max(map(len, cells), default=0)), dtype=dtype)
     for row, cell in zip(padded, cells, strict=True):
         row[: len(cell)] = cell
     return padded

@@ -90,7 +90,9 @@ class Samples(Dataset):
             split=self.called,
             task=self.task,
             images=stack_images([sample.images for sample in samples]),
-            text=encoder and encoder.pad([s.tokens.ids for s in samples], [s.tokens.segments for s in samples]),
+            text=None
+            if encoder is None
+            else encoder.pad([s.tokens.ids for s in samples], [s.tokens.segments for s in samples]),
             parts={part.name: part.make(samples, self) for part in self.parts},
             corrupt=tuple(corrupt),
             again=any(sample.key.again for sample in samples),

@@ -81,7 +81,8 @@ def open_tar(section: Section, name: str) -> Iterator[tarfile.TarFile]:
     Raises UserError where the file turns out to be damaged or of another kind, also while the block reads it.
     """
     try:
-        with tarfile.open(fileobj=section, mode="r:") as tar:
+        # The types ask for write and close too, which reading does not call.
+        with tarfile.open(fileobj=section, mode="r:") as tar:  # type: ignore[call-overload]
             yield tar
     except UserError:
         raise
@@ -95,6 +96,7 @@ def members(tar: tarfile.TarFile) -> Iterator[Member]:
     Raises tarfile.ReadError where one would not lie in the file.
     """
     section = tar.fileobj
+    assert isinstance(section, Section)
     for member in tar:
         if member.isdir() or is_hidden_member(member.name):
             continue

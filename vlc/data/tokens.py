@@ -15,7 +15,12 @@ from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
+from transformers import (  # type: ignore[attr-defined]  # it makes BertTokenizerFast on demand
+    AutoTokenizer,
+    BertTokenizerFast,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from vlc.common.errors import UserError
 from vlc.common.inputs import Text
@@ -67,7 +72,7 @@ def stored_tokenizer(stored: Mapping[str, Any], path: str) -> PreTrainedTokenize
 def _checked(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """The tokenizer with [CLS] and [SEP] around a text. Raises UserError where it lacks what the suite needs."""
     lacking = [t for t in _SPECIAL if getattr(tokenizer, t, None) is None]
-    if lacking or not tokenizer.is_fast:
+    if lacking or not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"tokenizer={name!r} lacks {', '.join(lacking) or 'a fast implementation'}")
     ids = [getattr(tokenizer, f"{t}_id") for t in _SPECIAL]
     if None in ids or len(set(ids)) < len(ids) or tokenizer.unk_token_id in ids:
@@ -82,7 +87,7 @@ _LOCAL = {"use_fast": True, "trust_remote_code": False, "local_files_only": True
 _FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt")  # each tokenizer of the hub has one of them
 
 
-def _from_folder(name: str, folder: Path) -> PreTrainedTokenizerFast:
+def _from_folder(name: str, folder: Path) -> PreTrainedTokenizerBase:
     try:
         if (folder / "vocab.txt").is_file() and not _tells_its_kind(folder):
             words = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
@@ -109,7 +114,7 @@ def _is_lower_case(words: list[str]) -> bool:
     return all(word == word.lower() for word in words if not word.startswith("["))
 
 
-def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerFast:
+def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerBase:
     """What an earlier download left on this machine, or else the hub's; the hub is asked once whether it is there."""
     local = None
     if (folder := _cached(name)) is not None:

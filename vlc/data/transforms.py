@@ -52,7 +52,10 @@ def randaugment_op(image: Image.Image, name: str, sign: int = 1) -> Image.Image:
     if name == "SolarizeAdd":
         return ImageOps.solarize(image.point([min(level + value, 255) for level in range(256)] * 3), 128)
     values = () if name in _NO_VALUE else (value * sign if signed else value,)
-    return NAME_TO_OP[name](image, *values, fillcolor=(0, 0, 0), resample=Image.Resampling.NEAREST)
+    # timm's table has no types.
+    return NAME_TO_OP[name](  # type: ignore[operator]
+        image, *values, fillcolor=(0, 0, 0), resample=Image.Resampling.NEAREST
+    )
 
 
 def randaugment(image: Image.Image, rng: np.random.Generator, num_ops: int = 2) -> Image.Image:

@@ -27,7 +27,8 @@ def value_problems(
     fields: of the catalogue's row; columns that the batch lacks are passed over. texts: whether annotations belong to
     texts, which are looked at too. withheld: whether columns may be empty throughout.
     """
-    names, problems = set(batch.schema.names), []
+    names = set(batch.schema.names)
+    problems: list[Problem] = []
     texts = texts and spec.text in names
     counts = num_texts(batch.column(spec.text)) if texts else None
     if texts:

@@ -1,5 +1,6 @@
 """The text with tokens hidden for masked language modelling."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,7 +36,7 @@ class MaskedText(Part):
     probability: float
     whole_words: bool = False
 
-    def make(self, batch: list[Sample], samples: SampleSet) -> MaskedTokens:
+    def make(self, batch: Sequence[Sample], samples: SampleSet) -> MaskedTokens:
         encoder = samples.preparation.text_encoder
         hide = TokenHider(encoder, self.probability, self.whole_words)
         hidden = [(sample.tokens, hide(sample.tokens, sample.rng)) for sample in batch]

@@ -1,7 +1,7 @@
 """The plug between samples and what objectives want in their batches."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from vlc.common.errors import UserError
 from vlc.data.sample import Sample, SampleSet
@@ -19,9 +19,16 @@ class Part:
     columns: the fields of the catalogue's row that it reads. The start of a run checks that the data sets have them.
     """
 
-    name: str
+    if TYPE_CHECKING:  # in the class itself, dataclasses would take the property for the default of their field
+
+        @property
+        def name(self) -> str: ...
+
     presence: str = "always"
-    columns: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def columns(self) -> frozenset[str]:
+        return frozenset()
 
     def of(self, sample: Sample, samples: SampleSet) -> Any:
         """What one sample brings; `sample.rng` is the only source of randomness."""

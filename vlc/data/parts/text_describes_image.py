@@ -1,5 +1,6 @@
 """Which texts of a batch describe which of its images, for contrast."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import ClassVar
@@ -51,7 +52,7 @@ class TextDescribesImage(Part):
 
     name: ClassVar[str] = "text_describes_image"
 
-    def make(self, batch: list[Sample], samples: SampleSet) -> Descriptions:
+    def make(self, batch: Sequence[Sample], samples: SampleSet) -> Descriptions:
         numbers = {id(source): number for number, source in enumerate(samples.sources)}
         rows, texts, of_row = [], [], {}
         for sample in batch:

@@ -1,5 +1,6 @@
 """Images that do not belong to the texts, for image-text matching."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -38,7 +39,7 @@ class WrongImages(Part):
     name: ClassVar[str] = "wrong_images"
     source: Literal["batch", "dataset"] = "batch"
 
-    def make(self, batch: list[Sample], samples: SampleSet) -> WrongImageChoice:
+    def make(self, batch: Sequence[Sample], samples: SampleSet) -> WrongImageChoice:
         draws = torch.tensor([sample.rng.random() for sample in batch])
         if self.source == "dataset":
             return WrongImageChoice(draws, images=stack_images([[_wrong_image(s, samples)] for s in batch]))
@@ -61,7 +62,7 @@ def _wrong_image(sample: Sample, samples: SampleSet) -> Tensor:
     )
 
 
-def _wrong_row(number: int, batch: list[Sample]) -> int:
+def _wrong_row(number: int, batch: Sequence[Sample]) -> int:
     """A random other row of the batch whose image does not have this sample's text; its own number if there is none."""
     sample = batch[number]
     for other in sample.rng.permutation(len(batch)).tolist():
