@@ -25,9 +25,10 @@ $(INSTALLED): requirements.txt requirements-dev.txt
 demo: $(INSTALLED) ## Pre-train, fine-tune and evaluate on the embedded data; writes result/demo/report.html
 	$(BIN)/python -m demo
 
-test: $(INSTALLED) ## Style checks and the whole test suite
+test: $(INSTALLED) ## Checks of style and types, and the whole test suite
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 format: $(INSTALLED) ## Format the code and mend what ruff can mend
@@ -41,5 +42,5 @@ reliability: $(INSTALLED) ## Kills, damaged files, hostile inputs: half an hour;
 	$(BIN)/python -m tests.reliability
 
 clean: ## Remove .venv and caches; data/ and result/ stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -28,8 +28,10 @@ def write_with_progress(prepared: Prepared, out: Folder, arguments: Namespace, c
         TimeRemainingColumn(),
     )
     options = {name: value for name, value in vars(arguments).items() if name not in _WITHOUT_EFFECT}
-    crew = workers(getattr(arguments, "workers", 1), getattr(arguments, "ray", None))
-    with crew as crew, Progress(*columns, console=console) as progress:
+    with (
+        workers(getattr(arguments, "workers", 1), getattr(arguments, "ray", None)) as crew,
+        Progress(*columns, console=console) as progress,
+    ):
         tasks = {table.stem: _add_task(progress, table) for table in prepared.tables}
 
         def advance(table: Table | PlannedTable, rows: int, size: int) -> None:

@@ -25,4 +25,4 @@ def mismatches(state: Mapping[str, Tensor], expected: Mapping[str, str]) -> list
 
 def _of_tensor(tensor: Tensor) -> str:
     values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return checksum(memoryview(values.numpy()), zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode()))
+    return checksum(values.numpy().data, zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode()))

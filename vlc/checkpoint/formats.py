@@ -65,7 +65,7 @@ class Format:
     def split(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Their parameters as the file has them: the inverse of `joined` but for the ties, which stay."""
         apart, together = self.parts
-        split = {}
+        split: dict[str, Tensor] = {}
         for key, tensor in state.items():
             if apart and together in key:
                 pieces = tensor.chunk(len(apart))

@@ -98,8 +98,8 @@ def checked_config(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Any] 
         value, tensor = config.get(key, default), state.get(name)
         if tensor is not None and (axis >= tensor.ndim or not _is_size(value, tensor.shape[axis])):
             raise UserError(f"{path}: {key} {value!r} contradicts the weights, where {name} is {tuple(tensor.shape)}")
-    for key, (title, default, known) in _FIXED.items():
-        value = config.get(key, default)
+    for key, (title, usual, known) in _FIXED.items():
+        value = config.get(key, usual)
         if not any(value is other or (type(value) is type(other) and value == other) for other in known):
             raise UserError(
                 f"{path} asks for the {title} {value!r}, but vlc's encoder has {known[0]!r}: results would differ"

@@ -71,14 +71,14 @@ class StoredTensor:
 class _Storage:
     """Bytes of a file that tensors share."""
 
-    def __init__(self, num_bytes: int, open_bytes: Callable[[], BinaryIO]):
+    def __init__(self, num_bytes: int, open_bytes: Callable[[], io.BufferedIOBase | io.RawIOBase]):
         self.num_bytes, self._open_bytes = num_bytes, open_bytes
         self._loaded: torch.UntypedStorage | None = None
 
     def load(self) -> torch.UntypedStorage:
         if self._loaded is None:
             content = torch.empty(self.num_bytes, dtype=torch.uint8)
-            view, place = memoryview(content.numpy()), 0
+            view, place = content.numpy().data, 0
             with self._open_bytes() as file:
                 while place < self.num_bytes:
                     count = file.readinto(view[place : place + _CHUNK])
@@ -163,7 +163,8 @@ def _read_zip(path: Path, archive: zipfile.ZipFile) -> Any:
             raise ValueError(
                 f"record {key} has {record.file_size:,} bytes, fewer than the {count:,} values it should hold"
             )
-        return storages.setdefault(key, _Storage(record.file_size, lambda: archive.open(record)))
+        # What `open` returns is a ZipExtFile; its declared type lacks readinto.
+        return storages.setdefault(key, _Storage(record.file_size, lambda: archive.open(record)))  # type: ignore[arg-type, return-value]
 
     pickled = names[f"{root}data.pkl"]
     if pickled.file_size > _PICKLE_LIMIT:
@@ -234,7 +235,7 @@ class _Bounded:
 class StandIn(dict):
     """Takes the place of any class or function that a file names, and of its instances: a mapping that does nothing."""
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]  # a dict has None
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__()
@@ -328,7 +329,12 @@ def _join_last(count: int, unpickler: "_Unpickler") -> None:
 class _Unpickler(pickle._Unpickler):  # the one in Python: its table of operations can be changed
     """Follows a pickle; nothing that it names is imported, and nothing but the functions above is called."""
 
-    dispatch: ClassVar = {key: load for key, load in pickle._Unpickler.dispatch.items() if key not in _NEVER_WRITTEN}
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
+        key: load for key, load in pickle._Unpickler.dispatch.items() if key not in _NEVER_WRITTEN
+    }
 
     def __init__(self, file: Any, storage: Callable[..., _Storage]):
         super().__init__(file, encoding="latin1")

@@ -20,7 +20,7 @@ from vlc.checkpoint.torch_file import StandIn, StoredTensor, TensorWithoutReader
 from vlc.common.errors import MissingFile, UserError
 
 # What the readers raise, depending on where a file is broken.
-_READ_ERRORS = (
+_READ_ERRORS: tuple[type[Exception], ...] = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
     zlib.error,
@@ -28,9 +28,8 @@ _READ_ERRORS = (
     SafetensorError,
     EOFError,
     OSError,
+    *(ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError, AssertionError),
 )
-_READ_ERRORS += (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
-_READ_ERRORS += (AssertionError,)
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _SHARED = 4  # how many times a stored value may be used by all parameters together: tied weights use it twice
 _INDEX_LIMIT = 2**26  # bytes of an index of several files
@@ -166,7 +165,8 @@ def _read_index(path: Path) -> Weights:
     places = index.get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ValueError("it is JSON, but no index of several files (it has no weight_map)")
-    state, owners = {}, {}
+    state: dict[str, Tensor] = {}
+    owners: dict[str, str] = {}
     for name in dict.fromkeys(places.values()):
         if not isinstance(name, str) or name in ("", ".", "..") or "\0" in name or Path(name).name != name:
             raise UserError(f"{path} names the file {name!r}: only files in its own folder are read")

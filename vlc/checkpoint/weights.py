@@ -24,7 +24,9 @@ from vlc.common.files import write_atomically
 from vlc.common.terminal import printable
 from vlc.data.vocabulary import Vocabulary, stored_vocabularies
 from vlc.model.embed import resize_positions
+from vlc.model.encoder import Encoder
 from vlc.model.sizes import ENCODERS
+from vlc.objectives.base import Objective
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,14 @@ class LoadReport:
     unused: list[str] = field(default_factory=list)  # of heads and parts that this model does not have
 
     def __str__(self) -> str:
-        rows = (
+        rows: list[tuple[str, list[str], str]] = [
             ("loaded", self.loaded, _by_part(self.loaded)),
             ("resized", self.resized, ", ".join(self.resized)),
             ("started from others", self.derived, ", ".join(self.derived)),
             ("new", self.new, "; ".join([_by_part(self.new), *self.misfits])),
             ("not in this model", self.unused, _by_part(self.unused)),
             ("dropped on purpose", self.dropped, _by_part(self.dropped)),
-        )
+        ]
         rows = [row for row in rows if row[1] or row[0] not in ("started from others", "not in this model")]
         lines = [f"  {title:<20}{len(names):>4}  {text}".rstrip() for title, names, text in rows]
         return "\n".join(map(printable, [f"Checkpoint {self.path} (layout {self.layout})", *lines]))
@@ -222,10 +224,12 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
 
 def _check_numbers(module: nn.Module, checkpoint: Checkpoint, check: str) -> None:
     """Raise UserError where the file states numbers of its model, which no parameter tells, and the module has others."""
-    heads = module.encoder.size.heads
+    encoder = module.encoder
+    assert isinstance(encoder, Encoder)
+    heads = encoder.size.heads
     if checkpoint.heads not in (None, heads):
         raise UserError(f"{checkpoint.path} has {checkpoint.heads} attention heads, this model {heads}. Check {check}.")
-    own = {part.eps for part in module.encoder.modules() if isinstance(part, nn.LayerNorm)}
+    own = {part.eps for part in encoder.modules() if isinstance(part, nn.LayerNorm)}
     if checkpoint.norm_eps is not None and own != {checkpoint.norm_eps}:
         raise UserError(
             f"{checkpoint.path} computes its layer norms with layer_norm_eps={checkpoint.norm_eps} (config.json), this "
@@ -239,7 +243,8 @@ _OPTIONAL = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.pooler
 
 def _unused(checkpoint: Checkpoint, own: Mapping[str, Tensor], check: str) -> list[str]:
     """The file's parameters of heads and parts that the module does not have. Raises UserError for any others."""
-    unused, homeless = [], []
+    unused: list[str] = []
+    homeless: list[str] = []
     for name in checkpoint.state:
         if name in own:
             continue
@@ -263,7 +268,7 @@ def with_vocabularies(checkpoint: Checkpoint, module: nn.Module) -> tuple[Checkp
     The module's own rows stand where the checkpoint does not know the answer. A checkpoint that does not tell its answers,
     or has these very ones, stays as it is.
     """
-    heads = {name: head for name, head in module.objectives.items() if head.answers_from_vocabulary}
+    heads = {name: head for name, head in _objectives(module).items() if head.answers_from_vocabulary}
     stored, state, said = stored_vocabularies(checkpoint.extras, list(heads)), dict(checkpoint.state), []
     own = module.state_dict()
     for head, objective in heads.items():
@@ -287,12 +292,18 @@ def with_vocabularies(checkpoint: Checkpoint, module: nn.Module) -> tuple[Checkp
 _LAST_LAYER = "classifier.3"  # of a head that gives answers
 
 
+def _objectives(module: nn.Module) -> dict[str, Objective]:
+    """The heads of a module by name; a classifier of images alone has none."""
+    heads = getattr(module, "objectives", nn.ModuleDict()).items()
+    return {name: head for name, head in heads if isinstance(head, Objective)}
+
+
 def _starts(module: nn.Module) -> dict[str, str]:
     """The parameters that may start from another one of a checkpoint, by name."""
     return {
         f"objectives.{head}.{name}": f"objectives.{source}"
-        for head, objective in getattr(module, "objectives", nn.ModuleDict()).items()
-        for name, source in getattr(objective, "starts_from", {}).items()
+        for head, objective in _objectives(module).items()
+        for name, source in objective.starts_from.items()
     }
 
 

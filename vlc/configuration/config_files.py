@@ -7,7 +7,7 @@ from somebody else could run code or use up the machine. What is read here can d
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def check_value(key: Any, value: Any) -> None:
     """Raise UserError for what no key takes: deeper than a list or mapping of single values, or of another type."""
     if not isinstance(key, str):
         raise UserError(f"the key {key!r} is no text")
-    singles = [value]
+    singles: Sequence[Any] = [value]
     if isinstance(value, list | tuple):
         singles = value
     elif isinstance(value, dict):

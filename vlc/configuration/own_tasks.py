@@ -214,9 +214,10 @@ def _enter(source: Source) -> None:
             _refuse_names("TASKS", name, (*TASKS, *config_keys()), source)
             require(isinstance(task, Task), name, task, "a row Task({OBJECTIVE: WEIGHT}, (DATA_SET,), ...)")
         _check_task(name, task, known, source)
-    for registry, rows, registered in (("DATASETS", source.datasets, CATALOG), ("TASKS", source.tasks, TASKS)):
-        registered |= rows
-        _OWN.update({(registry, name): source for name in rows})
+    CATALOG.update(source.datasets)
+    TASKS.update(source.tasks)
+    _OWN.update({("DATASETS", name): source for name in source.datasets})
+    _OWN.update({("TASKS", name): source for name in source.tasks})
     heads = [task.head(kind) for task in source.tasks.values() for kind in task.objectives]
     for name in heads:
         if ("HEADS", name) in _OWN or name not in HEADS:

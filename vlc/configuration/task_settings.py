@@ -151,7 +151,7 @@ def _rows(tasks: Any) -> dict[str, Task]:
     return {name: TASKS[name] for name in task_names(tasks) if name in TASKS}
 
 
-def _row_values(row: Task, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _row_values(row: Task, options: Mapping[str, Any]) -> dict[str, Any]:
     values = {
         "objectives": dict(row.objectives),
         "datasets": list(row.datasets),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -56,9 +56,14 @@ class SampleSet(Protocol):
     """
 
     name: str
-    sources: Sequence[ArrowSplit]
     preparation: Preparation
-    kinds: Mapping[str, Kind]
+
+    @property
+    def sources(self) -> Sequence[Any]:
+        """The splits that are joined, such as `ArrowSplit`s."""
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]: ...
 
     def draw(self, rng: np.random.Generator) -> tuple[ArrowSplit, Location]:
         """The source of a random sample and its place there."""

@@ -5,7 +5,7 @@ randomness of a sample comes from a generator seeded by (seed, epoch, sample), s
 of workers or processes nor on what was read before, and a run can resume anywhere.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class Samples(Dataset):
     def __init__(
         self,
         name: str,
-        sources: list[ArrowSplit | LabelledImages],
+        sources: Sequence[ArrowSplit | LabelledImages],
         parts: Collection[Part],
         preparation: Preparation,
         *,
@@ -53,9 +53,10 @@ class Samples(Dataset):
         self.name, self.called, self.task = name, called or name, task
         self.sources, self.preparation = sources, preparation
         self.training, self.seed = training, seed
+        # To types, labelled images are no Arrow splits; they have all that is asked of rows without texts.
         self._starts = np.cumsum([0] + [len(source) for source in sources])
-        self.parts = _served(name, sources, by_name(parts))
-        self.kinds = {field: _kind(field, sources) for field in self.fields}
+        self.parts = _served(name, sources, by_name(parts))  # type: ignore[arg-type]
+        self.kinds = {field: _kind(field, sources) for field in self.fields}  # type: ignore[arg-type]
 
     @property
     def fields(self) -> frozenset[str]:
@@ -75,7 +76,7 @@ class Samples(Dataset):
         """The source of a sample and its place there."""
         number = int(np.searchsorted(self._starts, sample, side="right")) - 1
         source = self.sources[number]
-        return source, source.locate(sample - int(self._starts[number]))
+        return source, source.locate(sample - int(self._starts[number]))  # type: ignore[return-value, arg-type]
 
     def draw(self, rng: np.random.Generator) -> tuple[ArrowSplit, Location]:
         """The source of a random sample and its place there."""
@@ -151,7 +152,7 @@ class TaskBatches(Dataset):
         return self.tasks[task][keys]
 
 
-def _served(name: str, sources: list[ArrowSplit], parts: tuple[Part, ...]) -> tuple[Part, ...]:
+def _served(name: str, sources: Sequence[ArrowSplit], parts: tuple[Part, ...]) -> tuple[Part, ...]:
     """Those parts that batches of a split hold. Raises UserError where some sources have labels and others do not."""
     supervision = columns_of(parts, "labelled")
     labelled = [
@@ -173,7 +174,7 @@ def _served(name: str, sources: list[ArrowSplit], parts: tuple[Part, ...]) -> tu
     return tuple(filter(is_served, parts))
 
 
-def _kind(field: str, sources: list[ArrowSplit]) -> Kind:
+def _kind(field: str, sources: Sequence[ArrowSplit]) -> Kind:
     """What the values of a field are in all sources. Raises UserError where they differ."""
     kinds = {source.dataset: source.spec.fields[field].kind for source in sources}
     if len(set(kinds.values())) > 1:

@@ -69,7 +69,7 @@ def stored_tokenizer(stored: Mapping[str, Any], path: str) -> PreTrainedTokenize
         ) from error
 
 
-def _checked(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+def _checked(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
     """The tokenizer with [CLS] and [SEP] around a text. Raises UserError where it lacks what the suite needs."""
     lacking = [t for t in _SPECIAL if getattr(tokenizer, t, None) is None]
     if lacking or not isinstance(tokenizer, PreTrainedTokenizerFast):

@@ -1,11 +1,11 @@
 """Evaluators: they measure whole splits beside the sums of the batches. The module runs them and knows none."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
+from vlc.common.modules import Modules
 from vlc.data.samples import Samples
 from vlc.model.encoder import Encoder
 from vlc.objectives.base import Objective
@@ -15,8 +15,10 @@ class Model(Protocol):
     """What an evaluator needs of a model: the encoder, the heads by name, and where they are."""
 
     encoder: Encoder
-    objectives: Mapping[str, Objective]
-    device: torch.device
+    objectives: Modules[Objective]
+
+    @property
+    def device(self) -> torch.device: ...
 
 
 class Evaluator(Protocol):
@@ -27,9 +29,14 @@ class Evaluator(Protocol):
     headlines: the values that select checkpoints in place of the heads' own metrics, where every validation has them.
     """
 
-    head: str
-    every: int
-    headlines: tuple[str, ...]
+    @property
+    def head(self) -> str: ...
+
+    @property
+    def every(self) -> int: ...
+
+    @property
+    def headlines(self) -> tuple[str, ...]: ...
 
     def __call__(self, model: Model, samples: Samples, out: Path | None) -> dict[str, float]:
         """Return values by name, on every process. out: path of files about the split, without suffix; None: no files."""

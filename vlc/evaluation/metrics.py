@@ -13,6 +13,8 @@ class Ratio(Metric):
     """sum / count over all batches and processes, in float64; None where nothing was counted."""
 
     full_state_update = False
+    sum: Tensor
+    count: Tensor
 
     def __init__(self):
         super().__init__()

@@ -95,10 +95,10 @@ class Scorer:
         for number, image in zip(self._mine, self._images(), strict=True):
             row = np.full(self.corpus.num_texts, -np.inf, dtype=np.float32)
             numbers = np.flatnonzero(wanted[number])
-            numbers = numbers[np.argsort([len(texts[number]) for number in numbers], kind="stable")]
+            numbers = numbers[np.argsort([len(texts[number]) for number in numbers.tolist()], kind="stable")]
             for start in range(0, len(numbers), self.pairs_at_once):
                 chunk = numbers[start : start + self.pairs_at_once]
-                text = self._moved(self.corpus.padded([texts[number] for number in chunk]))
+                text = self._moved(self.corpus.padded([texts[number] for number in chunk.tolist()]))
                 row[chunk] = self._score(text, image).float().cpu().numpy()
             full.append(row)
         scores = self._gathered(full)
@@ -150,9 +150,10 @@ class Ranking:
 
     def __call__(self, model: Model, samples: Samples, out: Path | None) -> dict[str, float]:
         score = None if self.head == self.itc else model.objectives[self.head].score
-        itc = self.itc and model.objectives[self.itc]
+        itc = model.objectives[self.itc] if self.itc else None
+        assert itc is None or isinstance(itc, ITC)
         scorer = Scorer(model.encoder, Corpus(samples), model.device, score=score, itc=itc)
-        out = out and out.with_name(f"{out.name}_ranking")
+        out = None if out is None else out.with_name(f"{out.name}_ranking")
         return evaluate(scorer, out, rerank_k=self.rerank_k, save_scores=self.save_scores)
 
 
@@ -182,5 +183,5 @@ def evaluate(
             kept = {"scores": scores, "text_scores": text_scores} if text_scores is not scores else {"scores": scores}
             arrays = {name: array.astype(np.float16) for name, array in kept.items()}
             with write_atomically(out.with_name(f"{out.name}.npz")) as partial, partial.open("wb") as file:
-                np.savez_compressed(file, text_image=corpus.text_image, **arrays)
+                np.savez_compressed(file, text_image=corpus.text_image, **arrays)  # type: ignore[arg-type]  # an option is a bool
     return values

@@ -38,7 +38,7 @@ def recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray 
     says nothing and is left out.
     """
     ranks = (rank(scores, text_image), rank(scores if text_scores is None else text_scores, text_image))
-    values = {}
+    values: dict[str, float] = {}
     for name, found, candidates in (
         ("ir", ranks[0].image_of_text, scores.shape[0]),
         ("tr", ranks[1].text_of_image, scores.shape[1]),

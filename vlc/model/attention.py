@@ -11,7 +11,8 @@ from vlc.model.patterns import FULL, AttentionPattern
 class Attention(TimmAttention):
     """timm's attention, its parameters and its values, for any attention pattern and for first tokens alone."""
 
-    def forward(self, x: Tensor, pattern: AttentionPattern = FULL) -> Tensor:
+    # timm's takes a mask where this one takes a pattern.
+    def forward(self, x: Tensor, pattern: AttentionPattern = FULL) -> Tensor:  # type: ignore[override]
         """Tokens (B, L, D), or packed (N, D) with their pattern, -> as many."""
         return self.proj_drop(self.proj(pattern.attend(self.qkv(x), self.num_heads)))
 

@@ -15,7 +15,10 @@ layer_norm = partial(nn.LayerNorm, eps=1e-6)
 class Block(TimmBlock):
     """timm's block, its parameters and its values, for any attention pattern and for first tokens alone."""
 
-    def forward(self, x: Tensor, pattern: AttentionPattern = FULL) -> Tensor:
+    attn: Attention
+
+    # timm's takes a mask where this one takes a pattern.
+    def forward(self, x: Tensor, pattern: AttentionPattern = FULL) -> Tensor:  # type: ignore[override]
         """Tokens as in `Attention.forward`, and as many."""
         x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), pattern)))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
@@ -51,7 +54,7 @@ def blocks(
             heads,
             mlp_ratio,
             qkv_bias=True,
-            norm_layer=norm,
+            norm_layer=norm,  # type: ignore[arg-type]  # timm calls it, and asks for no class
             drop_path=rate,
             proj_drop=dropout,
             attn_layer=Attention,

@@ -81,8 +81,8 @@ class Encoder(nn.Module):
             width, size.depth, size.heads, size.mlp_ratio, drop_path, norm_eps=size.norm_eps, dropout=dropout
         )
         self._checkpoints, self._may_pack = activation_checkpointing, drop_path == 0
-        self.norm = layer_norm(width, eps=size.norm_eps)
-        self.pooler = Pooler(width)
+        self.norm: nn.Module = layer_norm(width, eps=size.norm_eps)
+        self.pooler: nn.Module = Pooler(width)
         self._init_weights()
 
     def compile_blocks(self, **options) -> None:
@@ -105,12 +105,12 @@ class Encoder(nn.Module):
             self.norm = nn.Identity()
 
     def _init_weights(self) -> None:
-        for part in (self.text_embeddings, self.token_types, self.pooler):
-            part.apply(init_bert_weights)
+        for of_bert in (self.text_embeddings, self.token_types, self.pooler):
+            of_bert.apply(init_bert_weights)
         with torch.no_grad():  # image pairs start with both images alike (the published warm start)
             self.token_types.weight[2:] = self.token_types.weight[1]
-        for part in (self.patch_embed, self.blocks, self.norm):
-            part.apply(init_vit_weights)
+        for of_vit in (self.patch_embed, self.blocks, self.norm):
+            of_vit.apply(init_vit_weights)
         nn.init.normal_(self.cls_token, std=0.02)
         if self.size.learned_grid is not None:
             nn.init.normal_(self.pos_embed, std=0.02)
@@ -207,7 +207,8 @@ class Encoder(nn.Module):
             else:
                 tokens = block(tokens, pattern)
         if pooled_only:
-            tokens = self.blocks[-1].forward_first_token(tokens, pattern)
+            # torch types what a ModuleList holds as any module.
+            tokens = self.blocks[-1].forward_first_token(tokens, pattern)  # type: ignore[operator]
             return tokens if packing is None else packing.in_order(tokens)
         return tokens if packing is None else packing.unpack(tokens)
 

@@ -34,7 +34,7 @@ class Packing:
             order[real[:, 0]] * mask.shape[1] + real[:, 1],
             SequenceLengths(tuple(lengths.tolist())),
             order,
-            tuple(mask.shape),
+            (mask.shape[0], mask.shape[1]),
         )
 
     @classmethod
@@ -42,7 +42,7 @@ class Packing:
         """Build from a mask (B, S) bool with num_real real tokens, without a device synchronisation."""
         rows = (~mask).flatten().to(torch.int8).argsort(stable=True)[:num_real]
         starts = F.pad(mask.sum(1).cumsum(0), (1, 0)).to(torch.int32)
-        return cls(rows, CumulativeLengths(starts, mask.shape[1]), None, tuple(mask.shape))
+        return cls(rows, CumulativeLengths(starts, mask.shape[1]), None, (mask.shape[0], mask.shape[1]))
 
     @property
     def is_full(self) -> bool:

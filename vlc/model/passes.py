@@ -55,7 +55,7 @@ def encode_passes(
     encoded, passes = EncodedPasses(known or {}), dict.fromkeys(passes)
     whole = {one: replace(one, pooled_only=False) for one in passes if one.pooled_only}
     served = {one for one, same in whole.items() if same in passes or same in encoded}
-    inputs = {}
+    inputs: dict[str, Text | ImageInput] = {}
     groups: dict[Any, list[Pass]] = {}
     for one in passes:
         if one in encoded or one in served:
@@ -91,9 +91,11 @@ def _encode_group(
         for name in one.segments:
             given = inputs[name]
             key = (name, None if isinstance(given, Text) else one.patch_noise)
-            if key not in embedded and isinstance(given, Text):
+            if key in embedded:
+                pass
+            elif isinstance(given, Text):
                 embedded[key] = Segment(name, words[name], given.mask, given.num_real)
-            elif key not in embedded:
+            else:
                 embedded[key] = encoder.embed_images(
                     given.pixels,
                     sizes=given.sizes,
@@ -111,17 +113,17 @@ def _encode_group(
 def _embedded_texts(encoder: Encoder, inputs: Mapping[str, Text | ImageInput]) -> dict[str, Tensor]:
     """The texts' tokens (B, L, D) by name, from few look-ups, as each has a gradient for the whole vocabulary."""
     # In the order of runs of older checkpoints, so that dropout draws the same for a run that is resumed.
-    names = sorted((name for name, given in inputs.items() if isinstance(given, Text)), key=lambda name: name != "text")
+    texts = {name: given for name, given in inputs.items() if isinstance(given, Text)}
     of_shape: dict[tuple, list[str]] = {}
-    for name in names:
-        of_shape.setdefault((inputs[name].ids.shape, inputs[name].segments is None), []).append(name)
+    for name in sorted(texts, key=lambda name: name != "text"):
+        of_shape.setdefault((texts[name].ids.shape, texts[name].segments is None), []).append(name)
     words: dict[str, Tensor] = {}
     for same in of_shape.values():
         if len(same) == 1:
-            words[same[0]] = encoder.embed_words(inputs[same[0]].ids, inputs[same[0]].segments)
+            words[same[0]] = encoder.embed_words(texts[same[0]].ids, texts[same[0]].segments)
         else:
-            segments = [inputs[name].segments for name in same]
+            segments = [texts[name].segments for name in same]
             together = None if segments[0] is None else torch.cat(segments)
-            embedded = encoder.embed_words(torch.cat([inputs[name].ids for name in same]), together)
+            embedded = encoder.embed_words(torch.cat([texts[name].ids for name in same]), together)
             words |= zip(same, embedded.chunk(len(same)), strict=True)
     return words

@@ -128,13 +128,14 @@ class CumulativeLengths(AttentionPattern):
     def attend(self, qkv: Tensor, heads: int) -> Tensor:
         queries, keys, values = qkv.unflatten(-1, (3, heads, -1)).unbind(1)
         ends = (self.starts, self.starts, self.longest, self.longest)
-        return varlen_attn(queries, keys, values, *ends).flatten(1)
+        return varlen_attn(queries, keys, values, *ends).flatten(1)  # type: ignore[union-attr]  # a tuple only with return_aux
 
     def attend_first(self, queries: Tensor, keys_values: Tensor, heads: int) -> Tensor:
         keys, values = keys_values.unflatten(-1, (2, heads, -1)).unbind(1)
         alone = torch.arange(len(queries) + 1, dtype=torch.int32, device=queries.device)
         queries = queries.unflatten(-1, (heads, -1))
-        return varlen_attn(queries, keys, values, alone, self.starts, 1, self.longest).flatten(1)
+        ends = (alone, self.starts, 1, self.longest)
+        return varlen_attn(queries, keys, values, *ends).flatten(1)  # type: ignore[union-attr]  # as above
 
     def first_tokens(self, tokens: Tensor) -> Tensor:
         return tokens.index_select(0, self.starts[:-1])

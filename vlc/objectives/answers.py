@@ -38,7 +38,7 @@ def vqa_score(logits: Tensor, targets: Tensor) -> Ratio:
     return targets.gather(1, logits.argmax(1, keepdim=True)).sum(), len(targets)
 
 
-class Answers(Objective):
+class Answers(Objective[AnswersOptions]):
     """Binary cross entropy over all answers, summed over the answers and averaged over the batch; logits (B, answers)."""
 
     metrics = ("loss", "score")
@@ -46,6 +46,7 @@ class Answers(Objective):
     task_head = True
     writes_records = True
     answers_from_vocabulary = True
+    own_labels: Tensor | None
 
     @classmethod
     def parts(cls, options: AnswersOptions) -> tuple[Part, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from vlc.model.sizes import EncoderSize
 from vlc.objectives.options import Options
 
 POOLED = Pass(pooled_only=True)  # the pooled feature of text and image
+OptionsT = TypeVar("OptionsT", bound=Options)
 Ratio = tuple[Tensor, int]  # (sum, count): adds up over steps and processes
 
 
@@ -73,7 +74,7 @@ class ModelContext:
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, Generic[OptionsT]):
     """A head with its loss, its metrics and its predictions. Knows nothing of trainer or loader.
 
     needs_images: whether it can do nothing with texts alone.
@@ -97,16 +98,16 @@ class Objective(nn.Module):
     starts_from: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
-    def parts(cls, options: Options) -> tuple[Part, ...]:
+    def parts(cls, options: OptionsT) -> tuple[Part, ...]:
         """Return what the objective wants in its batches beside texts and images; default: nothing."""
         return ()
 
     @classmethod
-    def num_images(cls, options: Options) -> int:
+    def num_images(cls, options: OptionsT) -> int:
         """Return how many images of an example the objective reads."""
         return 1
 
-    def __init__(self, options: Options, context: ModelContext):
+    def __init__(self, options: OptionsT, context: ModelContext):
         """Create the parameters of the head."""
         super().__init__()
         self.options, self.context = options, context
@@ -132,6 +133,10 @@ class Objective(nn.Module):
 
         Of a batch without supervision there is no loss, and of one that the head can say nothing of there are no logits.
         """
+        raise NotImplementedError
+
+    def score(self, pooled: Tensor) -> Tensor:
+        """Pooled features (N, D) of text-image pairs -> (N,) float32, the higher the better; of heads that rank pairs."""
         raise NotImplementedError
 
     def compile_parts(self, **options: Any) -> None:

@@ -27,7 +27,7 @@ from vlc.objectives.options import ChoiceOptions
 _CANDIDATES = Pass(("candidate_texts", "image"), pooled_only=True)
 
 
-class Choice(Objective):
+class Choice(Objective[ChoiceOptions]):
     """Cross entropy of the own text's score among those of wrong_texts others; logits (B, 1 + N), the own first.
 
     The image is embedded once for all its texts. The head starts as the match row of image-text matching, where a

@@ -23,7 +23,7 @@ from vlc.objectives.base import (
 from vlc.objectives.options import ClassesOptions
 
 
-class Classes(Objective):
+class Classes(Objective[ClassesOptions]):
     """The text with each image, the pooled features of the passes together classified; logits (B, classes).
 
     The images carry token types 1 and 2.

@@ -35,7 +35,7 @@ MAX_SCALE = 100.0  # of the similarities, as in CLIP
 IMAGES, TEXTS = Pass(("image",), pooled_only=True), Pass(("text",), pooled_only=True)
 
 
-class ITC(Objective):
+class ITC(Objective[ITCOptions]):
     """Symmetric cross entropy over similarities with a learned temperature; logits (B, batch of all processes).
 
     Without supervision: the similarity of each text to its image, (B, 1).
@@ -124,9 +124,11 @@ class ITC(Objective):
         to_texts = self._similarities(images, all_texts).masked_fill(of_images, -torch.inf)
         to_images = self._similarities(texts, all_images).masked_fill(of_texts, -torch.inf)
         loss = (F.cross_entropy(to_texts, own) + F.cross_entropy(to_images, own)) / 2
-        found = zip(ranked_accuracy(to_texts, own), ranked_accuracy(to_images, own), strict=True)
-        right, count = (sum(parts) for parts in found)
-        return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": (right, count)}, to_texts)
+        (right_texts, num_texts), (right_images, num_images) = (
+            ranked_accuracy(scores, own) for scores in (to_texts, to_images)
+        )
+        accuracy = (right_texts + right_images, num_texts + num_images)
+        return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": accuracy}, to_texts)
 
     def _similarities(self, queries: Tensor, candidates: Tensor) -> Tensor:
         """Scaled (queries, candidates) float32: in half precision, values up to 100 would lie half a unit apart."""

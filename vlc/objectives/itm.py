@@ -29,7 +29,7 @@ from vlc.objectives.wpa import Iteration, inner_words, iteration, transport_dist
 _PAIRS = Pass(("text", "matched_images"), patch_noise=1)  # the masked-language pass uses row 0 of the noise
 
 
-class ITM(Objective):
+class ITM(Objective[ITMOptions]):
     """Does the image belong to the text? Logits (B, 2), class 1 = match.
 
     Half of the examples get another image (`vlc.data.matching`). The loss of word-patch alignment (distances of true

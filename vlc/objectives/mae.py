@@ -59,10 +59,11 @@ def reconstruction(predicted: Tensor, images: Tensor, dropped: Tensor, patch_siz
     return unpatchify(masked, patch_size), unpatchify(restored, patch_size)
 
 
-class MAE(Objective):
+class MAE(Objective[MAEOptions]):
     """Owns the decoder: kept patches and mask tokens through a small ViT -> pixels (B, P, patch_size ** 2 * 3)."""
 
     reads_pooled = False
+    pos_embed: Tensor
 
     @classmethod
     def parts(cls, options: MAEOptions) -> tuple[Part, ...]:

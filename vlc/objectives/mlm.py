@@ -25,7 +25,7 @@ from vlc.objectives.options import MLMOptions
 MASKED = Pass(("masked_text", "image"), patch_noise=0)
 
 
-class MLM(Objective):
+class MLM(Objective[MLMOptions]):
     """Cross entropy over the vocabulary at the hidden tokens; logits exist for these alone, (N, vocabulary)."""
 
     metrics = ("loss", "accuracy")

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from vlc.common.errors import UserError, require
 
@@ -74,7 +75,7 @@ class ITMOptions(Options):
 
     alignment_weight: float = 0.1
     wrong_images: int = 1
-    source: str = "batch"
+    source: Literal["batch", "dataset"] = "batch"
 
     def check_values(self) -> None:
         require(self.alignment_weight >= 0, "wpa_weight", self.alignment_weight, "a weight of 0 or more")
@@ -195,17 +196,20 @@ def check_ranking(kinds: Collection[str]) -> None:
 
 def check_together(options: Mapping[str, Options], kinds: Collection[str], per_device: int) -> None:
     """Raise UserError for options, by kind of objective, that contradict each other; kinds: the active objectives."""
-    if not options["itc"].hard_negatives:
+    itc, itm, choice = options["itc"], options["itm"], options["choice"]
+    assert isinstance(itc, ITCOptions)
+    assert isinstance(itm, ITMOptions)
+    assert isinstance(choice, ChoiceOptions)
+    if not itc.hard_negatives:
         return
     if "itc" not in kinds or not {"itm", "choice"} & set(kinds):
         raise UserError(
             "hard_negatives=True needs loss_names.itc, and loss_names.itm or loss_names.irtr to train on them"
         )
-    if "itm" in kinds and options["itm"].source != "batch":
+    if "itm" in kinds and itm.source != "batch":
         raise UserError("hard_negatives=True takes wrong images from the batch, not from false_image_source=dataset")
-    wrong_texts = options["choice"].wrong_texts
-    if "choice" in kinds and per_device <= wrong_texts:
+    if "choice" in kinds and per_device <= choice.wrong_texts:
         raise UserError(
-            f"hard_negatives=True takes draw_false_text={wrong_texts} wrong texts from the batch, which has "
+            f"hard_negatives=True takes draw_false_text={choice.wrong_texts} wrong texts from the batch, which has "
             f"only per_gpu_batchsize={per_device}: raise it"
         )

@@ -109,7 +109,11 @@ class CastWeightsOnce(Callback):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._context.close()
 
-    on_test_start, on_test_end = on_validation_start, on_validation_end
+    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.on_validation_start(trainer, module)
+
+    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.on_validation_end(trainer, module)
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         self._context.close()

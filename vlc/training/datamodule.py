@@ -157,9 +157,10 @@ class DataModule(LightningDataModule):
         super().__init__()
         self.settings, self.seed, self.start = settings, seed, Position(0, 0)
         self.tokenizer = None if settings.image_only else load_tokenizer(settings.tokenizer)
-        options = {"num_patches": num_patches, "seed": seed, "test_only": test_only}
         self.tasks = {
-            task.name: TaskData(task, settings, self.tokenizer, own, **options)
+            task.name: TaskData(
+                task, settings, self.tokenizer, own, num_patches=num_patches, seed=seed, test_only=test_only
+            )
             for task, own in zip(tasks, needs, strict=True)
         }
 
@@ -201,9 +202,9 @@ class DataModule(LightningDataModule):
         samplers = {name: self._train_sampler(data) for name, data in self.tasks.items()}
         if len(samplers) == 1:
             (sampler,) = samplers.values()
-        else:
-            sampler = RoundRobin(samplers, start=self.start)
-        return DataLoader(self.train, sampler=sampler, **self._loader_options())
+            return DataLoader(self.train, sampler=sampler, **self._loader_options())
+        together = RoundRobin(samplers, start=self.start)
+        return DataLoader(self.train, sampler=together, **self._loader_options())
 
     def _train_sampler(self, data: TaskData) -> TrainSampler:
         return TrainSampler(

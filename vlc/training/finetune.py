@@ -103,9 +103,9 @@ def _environment(arguments: Namespace) -> ClusterEnvironment:
             return SLURMEnvironment(auto_requeue=False)
         except RuntimeError as error:  # a SLURM option that Lightning does not take
             raise UserError(f"{error} Or start with python -m launch, as scripts/slurm.sbatch does") from error
-    if missing := {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ):
+    if absent := {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ):
         raise UserError(
-            f"RANK and WORLD_SIZE are set, but not {', '.join(sorted(missing))}: start with python -m launch"
+            f"RANK and WORLD_SIZE are set, but not {', '.join(sorted(absent))}: start with python -m launch"
         )
     os.environ.setdefault("LOCAL_WORLD_SIZE", "1")
     return TorchElasticEnvironment()
@@ -233,7 +233,7 @@ def _trainer(
     arguments: Namespace, environment: ClusterEnvironment, accelerator: str, devices: int | list[int], precision: str
 ) -> Trainer:
     world_size, local_size = environment.world_size(), _local_size(environment)
-    logger = False
+    logger: TensorBoardLogger | bool = False
     if arguments.log_dir and not arguments.eval:
         logger = TensorBoardLogger(arguments.log_dir, name="", version="")
     return make_trainer(

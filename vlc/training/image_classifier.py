@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities import rank_zero_info
 from timm.data import Mixup
 from timm.optim import param_groups_layer_decay
@@ -17,6 +18,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from vlc.common.inputs import Images
+from vlc.common.modules import Modules
 from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.data.augmentation import seed_everything_drawn_from
 from vlc.data.batch import Batch
@@ -62,7 +64,7 @@ class ImageClassifier(VLCModule):
     def __init__(self, encoder: Encoder, arguments: Namespace, learning_rate: float):
         options = ImageClassesOptions(arguments.nb_classes, arguments.smoothing, arguments.global_pool)
         head = HeadSettings(HEAD, "image_classes", 1.0, options, Report())
-        task = TaskSettings("", (head,), (), None, 0, (), (), learning_rate, "plain")
+        task = TaskSettings("", (head,), (), None, 0, (), (), learning_rate, "plain", {})
         super().__init__(
             None,
             [task],
@@ -77,9 +79,9 @@ class ImageClassifier(VLCModule):
         self.ema = None
         if arguments.ema is not None:
             self.ema = ModelEmaV3(self.parts(), decay=arguments.ema).requires_grad_(False)
-            self.ema_ratios = nn.ModuleDict({name: Ratio() for name in ImageClasses.metrics})
+            self.ema_ratios: Modules[Ratio] = Modules({name: Ratio() for name in ImageClasses.metrics})
         self.mixup = self._mixup() if mixup_is_active(arguments) else None
-        self.train_ratios = nn.ModuleDict({name: Ratio() for name in ("loss", "lr")})
+        self.train_ratios: Modules[Ratio] = Modules({name: Ratio() for name in ("loss", "lr")})
         self.test_metrics: dict[str, float] = {}
 
     def parts(self) -> nn.ModuleDict:
@@ -119,8 +121,13 @@ class ImageClassifier(VLCModule):
         pixels, labels = self.mixup(batch.images.pixels[:, 0], batch.parts["label"])
         return replace(batch, images=Images(pixels[:, None])).with_parts(label=labels)
 
+    def _optimizer(self) -> LightningOptimizer:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        return optimizer
+
     def on_train_start(self) -> None:
-        optimizer = self.optimizers().optimizer
+        optimizer = self._optimizer().optimizer
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate  # where the schedule starts from, in a resumed run too
         self.schedule = half_cosine(
@@ -132,7 +139,7 @@ class ImageClassifier(VLCModule):
             self.schedule.step_update(self._step(batch_idx))
 
     def on_train_batch_end(self, outputs, batch: Batch, batch_idx: int) -> None:
-        rate = max(group["lr"] for group in self.optimizers().param_groups)
+        rate = max(group["lr"] for group in self._optimizer().param_groups)
         self.train_ratios["lr"].update(torch.tensor(rate, dtype=torch.float64), 1)
         self.log("lr", rate, prog_bar=True, logger=False)
         self.log("loss", outputs["loss"].detach() * self.arguments.accum_iter, prog_bar=True, logger=False)

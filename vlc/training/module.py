@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.strategies import ModelParallelStrategy
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from vlc.common.errors import UserError
 from vlc.common.inputs import Images, mapped
+from vlc.common.modules import Modules
 from vlc.configuration import own_tasks
 from vlc.configuration.settings import ModelSettings, OptimSettings
 from vlc.configuration.task_settings import HeadSettings, TaskSettings
@@ -30,7 +32,7 @@ from vlc.evaluation.predictions import write_predictions
 from vlc.model.blocks import Block
 from vlc.model.encoder import Encoder
 from vlc.model.passes import encode_passes
-from vlc.objectives.base import ModelContext, Outcome
+from vlc.objectives.base import ModelContext, Objective, Outcome
 from vlc.objectives.kinds import KINDS
 from vlc.training.datamodule import TaskNeeds
 from vlc.training.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, may_fuse, plain_groups
@@ -125,7 +127,7 @@ class VLCModule(LightningModule):
             size=encoder.size,
             pad_token_id=pad_token_id,
         )
-        self.objectives = nn.ModuleDict()
+        self.objectives: Modules[Objective] = Modules()
         for head in (head for task in tasks for head in task.heads):
             if head.name not in self.objectives:
                 own = replace(context, vocabulary=vocabularies.get(head.name, Vocabulary()))
@@ -146,7 +148,7 @@ class VLCModule(LightningModule):
             for head in task.heads
             for metric in self.objectives[head.name].metrics
         }
-        self.ratios = nn.ModuleDict({name: Ratio() for name in self.measured})
+        self.ratios: Modules[Ratio] = Modules({name: Ratio() for name in self.measured})
         self.records: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
 
     def _measured(self, task: TaskSettings, head: HeadSettings, split: str, metric: str) -> Measured:
@@ -184,7 +186,8 @@ class VLCModule(LightningModule):
     def total_loss(self, outcomes: Mapping[str, Outcome], task: str = "") -> Tensor:
         """The weighted sum of the losses of a task's heads; of several tasks, each is scaled by its own learning rate."""
         scale = self.tasks[task].learning_rate / self.optim_settings.learning_rate if len(self.tasks) > 1 else 1
-        return sum(scale * head.weight * outcomes[head.name].loss for head in self.tasks[task].heads)
+        first, *others = (scale * head.weight * outcomes[head.name].loss for head in self.tasks[task].heads)
+        return sum(others, first)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Dropout draws from the global generator: seeding it here makes a resumed run continue with the same draws.
@@ -240,9 +243,9 @@ class VLCModule(LightningModule):
         self.log("val/the_metric", self.the_metric(values), prog_bar=True)
 
     def on_test_epoch_end(self) -> None:
-        values = self._computed_ratios()
+        values: dict[str, Tensor | float] = dict(self._computed_ratios())
         for (name, kind, split), records in self.records.items():
-            folder = self.trainer.log_dir if not self.trainer.fast_dev_run else None
+            folder = self.trainer.log_dir if not self.trainer.fast_dev_run else None  # type: ignore[attr-defined]  # Lightning sets it
             task = self.tasks[name]
             head = next(head for head in task.heads if head.name == kind)
             summary = write_predictions(head.report, task.file(head, split), records, folder)
@@ -260,11 +263,12 @@ class VLCModule(LightningModule):
             return self._run_evaluators(wanted, folder)
 
     def _run_evaluators(self, wanted: list[tuple[str, Evaluator]], folder: str | None) -> dict[str, Tensor]:
-        values = {}
+        values: dict[str, Tensor] = {}
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
         for task, evaluator in ((self.tasks[name], evaluator) for name, evaluator in wanted):
             head = next(head for head in task.heads if head.name == evaluator.head)
-            for split, samples in self.trainer.datamodule.tasks[task.name].evaluation.items():
-                out = folder and Path(folder) / task.file(head, split)
+            for split, samples in data.tasks[task.name].evaluation.items():
+                out = Path(folder) / task.file(head, split) if folder else None
                 with self.trainer.precision_plugin.forward_context():
                     found = evaluator(self, samples, out)
                 values |= {task.metric(head, split, metric): torch.tensor(value) for metric, value in found.items()}
@@ -311,11 +315,11 @@ class VLCModule(LightningModule):
 
     # -- optimiser and checkpoints
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig | torch.optim.Optimizer:
         optim = self.optim_settings
         fused = may_fuse(self.trainer.precision, clips=bool(optim.gradient_clip))
         optimizer = build_optimizer(self.parameter_groups(), optim, fused=fused)
-        schedule = build_schedule(optimizer, optim, self.trainer.estimated_stepping_batches)
+        schedule = build_schedule(optimizer, optim, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ last optimiser step, whose weights a checkpoint holds: batches of a step that wa
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loops.progress import _ProcessedTracker
 
 from vlc.data.sampler import Position
 
@@ -35,10 +36,11 @@ class Progress(Callback):
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self.facts = trainer.datamodule.facts(trainer.world_size)
-        trainer.datamodule.start = self.position
-        trainer.fit_loop.epoch_progress.current.processed = self.position.epoch
-        trainer.fit_loop.epoch_progress.current.completed = self.position.epoch
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+        self.facts, data.start = data.facts(trainer.world_size), self.position
+        epochs = trainer.fit_loop.epoch_progress.current
+        assert isinstance(epochs, _ProcessedTracker)
+        epochs.processed = epochs.completed = self.position.epoch
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_idx: int) -> None:
         if at_step_end(trainer):
@@ -72,7 +74,7 @@ class Progress(Callback):
         self.validated, self._total_batches = state["validated"], state["total_batches"]
         self._resumed = True
         loops.update(self._loops())
-        trainer.datamodule.start = self.position
+        trainer.datamodule.start = self.position  # type: ignore[attr-defined]  # as above
 
     def _loops(self) -> dict[str, Any]:
         """Lightning's counters for the position: in the midst of an epoch, or before its first batch."""

@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from pytorch_lightning.strategies import ModelParallelStrategy, ParallelStrategy, Strategy
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +37,7 @@ from vlc.training.saving import Saving
 from vlc.training.trainer import make_trainer, showing, suit_cpu, watching
 
 
-def run(settings: Settings) -> dict[str, float]:
+def run(settings: Settings) -> dict[str, float | str]:
     """Train, or with test_only test; returns the last metrics by name, with the key "log_dir" for where they lie."""
     seed_everything(settings.run.seed, verbose=False)
     _warn_of_settings_without_effect(settings)
@@ -47,6 +47,7 @@ def run(settings: Settings) -> dict[str, float]:
     module = build_module(settings, data)
     trainer = build_trainer(settings, has_validation=bool(data.evaluation))
     if settings.run.num_nodes > 1:
+        assert isinstance(trainer.strategy, ParallelStrategy)
         watch_nodes(trainer.strategy.cluster_environment, settings.run.num_nodes)
     if trainer.strategy.root_device.type == "cpu":
         suit_cpu(module, settings.model.size.width, trainer.precision, shared_out=settings.run.fsdp)
@@ -60,19 +61,25 @@ def run(settings: Settings) -> dict[str, float]:
             if not settings.run.fast_dev_run:
                 check_room("log_dir=", settings.run.log_dir, module.checkpoint_bytes())
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics: dict[str, float] = {name: float(value) for name, value in trainer.callback_metrics.items()}
     log_dir = trainer.log_dir  # asks the other processes
     if settings.run.test_only:
         _print_metrics(metrics, log_dir)
-    return metrics | {"log_dir": log_dir}
+    return {**metrics, "log_dir": log_dir}
 
 
 def build_data(settings: Settings) -> DataModule:
     """Open the data; mistakes in them show before anything else is built."""
     needs = [task_needs(task, drops_patches=settings.model.dropped_ratio > 0) for task in settings.tasks]
     num_patches = settings.model.size.num_patches(settings.data.image_size)
-    options = {"num_patches": num_patches, "seed": settings.run.seed, "test_only": settings.run.test_only}
-    return DataModule(settings.data, settings.tasks, needs, **options)
+    return DataModule(
+        settings.data,
+        settings.tasks,
+        needs,
+        num_patches=num_patches,
+        seed=settings.run.seed,
+        test_only=settings.run.test_only,
+    )
 
 
 def build_module(settings: Settings, data: DataModule) -> VLCModule:
@@ -181,7 +188,7 @@ _WITHOUT_EFFECT = frozenset(
 
 def _resume_from(settings: Settings, module: VLCModule, data: DataModule, trainer: Trainer) -> Path | None:
     """The checkpoint to continue, if there is one to continue; what differs from its run is refused or told."""
-    path = settings.run.resume_from
+    path: str | Path | None = settings.run.resume_from
     if path is None:
         return None
     if path == resume.AUTO:

@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
+from vlc.checkpoint.checkpoint_io import CheckpointIO
 from vlc.common.errors import NonFiniteLoss
 from vlc.training.progress import at_step_end
 
@@ -46,7 +47,17 @@ def leave_signals_to_us(trainer: Trainer) -> None:
     They let SIGTERM end with status 0 and without a checkpoint, or not at all outside of training; with several processes
     they communicate in the midst of whatever the process does; and they requeue a SLURM job with a checkpoint of their own.
     """
-    trainer._signal_connector.register_signal_handlers = lambda: None
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+
+
+def _writer(trainer: Trainer) -> CheckpointIO:
+    writer = trainer.strategy.checkpoint_io
+    assert isinstance(writer, CheckpointIO)
+    return writer
+
+
+def _is_trial(trainer: Trainer) -> bool:
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # Lightning sets it
 
 
 class Saving(Callback):
@@ -89,7 +100,7 @@ class Saving(Callback):
         self._asked, self._asked_at = number, time.monotonic()
         if trainer.is_global_zero:  # not by way of a logger, which may be at work just now
             os.write(2, f"\n{signal.Signals(number).name}: saving, then stopping (Ctrl-C to stop at once)\n".encode())
-        if trainer.strategy.checkpoint_io.is_saving:
+        if _writer(trainer).is_saving:
             return  # torch would make an error of its archive of it; the next hook stops
         alone = trainer.world_size == 1
         if trainer.training:
@@ -142,7 +153,7 @@ class Saving(Callback):
 
     def _is_due(self, trainer: Trainer) -> bool:
         """Whether a checkpoint is due, as far as this process knows: clocks differ."""
-        if not at_step_end(trainer) or trainer.global_step == self._saved_step or trainer.fast_dev_run:
+        if not at_step_end(trainer) or trainer.global_step == self._saved_step or _is_trial(trainer):
             return False
         due = self.every is not None and trainer.global_step % self.every == 0
         return due or time.monotonic() - self._saved_at >= self.interval
@@ -162,7 +173,7 @@ class Saving(Callback):
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         try:
-            if isinstance(exception, Interrupted) and exception.save and not trainer.fast_dev_run:
+            if isinstance(exception, Interrupted) and exception.save and not _is_trial(trainer):
                 self._save_interrupted(trainer, exception)
         finally:
             self._in_training = False
@@ -171,7 +182,7 @@ class Saving(Callback):
     @staticmethod
     def _is_saved(trainer: Trainer, path: Path) -> bool:
         """Whether last.ckpt holds the state already. Only the first process knows; several save in any case."""
-        return trainer.world_size == 1 and trainer.strategy.checkpoint_io.saved == (str(path), trainer.global_step)
+        return trainer.world_size == 1 and _writer(trainer).saved == (str(path), trainer.global_step)
 
     def _save_interrupted(self, trainer: Trainer, stop: Interrupted) -> None:
         if trainer.global_step == self._first_step:

@@ -40,7 +40,7 @@ def make_trainer(
     caches_casts: keep what autocast made of the weights for a whole step.
     plugins, options: further ones of Lightning's `Trainer`.
     """
-    made = precision_options(precision, accelerator) if caches_casts else {"precision": precision}
+    made: dict[str, Any] = precision_options(precision, accelerator) if caches_casts else {"precision": precision}
     made["plugins"] = [*plugins, CheckpointIO(), *made.get("plugins", [])]
     trainer = Trainer(
         accelerator=accelerator,

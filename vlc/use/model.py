@@ -153,7 +153,9 @@ class Model:
                 f"{self.path} has the heads {', '.join(self.module.objectives)}, but none of objective itc, which makes "
                 "embeddings: train with loss_names.itc=1"
             )
-        return self.module.objectives[heads["itc"].name]
+        head = self.module.objectives[heads["itc"].name]
+        assert isinstance(head, ITC)
+        return head
 
     @property
     def ranking(self) -> Objective | None:
@@ -235,6 +237,9 @@ class Model:
             batch = batch.with_parts(masked_text=MaskedTokens(text, positions, torch.zeros_like(positions)))
         return batch
 
+    def _token_name(self, number: int) -> str:
+        return self.tokenizer.convert_ids_to_tokens([number])[0]
+
     def _answers(self, batch: Batch) -> Iterator[Answer]:
         count = batch.images.pixels.shape[1]
         heads = {name: head for name, head in self.module.objectives.items() if head.num_images(head.options) == count}
@@ -242,7 +247,7 @@ class Model:
             passes = [one for head in heads.values() for one in head.passes(batch)]
             encoded = encode_passes(self.module.encoder, batch, passes)
             for name, head in heads.items():
-                for answer in head.answers(head(encoded, batch), batch, self.tokenizer.convert_ids_to_tokens):
+                for answer in head.answers(head(encoded, batch), batch, self._token_name):
                     check_finite({f"the {answer.unit} of {name}": torch.tensor([value for _, value in answer.choices])})
                     yield replace(answer, head=name)
 

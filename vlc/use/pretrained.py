@@ -26,7 +26,7 @@ from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.hardware.onednn import suits_onednn, use_onednn
 from vlc.model.sizes import ENCODERS, EncoderSize
 from vlc.objectives.kinds import KINDS
-from vlc.objectives.options import Options
+from vlc.objectives.options import AnswersOptions, Options
 from vlc.tasks import HEADS, TASKS
 from vlc.training.module import VLCModule
 from vlc.use.model import Model
@@ -81,7 +81,7 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Model:
     device = _device(settings)
     if device.type == "cpu" and suits_onednn(settings.model.size.width, half=settings.run.precision == "bf16-mixed"):
         use_onednn(module)
-    encoder = tokenizer and TextEncoder(tokenizer, settings.data.max_text_len)
+    encoder = None if tokenizer is None else TextEncoder(tokenizer, settings.data.max_text_len)
     images = _image_preprocessing(found, settings.model.size)
     return Model(settings, module.eval().to(device), tokenizer, encoder, device, **images)
 
@@ -120,9 +120,9 @@ def _check_sizes(found: weights.Checkpoint, own: Mapping[str, Any]) -> None:
     for head, size in _answer_heads(found).items():
         if head not in stored:
             sizes[FLAT_NAMES[HEADS[head].kind, "num_answers"]] = size
-    size, positions = ENCODERS.get(str(own.get("vit"))), found.state.get("encoder.pos_embed")
-    if size is not None and size.learned_grid is None and positions is not None and positions.ndim == 3:
-        sizes["image_size"] = math.isqrt(max(positions.shape[1] - 1, 0)) * size.patch_size
+    vit, table = ENCODERS.get(str(own.get("vit"))), found.state.get("encoder.pos_embed")
+    if vit is not None and vit.learned_grid is None and table is not None and table.ndim == 3:
+        sizes["image_size"] = math.isqrt(max(table.shape[1] - 1, 0)) * vit.patch_size
     for key in sizes.keys() & own.keys():
         if own[key] != sizes[key]:
             raise UserError(
@@ -173,9 +173,10 @@ def _stored_options(found: weights.Checkpoint) -> dict[str, Options]:
     except UserError as error:
         raise UserError(f"{found.path} is damaged: in its configuration {error}") from error
     for head, size in _answer_heads(found).items():
-        if head in options and options[head].num_answers != size:
+        known = options.get(head)
+        if isinstance(known, AnswersOptions) and known.num_answers != size:
             raise UserError(
-                f"{found.path} is damaged: its configuration says that {head} has {options[head].num_answers} answers, its "
+                f"{found.path} is damaged: its configuration says that {head} has {known.num_answers} answers, its "
                 f"weights {size}"
             )
     return options

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from vlc.common.errors import UserError
 from write_arrow.machine import json_stream
-from write_arrow.machine.plans import Files, Groups, Plans, Scratch
+from write_arrow.machine.plans import Files, Groups, Key, Plans, Scratch
 from write_arrow.machine.storage import Folder, StoredFile
 from write_arrow.machine.writer import PlannedTable, numbered
 
@@ -45,9 +45,9 @@ class Conversion:
         """All files below sub-folders of root."""
         return Files(self.scratch, self.root.walk(*folders))
 
-    def groups(self, values: Iterable[tuple[str | int, Any]] = ()) -> Groups:
+    def groups(self, values: Iterable[tuple[Key, Any]] = ()) -> Groups[Key]:
         """Values by key. More can be added until the first is asked for."""
-        groups = Groups(self.scratch)
+        groups: Groups[Key] = Groups(self.scratch)
         for key, value in values:
             groups.add(key, value)
         return groups
@@ -94,10 +94,10 @@ class Conversion:
 
     def grouped_rows(
         self,
-        annotations: Groups,
+        annotations: Groups[Key],
         columns: Sequence[str],
-        images: Callable[[Any, list[dict]], dict[str, StoredFile | None]],
-        values: Callable[[Any], dict[str, Any]],
+        images: Callable[[Key, list[dict]], dict[str, StoredFile | None]],
+        values: Callable[[Key], dict[str, Any]],
         *,
         list_missing: bool = True,
     ) -> Plans:

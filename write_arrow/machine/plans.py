@@ -8,8 +8,8 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from vlc.common.errors import UserError
 from write_arrow.machine.storage import StoredFile, printable_path
 
 _CACHE_KIB = 4 * 1024
+Key = TypeVar("Key", str, int)
 _INSERTED = 1_000  # rows handed to SQLite at a time
 
 
@@ -36,7 +37,7 @@ class Scratch:
         self.execute(f"CREATE TABLE {name} ({columns})")
         return name
 
-    def execute(self, statement: str, values: tuple = ()) -> sqlite3.Cursor:
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         return self.connection.execute(statement, values)
 
     def insert(self, table: str, rows: list[tuple]) -> None:
@@ -50,7 +51,8 @@ class _Appended:
     """Rows of a scratch table, collected before they are inserted."""
 
     def __init__(self, scratch: Scratch, columns: str):
-        self.scratch, self.table, self.waiting = scratch, scratch.table(columns), []
+        self.scratch, self.table = scratch, scratch.table(columns)
+        self.waiting: list[tuple] = []
 
     def append(self, *row: Any) -> None:
         self.waiting.append(row)
@@ -71,31 +73,31 @@ def is_valid_unicode(text: str) -> bool:
     return True
 
 
-class Groups:
-    """Values by key (a string or a number), kept in the order of their adding."""
+class Groups(Generic[Key]):
+    """Values by key, kept in the order of their adding."""
 
     def __init__(self, scratch: Scratch):
         self._rows = _Appended(scratch, "key, value")
         self._indexed = False
         self.num_values = 0
 
-    def add(self, key: str | int, value: Any) -> None:
+    def add(self, key: Key, value: Any) -> None:
         assert not self._indexed, "all values are added before the first is asked for"
         self._rows.append(_stored(key), json.dumps(value))
         self.num_values += 1
 
-    def __getitem__(self, key: str | int) -> list[Any]:
+    def __getitem__(self, key: Key) -> list[Any]:
         """The values of a key, [] if there are none."""
         table = self._ready()
         found = self._rows.scratch.execute(f"SELECT value FROM {table} WHERE key = ? ORDER BY rowid", (_stored(key),))
         return [json.loads(value) for (value,) in found]
 
-    def __iter__(self) -> Iterator[tuple[str | int, list[Any]]]:
+    def __iter__(self) -> Iterator[tuple[Key, list[Any]]]:
         """Keys with their values, in the order of the keys' first appearance."""
         table = self._ready()
         first = f"SELECT key, MIN(rowid) AS number FROM {table} GROUP BY key ORDER BY number"
         for stored, _ in self._rows.scratch.execute(first):
-            key = stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else stored
+            key: Any = stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else stored
             yield key, self[key]
 
     def _ready(self) -> str:
@@ -106,10 +108,14 @@ class Groups:
         return self._rows.table
 
 
+def _stored_text(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _stored(key: str | int) -> bytes | int:
     """A key as the database takes it: text as bytes, as it may come from names that are not UTF-8. Raises UserError."""
     if isinstance(key, str):
-        return key.encode("utf-8", "surrogatepass")
+        return _stored_text(key)
     if isinstance(key, int) and not isinstance(key, bool) and -(2**63) <= key < 2**63:
         return key
     raise UserError(f"An annotation has {key!r:.80} where an identifier or a path should be")
@@ -122,7 +128,7 @@ class Files:
         rows = _Appended(scratch, "path, name, size, version")
         self._scratch, self._table, self.num_files = scratch, rows.table, 0
         for file in files:
-            path = _stored(file.path)  # bytes: in the order of the letters too
+            path = _stored_text(file.path)  # bytes: in the order of the letters too
             rows.append(path, os.path.basename(path), file.size, file.version)
             self.num_files += 1
         rows.flush()
@@ -147,7 +153,7 @@ class Files:
 
     def _select(self, condition: str, *values: str) -> Iterator[StoredFile]:
         query = f"SELECT path, size, version FROM {self._table} WHERE {condition} ORDER BY path"
-        found = self._scratch.execute(query, [_stored(value) for value in values])
+        found = self._scratch.execute(query, [_stored_text(value) for value in values])
         return (StoredFile(path.decode("utf-8", "surrogatepass"), size, version) for path, size, version in found)
 
 
@@ -235,7 +241,7 @@ class Plans:
                 versions.update(text.encode() + b"\n")
             named = [[path, member, offset] for path, _, _, offset, member in images]
             contents.update(json.dumps([named, values]).encode() + b"\n")
-        return Digest(versions and versions.hexdigest(), contents.hexdigest())
+        return Digest(None if versions is None else versions.hexdigest(), contents.hexdigest())
 
 
 class Digest(NamedTuple):

@@ -2,7 +2,7 @@
 
 import inspect
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -31,7 +31,7 @@ class Prepared(NamedTuple):
     notes: lines for the user, such as how much was found.
     """
 
-    tables: list[Table | PlannedTable]
+    tables: Sequence[Table | PlannedTable]
     root: Folder | None = None
     notes: tuple[str, ...] = ()
 

@@ -72,6 +72,7 @@ def prepare(task: Task) -> Prepared:
             continue
         rows.append(number)
         for column, image in zip(columns, images, strict=True):
+            assert isinstance(image, bytes), "any error is a problem"
             column.append(image)
     joined = [Images(b"".join(column), list(itertools.accumulate(map(len, column)))) for column in columns]
     return Prepared(joined, rows, rejected)
@@ -158,7 +159,7 @@ class Ray:
                 "--ray needs Ray: pip install ray (or pip install -e '.[ray]' in this repository)"
             ) from error
         self.ray = ray
-        options = {"log_to_driver": False, "configure_logging": False}
+        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
         if address == "local":
             options |= {"num_cpus": num_workers, "include_dashboard": False}
         else:

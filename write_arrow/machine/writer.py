@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -129,7 +129,7 @@ def write_table(table: Table, folder: Path, advance: Callable[[int], None] = lam
 
 
 def write_tables(
-    tables: list[Table | PlannedTable],
+    tables: Sequence[Table | PlannedTable],
     out: Folder,
     *,
     root: Folder | None = None,
@@ -186,7 +186,7 @@ def _row_batches(table: Table) -> Iterator[_Made]:
         yield _Made(pa.RecordBatch.from_pylist(rows, schema=table.schema), len(rows), [])
 
 
-def _chunks(rows: Iterable[Mapping[str, Any]], weighed: type) -> Iterable[list[Mapping[str, Any]]]:
+def _chunks(rows: Iterable[Mapping[str, Any]], weighed: type[bytes] | type[str]) -> Iterable[list[Mapping[str, Any]]]:
     chunk: list[Mapping[str, Any]] = []
     size = 0
     for row in rows:
@@ -310,7 +310,7 @@ def _write_rejected(table: Table | PlannedTable, rejected: list[Rejected], out: 
     return len(found)
 
 
-def _refuse_strange_shards(tables: list[Table | PlannedTable], out: Folder) -> None:
+def _refuse_strange_shards(tables: Sequence[Table | PlannedTable], out: Folder) -> None:
     names = {table.name for table in tables}
     patterns = {rf"{re.escape(table.prefix)}\d+{re.escape(table.form.suffix)}" for table in tables if table.prefix}
     shard = re.compile("|".join(patterns))
@@ -322,7 +322,7 @@ def _refuse_strange_shards(tables: list[Table | PlannedTable], out: Folder) -> N
         )
 
 
-def _identity(tables: list[Table | PlannedTable], digests: list[Digest | None], made_from: str) -> str:
+def _identity(tables: Sequence[Table | PlannedTable], digests: list[Digest | None], made_from: str) -> str:
     """An identity of a conversion: another one for other rows, the same wherever and by however many workers it is made."""
     parts = [
         (table.name, table.schema.to_string(), made_from if digest is None else digest.contents)

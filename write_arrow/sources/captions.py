@@ -24,7 +24,7 @@ from vlc.data.tar_files import Member, Section, members, open_tar, split_name
 from write_arrow.machine import delimited
 from write_arrow.machine.conversion import CAPTIONS, Conversion
 from write_arrow.machine.json_stream import numbered_lines, reason
-from write_arrow.machine.plans import Files, Plans, is_valid_unicode
+from write_arrow.machine.plans import Files, Groups, Plans, is_valid_unicode
 from write_arrow.machine.source import RawSource, RowOrder
 from write_arrow.machine.storage import Folder, StoredFile
 from write_arrow.machine.writer import PlannedTable
@@ -104,7 +104,8 @@ def _texts(cells: Iterable[Any], image_id: str) -> tuple[list[str], list[str]]:
 
 def _from_table(conversion: Conversion) -> Plans:
     options, root = conversion.options, conversion.root
-    plans, captions, num_rows = conversion.plans(), conversion.groups(), 0
+    plans, num_rows = conversion.plans(), 0
+    captions: Groups[str] = conversion.groups()
     columns = [options.image_column, *options.caption_column]
     cure = "--image-column and --caption-column choose among them"
     for where, path, *cells in table_rows(conversion, plans, columns, cure):
@@ -163,8 +164,8 @@ def table_rows(conversion: Conversion, plans: Plans, columns: list[str], cure: s
             entries = ((f"{path}, line {number}", entry) for number, entry in numbered_lines(file, path, plans.reject))
             yield from _picked(entries, columns, plans)
     elif kind == ".json":
-        entries = enumerate(conversion.entries(path), start=1)
-        yield from _picked(((f"{path}, entry {number}", entry) for number, entry in entries), columns, plans)
+        numbered = enumerate(conversion.entries(path), start=1)
+        yield from _picked(((f"{path}, entry {number}", entry) for number, entry in numbered), columns, plans)
     elif kind == ".parquet":
         with root.open(path) as file:
             yield from _parquet_rows(file, path, columns, cure)

@@ -53,7 +53,8 @@ def _sentences(path: str, conversion: Conversion) -> Iterator[tuple[str, dict]]:
     """Each sentence with the pair of images that it is about."""
     for entry in conversion.lines(path):
         identifier, sentence = conversion.typed(entry, path, identifier=str, sentence=str)
-        label = _label(*conversion.pick(entry, path, "label"), conversion.root.where(path), identifier)
+        (spelling,) = conversion.pick(entry, path, "label")
+        label = _label(spelling, conversion.root.where(path), identifier)
         columns = {"questions": sentence, "answers": label, "identifiers": identifier}
         yield identifier.rpartition("-")[0], columns | {"directory": entry.get("directory")}
 

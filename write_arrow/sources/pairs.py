@@ -59,7 +59,7 @@ def _pair(entry: Any, part: Part, conversion: Conversion) -> tuple[str, str | li
     raise UserError(f"{where}: an entry is not [path, text] or [path, list of texts]: {str(entry)[:200]}")
 
 
-def _plans(part: Part, conversion: Conversion, texts: Groups, by_name: Groups, files: Files) -> Plans:
+def _plans(part: Part, conversion: Conversion, texts: Groups[str], by_name: Groups[str], files: Files) -> Plans:
     plans = conversion.plans()
     for path, found in texts:
         file = _file(path, part, by_name, files)
@@ -74,7 +74,7 @@ def _plans(part: Part, conversion: Conversion, texts: Groups, by_name: Groups, f
     return plans
 
 
-def _file(path: str, part: Part, by_name: Groups, files: Files) -> StoredFile | str | None:
+def _file(path: str, part: Part, by_name: Groups[str], files: Files) -> StoredFile | str | None:
     """The file of an annotated path, None if there is none, or the reason why it cannot be told."""
     for folder in ("", *part.folders):
         if file := files.get(os.path.join(folder, path)):
@@ -88,7 +88,7 @@ def _file(path: str, part: Part, by_name: Groups, files: Files) -> StoredFile | 
     return same_name[0] if same_name else None
 
 
-def _published(part: Part, conversion: Conversion, texts: Groups, files: Files) -> tuple[Plans, pa.Schema]:
+def _published(part: Part, conversion: Conversion, texts: Groups[str], files: Files) -> tuple[Plans, pa.Schema]:
     """As the published converters: files found by name alone, and the text listed last for the name."""
     plans = conversion.plans()
     schema = CAPTIONS

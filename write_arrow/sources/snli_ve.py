@@ -3,6 +3,7 @@
 The premise is the image; the caption it was made from is kept as `premises`. Rows without a gold label are left out.
 """
 
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +31,10 @@ _IMAGE_KEYS = ("Flickr30K_ID", "Flickr30kID", "Flikr30kID")  # spelled different
 _FOLDER = "flickr30k-images"
 
 
+def _values(split: str, image: str) -> dict[str, str]:
+    return {"image_id": image, "split": split}
+
+
 def tables(conversion: Conversion) -> list[PlannedTable]:
     """snli_{train,dev,test}: an image with all its sentences and their labels."""
     files = conversion.files(_FOLDER)
@@ -40,7 +45,7 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
             sentences,
             value_columns(SCHEMA),
             lambda image, _: files.lookup(f"{_FOLDER}/{image}.jpg"),
-            lambda image, split=split: {"image_id": image, "split": split},
+            partial(_values, split),
         )
         counts = f"{plans.num_planned:,} images, {sentences.num_values:,} sentences, {num_unlabelled:,} without label"
         conversion.notes.append(f"snli_{split}: {counts}")
@@ -48,7 +53,7 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
     return made
 
 
-def _sentences(path: str, conversion: Conversion) -> tuple[Groups, int]:
+def _sentences(path: str, conversion: Conversion) -> tuple[Groups[str], int]:
     """The labelled sentences by image, and how many have no label."""
     sentences, num_unlabelled = conversion.groups(), 0
     for entry in conversion.lines(path):

@@ -36,7 +36,8 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
     """A table for each split: an image, or several, with all texts about it and their values."""
     dataset, spec = own_dataset(conversion.options.dataset)
     schema = _schema(dataset, spec)
-    rejected, made = conversion.plans(), []
+    rejected = conversion.plans()
+    made: list[PlannedTable] = []
     for split, groups in _groups(conversion, spec, rejected).items():
         plans = _plans(conversion, spec, groups)
         if not made:  # what is wrong with lines of the table stands beside the first file

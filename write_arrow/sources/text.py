@@ -71,9 +71,9 @@ def _lines(path: str, conversion: Conversion) -> Iterator[str]:
                     number += 1
                     yield line.strip()
             else:
-                for line in file:
+                for encoded in file:
                     number += 1
-                    yield line.decode(encoding).strip()
+                    yield encoded.decode(encoding).strip()
                     encoding = encoding.removesuffix("-sig")
         except UnicodeError as error:
             where = f"{conversion.root.where(path)}, line {number}"

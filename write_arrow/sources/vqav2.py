@@ -74,7 +74,7 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
 
 def vocabulary(conversion: Conversion) -> dict[str, int]:
     """Answer -> label: the normalised majority answers that occur MIN_COUNT times, in the order of first appearance."""
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for split in ("train", "val"):
         path = _SPLITS[split].annotations
         for entry in conversion.entries(path, "annotations"):
@@ -90,7 +90,7 @@ _LISTS = ("questions", "question_id", *_ANSWER_COLUMNS)
 def _plans(split: _Split, labels: dict[str, int], conversion: Conversion) -> Plans:
     files = conversion.files(split.folder)
     questions = conversion.groups(_questions(split, labels, conversion))
-    without = {} if split.annotations else {name: [] for name in _ANSWER_COLUMNS}
+    without: dict[str, list] = {} if split.annotations else {name: [] for name in _ANSWER_COLUMNS}
     plans = conversion.grouped_rows(
         questions,
         (*_LISTS, "image_id", "split"),

@@ -80,10 +80,10 @@ def check_classes(sources: dict[str, LabelledImages], num_classes: int, training
                 names = [_name(source, label) for label in empty[:5].tolist()]
                 raise UserError(f"Split {split!r} has no images of {len(empty)} classes: {', '.join(names)}")
     named = {split: source.class_names for split, source in sources.items() if source.class_names}
-    (first, names), *others = named.items() if named else [("", ())]
+    (first, known), *others = named.items() if named else [("", ())]
     for split, other in others:
         differing = [
-            (label, a, b) for label, (a, b) in enumerate(zip(names, other, strict=False)) if a and b and a != b
+            (label, a, b) for label, (a, b) in enumerate(zip(known, other, strict=False)) if a and b and a != b
         ]
         if differing:
             label, a, b = differing[0]

@@ -41,8 +41,10 @@ def build_index(config: Mapping[str, Any], given: Collection[str]) -> dict[str, 
     settings, width = model.settings, model.module.encoder.size.width
     folder = _index_folder(use.index)
     mark = fingerprint(model)
+    images: list[Images]
+    rows: list[ArrowSplit] = []
     if use.image_folder:
-        images, rows = [FolderImages(use.image_folder)], []
+        images = [FolderImages(use.image_folder)]
     else:
         images = [RowImages(split) for split in open_rows(settings.data, read_texts=False)]
         rows = open_rows(settings.data, read_texts=True)

@@ -87,6 +87,7 @@ def _open_index(model: Model, path: str | None, kind: str) -> tuple[Vectors, Cal
             f"noticed. Make it again: {_command(model, path)}"
         )
     with _rebuilt_by(model, path, made_by.get("source", "")):
+        part: dict[str, Any]
         part = made_by["parts"][kind] if "parts" in made_by else {"places": None, "files": unverified(folder, kind)}
         places = read_places(folder / f"{kind}.arrow", made_by[kind], part["places"])
         return Vectors(folder, part["files"]), places

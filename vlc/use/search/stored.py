@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -77,7 +77,7 @@ def appearing_whole(folder: Path) -> Iterator[Path]:
 
 
 def write_kind(
-    folder: Path, kind: str, batches: Iterable[tuple[list[tuple], Tensor]], width: int
+    folder: Path, kind: str, batches: Iterable[tuple[Sequence[tuple], Tensor]], width: int
 ) -> tuple[int, dict[str, Any]]:
     """Index batches of places and vectors (B, D) under a name; returns how many there were, and the checksums.
 
@@ -94,7 +94,7 @@ def write_kind(
                 for number, place in enumerate(places, start=count)
             ]
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
-            checksum = zlib.crc32(np.array([row["checksum"] for row in rows], dtype=np.uint32), checksum)
+            checksum = zlib.crc32(np.array([row["checksum"] for row in rows], dtype=np.uint32).data, checksum)
             count += len(places)
     files = build(vectors.close(), folder, kind)
     vectors.path.unlink()
