@@ -64,7 +64,18 @@ class ImageClassifier(VLCModule):
     def __init__(self, encoder: Encoder, arguments: Namespace, learning_rate: float):
         options = ImageClassesOptions(arguments.nb_classes, arguments.smoothing, arguments.global_pool)
         head = HeadSettings(HEAD, "image_classes", 1.0, options, Report())
-        task = TaskSettings("", (head,), (), None, 0, (), (), learning_rate, "plain", {})
+        task = TaskSettings(
+            name="",
+            heads=(head,),
+            datasets=(),  # the data are those of --data_path
+            dataset_weights=None,
+            max_text_len=0,
+            train_transform_keys=(),
+            val_transform_keys=(),
+            learning_rate=learning_rate,
+            composer="plain",
+            evaluators={},
+        )
         super().__init__(
             None,
             [task],
