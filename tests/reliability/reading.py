@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def make_hub_parquet(folder: Path) -> None:
 
 def read_classes(folder: Path) -> str:
     """Every image, decoded, with its label and the name of its class."""
-    from vlc.data.augmentation import CentralCrop
+    from vlc.data.augmentation import central_crop
     from vlc.data.labelled.splits import open_split
     from vlc.data.parts import Field
     from vlc.data.sample import Preparation
@@ -179,7 +180,7 @@ def read_classes(folder: Path) -> str:
 
     wanted = inspect.signature(open_split).parameters
     source = open_split(folder, "train", **({"verify": True} if "verify" in wanted else {}))
-    preparation = Preparation(CentralCrop(32), num_patches=0, text_encoder=None)
+    preparation = Preparation(partial(central_crop, size=32), num_patches=0, text_encoder=None)
     images = Samples("train", [source], {Field("label")}, preparation, training=False, seed=0)
     return digest([source.class_names, *(images[[(0, number)]] for number in range(len(images)))])
 

@@ -12,7 +12,7 @@ from torchvision import transforms
 from tests import tiny
 from tests.labelled_folders import arguments, write_folder
 from vlc.common.inputs import Images
-from vlc.data.augmentation import CentralCrop
+from vlc.data.augmentation import central_crop
 from vlc.data.batch import Batch
 from vlc.data.transforms import MEAN, STD, normalize
 from vlc.training.image_classifier import ImageClassifier, image_encoder
@@ -34,7 +34,7 @@ def test_evaluation_sees_what_mae_does(size, resized):
             transforms.Normalize(MEAN, STD),
         ]
     )
-    found = normalize(CentralCrop(size)(_picture(), np.random.default_rng(0))[None])[0]
+    found = normalize(central_crop(_picture(), np.random.default_rng(0), size)[None])[0]
     torch.testing.assert_close(found, published(_picture()), rtol=0, atol=1e-5)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, AutoAugment, RandAugment, posterize
 from torch import Tensor
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
+from torchvision.transforms.functional import InterpolationMode, center_crop, pil_to_tensor, resize
 
 from vlc.data.images import Picture, to_pil
 from vlc.data.transforms import MEAN, STD
@@ -73,13 +73,7 @@ def _posterize(image: Image.Image, bits: int, **options: Any) -> Image.Image:
     return posterize(image, max(bits, 1), **options)
 
 
-class CentralCrop:
+def central_crop(picture: Picture, rng: np.random.Generator, size: int) -> Tensor:
     """A picture -> uint8 (3, S, S): the central 7/8 up to 224 pixels, the largest central square above (as MAE's)."""
-
-    def __init__(self, size: int):
-        short_side = int(size * 256 / 224) if size <= 224 else size
-        resize = Resize(short_side, interpolation=InterpolationMode.BICUBIC)
-        self.steps = Compose([resize, CenterCrop(size), PILToTensor()])
-
-    def __call__(self, picture: Picture, rng: np.random.Generator) -> Tensor:
-        return self.steps(to_pil(picture))
+    short_side = int(size * 256 / 224) if size <= 224 else size
+    return pil_to_tensor(center_crop(resize(to_pil(picture), short_side, InterpolationMode.BICUBIC), size))

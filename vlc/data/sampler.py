@@ -29,7 +29,9 @@ class TrainSampler(Sampler):
     it ends with the data set that is used up first, and draws anew from the others each time.
     batch_size is that of one process. All processes get the same number of batches; the last global batch may be
     smaller, as large on each: what does not divide by the processes waits for another epoch. start: where the first epoch
-    is taken up; it is told here and not later, because loader processes read ahead as soon as they are there.
+    is taken up; it is told here and not later, because loader processes read ahead as soon as they are there. whole_steps:
+    batches that make an optimiser step, of which an epoch then has whole ones alone, with full batches; what is left over
+    waits for another epoch, as in MAE's loop.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class TrainSampler(Sampler):
         rank: int = 0,
         world_size: int = 1,
         start: Position = Position(0, 0),  # noqa: B008  it is immutable
+        whole_steps: int | None = None,
     ):
         self.sizes, self.seed = tuple(sizes), seed
         self.drawn = self.sizes if weights is None else _shares(self.sizes, weights)  # of each data set, an epoch
         self.rank, self.world_size = rank, world_size
         self.global_batch = batch_size * world_size
         self.epoch, self.start = start
+        self.whole_steps = whole_steps
 
     @property
     def num_samples(self) -> int:
@@ -56,6 +60,8 @@ class TrainSampler(Sampler):
 
     def __len__(self) -> int:
         full, rest = divmod(self.num_samples, self.global_batch)
+        if self.whole_steps is not None:
+            return full // self.whole_steps * self.whole_steps
         return full + (rest >= self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
@@ -84,20 +90,6 @@ def _shares(sizes: tuple[int, ...], weights: Sequence[float]) -> tuple[int, ...]
     """Samples of each data set in proportion to its weight, as many as there are of the one that is used up first."""
     scale = min(size / weight for size, weight in zip(sizes, weights, strict=True))
     return tuple(min(size, round(weight * scale)) for size, weight in zip(sizes, weights, strict=True))
-
-
-class WholeSteps(TrainSampler):
-    """Training batches of full size, and as many as make whole optimiser steps; what is left over waits for a new order.
-
-    As the published loop of MAE, which drops the last batch and the gradients of a step that was not completed.
-    """
-
-    def __init__(self, *args, accumulate: int, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.accumulate = accumulate
-
-    def __len__(self) -> int:
-        return self.num_samples // (self.global_batch * self.accumulate) * self.accumulate
 
 
 class RoundRobin(Sampler):

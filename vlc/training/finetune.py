@@ -34,7 +34,7 @@ from vlc.training.image_classifier import ImageClassifier, image_encoder
 from vlc.training.image_data import ImageData
 from vlc.training.progress import Progress
 from vlc.training.saving import Saving
-from vlc.training.trainer import make_trainer, showing, suit_cpu, watching
+from vlc.training.trainer import common_callbacks, guards, make_trainer, suit_cpu
 
 MAX_CORRUPT_RATIO = 0.01  # share of undecodable training images above which a run fails
 _CHECK = "--model, --nb_classes, and --global_pool against --cls_token"
@@ -247,7 +247,7 @@ def _trainer(
         accumulate_grad_batches=arguments.accum_iter,
         gradient_clip_val=arguments.clip_grad,
         logger=logger,
-        callbacks=showing() if arguments.eval else _callbacks(arguments),
+        callbacks=common_callbacks() if arguments.eval else _callbacks(arguments),
         num_sanity_val_steps=0,
         enable_checkpointing=bool(arguments.output_dir) and not arguments.eval,
     )
@@ -256,8 +256,8 @@ def _trainer(
 def _callbacks(arguments: Namespace) -> list:
     callbacks = [
         Progress(Position(arguments.start_epoch, 0)),  # a resumed run knows better
-        *watching(MAX_CORRUPT_RATIO, advice="a lower --blr, --clip_grad 1.0, or --amp off"),
-        *showing(),
+        *guards(MAX_CORRUPT_RATIO, advice="a lower --blr, --clip_grad 1.0, or --amp off"),
+        *common_callbacks(),
     ]
     if arguments.output_dir:
         options = {"dirpath": arguments.output_dir, "save_on_train_epoch_end": True, "enable_version_counter": False}

@@ -101,17 +101,10 @@ class ImageClassifier(VLCModule):
 
     def _mixup(self) -> Mixup:
         """Mixup smooths the labels itself."""
-        arguments = self.arguments
-        return Mixup(
-            mixup_alpha=arguments.mixup,
-            cutmix_alpha=arguments.cutmix,
-            cutmix_minmax=arguments.cutmix_minmax,
-            prob=arguments.mixup_prob,
-            switch_prob=arguments.mixup_switch_prob,
-            mode=arguments.mixup_mode,
-            label_smoothing=arguments.smoothing,
-            num_classes=arguments.nb_classes,
-        )
+        given = vars(self.arguments)
+        options = {name: given[f"mixup_{name}"] for name in ("prob", "switch_prob", "mode")}
+        options |= {"label_smoothing": given["smoothing"], "num_classes": given["nb_classes"]}
+        return Mixup(given["mixup"], given["cutmix"], given["cutmix_minmax"], **options)
 
     # -- training
 

@@ -1,18 +1,19 @@
 """The labelled images of a run of `main_finetune.py`."""
 
 from argparse import Namespace
+from functools import partial
 from typing import Any
 
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vlc.common.errors import UserError
-from vlc.data.augmentation import Augmentation, CentralCrop
+from vlc.data.augmentation import Augmentation, central_crop
 from vlc.data.labelled.source import LabelledImages
 from vlc.data.labelled.splits import check_classes, open_split
 from vlc.data.parts import Field
 from vlc.data.sample import Preparation
-from vlc.data.sampler import EvalSampler, Position, WholeSteps
+from vlc.data.sampler import EvalSampler, Position, TrainSampler
 from vlc.data.samples import Samples
 from vlc.data.workers import loader_options
 
@@ -54,7 +55,8 @@ class ImageData(LightningDataModule):
 
     def _samples(self, name: str, source: LabelledImages) -> Samples:
         training = name == "train"
-        transform = augmentation(self.arguments) if training else CentralCrop(self.arguments.input_size)
+        size = self.arguments.input_size
+        transform = augmentation(self.arguments) if training else partial(central_crop, size=size)
         preparation = Preparation(transform, num_patches=0, text_encoder=None)
         return Samples(name, [source], {Field("label")}, preparation, training=training, seed=self.arguments.seed)
 
@@ -63,13 +65,13 @@ class ImageData(LightningDataModule):
         return {"global_batch": self.arguments.batch_size * world_size, "num_samples": [len(self.train)]}
 
     def train_dataloader(self) -> DataLoader:
-        sampler = WholeSteps(
+        sampler = TrainSampler(
             [len(self.train)],
             self.arguments.batch_size,
             seed=self.arguments.seed,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
-            accumulate=self.arguments.accum_iter,
+            whole_steps=self.arguments.accum_iter,
             start=self.start,
         )
         return DataLoader(self.train, sampler=sampler, **self._loader_options())

@@ -34,7 +34,7 @@ from vlc.training.datamodule import DataModule
 from vlc.training.module import VLCModule, task_needs
 from vlc.training.progress import Progress
 from vlc.training.saving import Saving
-from vlc.training.trainer import make_trainer, showing, suit_cpu, watching
+from vlc.training.trainer import common_callbacks, guards, make_trainer, suit_cpu
 
 
 def run(settings: Settings) -> dict[str, float | str]:
@@ -50,7 +50,7 @@ def run(settings: Settings) -> dict[str, float | str]:
         assert isinstance(trainer.strategy, ParallelStrategy)
         watch_nodes(trainer.strategy.cluster_environment, settings.run.num_nodes)
     if trainer.strategy.root_device.type == "cpu":
-        suit_cpu(module, settings.model.size.width, trainer.precision, shared_out=settings.run.fsdp)
+        suit_cpu(module, settings.model.size.width, trainer.precision, sharded=settings.run.fsdp)
     if settings.model.compile:
         module.compile_parts()
     with full_disk_told("log_dir=", settings.run.log_dir):
@@ -255,9 +255,9 @@ def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
 def _callbacks(settings: Settings, has_validation: bool) -> list:
     callbacks = [
         Progress(),
-        *watching(settings.data.max_corrupt_ratio),
+        *guards(settings.data.max_corrupt_ratio),
         FinalValidation(),
-        *showing(),
+        *common_callbacks(),
         LearningRateMonitor(logging_interval="step"),
         Saving(every=settings.run.checkpoint_every),
     ]

@@ -55,20 +55,20 @@ def make_trainer(
     return trainer
 
 
-def showing() -> list[Callback]:
+def common_callbacks() -> list[Callback]:
     """The callbacks of every run, evaluations included."""
     terminal = Console().is_terminal
     bar = RichProgressBar(refresh_rate=LOG_EVERY) if terminal else TQDMProgressBar(refresh_rate=10 * LOG_EVERY)
     return [CastWeightsOnce(), bar]
 
 
-def watching(max_corrupt_ratio: float, **options: Any) -> list[Callback]:
+def guards(max_corrupt_ratio: float, **options: Any) -> list[Callback]:
     """The callbacks that watch over training. options: of `NonFiniteLossGuard`."""
     return [NonFiniteLossGuard(LOG_EVERY, **options), CorruptImages(max_corrupt_ratio), Throughput(LOG_EVERY)]
 
 
-def suit_cpu(module: LightningModule, width: int, precision: str, *, shared_out: bool = False) -> None:
-    """Keep freed memory, and take oneDNN's layers where they are faster; what is shared out would be packed whole."""
+def suit_cpu(module: LightningModule, width: int, precision: str, *, sharded: bool = False) -> None:
+    """Keep freed memory, and take oneDNN's layers where they are faster; a sharded model would be packed whole."""
     keep_freed_memory()
-    if suits_onednn(width, half=precision == "bf16-mixed") and not shared_out:
+    if suits_onednn(width, half=precision == "bf16-mixed") and not sharded:
         use_onednn(module)
