@@ -5,7 +5,10 @@ reach the terminal, and rich may not read markup in it.
 """
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 _DANGEROUS = re.compile(
@@ -27,3 +30,12 @@ def printable(text: object) -> str:
 def cell(text: object, style: str = "") -> Text:
     """The same for rich's tables and consoles, which read no markup in it."""
     return Text(printable(text), style)
+
+
+@contextmanager
+def progress(title: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """A progress bar while the block runs; it gives the function that counts further items."""
+    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, disable=not shown) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda count: bar.advance(task, count)

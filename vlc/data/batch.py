@@ -24,13 +24,12 @@ class Batch(Tensors):
 
     index (B,) int64: the samples' numbers in their split.
     split: the name of the split.
-    task: the name of the task that the batch is for.
+    task: the name of the task that the batch belongs to, "" where it has none.
     images: K images for each example; None where the data set has none.
     text (B, L): None where texts are not read.
     parts: what objectives asked for beside texts and images, by the names of the parts (`vlc.data.parts`).
     corrupt: images that gave way to other samples; in training only.
     again: an evaluated batch that counts elsewhere (see `EvalSampler`).
-    task: the name of the task that the batch belongs to, "" where it has none.
     """
 
     index: Tensor

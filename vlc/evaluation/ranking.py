@@ -11,11 +11,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from vlc.common.files import to_json, write_atomically
 from vlc.common.inputs import Text
+from vlc.common.terminal import progress
 from vlc.data.corpus import Corpus
 from vlc.data.samples import Samples
 from vlc.data.transforms import normalize
@@ -117,11 +117,11 @@ class Scorer:
 
     def _images(self) -> Iterator[Segment]:
         """This process's images, embedded one after the other."""
-        columns = TextColumn("ranking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, disable=not is_first_process()) as progress:
-            for image in progress.track(self._mine):
+        with progress("ranking", len(self._mine), shown=is_first_process()) as advance:
+            for image in self._mine:
                 pixels = self.corpus.image(image)[None].to(self.device)
                 yield self.encoder.embed_images(normalize(pixels, self.encoder.size.pixels))
+                advance(1)
 
     def _gathered(self, rows: list[np.ndarray]) -> np.ndarray:
         """The rows of all images from those of each process's images."""

@@ -238,7 +238,7 @@ class VLCModule(LightningModule):
         if self.trainer.sanity_checking:  # a few batches, in which there may be nothing to count
             return
         self.validations += 1
-        values |= self._evaluated(None, lambda evaluator: is_due(evaluator, self.validations))
+        values |= self._evaluator_values(None, lambda evaluator: is_due(evaluator, self.validations))
         self.log_dict(values)
         self.log("val/the_metric", self.the_metric(values), prog_bar=True)
 
@@ -251,10 +251,10 @@ class VLCModule(LightningModule):
             summary = write_predictions(head.report, task.file(head, split), records, folder)
             values |= {task.metric(head, split, metric): value for metric, value in summary.items()}
         self.records.clear()
-        values |= self._evaluated(self.trainer.log_dir, lambda evaluator: True)
+        values |= self._evaluator_values(self.trainer.log_dir, lambda evaluator: True)
         self.log_dict({name: float(value) for name, value in values.items()})
 
-    def _evaluated(self, folder: str | None, due: Callable[[Evaluator], bool]) -> dict[str, Tensor]:
+    def _evaluator_values(self, folder: str | None, due: Callable[[Evaluator], bool]) -> dict[str, Tensor]:
         """What the evaluators that are due measure on every evaluated split of their tasks."""
         wanted = [(name, evaluator) for name, own in self.evaluators.items() for evaluator in own if due(evaluator)]
         if not wanted:

@@ -92,9 +92,10 @@ class Model:
 
     @torch.inference_mode()
     def answers(self, examples: Iterable[Example]) -> list[Answer]:
-        """Return what the heads say of examples that have equal numbers of images, in their order.
+        """Return what the heads say of examples that have equal numbers of images, in the order of the examples.
 
-        Each answer has the number of its example. Raises as `answer` does, but for an example without answers.
+        Each answer has the number of its example; an example may have none. Raises NonFiniteMetric where a value is NaN or
+        infinite.
         """
         answers: list[Answer] = []
         first = 0

@@ -1,21 +1,19 @@
 """Building an index: images and texts are embedded in batches and written with their places."""
 
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_warn
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vlc.common.errors import UserError
 from vlc.common.files import to_json
-from vlc.common.terminal import cell, printable
+from vlc.common.terminal import cell, printable, progress
 from vlc.configuration.settings import DataSettings
 from vlc.configuration.use_settings import UseSettings
 from vlc.data.arrow import ArrowSplit, find_tables
@@ -133,11 +131,3 @@ def _embedded_texts(model: Model, sources: list[ArrowSplit]) -> Iterator[tuple[l
             while batch := list(islice(places, model.settings.data.per_gpu_batchsize)):
                 yield batch, model.text_vectors([place.text for place in batch])
                 advance(len(batch))
-
-
-@contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.advance(task, count)

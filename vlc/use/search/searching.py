@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vlc.common.errors import ChangedFile, DamagedIndex, MissingFile, UserError
 from vlc.common.files import to_json
-from vlc.common.terminal import cell
+from vlc.common.terminal import cell, progress
 from vlc.configuration.use_settings import UseSettings
 from vlc.data.identity import FileIdentity
 from vlc.data.rows import Place, read_image
@@ -22,7 +22,6 @@ from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
 from vlc.use.model import Model
 from vlc.use.pretrained import open_pretrained
-from vlc.use.search.building import progress
 from vlc.use.search.stored import Stored, fingerprint, is_index, read_json, read_places, recover
 from vlc.use.vectors import Vectors, load_faiss, unverified
 
