@@ -9,6 +9,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table as Grid
@@ -82,9 +83,10 @@ def _run(named: str, **updates) -> Stage:
     _announce(" ".join(["python run.py with", named, *words]))
     started = time.perf_counter()
     settings = Settings.from_config(resolve(named, **updates))
-    metrics = run(settings)
+    found = run(settings)
+    log_dir = Path(str(found.pop("log_dir")))
     console.print(f"{time.perf_counter() - started:.0f} s")
-    return Stage(settings, metrics, Path(metrics.pop("log_dir")))
+    return Stage(settings, {name: float(value) for name, value in found.items()}, log_dir)
 
 
 def _classify(arguments: argparse.Namespace, pretrained: str) -> dict[str, float]:
@@ -120,7 +122,8 @@ def _announce(command: str) -> None:
 
 def _table(vqa: dict[str, float], pretraining: dict[str, float], majority: dict[str, dict[str, float]]) -> list[dict]:
     """Rows of the result table: label, value and majority-answer baseline on test and held_out."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    row: dict[str, Any]
     for kind in ("", *QUESTION_TYPES):
         key = f"score/{kind}" if kind else "score"
         row = {"label": f"VQA accuracy, {kind or 'all questions'}", "unit": "%"}
@@ -143,7 +146,7 @@ def _table(vqa: dict[str, float], pretraining: dict[str, float], majority: dict[
 
 
 def _pairs_row(metrics: dict[str, float]) -> dict:
-    row = {"label": "NLVR2 accuracy", "unit": "%"}
+    row: dict[str, Any] = {"label": "NLVR2 accuracy", "unit": "%"}
     for split in ("test", "held_out"):
         row |= {split: round(100 * metrics[f"nlvr2/{split}/accuracy"], 1), f"{split}_chance": 50.0}
     return row

@@ -98,7 +98,7 @@ def _questions(module: VLCModule, test: Samples) -> list[dict[str, Any]]:
 
 
 @torch.no_grad()
-def _reconstructions(module: VLCModule, test: Samples) -> list[dict[str, Any]]:
+def _reconstructions(module: VLCModule, test: Samples) -> list[list[str]]:
     """Input, what the encoder saw of it, and the reconstruction, for images spread over the split."""
     step = len(test) // RECONSTRUCTIONS
     batch = module.normalised(test[[Key(0, step * number) for number in range(RECONSTRUCTIONS)]])

@@ -84,7 +84,9 @@ def config_keys() -> str:
     defaults = resolve()
     groups: dict[str, list[tuple[str, ...]]] = {}
     title, line = "name and place of a run", 0
-    for node in ast.parse(source).body[0].body:
+    function = ast.parse(source).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    for node in function.body:
         for number in range(line, node.lineno):
             if number in comments and comments[number][1]:
                 title = comments[number][0].partition(":")[0]
@@ -92,7 +94,9 @@ def config_keys() -> str:
         comment = " ".join(comments[number][0] for number in range(node.lineno, line) if number in comments)
         if not isinstance(node, ast.Assign):
             continue  # the dictionaries of the tasks: there are none by default
-        key = node.targets[0].id
+        (target,) = node.targets
+        assert isinstance(target, ast.Name)
+        key = target.id
         groups.setdefault(title, []).append((f"`{key}`", f"`{_plain(defaults[key])}`", comment))
     return "\n".join(f"### {title}\n\n{table('key | default | meaning', rows)}" for title, rows in groups.items())
 

@@ -11,8 +11,8 @@ from vlc.checkpoint import weights
 from vlc.common.inputs import Images, Text
 from vlc.configuration.aliases import ALIASES
 from vlc.configuration.config import resolve
+from vlc.configuration.groups import ModelSettings
 from vlc.configuration.recipes import OBJECTIVE_NAMES
-from vlc.configuration.settings import ModelSettings
 from vlc.configuration.task_settings import TaskSettings, configured_tasks, read_options
 from vlc.data.batch import Batch
 from vlc.data.kinds import padded_floats, padded_integers

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,31 @@ def test_the_configuration_needs_no_torch():
     code = "import sys, vlc.configuration.settings, vlc.configuration.config; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def _imported_files(path: Path) -> Iterator[Path]:
+    """The files of the package that a file imports anywhere, also inside functions or for types alone."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            file = PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py")
+            if name.startswith("vlc.") and file.is_file():
+                yield file
+
+
+def test_no_files_import_each_other_in_a_circle():
+    graph = {path: set(_imported_files(path)) for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_no_function_is_long():
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name != "config":  # Sacred's: a key and its comment a line
+                length = node.end_lineno - node.lineno + 1
+                assert length <= 60, f"{path.relative_to(PACKAGE)}: {node.name} has {length} lines"

@@ -8,8 +8,8 @@ import torch
 from tests import golden_models
 from vlc.checkpoint.formats import VLC_RELEASE
 from vlc.common.errors import UserError
+from vlc.configuration.groups import OptimSettings
 from vlc.configuration.recipes import loss_weights
-from vlc.configuration.settings import OptimSettings
 from vlc.training.optim import AdamW, build_optimizer, build_schedule, layer_decay_groups, plain_groups
 
 

@@ -1,25 +1,23 @@
 """Checks of settings: ranges, and values that contradict each other. Each error names the key and the cure."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlc.common.errors import UserError, require
+from vlc.configuration.groups import Groups, ModelSettings
+from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.configuration.values import check_known, is_number, is_whole
 from vlc.data.catalog import CATALOG
 from vlc.model.sizes import ENCODERS
 from vlc.objectives.options import RANKING, Surroundings, check_ranking, check_together, ranking_kind
 from vlc.tasks.task import EVALUATORS
 
-if TYPE_CHECKING:  # the settings import this file
-    from vlc.configuration.settings import ModelSettings, Settings
-    from vlc.configuration.task_settings import HeadSettings, TaskSettings
-
 SHAPED_TRANSFORMS = ("pixelbert", "pixelbert_randaug")  # images keep their shape, the others make squares
 TRANSFORM_NAMES = ("mae", "mae_randaug", "mae_test", "shift", *SHAPED_TRANSFORMS)
 PRECISIONS = (16, 32, "16-mixed", "bf16-mixed", "32-true")
 
 
-def check(settings: "Settings") -> None:
+def check(settings: Groups) -> None:
     """Raise UserError for settings that cannot be used; types have been checked."""
     data, model, optim, run = settings.data, settings.model, settings.optim, settings.run
     _check_tasks(settings)
@@ -49,7 +47,7 @@ def check(settings: "Settings") -> None:
     require(run.precision in PRECISIONS, "precision", run.precision, f"one of {', '.join(map(str, PRECISIONS))}")
 
 
-def _check_tasks(settings: "Settings") -> None:
+def _check_tasks(settings: Groups) -> None:
     """Data and heads of the tasks."""
     for task in settings.tasks:
         _check_data(task)
@@ -70,14 +68,14 @@ def _check_tasks(settings: "Settings") -> None:
                 )
 
 
-def _difference(first: "HeadSettings", second: "HeadSettings") -> str:
+def _difference(first: HeadSettings, second: HeadSettings) -> str:
     """The first option in which two heads differ, with both values."""
     values, others = asdict(first.options), asdict(second.options)
     name = next(name for name in values if values[name] != others.get(name))
     return f"{second.kind}.{name} ({values[name]!r} and {others.get(name)!r})"
 
 
-def _check_objectives(task: "TaskSettings", settings: "Settings") -> None:
+def _check_objectives(task: TaskSettings, settings: Groups) -> None:
     """The weights of a task's objectives, and the options of those that are active."""
     data, model = settings.data, settings.model
     if task.name:
@@ -94,7 +92,7 @@ def _check_objectives(task: "TaskSettings", settings: "Settings") -> None:
     check_together(active, task.kinds, data.per_gpu_batchsize)
 
 
-def _check_evaluators(task: "TaskSettings") -> None:
+def _check_evaluators(task: TaskSettings) -> None:
     check_known(task.evaluators, EVALUATORS, f"evaluator of task {task.name}")
     for name, every in task.evaluators.items():
         expected = "a number n, for every n-th validation, 0 for tests alone, or None"
@@ -106,7 +104,7 @@ def _check_evaluators(task: "TaskSettings") -> None:
         )
 
 
-def _check_numbers(settings: "Settings") -> None:
+def _check_numbers(settings: Groups) -> None:
     """Ranges of plain numbers."""
     data, optim, run = settings.data, settings.optim, settings.run
     at_least: dict[str, tuple[Any, float]] = {
@@ -139,7 +137,7 @@ def _check_numbers(settings: "Settings") -> None:
     require(valid, "num_gpus", run.num_gpus, "a number of devices, or a list of device numbers")
 
 
-def _check_data(task: "TaskSettings") -> None:
+def _check_data(task: TaskSettings) -> None:
     """What a task reads; its keys are named as the user gives them."""
     prefix = f"{task.name}." if task.name else ""
     require(bool(task.datasets), f"{prefix}datasets", task.datasets, "at least one data set")
@@ -157,7 +155,7 @@ def _check_data(task: "TaskSettings") -> None:
     require(task.learning_rate > 0, f"{prefix}learning_rate", task.learning_rate, "a rate above 0")
 
 
-def _check_shapes(task: "TaskSettings", model: "ModelSettings") -> None:
+def _check_shapes(task: TaskSettings, model: ModelSettings) -> None:
     """Images of varying shape need positions that follow them, and keep all patches."""
     for key in ("train_transform_keys", "val_transform_keys"):
         names = getattr(task, key)
@@ -176,7 +174,7 @@ def _check_shapes(task: "TaskSettings", model: "ModelSettings") -> None:
             )
 
 
-def _check_model(model: "ModelSettings") -> None:
+def _check_model(model: ModelSettings) -> None:
     """Values, and that what follows from vit does."""
     require(model.vit in ENCODERS, "vit", model.vit, f"one of {', '.join(ENCODERS)}")
     implied = {

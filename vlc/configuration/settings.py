@@ -10,118 +10,18 @@ from typing import Any
 from vlc.common.errors import UserError, require
 from vlc.configuration.aliases import ALIASES
 from vlc.configuration.checks import check
+from vlc.configuration.groups import DataSettings, Groups, ModelSettings, OptimSettings, RunSettings
 from vlc.configuration.recipes import OBJECTIVE_NAMES
 from vlc.configuration.task_settings import (
     OF_A_TASK,
-    TaskSettings,
     configured_tasks,
     read_options,
     task_fields,
     task_names,
 )
 from vlc.configuration.values import as_text, check_known, check_types, is_number, is_whole, plain, read
-from vlc.model.sizes import ENCODERS, EncoderSize
-from vlc.objectives.options import OPTIONS, Options
+from vlc.objectives.options import OPTIONS
 from vlc.tasks import TASKS
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Which samples there are and how they are prepared."""
-
-    data_root: str
-    data_cache: str | None
-    datasets: tuple[str, ...]
-    dataset_weights: tuple[float, ...] | None
-    published_splits: bool
-    verify: bool | None
-    splits: tuple[str, ...] | None
-    train_transform_keys: tuple[str, ...]
-    val_transform_keys: tuple[str, ...]
-    image_size: int
-    image_only: bool
-    max_text_len: int
-    tokenizer: str
-    per_gpu_batchsize: int
-    num_workers: int
-    max_corrupt_ratio: float
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """The network."""
-
-    vit: str
-    patch_size: int
-    hidden_size: int
-    num_heads: int
-    num_layers: int
-    mlp_ratio: float
-    vocab_size: int | None
-    drop_rate: float
-    compile: bool
-    activation_checkpointing: bool
-    loss_names: Mapping[str, float]
-    mask_ratio: float
-    is_pretrain: bool
-    use_mae: bool
-    max_image_len: int
-
-    @property
-    def size(self) -> EncoderSize:
-        return ENCODERS[self.vit]
-
-    @property
-    def dropped_ratio(self) -> float:
-        """Share of patches that the encoder does not see."""
-        return self.mask_ratio if self.is_pretrain else 0.0
-
-    @property
-    def objectives(self) -> dict[str, float]:
-        """Active objectives by their published names, and their weights."""
-        return {name: weight for name, weight in self.loss_names.items() if weight > 0}
-
-
-@dataclass(frozen=True)
-class OptimSettings:
-    """Optimiser, schedule and length of training."""
-
-    optim_type: str
-    learning_rate: float
-    weight_decay: float
-    layer_decay: float
-    lr_mult: float
-    decay_power: float | str
-    end_lr: float
-    warmup_steps: int | float
-    max_epoch: int
-    max_steps: int | None
-    gradient_clip: float
-    batch_size: int
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """Where and how the run happens."""
-
-    exp_name: str
-    seed: int
-    log_dir: str
-    resume_from: str | None
-    checkpoint_every: int | None
-    load_path: str
-    pretrain_path: str
-    test_only: bool
-    fast_dev_run: bool | int
-    val_check_interval: int | float
-    get_recall_metric: bool
-    save_scores: bool
-    rerank_k: int | None
-    num_gpus: int | tuple[int, ...]
-    num_nodes: int
-    fsdp: bool
-    precision: int | str
-
 
 _GROUPS = {
     "data": DataSettings,
@@ -132,19 +32,8 @@ _GROUPS = {
 
 
 @dataclass(frozen=True)
-class Settings:
-    """All settings of a run, checked. Raises UserError, naming the key and the valid values.
-
-    options: of every objective, active or not, by kind.
-    tasks: what is learnt; one without a name where the flat keys describe it.
-    """
-
-    data: DataSettings
-    model: ModelSettings
-    optim: OptimSettings
-    run: RunSettings
-    options: Mapping[str, Options]
-    tasks: tuple[TaskSettings, ...]
+class Settings(Groups):
+    """All settings of a run, checked. Raises UserError, naming the key and the valid values."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":

@@ -63,7 +63,7 @@ def gather_lists(items: list[Any]) -> list[Any]:
     """The processes' lists one after the other, on every process; items are picklable."""
     if not is_distributed():
         return items
-    gathered: list[list[Any] | None] = [None] * dist.get_world_size()
+    gathered: list[list[Any]] = [[]] * dist.get_world_size()
     dist.all_gather_object(gathered, items)
     return [item for part in gathered for item in part]
 

@@ -89,7 +89,7 @@ class OneDNNLinear(nn.Linear):
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not (on_cpu and inputs.numel()):
             return None
         if torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
+            dtype: torch.dtype | None = torch.get_autocast_dtype("cpu")
         else:
             dtype = inputs.dtype if inputs.dtype == self.weight.dtype else None
         return dtype if dtype == torch.float32 or (dtype == torch.bfloat16 and packs_bfloat16()) else None

@@ -37,7 +37,7 @@ def install() -> None:
 def declare_missing_ops() -> None:
     """Declare torchvision's operators to torch if, and only if, its compiled library cannot be loaded."""
     spec = importlib.machinery.PathFinder.find_spec("torchvision")
-    if spec is None or _compiled_library_loads(Path(spec.origin).parent):
+    if spec is None or spec.origin is None or _compiled_library_loads(Path(spec.origin).parent):
         return
     import torch
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from vlc.common.errors import UserError
-from vlc.configuration.settings import DataSettings
+from vlc.configuration.groups import DataSettings
 from vlc.configuration.task_settings import TaskSettings
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG

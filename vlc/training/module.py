@@ -20,7 +20,7 @@ from vlc.common.errors import UserError
 from vlc.common.inputs import Images, mapped
 from vlc.common.modules import Modules
 from vlc.configuration import own_tasks
-from vlc.configuration.settings import ModelSettings, OptimSettings
+from vlc.configuration.groups import ModelSettings, OptimSettings
 from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.data.batch import Batch
 from vlc.data.parts import PatchNoise
@@ -120,26 +120,8 @@ class VLCModule(LightningModule):
                 max_patches=settings.max_image_len if settings.max_image_len > 0 else None,
             )
         self.encoder = encoder
-        context = ModelContext(
-            width=encoder.size.width,
-            vocab_size=vocab_size,
-            num_patches=self.encoder.num_patches,
-            size=encoder.size,
-            pad_token_id=pad_token_id,
-        )
-        self.objectives: Modules[Objective] = Modules()
-        for head in (head for task in tasks for head in task.heads):
-            if head.name not in self.objectives:
-                own = replace(context, vocabulary=vocabularies.get(head.name, Vocabulary()))
-                self.objectives[head.name] = KINDS[head.kind](head.options, own)
-        if not any(objective.reads_pooled for objective in self.objectives.values()):
-            self.encoder.pooler.requires_grad_(False)  # no loss reaches it, which DDP would wait for
-        if image_only:
-            self.encoder.text_embeddings.requires_grad_(False)
-            self.encoder.token_types.requires_grad_(False)
-        if text_only:
-            for part in (self.encoder.patch_embed, self.encoder.cls_token, self.encoder.pos_embed):
-                part.requires_grad_(False)
+        self.objectives: Modules[Objective] = _made_heads(tasks, encoder, vocab_size, pad_token_id, vocabularies)
+        self._freeze_unread(image_only=image_only, text_only=text_only)
         self.selecting = selecting or splits
         self.measured = {
             task.metric(head, split, metric): self._measured(task, head, split, metric)
@@ -150,6 +132,17 @@ class VLCModule(LightningModule):
         }
         self.ratios: Modules[Ratio] = Modules({name: Ratio() for name in self.measured})
         self.records: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+
+    def _freeze_unread(self, *, image_only: bool, text_only: bool) -> None:
+        """Freeze the parts of the encoder that no loss reaches, for whose gradients DDP would wait."""
+        encoder = self.encoder
+        unread = [] if any(objective.reads_pooled for objective in self.objectives.values()) else [encoder.pooler]
+        if image_only:
+            unread += [encoder.text_embeddings, encoder.token_types]
+        if text_only:
+            unread += [encoder.patch_embed, encoder.cls_token, encoder.pos_embed]
+        for part in unread:
+            part.requires_grad_(False)
 
     def _measured(self, task: TaskSettings, head: HeadSettings, split: str, metric: str) -> Measured:
         return Measured(task, head, split, metric, split in self.selecting.get(task.name, ()))
@@ -361,6 +354,26 @@ class VLCModule(LightningModule):
                 for moments in optimizer["state"].values():
                     scalars = [key for key, value in moments.items() if key != "step" and not value.ndim]
                     moments |= {key: moments[key].reshape(1) for key in scalars}
+
+
+def _made_heads(
+    tasks: Sequence[TaskSettings],
+    encoder: Encoder,
+    vocab_size: int,
+    pad_token_id: int,
+    vocabularies: Mapping[str, Vocabulary],
+) -> Modules[Objective]:
+    """The heads of the tasks by name; a name that several tasks have is one head."""
+    size, num_patches = encoder.size, encoder.num_patches
+    context = ModelContext(
+        width=size.width, vocab_size=vocab_size, num_patches=num_patches, size=size, pad_token_id=pad_token_id
+    )
+    made: Modules[Objective] = Modules()
+    for head in (head for task in tasks for head in task.heads):
+        if head.name not in made:
+            own = replace(context, vocabulary=vocabularies.get(head.name, Vocabulary()))
+            made[head.name] = KINDS[head.kind](head.options, own)
+    return made
 
 
 def shard(module: VLCModule, mesh: DeviceMesh) -> None:

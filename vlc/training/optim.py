@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_cosine_schedule_with_warmup, get_polynomial_decay_schedule_with_warmup
 
 from vlc.common.errors import UserError
-from vlc.configuration.settings import OptimSettings
+from vlc.configuration.groups import OptimSettings
 
 BETAS, EPS = (0.9, 0.98), 1e-8
 

@@ -17,7 +17,8 @@ from vlc.common.errors import UserError
 from vlc.common.files import check_room, full_disk_told
 from vlc.common.terminal import cell
 from vlc.configuration.aliases import under_flat_names
-from vlc.configuration.settings import OptimSettings, RunSettings, Settings
+from vlc.configuration.groups import OptimSettings, RunSettings
+from vlc.configuration.settings import Settings
 from vlc.configuration.task_settings import TaskSettings
 from vlc.data.tokens import tokenizer_to_store, vocabulary
 from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies

@@ -1,6 +1,6 @@
 """Model: a trained checkpoint for use from Python, as `vlc.Model`. The commands predict, index and search stand on it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -31,6 +31,7 @@ from vlc.objectives.base import Answer, Objective
 from vlc.objectives.itc import ITC
 from vlc.objectives.options import ranking_kind
 from vlc.training.module import VLCModule
+from vlc.use.pretrained import opened
 
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
 Example: TypeAlias = tuple[Sequence[Tensor], str]  # prepared images, and the text about them
@@ -67,8 +68,7 @@ class Model:
         overrides: configuration keys, as in num_gpus=0, precision=32 or loss_names={"vqa": 1}, which chooses heads.
         Raises UserError where the file is missing, damaged or does not fit.
         """
-        from vlc.configuration.config import resolve_use
-        from vlc.use.pretrained import open_pretrained
+        from vlc.configuration.config import resolve_use  # here, as Sacred is not needed otherwise
 
         return open_pretrained(*resolve_use(*named_configs, **overrides, load_path=str(path)))
 
@@ -284,3 +284,8 @@ def _picture(image: bytes | pa.Buffer | Image.Image | np.ndarray) -> Picture:
     if isinstance(image, Image.Image):
         return to_rgb(ImageOps.exif_transpose(image))
     return open_image(pa.py_buffer(image) if isinstance(image, bytes) else image)
+
+
+def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Model:
+    """The model of a configuration's load_path, for the commands; arguments and errors as in `opened`."""
+    return Model(**opened(config, given))

@@ -20,8 +20,7 @@ from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
 from vlc.model.passes import encode_passes
 from vlc.objectives.mae import reconstruction
-from vlc.use.model import Model
-from vlc.use.pretrained import open_pretrained
+from vlc.use.model import Model, open_pretrained
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 # How a text gets to the head, for those that are not answered without it.

@@ -15,7 +15,8 @@ from vlc.checkpoint import weights
 from vlc.common.errors import UserError
 from vlc.configuration import own_tasks
 from vlc.configuration.aliases import FLAT_NAMES
-from vlc.configuration.settings import ModelSettings, Settings, check_keys
+from vlc.configuration.groups import ModelSettings
+from vlc.configuration.settings import Settings, check_keys
 from vlc.configuration.task_settings import HeadSettings, flat_head, make_options, task_names
 from vlc.configuration.use_settings import without_use_keys
 from vlc.configuration.values import check_types
@@ -29,7 +30,6 @@ from vlc.objectives.kinds import KINDS
 from vlc.objectives.options import AnswersOptions, Options
 from vlc.tasks import HEADS, TASKS
 from vlc.training.module import VLCModule
-from vlc.use.model import Model
 
 # What a checkpoint's own configuration decides, unless the command line states it. Which heads there are, its content does.
 _OF_THE_MODEL = {field.name for field in fields(ModelSettings)} - {"loss_names", "use_mae"}
@@ -40,8 +40,10 @@ _WORDS = "encoder.text_embeddings.word_embeddings.weight"
 _TYPES = "encoder.token_types.weight"
 
 
-def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Model:
-    """The checkpoint load_path of a configuration; given: the keys that the user stated, which win over the checkpoint's.
+def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """The fields of the `Model` of a configuration's load_path.
+
+    given: the keys that the user stated, which win over the checkpoint's.
 
     loss_names, where given, chooses among the heads. Raises UserError where the checkpoint cannot be used this way.
     """
@@ -83,7 +85,8 @@ def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Model:
         use_onednn(module)
     encoder = None if tokenizer is None else TextEncoder(tokenizer, settings.data.max_text_len)
     images = _image_preprocessing(found, settings.model.size)
-    return Model(settings, module.eval().to(device), tokenizer, encoder, device, **images)
+    fields = {"settings": settings, "module": module.eval().to(device), "device": device}
+    return fields | {"tokenizer": tokenizer, "text_encoder": encoder} | images
 
 
 def _device(settings: Settings) -> torch.device:

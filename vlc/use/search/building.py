@@ -14,15 +14,14 @@ from torch.utils.data import DataLoader
 from vlc.common.errors import UserError
 from vlc.common.files import to_json
 from vlc.common.terminal import cell, printable, progress
-from vlc.configuration.settings import DataSettings
+from vlc.configuration.groups import DataSettings
 from vlc.configuration.use_settings import UseSettings
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.rows import DecodedImages, FolderImages, Images, Place, RowImages, texts
 from vlc.data.workers import worker_options
 from vlc.evaluation.predictions import require_writable, write_text
-from vlc.use.model import Model
-from vlc.use.pretrained import open_pretrained
+from vlc.use.model import Model, open_pretrained
 from vlc.use.search.stored import appearing_whole, checksum_of, fingerprint, is_index, recover, write_kind
 from vlc.use.vectors import load_faiss
 

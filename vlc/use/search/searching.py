@@ -20,8 +20,7 @@ from vlc.data.identity import FileIdentity
 from vlc.data.rows import Place, read_image
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
-from vlc.use.model import Model
-from vlc.use.pretrained import open_pretrained
+from vlc.use.model import Model, open_pretrained
 from vlc.use.search.stored import Stored, fingerprint, is_index, read_json, read_places, recover
 from vlc.use.vectors import Vectors, load_faiss, unverified
 
