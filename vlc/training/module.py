@@ -136,7 +136,9 @@ class VLCModule(LightningModule):
     def _freeze_unread(self, *, image_only: bool, text_only: bool) -> None:
         """Freeze the parts of the encoder that no loss reaches, for whose gradients DDP would wait."""
         encoder = self.encoder
-        unread = [] if any(objective.reads_pooled for objective in self.objectives.values()) else [encoder.pooler]
+        unread: list[nn.Module | nn.Parameter] = []
+        if not any(objective.reads_pooled for objective in self.objectives.values()):
+            unread.append(encoder.pooler)
         if image_only:
             unread += [encoder.text_embeddings, encoder.token_types]
         if text_only:
