@@ -6,7 +6,7 @@ restarted (`--max_restarts`) find in VLC_LAUNCHED when this launch began, and so
 
 Restarted workers must not read what their predecessors left in a shared key-value store: their addresses, where nobody
 answers any more (seen with torch 2.13). With dynamic rendezvous each round gets a store of its own; with the static one
-`vlc.hardware.distributed.join_restarted` separates the attempts.
+`vlc.hardware.distributed.init_process_group_after_restart` separates the attempts.
 
 The store by which processes meet listens on the address of --master_addr or --rdzv_endpoint alone, where it is one: on
 127.0.0.1 it is reached from this host only.

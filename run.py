@@ -3,7 +3,7 @@
 What was trained is used by `python run.py predict|index|search with load_path=CHECKPOINT ...`.
 """
 
-from vlc.configuration.config import ex, given_keys, shown_to_user
+from vlc.configuration.config import ex, given_keys, user_errors_without_traceback
 from vlc.data.workers import start_worker_server
 
 
@@ -20,7 +20,7 @@ ex.stored_rows = _stored_rows
 @ex.command(unobserved=True)
 def predict(_config, _run):
     """Answer about an image: image=FILE text="..." [image2=FILE]."""
-    with shown_to_user():
+    with user_errors_without_traceback():
         from vlc.use.predict import predict
 
         predict(_config, given_keys(_run))
@@ -29,7 +29,7 @@ def predict(_config, _run):
 @ex.command(unobserved=True)
 def index(_config, _run):
     """Embed images and texts for searching: index=FOLDER, and datasets=[...] or image_folder=FOLDER."""
-    with shown_to_user():
+    with user_errors_without_traceback():
         from vlc.use.search import build_index
 
         build_index(_config, given_keys(_run))
@@ -38,7 +38,7 @@ def index(_config, _run):
 @ex.command(unobserved=True)
 def search(_config, _run):
     """Find images by text or texts by image: index=FOLDER, and query="..." or image=FILE."""
-    with shown_to_user():
+    with user_errors_without_traceback():
         from vlc.use.search import search
 
         search(_config, given_keys(_run))
@@ -46,7 +46,7 @@ def search(_config, _run):
 
 @ex.automain
 def main(_config, _run):
-    with shown_to_user():
+    with user_errors_without_traceback():
         from vlc.configuration.settings import Settings
 
         settings = Settings.from_config(_config)  # before the heavy imports: mistakes are told at once

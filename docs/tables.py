@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from vlc.checkpoint.formats import FORMATS
+from vlc.checkpoint.formats import LAYOUTS
 from vlc.configuration import config
 from vlc.configuration.config import resolve
 from vlc.configuration.recipes import OBJECTIVE_NAMES, RECIPES
@@ -179,7 +179,7 @@ def layouts() -> str:
     """The checkpoint layouts, by the parameter that marks them."""
     rows = [
         (f"`{name}`", f"`{layout.marker}`", "no" if layout.image_only else "yes", "yes" if layout.hub else "no")
-        for name, layout in FORMATS.items()
+        for name, layout in LAYOUTS.items()
     ]
     return table("layout | parameter that marks it | text half | `config.json` beside it", rows)
 

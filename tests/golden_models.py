@@ -18,10 +18,10 @@ from vlc.data.batch import Batch
 from vlc.data.kinds import padded_floats, padded_integers
 from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.parts.wrong_images import WrongImageChoice
-from vlc.model.sizes import ENCODERS, EncoderSize
+from vlc.model.sizes import ENCODERS, EncoderConfig
 from vlc.training.module import VLCModule
 
-SIZE = EncoderSize(64, 3, 4, 16, decoder_width=32, decoder_depth=2, decoder_heads=4)
+SIZE = EncoderConfig(64, 3, 4, 16, decoder_width=32, decoder_depth=2, decoder_heads=4)
 NAMES = ("pretrain", "mlm", "itm", "mlm_full", "itm_full", "vqa", "nlvr2", "irtr")
 
 

@@ -28,7 +28,7 @@ from vlc.data.stacking import stack_images
 from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import normalize, shaped_size, transform
 from vlc.model.encoder import Encoder
-from vlc.model.sizes import ENCODERS, EncoderSize
+from vlc.model.sizes import ENCODERS, EncoderConfig
 from vlc.training.module import VLCModule
 from vlc.training.optim import layer_decay_groups
 from vlc.training.run import run
@@ -36,7 +36,7 @@ from vlc.training.run import run
 # The one that uses Pillow, which older releases call by the plain name.
 ImageProcessor = getattr(transformers, "ViltImageProcessorPil", None) or transformers.ViltImageProcessor
 
-SIZE = EncoderSize(32, 3, 4, 16, learned_grid=4, norm_eps=1e-12, pixels="centred")
+SIZE = EncoderConfig(32, 3, 4, 16, learned_grid=4, norm_eps=1e-12, pixels="centred")
 CONFIG = {
     "hidden_size": 32,
     "num_hidden_layers": 3,

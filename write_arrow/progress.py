@@ -29,7 +29,7 @@ def write_with_progress(prepared: Prepared, out: Folder, arguments: Namespace, c
     )
     options = {name: value for name, value in vars(arguments).items() if name not in _WITHOUT_EFFECT}
     with (
-        workers(getattr(arguments, "workers", 1), getattr(arguments, "ray", None)) as crew,
+        workers(getattr(arguments, "workers", 1), getattr(arguments, "ray", None)) as pool,
         Progress(*columns, console=console) as progress,
     ):
         tasks = {table.stem: _add_task(progress, table) for table in prepared.tables}
@@ -43,7 +43,7 @@ def write_with_progress(prepared: Prepared, out: Folder, arguments: Namespace, c
             prepared.tables,
             out,
             root=prepared.root,
-            crew=crew,
+            pool=pool,
             verify=getattr(arguments, "verify", True),
             made_from=json.dumps(options, sort_keys=True, default=str),
             advance=advance,

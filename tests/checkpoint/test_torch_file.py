@@ -15,7 +15,7 @@ import torch
 from tests import damaged_checkpoints
 from vlc.checkpoint import torch_file, weights
 from vlc.checkpoint.checkpoint_io import CheckpointIO
-from vlc.checkpoint.formats import FORMATS
+from vlc.checkpoint.formats import LAYOUTS
 from vlc.checkpoint.weight_files import read_weights
 from vlc.common.errors import UserError
 
@@ -254,7 +254,7 @@ def small(tmp_path) -> weights.Checkpoint:
     """Few parameters, so that most of the bytes of its files are those of the format."""
     names = {"encoder.patch_embed.proj.weight": (4, 3, 2, 2), "encoder.cls_token": (1, 1, 4), "encoder.norm.bias": (4,)}
     state = {name: torch.randn(shape) for name, shape in names.items()}
-    return weights.Checkpoint(tmp_path, FORMATS["vlc"], state, (), {"answers": ["yes", "no"]})
+    return weights.Checkpoint(tmp_path, LAYOUTS["vlc"], state, (), {"answers": ["yes", "no"]})
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])

@@ -16,7 +16,7 @@ from tests import golden_models, tiny
 from tests.training.test_image_classifier import classifier
 from vlc.checkpoint import weights
 from vlc.checkpoint.__main__ import main as checkpoint_main
-from vlc.checkpoint.formats import FORMATS
+from vlc.checkpoint.formats import LAYOUTS
 from vlc.common.errors import MissingFile, UserError
 from vlc.configuration.recipes import loss_weights
 from vlc.model.embed import sincos_positions
@@ -123,7 +123,7 @@ _BESIDE_THE_IMAGE = ("encoder.text", "encoder.token", "encoder.pooler", "objecti
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
-@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_export_and_back(golden, tmp_path, layout, suffix):
     source = weights.read(golden / "tiny/pretrain.ckpt")
     left_out = weights.export(source, tmp_path / f"x{suffix}", layout)
@@ -448,7 +448,7 @@ def test_command_line_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, caps
     assert str(path).encode("ascii", "backslashreplace").decode() in message
 
 
-@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_parameters_of_no_sensible_shape(golden, tmp_path, layout):
     """Whichever parameter is a lone number: the file is refused in a sentence, when it is read or when it is loaded."""
     weights.export(weights.read(golden / "tiny/pretrain.ckpt"), tmp_path / "x.ckpt", layout)

@@ -11,7 +11,7 @@ import torch
 
 import main_finetune
 from tests.compatibility import runs
-from vlc.model.sizes import ENCODERS, EncoderSize
+from vlc.model.sizes import ENCODERS, EncoderConfig
 
 HERE = Path(__file__).parent
 EXPECTED: dict[str, Any] = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
@@ -41,7 +41,7 @@ def _move(path: Path, folder: Path) -> None:
 def old_files(extracted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in the folder of the old files, whose paths are relative to it, and know their encoder."""
     monkeypatch.chdir(extracted)
-    monkeypatch.setitem(ENCODERS, runs.ENCODER, EncoderSize(**runs.SIZE))
+    monkeypatch.setitem(ENCODERS, runs.ENCODER, EncoderConfig(**runs.SIZE))
     monkeypatch.setattr(main_finetune, "MODELS", [*main_finetune.MODELS, runs.ENCODER])
 
 

@@ -13,7 +13,7 @@ from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.identity import file_state, read_mark, require_unchanged
-from write_arrow.machine.shards import FORMS
+from write_arrow.machine.shards import FILE_FORMATS
 from write_arrow.machine.storage import Folder
 from write_arrow.machine.writer import Table, write_tables
 
@@ -225,11 +225,11 @@ def test_a_file_that_is_gone_is_named(tmp_path):
         require_unchanged(path, state)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FILE_FORMATS)
 def test_marks_of_every_form(form, tmp_path):
     schema = pa.schema({"image": pa.binary(), "label": pa.int64()})
     rows = [{"image": b"x", "label": 1}]
-    list(write_tables([Table("t_val_0", schema, rows, 1, form=FORMS[form])], Folder(tmp_path), made_from="a"))
+    list(write_tables([Table("t_val_0", schema, rows, 1, form=FILE_FORMATS[form])], Folder(tmp_path), made_from="a"))
     (path,) = tmp_path.iterdir()
     assert read_mark(path) == (read_mark(path).run, path.name, (path.name,))
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timm.layers import Mlp
 
 from vlc.hardware.onednn import (
-    WIDE,
+    MIN_WIDTH_FOR_FAST_PRODUCTS,
     OneDNNLinear,
     OneDNNLinearGELU,
     computes_bfloat16,
@@ -132,7 +132,7 @@ def test_bfloat16_weights_are_packed_where_the_processor_can(layer, monkeypatch,
     assert (layer._packed is not None) == able
     assert outputs.dtype == torch.bfloat16
     torch.testing.assert_close(outputs.float(), F.linear(torch.ones(3, 12), layer.weight, layer.bias), **HALF)
-    assert suits_onednn(WIDE, half=True) == able
+    assert suits_onednn(MIN_WIDTH_FOR_FAST_PRODUCTS, half=True) == able
     assert able or not computes_bfloat16("cpu")
 
 
@@ -147,8 +147,8 @@ def test_the_choice_asks_the_processor(monkeypatch, half):
         packs_bfloat16.cache_clear()
         monkeypatch.setattr("vlc.hardware.onednn.mkl_is_slow", lambda: False)
         assert packs_bfloat16() == expected
-        assert suits_onednn(WIDE, half=half) == (half and expected)
-        assert not suits_onednn(WIDE - 1, half=half)
+        assert suits_onednn(MIN_WIDTH_FOR_FAST_PRODUCTS, half=half) == (half and expected)
+        assert not suits_onednn(MIN_WIDTH_FOR_FAST_PRODUCTS - 1, half=half)
     monkeypatch.undo()
     packs_bfloat16.cache_clear()
 

@@ -11,11 +11,11 @@ from vlc.checkpoint import weights
 from vlc.common.inputs import Images
 from vlc.data.batch import Batch
 from vlc.model.passes import encode_passes
-from vlc.model.sizes import ENCODERS, EncoderSize
+from vlc.model.sizes import ENCODERS, EncoderConfig
 from vlc.training.image_classifier import HEAD, UNDECAYED, ImageClassifier, image_encoder
 
 
-def classifier(size: EncoderSize, image_size: int, num_classes: int, global_pool: bool = True) -> ImageClassifier:
+def classifier(size: EncoderConfig, image_size: int, num_classes: int, global_pool: bool = True) -> ImageClassifier:
     """The module of main_finetune.py."""
     words = [] if global_pool else ["--cls_token"]
     arguments = main_finetune.parser().parse_args(

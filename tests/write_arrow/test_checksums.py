@@ -19,7 +19,7 @@ from vlc.training.run import build_data
 from vlc.use.search.building import open_rows
 from write_arrow import check as check_module
 from write_arrow.check import check
-from write_arrow.machine.shards import FORMS
+from write_arrow.machine.shards import FILE_FORMATS
 from write_arrow.machine.storage import Folder
 from write_arrow.machine.writer import Table, write_tables
 
@@ -35,7 +35,7 @@ def _write(folder: Path, stem: str, form: str = "arrow", num_rows: int = ROWS) -
         | ({"label": row, "class_name": f"c{row}"} if labelled else {"caption": [f"a {row}"], "image_id": str(row)})
         for row in range(num_rows)
     ]
-    table = Table(stem, LABELLED if labelled else CAPTIONS, rows, num_rows, form=FORMS[form])
+    table = Table(stem, LABELLED if labelled else CAPTIONS, rows, num_rows, form=FILE_FORMATS[form])
     list(write_tables([table], Folder(folder), made_from="test"))
     return folder / table.name
 
@@ -121,7 +121,7 @@ def test_one_bad_image_does_not_keep_others_from_being_read(tmp_path):
         split.image(split.locate(2), "image")
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FILE_FORMATS)
 def test_labelled_images_that_are_verified(form, tmp_path):
     path = _write(tmp_path, "t_val_0", form)
     good = open_split(tmp_path, "val", verify=True)

@@ -18,7 +18,7 @@ from vlc.common.errors import MissingFile, UserError
 from vlc.data.labelled.splits import open_split
 from write_arrow.__main__ import main
 from write_arrow.machine import writer
-from write_arrow.machine.shards import FORMS
+from write_arrow.machine.shards import FILE_FORMATS
 from write_arrow.sources import emoji_groups, imagenet
 
 CLASSES = ("n00000002", "n00000001")  # in the order of the tar file; labels follow the sorted names
@@ -102,11 +102,11 @@ def test_labels_follow_the_names_of_the_classes(folder, write):
     assert rows["own_val_0"] == [{"image": image_bytes(9, kind="PNG"), "label": 1, "class_name": "a-b"}]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FILE_FORMATS)
 def test_workers_and_interruption_change_nothing(folder, tmp_path, write, form, monkeypatch, capsys):
     words = ["--format", form, "--shard-size", "3"]
     expected = contents(write("imagenet", folder, *words))
-    suffix = FORMS[form].suffix
+    suffix = FILE_FORMATS[form].suffix
     assert set(expected) == {f"imagenet_{name}{suffix}" for name in ("train_0", "train_1", "train_2", "val_0")}
     assert contents(write("imagenet", folder, *words, "--workers", "2", out="two")) == expected
     prepared, write_file = [], writer._write
@@ -126,7 +126,7 @@ def test_workers_and_interruption_change_nothing(folder, tmp_path, write, form, 
     assert capsys.readouterr().out.count("kept from the interrupted run") == 2
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FILE_FORMATS)
 def test_what_cannot_be_decoded_is_left_out_and_listed(folder, write, form):
     (folder / "train/a/2.jpg").write_bytes(b"no image")
     out = write("imagenet", folder, "--format", form)
@@ -262,7 +262,7 @@ def test_images_in_a_tar_file_have_the_suffix_of_their_kind(kind, suffix, tmp_pa
         pytest.skip(f"this Pillow has no {kind}")
     schema = pa.schema({"image": pa.binary(), "label": pa.int64()})
     rows = [{"image": image_bytes(kind=kind), "label": 0}, {"image": b"no image", "label": 0}]
-    with open(tmp_path / "a_val_0.tar", "wb") as file, FORMS["webdataset"].open(file, schema, None) as shard:
+    with open(tmp_path / "a_val_0.tar", "wb") as file, FILE_FORMATS["webdataset"].open(file, schema, None) as shard:
         shard.write_batch(pa.RecordBatch.from_pylist(rows, schema))
     with tarfile.open(tmp_path / "a_val_0.tar") as archive:
         assert [name for name in archive.getnames() if name.endswith((suffix, "jpg"))] == [

@@ -70,12 +70,12 @@ def test_processes_give_results_in_order_and_report_failures(tmp_path):
     for number in range(6):
         (tmp_path / str(number)).write_bytes(b"x" * number)
         tasks.append((number, Task(Folder(tmp_path), [(StoredFile(str(number)),)], verify=False)))
-    with workers(2) as crew:
-        found = [(key, prepared.images[0].content) for key, prepared in crew.run(iter(tasks))]
+    with workers(2) as pool:
+        found = [(key, prepared.images[0].content) for key, prepared in pool.run(iter(tasks))]
         assert found == [(number, b"x" * number) for number in range(6)]
         broken = Task(Folder(tmp_path), [(StoredFile("x" * 5000),)], verify=False)  # a name that no system takes
         with pytest.raises(UserError, match="File name too long"):
-            list(crew.run([(0, broken)]))
+            list(pool.run([(0, broken)]))
 
 
 def test_ray_has_to_be_installed(monkeypatch):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Format:
+class Layout:
     """How to recognise a project's file and how its parameters are called here.
 
     marker: a key that this project's files have. image_only: the file holds no text half. unwrap: under which key
@@ -106,9 +106,9 @@ _IMAGE_HALF = (
     ("norm.", "encoder.norm."),
 )
 
-VLC = Format("vlc", "encoder.patch_embed.proj.weight", (("", ""),))
+VLC = Layout("vlc", "encoder.patch_embed.proj.weight", (("", ""),))
 
-VLC_RELEASE = Format(  # and ViLT's, which VLC's code grew from
+VLC_RELEASE = Layout(  # and ViLT's, which VLC's code grew from
     "vlc_release",
     "transformer.patch_embed.proj.weight",
     (
@@ -127,7 +127,7 @@ VLC_RELEASE = Format(  # and ViLT's, which VLC's code grew from
     dropped=(r"text_embeddings\.position_ids$", r"(train|val|dev|test)_", r"mpp_score\."),
 )
 
-MAE = Format(  # MAE's release, with or without decoder, and timm's ViT, which names its encoder alike
+MAE = Layout(  # MAE's release, with or without decoder, and timm's ViT, which names its encoder alike
     "mae",
     "patch_embed.proj.weight",
     (
@@ -156,7 +156,7 @@ _VILT_MODEL = (  # transformers' ViltModel
     ("pooler.", "encoder.pooler."),
 )
 
-VILT_MODEL = Format(
+VILT_MODEL = Layout(
     "vilt_model",
     "embeddings.patch_embeddings.projection.weight",
     _VILT_MODEL,
@@ -195,4 +195,4 @@ VILT = replace(
 )
 VILT_NLVR2 = replace(VILT, name="vilt_nlvr2", renames=_vilt_renames("nlvr2"), answers="", applies=_classifies_pairs)
 
-FORMATS: dict[str, Format] = {layout.name: layout for layout in (VLC, VLC_RELEASE, MAE, VILT_NLVR2, VILT, VILT_MODEL)}
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (VLC, VLC_RELEASE, MAE, VILT_NLVR2, VILT, VILT_MODEL)}

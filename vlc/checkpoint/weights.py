@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vlc.checkpoint import checksums, hub
-from vlc.checkpoint.formats import FORMATS, Format
+from vlc.checkpoint.formats import LAYOUTS, Layout
 from vlc.checkpoint.torch_file import StandIn
 from vlc.checkpoint.weight_files import read_weights
 from vlc.common.errors import UnwritableFile, UserError
@@ -37,7 +37,7 @@ class Checkpoint:
     """
 
     path: Path
-    layout: Format
+    layout: Layout
     state: dict[str, Tensor]
     dropped: tuple[str, ...] = ()
     extras: Mapping[str, Any] = field(default_factory=dict)
@@ -92,9 +92,9 @@ def read(path: str | Path) -> Checkpoint:
     if path.is_dir():
         path = hub.find_weights(path)
     weights = read_weights(path)
-    layout = next((layout for layout in FORMATS.values() if layout.recognises(weights.state)), None)
+    layout = next((layout for layout in LAYOUTS.values() if layout.recognises(weights.state)), None)
     if layout is None:
-        markers = ", ".join(f"{layout.name} ({layout.marker})" for layout in FORMATS.values())
+        markers = ", ".join(f"{layout.name} ({layout.marker})" for layout in LAYOUTS.values())
         raise UserError(
             f"{path} is not of a known layout. Known, by a key each has: {markers}. "
             f"The file has {', '.join(list(weights.state)[:5]) or 'no parameters'}, ..."
@@ -365,9 +365,9 @@ def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
 
     The suffix decides the kind of file: .safetensors, or else a torch file as the project itself writes it.
     """
-    if layout not in FORMATS:
-        raise UserError(f"Unknown layout {layout!r}: expected one of {', '.join(FORMATS)}")
-    target, left_out, state = FORMATS[layout], [], {}
+    if layout not in LAYOUTS:
+        raise UserError(f"Unknown layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
+    target, left_out, state = LAYOUTS[layout], [], {}
     for name, tensor in checkpoint.state.items():
         try:
             state[target.theirs(name)] = tensor.contiguous()

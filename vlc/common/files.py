@@ -28,7 +28,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         yield path
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _mended(path):
+    with _file_errors_as_user_errors(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
             if error.errno in _UNWRITABLE:
                 raise _unwritable(path, error) from error
             raise
-        with _mended(path):
+        with _file_errors_as_user_errors(path):
             _sync(partial)
             os.replace(partial, path)
             _sync(path.parent)
@@ -132,7 +132,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _mended(path: Path) -> Iterator[None]:
+def _file_errors_as_user_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

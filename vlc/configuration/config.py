@@ -80,7 +80,7 @@ class _Experiment(Experiment):
         given, own = convert_to_nested_dict(config_updates or {}), self.configurations
         self.used = USE_KEYS if command_name in (*COMMANDS, _USE) else {}
         command_name = "print_config" if command_name == _USE else command_name
-        with shown_to_user():
+        with user_errors_without_traceback():
             if "tasks" in given:
                 given["tasks"] = own_tasks.entered(given["tasks"], partial(self._rows_of, given))
             check_updates(given, self.used)
@@ -92,7 +92,7 @@ class _Experiment(Experiment):
             run = super()._create_run(command_name, updates, *others, **options)
         finally:
             self.configurations = own
-        with shown_to_user():
+        with user_errors_without_traceback():
             _check_given(given, others[0] if others else options.get("named_configs", ()), run.config)
         return run
 
@@ -137,7 +137,7 @@ def check_updates(updates: Mapping[str, Any], others: Collection[str] = ()) -> N
 
 
 def _load_named_config(path: str) -> dict[str, Any]:
-    with shown_to_user():
+    with user_errors_without_traceback():
         return under_flat_names(load_config_file(path))
 
 
@@ -154,7 +154,7 @@ class RunError(SacredError):
 
 
 @contextmanager
-def shown_to_user() -> Iterator[None]:
+def user_errors_without_traceback() -> Iterator[None]:
     """Turns UserErrors into messages without traceback; every other exception keeps its own."""
     try:
         yield
@@ -286,7 +286,7 @@ for name, values in RECIPES.items():
 
 @ex.config_hook
 def reject_unknown_keys(config, command_name, logger):
-    with shown_to_user():
+    with user_errors_without_traceback():
         check_keys(config, ex.used)
         check_named(config)
         return lone_task_values(config)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vlc.configuration.task_settings import TaskSettings
-from vlc.model.sizes import ENCODERS, EncoderSize
+from vlc.model.sizes import ENCODERS, EncoderConfig
 from vlc.objectives.options import Options
 
 
@@ -51,7 +51,7 @@ class ModelSettings:
     max_image_len: int
 
     @property
-    def size(self) -> EncoderSize:
+    def size(self) -> EncoderConfig:
         return ENCODERS[self.vit]
 
     @property

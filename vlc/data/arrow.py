@@ -147,7 +147,7 @@ class ArrowSplit:
                 self._batches.append(batch)
                 self._files.append(path)
                 self._first_rows.append(rows)
-                with self._blaming(path):
+                with self._errors_name_the_file(path):
                     counts.append(self._count_texts(batch))
                     if self.read_texts:
                         missing.append(texts + null_texts(batch.column(self.spec.text)))
@@ -156,7 +156,7 @@ class ArrowSplit:
             left_out.append(np.concatenate(missing))
             self.num_missing[path] = len(left_out[-1])
             if self.read_texts and self.spec.unique_texts:
-                with self._blaming(path):
+                with self._errors_name_the_file(path):
                     repeated = first + repeated_texts(path, self.spec.text, texts - first)
                 left_out[-1] = np.union1d(left_out[-1], repeated) if len(left_out[-1]) else repeated
             first = texts
@@ -171,7 +171,7 @@ class ArrowSplit:
         if path in self.states:
             self.states[path] = require_unchanged(path, self.states[path])
         else:
-            with self._blaming(path):
+            with self._errors_name_the_file(path):
                 self.states[path] = file_state(path)
 
     def _require_unchanged(self, number: int) -> None:
@@ -190,7 +190,7 @@ class ArrowSplit:
 
     def _read(self, path: Path) -> list[pa.RecordBatch]:
         """The record batches of a file, their columns checked."""
-        with self._blaming(path):
+        with self._errors_name_the_file(path):
             schema, batches = record_batches(path)
         missing = self.columns - set(schema.names)
         if missing:
@@ -208,7 +208,7 @@ class ArrowSplit:
                     f"{self._advice(path)}"
                 )
         self._refuse_null_images(path, batches)
-        with self._blaming(path):
+        with self._errors_name_the_file(path):
             return [self._in_plain_layout(batch) for batch in batches]
 
     def _in_plain_layout(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -241,7 +241,7 @@ class ArrowSplit:
         return f"write it again with: python -m write_arrow {self.spec.writer} --out {path.parent}"
 
     @contextmanager
-    def _blaming(self, path: Path, where: Location | None = None) -> Iterator[None]:
+    def _errors_name_the_file(self, path: Path, where: Location | None = None) -> Iterator[None]:
         """Turns pyarrow's errors into one that names the file, and the row."""
         try:
             yield
@@ -271,7 +271,7 @@ class ArrowSplit:
         batch = self._batches[number]
         if number not in self._sound:
             self._require_unchanged(number)
-            with self._blaming(self._files[number]):
+            with self._errors_name_the_file(self._files[number]):
                 for column in self.columns:
                     batch.column(column).validate(full=True)
                 self._check_lengths(number)
@@ -321,7 +321,7 @@ class ArrowSplit:
                 batch = self._checked(number)
                 names = batch.schema.names
                 columns = {self.spec.fields[name].within(names).name for name in fields} & set(names)
-                with self._blaming(self._files[number]):
+                with self._errors_name_the_file(self._files[number]):
                     for column in columns - self.columns:
                         batch.column(column).validate(full=True)
                 yield number, batch
@@ -367,7 +367,7 @@ class ArrowSplit:
         image = _bytes(cells, where.row)
         checksums = self._checksums.get(where.batch)
         if checksums is not None and not checksums.holds(column, where.row, image):
-            with self._blaming(self._files[where.batch], where):
+            with self._errors_name_the_file(self._files[where.batch], where):
                 raise DamagedData("the image does not have the checksum it was written with")
         return pa.py_buffer(b"") if image is None else image  # a null inside a dictionary: no image can be decoded
 

@@ -12,7 +12,7 @@ from torch.distributed.nn.functional import all_gather
 LAUNCHED = "VLC_LAUNCHED"  # set by launch.py: when it started, in seconds
 
 
-def join_restarted(backend: str) -> None:
+def init_process_group_after_restart(backend: str) -> None:
     """Start the process group under a name of this attempt, where `launch` offers its own store to all attempts.
 
     Otherwise workers that were restarted can find the addresses of those before them. Elsewhere this does nothing, and

@@ -25,7 +25,7 @@ from vlc.model.masking import leading_patches, random_mask, shown_patches, take_
 from vlc.model.packing import Packing
 from vlc.model.patterns import FULL, AttentionPattern, grouped, padded
 from vlc.model.segments import Encoded, Segment, TokenSequence, aligned
-from vlc.model.sizes import EncoderSize
+from vlc.model.sizes import EncoderConfig
 
 
 class Pooler(nn.Module):
@@ -49,7 +49,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        size: EncoderSize,
+        size: EncoderConfig,
         image_size: int,
         *,
         vocab_size: int,

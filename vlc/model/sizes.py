@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class EncoderSize:
+class EncoderConfig:
     """width, depth, heads of the ViT; patch_size in pixels; mlp_ratio is hidden width over width.
 
     temperature: of the sin-cos positions. MAE's 10,000 leaves most channels constant on a grid of a few patches, where
@@ -40,15 +40,15 @@ class EncoderSize:
         return (image_size // self.patch_size) ** 2
 
 
-ENCODERS: dict[str, EncoderSize] = {
-    "mae_vit_tiny_patch16": EncoderSize(
+ENCODERS: dict[str, EncoderConfig] = {
+    "mae_vit_tiny_patch16": EncoderConfig(
         128, 4, 4, 16, temperature=10, decoder_width=64, decoder_depth=2, decoder_heads=4
     ),
-    "mae_vit_base_patch16": EncoderSize(768, 12, 12, 16),
-    "mae_vit_large_patch16": EncoderSize(1024, 24, 16, 16),
-    "mae_vit_huge_patch14": EncoderSize(1280, 32, 16, 14),
+    "mae_vit_base_patch16": EncoderConfig(768, 12, 12, 16),
+    "mae_vit_large_patch16": EncoderConfig(1024, 24, 16, 16),
+    "mae_vit_huge_patch14": EncoderConfig(1280, 32, 16, 14),
     # ViLT's. Its files on the model hub state this epsilon, its own code 1e-6.
-    "vit_base_patch32_384": EncoderSize(
+    "vit_base_patch32_384": EncoderConfig(
         768, 12, 12, 32, learned_grid=12, norm_eps=1e-12, pixels="centred", dropout=True
     ),
 }

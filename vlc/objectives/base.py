@@ -15,7 +15,7 @@ from vlc.model.embed import init_bert_weights
 from vlc.model.masking import PatchMask
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
-from vlc.model.sizes import EncoderSize
+from vlc.model.sizes import EncoderConfig
 from vlc.objectives.options import Options
 
 POOLED = Pass(pooled_only=True)  # the pooled feature of text and image
@@ -69,7 +69,7 @@ class ModelContext:
     width: int
     vocab_size: int
     num_patches: int
-    size: EncoderSize
+    size: EncoderConfig
     pad_token_id: int = 0
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
 

@@ -25,7 +25,7 @@ from vlc.checkpoint.weights import LoadReport
 from vlc.common.errors import UserError
 from vlc.common.files import check_room, full_disk_told
 from vlc.data.sampler import Position
-from vlc.hardware.distributed import LAUNCHED, join_restarted
+from vlc.hardware.distributed import LAUNCHED, init_process_group_after_restart
 from vlc.hardware.onednn import computes_bfloat16
 from vlc.model.encoder import Encoder
 from vlc.model.sizes import ENCODERS
@@ -57,7 +57,7 @@ def run(arguments: Namespace) -> dict[str, float]:
     if arguments.compile:
         module.compile_parts()
     if environment.world_size() > 1:
-        join_restarted("nccl" if accelerator == "gpu" else "gloo")
+        init_process_group_after_restart("nccl" if accelerator == "gpu" else "gloo")
     trainer = _trainer(arguments, environment, accelerator, device, precision)
     if arguments.eval:
         source = arguments.resume or arguments.finetune

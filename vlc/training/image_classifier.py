@@ -25,7 +25,7 @@ from vlc.data.batch import Batch
 from vlc.evaluation.metrics import Ratio, check_finite
 from vlc.model.encoder import Encoder
 from vlc.model.passes import encode_passes
-from vlc.model.sizes import EncoderSize
+from vlc.model.sizes import EncoderConfig
 from vlc.objectives.base import Outcome
 from vlc.objectives.image_classes import ImageClasses
 from vlc.objectives.options import ImageClassesOptions
@@ -39,7 +39,7 @@ UNDECAYED = ("encoder.pos_embed", "encoder.cls_token")
 HEAD = "classes"
 
 
-def image_encoder(size: EncoderSize, image_size: int, *, global_pool: bool = True, drop_path: float = 0.0) -> Encoder:
+def image_encoder(size: EncoderConfig, image_size: int, *, global_pool: bool = True, drop_path: float = 0.0) -> Encoder:
     """The image half of the encoder; its positions are trained, as in the published fine-tuning.
 
     global_pool: tokens are not normalised, as their mean will be.

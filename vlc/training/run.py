@@ -24,9 +24,9 @@ from vlc.data.tokens import tokenizer_to_store, vocabulary
 from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.evaluation.evaluator import Evaluator
 from vlc.evaluation.ranking import Ranking
-from vlc.hardware.onednn import WIDE, computes_bfloat16
+from vlc.hardware.onednn import MIN_WIDTH_FOR_FAST_PRODUCTS, computes_bfloat16
 from vlc.hardware.rendezvous import watch_nodes
-from vlc.model.sizes import EncoderSize
+from vlc.model.sizes import EncoderConfig
 from vlc.objectives.kinds import KINDS
 from vlc.objectives.options import ranking_kind
 from vlc.training import resume
@@ -314,12 +314,12 @@ def _strategy(run: RunSettings, num_devices: int, num_tasks: int) -> str | Strat
     )
 
 
-def _precision(precision: int | str, accelerator: str, size: EncoderSize) -> str:
+def _precision(precision: int | str, accelerator: str, size: EncoderConfig) -> str:
     """Lightning's name for a precision; 16 stands for what suits the device and the encoder."""
     if isinstance(precision, str):
         return precision
     if accelerator == "cpu" and precision == 16:
-        half = size.width >= WIDE and computes_bfloat16(accelerator)
+        half = size.width >= MIN_WIDTH_FOR_FAST_PRODUCTS and computes_bfloat16(accelerator)
         return "bf16-mixed" if half else "32-true"
     if precision == 32:
         return "32-true"

@@ -25,7 +25,7 @@ from vlc.data.tokens import TextEncoder, load_tokenizer, stored_tokenizer, vocab
 from vlc.data.transforms import PIXELS, TRANSFORMS
 from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.hardware.onednn import suits_onednn, use_onednn
-from vlc.model.sizes import ENCODERS, EncoderSize
+from vlc.model.sizes import ENCODERS, EncoderConfig
 from vlc.objectives.kinds import KINDS
 from vlc.objectives.options import AnswersOptions, Options
 from vlc.tasks import HEADS, TASKS
@@ -103,7 +103,7 @@ def _tokenizer(found: weights.Checkpoint, settings: Settings, *, given: bool, na
     return load_tokenizer(settings.data.tokenizer, stored=named)
 
 
-def _image_preprocessing(found: weights.Checkpoint, size: EncoderSize) -> dict[str, str]:
+def _image_preprocessing(found: weights.Checkpoint, size: EncoderConfig) -> dict[str, str]:
     """Image pipeline and normalisation: the checkpoint's, and in older ones what its encoder takes."""
     images = size.preprocessing | found.extras.get("preprocessing", {})
     for name, known in (("pipeline", TRANSFORMS), ("pixels", PIXELS)):

@@ -32,7 +32,7 @@ from vlc.data.images import FORMATS, UndecodableImage, opened
 ROW_GROUP = 64  # rows: what has to be decoded to read one image
 
 
-class Form(NamedTuple):
+class FileFormat(NamedTuple):
     """A kind of file.
 
     suffix: the end of its name.
@@ -128,5 +128,9 @@ def _suffix(image: bytes) -> str:
     return FORMATS[kind][0].removeprefix(".")
 
 
-ARROW = Form(".arrow", _Arrow)
-FORMS = {"arrow": ARROW, "parquet": Form(".parquet", _Parquet), "webdataset": Form(".tar", _WebDataset)}
+ARROW = FileFormat(".arrow", _Arrow)
+FILE_FORMATS = {
+    "arrow": ARROW,
+    "parquet": FileFormat(".parquet", _Parquet),
+    "webdataset": FileFormat(".tar", _WebDataset),
+}

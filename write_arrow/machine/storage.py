@@ -84,7 +84,7 @@ class Folder:
 
     def require(self) -> "Folder":
         """Itself. Raises MissingFile if there is no such folder."""
-        with self._mended(""):
+        with self._file_errors_as_user_errors(""):
             if not self.file_system.isdir(self.path):
                 raise MissingFile(f"{self.url} is not a folder")
         return self
@@ -94,7 +94,7 @@ class Folder:
     def open(self, path: str) -> BinaryIO:
         """A file for reading. Raises MissingFile or UserError."""
         file_system, location = self._locate(path)
-        with self._mended(path):
+        with self._file_errors_as_user_errors(path):
             return file_system.open(location, "rb")
 
     def open_mapped(self, path: str) -> Any:
@@ -103,7 +103,7 @@ class Folder:
 
         if not self.is_local or "://" in path:
             return self.open(path)
-        with self._mended(path):
+        with self._file_errors_as_user_errors(path):
             return pa.memory_map(os.fsencode(os.path.join(self.path, path)))
 
     def read_text(self, path: str) -> str | None:
@@ -125,19 +125,19 @@ class Folder:
 
     def exists(self, path: str) -> bool:
         file_system, location = self._locate(path)
-        with self._mended(path):
+        with self._file_errors_as_user_errors(path):
             return file_system.exists(location)
 
     def names(self) -> list[str]:
         """Names of what lies in the folder, [] if it does not exist yet."""
-        with self._mended(""), contextlib.suppress(FileNotFoundError):
+        with self._file_errors_as_user_errors(""), contextlib.suppress(FileNotFoundError):
             return [os.path.basename(path.rstrip("/")) for path in self.file_system.ls(self.path, detail=False)]
         return []
 
     def folders(self, path: str) -> list[str]:
         """Names of the folders in a sub-folder, sorted; hidden ones are left out. [] if it does not exist."""
         location = os.path.join(self.path, path)
-        with self._mended(path), contextlib.suppress(FileNotFoundError):
+        with self._file_errors_as_user_errors(path), contextlib.suppress(FileNotFoundError):
             if self.is_local:
                 names = [entry.name for entry in os.scandir(location) if entry.is_dir()]
             else:
@@ -167,7 +167,7 @@ class Folder:
         Raises MissingFile if a sub-folder does not exist, and UserError if a link below one `leads_outside`.
         """
         for folder in folders:
-            with self._mended(folder):
+            with self._file_errors_as_user_errors(folder):
                 if not self.file_system.isdir(os.path.join(self.path, folder)):
                     raise MissingFile(f"{self.where(folder)} is not a folder")
                 yield from self._walk_local(folder, set(), folder) if self.is_local else self._walk_remote(folder)
@@ -215,7 +215,7 @@ class Folder:
         """
         if not files:
             return []
-        with self._mended(files[0].path):
+        with self._file_errors_as_user_errors(files[0].path):
             if self.is_local and not any("://" in file.path for file in files):
                 return [self._read_local(file) for file in files]
             batches = [[file] for file in files] if _mixed(files) else [files]
@@ -259,7 +259,7 @@ class Folder:
         full, the folder cannot be written to, or another run is writing the same file.
         """
         partial = os.path.join(self.path, os.path.dirname(name), f".{os.path.basename(name)}.partial")
-        with self._mended(name):
+        with self._file_errors_as_user_errors(name):
             self.file_system.makedirs(os.path.dirname(partial), exist_ok=True)
             with self._open_partial(partial) as file:
                 try:
@@ -299,7 +299,7 @@ class Folder:
             self.file_system.rm_file(os.path.join(self.path, name))
 
     @contextlib.contextmanager
-    def _mended(self, path: str) -> Iterator[None]:
+    def _file_errors_as_user_errors(self, path: str) -> Iterator[None]:
         """Turn errors of the file system into a UserError with advice."""
         try:
             yield

@@ -111,7 +111,7 @@ def problem_of(image: bytes) -> str | None:
     return None
 
 
-class Here:
+class InProcess:
     """Runs tasks one by one in this process."""
 
     def run(self, tasks: Iterable[tuple[Any, Task]]) -> Iterator[tuple[Any, Prepared]]:
@@ -187,7 +187,7 @@ class Ray:
         self.ray.shutdown()
 
 
-Workers = Here | Processes | Ray
+Workers = InProcess | Processes | Ray
 
 
 def num_cores() -> int:
@@ -199,13 +199,13 @@ def num_cores() -> int:
 def workers(num_workers: int, ray_address: str | None = None) -> Iterator[Workers]:
     """Who reads images during the block."""
     if ray_address is None and num_workers == 1:
-        yield Here()
+        yield InProcess()
         return
-    crew = Processes(num_workers) if ray_address is None else Ray(ray_address, num_workers)
+    pool = Processes(num_workers) if ray_address is None else Ray(ray_address, num_workers)
     try:
-        yield crew
+        yield pool
     finally:
-        crew.close()
+        pool.close()
 
 
 def _in_order(

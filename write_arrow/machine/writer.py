@@ -18,9 +18,9 @@ from vlc.data.identity import Mark
 from vlc.data.values import value_problems
 from write_arrow.machine.plans import Digest, Plan, Plans
 from write_arrow.machine.readers import readers_of
-from write_arrow.machine.shards import ARROW, Form
+from write_arrow.machine.shards import ARROW, FileFormat
 from write_arrow.machine.storage import Folder
-from write_arrow.machine.workers import Here, Images, Rejected, Task, Workers
+from write_arrow.machine.workers import Images, InProcess, Rejected, Task, Workers
 
 BATCH_BYTES = 16 * 2**20  # image bytes held before a record batch is written
 BATCH_ROWS = 8192  # rows of small or no images
@@ -47,7 +47,7 @@ class Table:
     rows: Iterable[Mapping[str, Any]]
     num_rows: int
     prefix: str | None = None
-    form: Form = ARROW
+    form: FileFormat = ARROW
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ class PlannedTable:
     start: int = 0
     stop: int | None = None
     prefix: str | None = None
-    form: Form = ARROW
+    form: FileFormat = ARROW
 
     @property
     def name(self) -> str:
@@ -105,7 +105,7 @@ class Written:
 
 
 def numbered(
-    prefix: str, schema: pa.Schema, plans: Plans, num_rows: int | None = None, form: Form = ARROW
+    prefix: str, schema: pa.Schema, plans: Plans, num_rows: int | None = None, form: FileFormat = ARROW
 ) -> list[PlannedTable]:
     """Plans divided over files PREFIX0, PREFIX1, ... of num_rows rows each (fewer where images are rejected).
 
@@ -133,17 +133,17 @@ def write_tables(
     out: Folder,
     *,
     root: Folder | None = None,
-    crew: Workers | None = None,
+    pool: Workers | None = None,
     verify: bool = True,
     made_from: str = "",
     advance: Callable[[Table | PlannedTable, int, int], None] = lambda table, rows, size: None,
 ) -> Iterator[Written]:
-    """Write files one after the other; images are read from root by the crew. Yields each when it is finished.
+    """Write files one after the other; images are read from root by the pool. Yields each when it is finished.
 
     Each file is marked as one of this conversion. What an interrupted run finished is kept where it is certain to come
     from the same plans, files and options; readers refuse what it leaves until the same command has finished it.
     root: the folder that images are read from.
-    crew: the workers that read images; without it, this process does.
+    pool: the workers that read images; without it, this process does.
     verify: decode each image as a check, and leave out those that fail.
     made_from: all that the rows of tables without plans depend on.
     advance: is called with table, rows and bytes after each record batch.
@@ -163,7 +163,7 @@ def write_tables(
             made = (
                 _row_batches(table)
                 if isinstance(table, Table)
-                else _planned(table, root, crew or Here(), verify=verify)
+                else _planned(table, root, pool or InProcess(), verify=verify)
             )
             told = partial(advance, table)
             finished = _write(table, made, out, told, inputs, mark, journal.begin)
@@ -199,10 +199,10 @@ def _chunks(rows: Iterable[Mapping[str, Any]], weighed: type[bytes] | type[str])
         yield chunk
 
 
-def _planned(table: PlannedTable, root: Folder, crew: Workers, *, verify: bool) -> Iterator[_Made]:
+def _planned(table: PlannedTable, root: Folder, pool: Workers, *, verify: bool) -> Iterator[_Made]:
     tasks = ((plans, Task(root, [plan.images for plan in plans], verify)) for plans in _plan_chunks(table))
     images = [field.name for field in table.schema if pa.types.is_binary(field.type)]
-    for plans, prepared in crew.run(tasks):
+    for plans, prepared in pool.run(tasks):
         kept = [plans[row] for row in prepared.rows]
         columns = dict(zip(images, prepared.images, strict=True))
         arrays = [

@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from write_arrow.machine.shards import FORMS
+from write_arrow.machine.shards import FILE_FORMATS
 from write_arrow.machine.source import EmbeddedSource
 from write_arrow.machine.writer import Table
 from write_arrow.sources.emoji import SPLITS, on_white, open_sprite, packaged, png
@@ -14,7 +14,7 @@ from write_arrow.sources.imagenet import SCHEMA, add_format
 def tables(arguments: Namespace) -> list[Table]:
     of_row = packaged()["split"].to_pylist()
     numbers = {split: [row for row, value in enumerate(of_row) if value == split] for split in SPLITS}
-    form = FORMS[arguments.format]
+    form = FILE_FORMATS[arguments.format]
     return [
         Table(f"emoji_groups_{split}", SCHEMA, _rows(rows), len(rows), form=form) for split, rows in numbers.items()
     ]

@@ -17,7 +17,7 @@ from vlc.common.errors import MissingFile, UserError
 from vlc.data.images import SUFFIXES
 from vlc.data.tar_files import Section, members, open_tar
 from write_arrow.machine.conversion import Conversion
-from write_arrow.machine.shards import FORMS
+from write_arrow.machine.shards import FILE_FORMATS
 from write_arrow.machine.source import RawSource, RowOrder
 from write_arrow.machine.storage import Folder, StoredFile
 from write_arrow.machine.writer import PlannedTable
@@ -45,7 +45,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def add_format(parser: ArgumentParser) -> None:
-    parser.add_argument("--format", choices=FORMS, default="arrow", help="kind of the files (default: arrow)")
+    parser.add_argument("--format", choices=FILE_FORMATS, default="arrow", help="kind of the files (default: arrow)")
 
 
 def tables(conversion: Conversion) -> list[PlannedTable]:
@@ -65,7 +65,7 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
         if without and split == "train":
             raise UserError(f"train has no images of {len(without)} classes: {', '.join(sorted(without)[:5])}")
         conversion.notes.append(f"{split}: {plans.num_planned:,} images of {len(labels) - len(without):,} classes")
-        stem, form = f"{options.stem}_{split}_*", FORMS[options.format]
+        stem, form = f"{options.stem}_{split}_*", FILE_FORMATS[options.format]
         made += conversion.table(stem, SCHEMA, plans, num_rows=options.shard_size, form=form)
     return made
 

@@ -20,7 +20,7 @@ from vlc.common.errors import MissingFile, UserError
 from vlc.data.images import open_image
 from vlc.data.labelled.splits import check_classes, find_shards, open_split
 from write_arrow.__main__ import main as write_arrow
-from write_arrow.machine.shards import FORMS
+from write_arrow.machine.shards import FILE_FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +28,12 @@ def forms(images, tmp_path_factory):
     """The same images as a folder, and as two shards for each split of every other form."""
     out = tmp_path_factory.mktemp("forms")
     words = ["imagenet", "--root", str(images), "--shard-size", "30", "--workers", "1"]
-    for name in FORMS:
+    for name in FILE_FORMATS:
         write_arrow([*words, "--format", name, "--out", str(out / name)])
-    return {"folder": images, **{name: out / name for name in FORMS}}
+    return {"folder": images, **{name: out / name for name in FILE_FORMATS}}
 
 
-@pytest.mark.parametrize("form", ["folder", *FORMS])
+@pytest.mark.parametrize("form", ["folder", *FILE_FORMATS])
 def test_every_form_gives_the_same_images(forms, form):
     expected, found = open_split(forms["folder"], "train"), open_split(forms[form], "train")
     assert found.class_names == CLASSES
@@ -220,7 +220,7 @@ def test_names_that_are_not_utf8_are_read(tmp_path):
 
 
 def test_data_path_may_have_any_name(forms, tmp_path):
-    for form in FORMS:
+    for form in FILE_FORMATS:
         folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff" + form.encode())
         shutil.copytree(forms[form], folder)
         for verify in (False, True):
