@@ -13,7 +13,7 @@ TOOLS = {
 
 
 def parser() -> ArgumentParser:
-    """A parser whose `name` is that of a data set in SOURCES or of a tool in TOOLS."""
+    """A parser whose `name` is the name of a data set in SOURCES or of a tool in TOOLS."""
     layouts = "\n".join(
         f"  {name}\n      {source.layout}" for name, source in SOURCES.items() if isinstance(source, RawSource)
     )

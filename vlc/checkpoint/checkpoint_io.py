@@ -20,7 +20,8 @@ class CheckpointIO(TorchCheckpointIO):
     Lightning's own way writes into TMPDIR and moves: between two file systems that is a copy over the old file, which a
     kill or a full disk leaves in pieces. Raises UnwritableFile where there is no room.
 
-    is_saving: whether one is being written just now. saved: path and optimiser step of the last that was written.
+    is_saving: whether a checkpoint is being written just now.
+    saved: path and optimiser step of the checkpoint that was written last.
     """
 
     def __init__(self) -> None:

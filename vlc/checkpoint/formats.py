@@ -13,14 +13,18 @@ from torch import Tensor
 class Layout:
     """How to recognise a project's file and how its parameters are called here.
 
-    marker: a key that this project's files have. image_only: the file holds no text half. unwrap: under which key
-    the parameters lie when exported. renames: (theirs, ours) pairs of whole names or of prefixes that end in ".", in
-    which * stands for a number; the first that fits wins. dropped: what the file may hold that has no place here.
-
-    applies: tells files of equal marker apart. parts: pieces of names of parameters that are kept apart there, and the
-    piece of the name that they have when they are one, in this order. tied: parameters that a file may leave out, because
-    they are another one. hub: a config.json lies beside the file. answers: our name of the layer whose rows config.json
-    gives the names of.
+    marker: a key that this project's files have.
+    renames: (theirs, ours) pairs of whole names, or of prefixes that end in "."; * stands for a number. The first pair
+        that fits wins.
+    dropped: patterns of keys that a file may hold and that have no place here.
+    image_only: whether the file holds no text half.
+    unwrap: the key under which the parameters lie when exported.
+    applies: tells files with the same marker apart.
+    parts: this project stores some tensors in pieces, e.g. ((".query.", ".key.", ".value."), ".qkv."): the names of the
+        pieces, and our name for their concatenation.
+    tied: parameters that a file may leave out, because they equal another parameter.
+    hub: whether a config.json lies beside the file.
+    answers: our name of the layer for whose rows config.json gives the names.
     """
 
     name: str

@@ -211,7 +211,7 @@ class _At(io.FileIO):
 
 
 class _Bounded:
-    """A file of which no more can be read than a number of bytes."""
+    """A file from which no more than a number of bytes can be read."""
 
     def __init__(self, file: BinaryIO, left: int):
         self._file, self._left = file, left

@@ -109,7 +109,7 @@ def stored(tasks: Iterable[TaskSettings]) -> dict[str, Any]:
 
 
 def enter_stored(path: str | Path, rows: Mapping[str, Any]) -> None:
-    """Enter the rows that a checkpoint stores; those of a file that was named stay. Raises UserError."""
+    """Enter the rows that a checkpoint stores. Rows of a file that was named stay. Raises UserError."""
     source = Source(Path(path))
     try:
         for name, row in rows.get("datasets", {}).items():
@@ -186,7 +186,7 @@ def _table(module: ModuleType, name: str, source: Source, *, required: bool) -> 
 
 
 def _only(rows: Mapping[str, Any], name: str | None, path: str, what: str) -> str:
-    """The name, where rows have it, or that of the only row."""
+    """The name, where rows have it, or the name of the only row."""
     if name is None and len(rows) == 1:
         return next(iter(rows))
     if name not in rows:
@@ -197,7 +197,7 @@ def _only(rows: Mapping[str, Any], name: str | None, path: str, what: str) -> st
 
 
 def _from_file(registry: str, name: str) -> bool:
-    """Whether a row comes from a file; one of a checkpoint may be replaced by that of another checkpoint."""
+    """Whether a row comes from a file. A row of a checkpoint may be replaced by a row of another checkpoint."""
     own = _OWN.get((registry, name))
     return own is not None and bool(own.lines)
 

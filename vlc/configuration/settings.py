@@ -132,7 +132,8 @@ def check_named(config: Mapping[str, Any]) -> None:
 def check_given(given: Collection[str], nested: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Raise UserError for keys without effect in the configuration: of a task or an objective that is not active.
 
-    given: the keys that a command line states. nested: its dictionaries, before flat names replaced options in them.
+    given: the keys that a command line states.
+    nested: the dictionaries of the command line, before flat names replaced options in them.
     """
     names = task_names(config["tasks"])
     clashing = sorted(set(given) & set(OF_A_TASK)) if names else []

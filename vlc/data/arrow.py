@@ -99,8 +99,10 @@ def _names(stem: str, present: set[str]) -> list[str]:
 class ArrowSplit:
     """The rows of one split of one data set, from one or more Arrow IPC files, addressed by sample number.
 
-    columns: what must be there; read_texts=False makes every row one sample without text. verify: compare what is read
-    with the checksums that our writer left; of files without any a warning tells.
+    columns: the columns that must be there.
+    read_texts: False makes every row one sample without text.
+    verify: compare what is read with the checksums that our writer left. A warning names files without any.
+
     Raises UserError if a file is damaged or lacks a column: where its metadata show it, at once; where its offsets, its
     texts or a checksum do, when a record batch or an image is first used; and if a file is not the one that was opened
     first, by this object or by the one that it was unpickled from.

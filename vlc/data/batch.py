@@ -45,5 +45,5 @@ class Batch(Tensors):
         return len(self.index)
 
     def with_parts(self, **parts: Any) -> "Batch":
-        """The batch with these parts added, or in the place of those of the same name."""
+        """The batch with these parts added. They replace parts of the same name."""
         return replace(self, parts={**self.parts, **parts})

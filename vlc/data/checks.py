@@ -35,7 +35,7 @@ def _check_values(source: ArrowSplit, fields: Collection[str]) -> None:
 
 
 def check_ids(source: ArrowSplit, fields: Collection[str]) -> None:
-    """Raise UserError where an id stands twice: predictions are told apart by it. The annotations have been checked."""
+    """Raise UserError where an id stands twice, as predictions are matched by it. The annotations have been checked."""
     for name in sorted(fields):
         values = [ids for _, _, ids in _ids(source, name)]
         counts = pc.value_counts(pa.chunked_array(values, pa.large_string()))

@@ -72,7 +72,7 @@ def read_mark(path: Path) -> Mark | None:
 
 
 def require_one_conversion(paths: list[Path], again: str) -> None:
-    """Raises UserError where files belong to a conversion of which others are missing, or were written by another one.
+    """Raises UserError where other files of the same conversion are missing, or files are of different conversions.
 
     paths: files that are read together, as they are found in their folder. Looked at are these, numbered files of the
     same stem, and whatever files beside them the same conversion wrote, as labels of a data set's splits depend on each

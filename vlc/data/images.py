@@ -93,9 +93,11 @@ class UndecodableImage(UserError):
 
 @dataclass(frozen=True, eq=False)
 class Jpeg:
-    """A JPEG of which the header was read; its pixels are decoded once it is known how many are needed.
+    """A JPEG whose header was read. Its pixels are decoded once it is known how many are needed.
 
-    data: the encoded bytes, uint8. size: (width, height) when upright. orientation: EXIF's, 1 to 8.
+    data: the encoded bytes, uint8.
+    size: (width, height) when upright.
+    orientation: EXIF's, 1 to 8.
     """
 
     data: np.ndarray

@@ -21,8 +21,10 @@ class Kind:
     understood: values without nulls -> mask (N,) bool of those that are; None: this type holds none.
     collate: cells of a batch, all understood -> the batch's field, a list or an array that becomes a tensor (a
     module-level function: worker processes pickle it).
-    several: the cell of a text is a list of values. distinct: which all differ. nullable: values may be missing.
-    names: of the classes, where the values are some.
+    several: whether the cell of a text is a list of values.
+    distinct: whether the values of such a list all differ.
+    nullable: whether values may be missing.
+    names: the names of the classes, where the values are classes.
     """
 
     expected: str

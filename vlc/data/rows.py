@@ -148,7 +148,7 @@ def _require_same(path: Path, indexed: FileIdentity | None, now: FileIdentity) -
 
 
 class DecodedImages(Dataset):
-    """Batches by lists of numbers: those of the images that can be decoded, these (3, H, W) uint8, and the others.
+    """Batches by lists of numbers: numbers and images (3, H, W) uint8 of those that can be decoded, and the others.
 
     The others are pairs of place and reason.
     """

@@ -22,16 +22,18 @@ class Position(NamedTuple):
 
 
 class TrainSampler(Sampler):
-    """Batches of a seeded permutation, a new one each epoch; every sample at most once an epoch.
+    """Batches of a seeded permutation, a new one each epoch. No sample comes twice in an epoch.
 
-    sizes: numbers of samples of the data sets that are joined. Without weights an epoch has all of them. With weights, one
-    for each data set, it has as many of each as its share of the weights, and is as long as can be without repeating one:
-    it ends with the data set that is used up first, and draws anew from the others each time.
-    batch_size is that of one process. All processes get the same number of batches; the last global batch may be
-    smaller, as large on each: what does not divide by the processes waits for another epoch. start: where the first epoch
-    is taken up; it is told here and not later, because loader processes read ahead as soon as they are there. whole_steps:
-    batches that make an optimiser step, of which an epoch then has whole ones alone, with full batches; what is left over
-    waits for another epoch, as in MAE's loop.
+    All processes get the same number of batches. The last global batch may be smaller, but is as large in each process:
+    samples that do not divide by the processes wait for another epoch.
+
+    sizes: numbers of samples of the joined data sets.
+    batch_size: samples in a batch of one process.
+    weights: None: an epoch has all samples. Otherwise each data set supplies samples in proportion to its weight. The epoch
+        ends when the first data set is exhausted, and the others supply a new random subset every epoch.
+    start: where the first epoch is taken up. Loader processes read ahead as soon as they exist, so it is known here.
+    whole_steps: batches that make an optimiser step. An epoch then has whole steps alone, with full batches; samples that
+        are left over wait for another epoch, as in MAE's loop.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class TrainSampler(Sampler):
             yield [Key(self.epoch, int(sample)) for sample in batch[self.rank :: self.world_size]]
 
     def _order(self) -> np.ndarray:
-        """The samples of the current epoch, those of all processes, shuffled."""
+        """The samples of the current epoch, of all processes together, shuffled."""
         rng = np.random.default_rng((self.seed, self.epoch))
         if self.drawn == self.sizes:
             return rng.permutation(self.num_samples)

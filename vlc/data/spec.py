@@ -10,9 +10,12 @@ from vlc.data.kinds import Kind
 class Column:
     """One annotation column.
 
-    kind: what its values are. per_text: the cell holds one value for each text of the row. numbered: the value is
-    followed by a dash and the number of the text in its row. fallback: read where a file lacks the column. optional: a
-    file may lack it without a fallback. beside: the column that has as many values for each text as this one.
+    kind: what its values are.
+    per_text: whether the cell holds one value for each text of the row.
+    numbered: whether the value is followed by a dash and the number of the text in its row.
+    fallback: the column that is read where a file lacks this one.
+    optional: whether a file may lack it without a fallback.
+    beside: the column that has as many values for each text as this one.
     """
 
     name: str
@@ -39,8 +42,9 @@ class DatasetSpec:
     unique_texts: repeated texts of a row count once.
     unlabelled: splits whose answers are withheld (server-scored test sets); they carry ids only.
     validation, test: splits that are evaluated during training, and with test_only.
-    published: the splits as the published code used them, where it validated on test data; published_validation: which
-    ones it validated on, the last of them selecting the checkpoint, where that differs.
+    published: split files as the published code used them (it validated on test data).
+    published_validation: the splits that the published code validated on, if not `validation`. It selected checkpoints by
+        the last one.
     writer: the name `python -m write_arrow` knows it by.
     """
 
@@ -61,7 +65,7 @@ class DatasetSpec:
         return {**self.tables, **(self.published if published else {})}
 
     def validated(self, published: bool = False) -> tuple[str, ...]:
-        """The splits that are evaluated during training; with `published`, those of the published code."""
+        """The splits that are evaluated during training; with `published`, the splits that the published code evaluated."""
         return (published and self.published_validation) or self.validation
 
     def selecting(self, published: bool = False) -> tuple[str, ...]:

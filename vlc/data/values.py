@@ -22,10 +22,11 @@ Problem = tuple[int, str]  # number of the row, and what is wrong in it
 def value_problems(
     batch: pa.RecordBatch, spec: DatasetSpec, fields: Collection[str], *, texts: bool = True, withheld: bool = False
 ) -> list[Problem]:
-    """What is wrong with the annotations of some rows, sorted by row; the batch has been validated.
+    """Return what is wrong with the annotations of some rows, sorted by row. The batch has been validated.
 
-    fields: of the catalogue's row; columns that the batch lacks are passed over. texts: whether annotations belong to
-    texts, which are looked at too. withheld: whether columns may be empty throughout.
+    fields: fields of the catalogue's row. Columns that the batch lacks are passed over.
+    texts: whether annotations belong to texts, which are checked too.
+    withheld: whether columns may be empty throughout.
     """
     names = set(batch.schema.names)
     problems: list[Problem] = []
@@ -94,7 +95,7 @@ def _repeated(column: Column, labels: pa.Array, rows: np.ndarray, owners: np.nda
 
 
 def _unpaired(column: Column, cells: pa.Array, others: pa.Array) -> Iterator[Problem]:
-    """Lists of values that are not as many as those of another column for the same text."""
+    """Lists of values that are longer or shorter than another column's lists for the same text."""
     if not (is_any_list(cells.type) and is_any_list(others.type)):
         return
     (ours, rows, _), (theirs, other_rows, _) = (_entries(part, np.arange(len(part))) for part in (cells, others))

@@ -1,4 +1,4 @@
-"""The answer vocabulary of a head: the answers behind its labels, and how they meet those of data and of checkpoints."""
+"""The answer vocabulary of a head: the answers behind its labels, and how they meet answers of data and checkpoints."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -30,7 +30,7 @@ _IMPORTED_ONCE = [
 
 
 def start_worker_server(*modules: str) -> None:
-    """Begin the server's imports, beside those of this process; otherwise they wait for the first worker.
+    """Begin the server's imports while this process does its own. Otherwise they wait for the first worker.
 
     modules: what the workers need beyond the usual, which each would import for itself.
     """

@@ -39,8 +39,8 @@ def match_scores(encoder: Encoder, score: Callable[[Tensor], Tensor], text: Text
 class Scorer:
     """How a model scores pairs of images and texts of a corpus.
 
-    score: pooled features (N, D) of fused pairs -> (N,), None where the model has no such head. itc: embeds images and
-    texts apart, None where the model cannot.
+    score: pooled features (N, D) of fused pairs -> (N,); None where the model has no such head.
+    itc: the head that embeds images and texts apart; None where the model has none.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Scorer:
                 advance(1)
 
     def _gathered(self, rows: list[np.ndarray]) -> np.ndarray:
-        """The rows of all images from those of each process's images."""
+        """The rows of all images, gathered from the processes, each of which has the rows of its own images."""
         parts = gather_lists([(list(self._mine), rows)])
         numbered = dict(pair for numbers, values in parts for pair in zip(numbers, values, strict=True))
         return np.stack([numbered[image] for image in range(self.corpus.num_images)])

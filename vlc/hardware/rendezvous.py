@@ -1,4 +1,4 @@
-"""How processes find each other: on which addresses they listen, and what is told while one of them is waited for."""
+"""How processes find each other: on which addresses they listen, and what a process prints while it waits for another."""
 
 import atexit
 import errno

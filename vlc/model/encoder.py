@@ -42,9 +42,9 @@ class Pooler(nn.Module):
 class Encoder(nn.Module):
     """Text embedding + patch embedding + token types -> ViT -> norm -> pooler.
 
-    num_image_types: how many images an example can have; row 0 of the token types is text, row i the i-th image.
-    image_size: of square images; with learned positions any multiples of the patch size will do. max_patches: in training
-    an image keeps at most so many of its patches, drawn at random.
+    num_image_types: how many images an example can have. Row 0 of the token types is text, row i the i-th image.
+    image_size: side of the square images. With learned positions, images may have any multiples of the patch size.
+    max_patches: in training an image keeps at most so many of its patches, drawn at random.
     """
 
     def __init__(

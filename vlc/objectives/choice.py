@@ -28,7 +28,7 @@ _CANDIDATES = Pass(("candidate_texts", "image"), pooled_only=True)
 
 
 class Choice(Objective[ChoiceOptions]):
-    """Cross entropy of the own text's score among those of wrong_texts others; logits (B, 1 + N), the own first.
+    """Cross entropy of the own text's score among the scores of wrong_texts other texts; logits (B, 1 + N), the own first.
 
     The image is embedded once for all its texts. The head starts as the match row of image-text matching, where a
     checkpoint has it and no ranking head. Whole splits are ranked by `vlc.evaluation.ranking`.

@@ -119,7 +119,8 @@ class ClassesOptions(Options):
     """names: of the classes, by label.
 
     images: number of images of an example; their pooled features are classified together.
-    labels: batch field of the labels. ids: batch field that names an example.
+    labels: batch field of the labels.
+    ids: batch field that names an example.
     described_by: batch fields that are copied into the records where the data have them.
     """
 
@@ -184,7 +185,7 @@ RANKED_IN_TESTS = ("choice", "itc")  # the kinds whose tests rank without being 
 
 
 def ranking_kind(kinds: Collection[str]) -> str | None:
-    """The kind of objective that ranks among those of a task: the best that it has."""
+    """The kind of objective that ranks for a task: the best one that the task has."""
     return next((kind for kind in RANKING if kind in kinds), None)
 
 

@@ -45,7 +45,7 @@ def facts(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def check_facts(option: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise UserError where a position in the data of the saved run is none in those of this one."""
+    """Raise UserError where a position in the saved run's data means nothing in the data of this run."""
     before, here = saved.get("global_batch", now["global_batch"]), now["global_batch"]
     if before != here:
         raise UserError(

@@ -27,7 +27,8 @@ _TWICE = 1  # seconds within which a signal that comes again is the same one: `t
 class Interrupted(SystemExit):
     """A signal ended the run. Its status is 128 + the signal's number, as shells have it.
 
-    save: whether the state is saved first. together: whether all processes stop here, and so can save together.
+    save: whether the state is saved first.
+    together: whether all processes stop here, and so can save together.
     """
 
     def __init__(self, number: int, *, save: bool, together: bool):

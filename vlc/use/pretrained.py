@@ -186,7 +186,7 @@ def _stored_options(found: weights.Checkpoint) -> dict[str, Options]:
 
 
 def _vocabularies(found: weights.Checkpoint, settings: Settings) -> dict[str, Vocabulary]:
-    """The vocabulary of each head that gives answers: the checkpoint's, or else that of the data."""
+    """The vocabulary of each head that gives answers: the checkpoint's, or else the data's."""
     task = settings.tasks[0]
     heads = [head.name for head in task.heads if KINDS[head.kind].answers_from_vocabulary]
     vocabularies = stored_vocabularies(found.extras, heads)

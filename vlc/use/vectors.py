@@ -176,7 +176,7 @@ class Vectors:
 
 
 def _opened(faiss: ModuleType, path: Path, entry: Mapping[str, Any] | None) -> Any:
-    """A part, of which the lists stay on disk until they are searched."""
+    """A part whose lists stay on disk until they are searched."""
     if not path.is_file():
         raise DamagedIndex(f"{path} is missing")
     if entry is not None:
