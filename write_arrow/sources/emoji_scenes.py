@@ -152,7 +152,7 @@ def _rows(
 
 
 def draw_scene(rng: np.random.Generator, split: str, held_out: set[frozenset[str]], seed: int) -> Scene:
-    """A random scene of a split. Scenes of held_out show a held-out pair; other splits show none, and are divided by hash."""
+    """A random scene of a split. Scenes of held_out show a held-out pair; others show none, and are divided by hash."""
     while True:
         cells: dict[int, str] = {}
         size = int(rng.integers(1, 5))
