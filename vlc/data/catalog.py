@@ -1,6 +1,6 @@
 """CATALOG: every data set the suite reads, a row each. Adding one is adding a row."""
 
-from vlc.data.kinds import ANSWERS, IDENTIFIERS, LABELS, NAMES, SCORES, TRUTHS
+from vlc.data.kinds import ANSWERS, IDENTIFIERS, LABELS, NAMES, SCORES, TRUTHS, class_labels
 from vlc.data.spec import Column, DatasetSpec
 
 _VQA_FIELDS = {
@@ -106,6 +106,15 @@ CATALOG: dict[str, DatasetSpec] = {
         {name: (f"nlvr2_{name}",) for name in ("balanced_dev", "unbalanced_dev", "balanced_test1", "unbalanced_test1")},
         validation=(),
         test=("balanced_dev", "unbalanced_dev", "balanced_test1", "unbalanced_test1"),
+    ),
+    "snli_ve": DatasetSpec(
+        "snli_ve",
+        {"train": ("snli_train",), "dev": ("snli_dev",), "test": ("snli_test",)},
+        text="sentences",
+        fields={"label": Column("labels", class_labels(3)), "pair_id": Column("pair_id", IDENTIFIERS)},
+        unique_texts=False,
+        validation=("dev",),
+        test=("dev", "test"),
     ),
     # -- embedded data
     "emoji": DatasetSpec(

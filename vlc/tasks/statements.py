@@ -58,6 +58,15 @@ _OPTIONS = {
 
 TASKS = {
     "nlvr2": Task({"classes": 1}, ("nlvr2",), _HEAD, _OPTIONS, _REPORT, batch_size=128, epochs=20),
+    "snli_ve": Task(
+        {"classes": 1},
+        ("snli_ve",),
+        {"classes": "snli_ve"},
+        {"classes": {"names": ("contradiction", "neutral", "entailment"), "labels": "label", "ids": "pair_id"}},
+        max_text_len=56,
+        learning_rate=2e-5,
+        epochs=20,
+    ),
     "nlvr2_emoji": Task(
         {"classes": 1},
         ("emoji_nlvr2",),
