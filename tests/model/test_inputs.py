@@ -1,5 +1,7 @@
 """Texts of several batches side by side."""
 
+from dataclasses import replace
+
 import torch
 
 from vlc.common.inputs import Text
@@ -18,3 +20,11 @@ def test_each_own_text_stands_before_the_others():
 
 def test_a_number_of_tokens_that_only_a_device_knows_stays_unknown():
     assert stacked_texts(OWN, Text(WRONG.ids, WRONG.mask), 0).num_real is None
+
+
+def test_segments_go_with_their_texts():
+    segments = torch.tensor([[0, 1, 0], [1, 0, 0]])
+    text = candidate_texts(replace(OWN, segments=segments), WRONG, 0)
+    assert text.segments[[0, 3]].tolist() == [[0, 1, 0, 0], [1, 0, 0, 0]]
+    assert not text.segments[[1, 2, 4, 5]].any(), "texts without segments are of segment 0"
+    assert candidate_texts(OWN, WRONG, 0).segments is None

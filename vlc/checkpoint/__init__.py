@@ -1,4 +1,4 @@
-"""Checkpoint files of this and other projects: recognised, read without running code, loaded, exported.
+"""Checkpoint files of this and other projects: they are recognised, read without running code, loaded and exported.
 
-Must not import configuration, training or use. `python -m vlc.checkpoint` shows and converts files.
+This room must not import configuration, training or use. `python -m vlc.checkpoint` shows and converts files.
 """

@@ -45,6 +45,11 @@ class Text(Tensors):
     num_real: int | None = None
     segments: Tensor | None = None
 
+    def at(self, rows: Tensor, num_real: int | None = None) -> "Text":
+        """The texts at these rows (N,); num_real: how many tokens of them are real, where this is known."""
+        segments = None if self.segments is None else self.segments[rows]
+        return Text(self.ids[rows], self.mask[rows], num_real, segments)
+
 
 @dataclass(frozen=True)
 class Sizes(Tensors):

@@ -1,4 +1,4 @@
-"""From the words of a command to frozen, checked settings; nothing below sees a raw dictionary.
+"""The way from the words of a command to frozen, checked settings. Nothing below sees a raw dictionary.
 
-Imports no torch, so that `print_config` is quick, and must not import objectives or training.
+This room imports no torch, so that `print_config` is quick. Of the objectives it may import the options alone.
 """

@@ -1,4 +1,4 @@
-"""From Arrow files to batches.
+"""The way from Arrow files to batches.
 
-Knows neither model nor objectives nor configuration, and imports none of them.
+This room knows neither model nor objectives nor configuration, and imports none of them.
 """

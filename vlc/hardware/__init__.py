@@ -1,4 +1,4 @@
 """What processors, devices and processes are good at: fast products, casts, memory, communication.
 
-Imports `common` alone.
+This room imports `common` alone.
 """

@@ -1,4 +1,4 @@
-"""The encoder: text tokens and image patches through one ViT.
+"""The encoder: text tokens and image patches go through one ViT.
 
-Knows no task, and must not import objectives, configuration or training.
+This room knows no task, and must not import objectives, configuration or training.
 """

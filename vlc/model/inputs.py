@@ -63,7 +63,12 @@ def stacked_texts(first: Text, second: Text, pad_token_id: int) -> Text:
 
     known = first.num_real is not None and second.num_real is not None
     num_real = first.num_real + second.num_real if known else None
-    return Text(stacked((first.ids, second.ids), pad_token_id), stacked((first.mask, second.mask), 0), num_real)
+    segments = None
+    if first.segments is not None or second.segments is not None:
+        both = (torch.zeros_like(text.ids) if text.segments is None else text.segments for text in (first, second))
+        segments = stacked((next(both), next(both)), 0)
+    ids, mask = stacked((first.ids, second.ids), pad_token_id), stacked((first.mask, second.mask), 0)
+    return Text(ids, mask, num_real, segments)
 
 
 def candidate_texts(own: Text, wrong: Text, pad_token_id: int) -> Text:
@@ -72,4 +77,4 @@ def candidate_texts(own: Text, wrong: Text, pad_token_id: int) -> Text:
     both = stacked_texts(own, wrong, pad_token_id)
     order = torch.arange(len(both.ids), device=both.ids.device)
     order = torch.cat([order[:count, None], order[count:].unflatten(0, (count, -1))], dim=1).flatten()
-    return Text(both.ids[order], both.mask[order], both.num_real)
+    return both.at(order, both.num_real)

@@ -1,5 +1,5 @@
-"""OBJECTIVES: what is learnt, one class and one file each: head, loss, metrics, answers. `kinds.py` lists them.
+"""What is learnt: each objective is one class in one file, with its head, loss, metrics and answers. `kinds.py` lists them.
 
-Knows neither trainer nor loader nor configuration, and must not import them. `options.py` imports no torch, and the
-configuration imports nothing else here.
+This room knows neither trainer nor loader nor configuration, and must not import them. `options.py` imports no torch,
+because the configuration reads it.
 """

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlc.common.inputs import Text
 from vlc.data.batch import Batch
 from vlc.data.parts import Part, TextDescribesImage
 from vlc.hardware.distributed import gather_features, gather_values
@@ -107,10 +106,10 @@ class ITC(Objective[ITCOptions]):
         if texts_of_loader is not None:
             count = len(texts_of_loader.ids)
             best, rows = logits.T.topk(count // len(batch))
-            harder = Text(batch.text.ids[rows.flatten()], batch.text.mask[rows.flatten()])
+            harder = batch.text.at(rows.flatten())
             both = stacked_texts(texts_of_loader, harder, self.context.pad_token_id)
             chosen = torch.arange(count, device=rows.device) + count * best.isfinite().flatten()
-            changes["wrong_texts"] = Text(both.ids[chosen], both.mask[chosen])
+            changes["wrong_texts"] = both.at(chosen)
         return batch.with_parts(**changes)
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:

@@ -1,6 +1,6 @@
-"""TASKS: every task that is trained and tested, a row each in the file of its family. Pure data.
+"""TASKS: every task that is trained and tested, a row each in the file of its family. They are pure data.
 
-Imports no torch, and nothing of the package but `common`. A new task is a new row.
+This room imports no torch, and nothing of the package but `common`. A new task is a new row.
 """
 
 from collections.abc import Mapping

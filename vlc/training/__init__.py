@@ -1,4 +1,4 @@
 """A run: its data, its Lightning module, its trainer, and the checkpoints from which it can continue.
 
-Must not import `use`.
+This room must not import `use`.
 """

@@ -1,4 +1,4 @@
-"""A trained checkpoint in use: answers, an index on disk, search.
+"""A trained checkpoint in use: `vlc.Model`, answers, an index on disk, search.
 
 No other room imports this one.
 """
