@@ -23,12 +23,14 @@ class Preparation:
     num_patches: length of a row of patch noise.
     text_encoder: None where texts are not read.
     composer: how texts are put together.
+    blank_texts: every text is empty, to measure what a model makes of images alone. Parts that make texts heed it.
     """
 
     transform: Callable[[Picture, np.random.Generator], Tensor]
     num_patches: int
     text_encoder: TextEncoder | None
     composer: Composer = COMPOSERS["plain"]
+    blank_texts: bool = False
 
 
 @dataclass(frozen=True)

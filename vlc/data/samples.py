@@ -6,6 +6,8 @@ of workers or processes nor on what was read before, and a run can resume anywhe
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -62,6 +64,12 @@ class Samples(Dataset):
     def fields(self) -> frozenset[str]:
         """The catalogue's fields that the parts read."""
         return columns_of(self.parts)
+
+    def without_texts(self) -> "Samples":
+        """The same samples with empty texts."""
+        silent = copy(self)
+        silent.preparation = replace(self.preparation, blank_texts=True)
+        return silent
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -126,6 +134,8 @@ class Samples(Dataset):
     def _text(self, source: ArrowSplit, where: Location) -> tuple[str, Tokens]:
         composer = self.preparation.composer
         row = {"text": source.text(where)} | {name: source.field(where, name) for name in composer.columns}
+        if self.preparation.blank_texts:
+            row = {name: type(value)() for name, value in row.items()}
         return row["text"], self.preparation.text_encoder.composed(composer.compose(row))
 
     def image(self, source: ArrowSplit, where: Location, column: str, rng: np.random.Generator) -> Tensor:

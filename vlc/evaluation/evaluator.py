@@ -6,9 +6,10 @@ from typing import Protocol
 import torch
 
 from vlc.common.modules import Modules
+from vlc.data.batch import Batch
 from vlc.data.samples import Samples
 from vlc.model.encoder import Encoder
-from vlc.objectives.base import Objective
+from vlc.objectives.base import Objective, Outcome
 
 
 class Model(Protocol):
@@ -19,6 +20,12 @@ class Model(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+    def normalised(self, batch: Batch) -> Batch:
+        """Return a batch of `Samples` as the encoder takes it."""
+
+    def outcomes(self, batch: Batch) -> dict[str, Outcome]:
+        """Return the outcome of each head of the batch's task for a normalised batch."""
 
 
 class Evaluator(Protocol):

@@ -6,7 +6,7 @@ from typing import Any
 
 from vlc.common.files import to_json
 
-EVALUATORS = ("ranking",)
+EVALUATORS = ("ranking", "inputs")
 Records = list[dict[str, Any]]  # one for each example of an evaluated split
 
 

@@ -23,6 +23,7 @@ from vlc.configuration.task_settings import TaskSettings
 from vlc.data.tokens import tokenizer_to_store, vocabulary
 from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.evaluation.evaluator import Evaluator
+from vlc.evaluation.inputs import Inputs
 from vlc.evaluation.ranking import Ranking
 from vlc.hardware.onednn import MIN_WIDTH_FOR_FAST_PRODUCTS, computes_bfloat16
 from vlc.hardware.rendezvous import watch_nodes
@@ -104,7 +105,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         optim=settings.optim,
         splits={name: tuple(own.evaluation) for name, own in data.tasks.items()},
         selecting={name: own.selecting for name, own in data.tasks.items()},
-        evaluators={task.name: _evaluators(task, settings.run) for task in settings.tasks},
+        evaluators={task.name: _evaluators(task, settings) for task in settings.tasks},
         seed=settings.run.seed,
         config=settings.as_config(),
     )
@@ -121,13 +122,22 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
     return module
 
 
-def _evaluators(task: TaskSettings, run: RunSettings) -> list[Evaluator]:
+def _evaluators(task: TaskSettings, settings: Settings) -> list[Evaluator]:
     """The evaluators that a task lists."""
     evaluators: list[Evaluator] = []
+    run = settings.run
     if task.evaluators.get("ranking") is not None:
         itc = task.kinds["itc"].name if "itc" in task.kinds else None
         head, every = task.kinds[ranking_kind(task.kinds)].name, task.evaluators["ranking"]
         evaluators.append(Ranking(head, itc, every, run.rerank_k, run.save_scores))
+    if (every := task.evaluators.get("inputs")) is not None:
+        heads = [head.name for head in task.heads if KINDS[head.kind].headline]
+        if not heads or settings.data.image_only:
+            raise UserError(
+                f"{task.name}.evaluators.inputs compares a metric with and without images and texts, and task {task.name} "
+                "has no such metric, or no texts: leave the evaluator out"
+            )
+        evaluators += [Inputs(head, settings.data.per_gpu_batchsize, every) for head in heads]
     return evaluators
 
 
