@@ -10,6 +10,7 @@ import pyarrow as pa
 from PIL import Image
 
 from vlc.configuration.config import resolve
+from vlc.configuration.recipes import RECIPES
 from vlc.configuration.settings import Settings
 from vlc.data.catalog import CATALOG
 from vlc.data.spec import DatasetSpec
@@ -127,7 +128,7 @@ def settings(*named: str, **updates: Any) -> Settings:
         "warmup_steps": 0,
         "val_check_interval": 1.0,
     }
-    if "tasks" in updates:
+    if "tasks" in updates or any("tasks" in RECIPES.get(name, {}) for name in named):
         del small["max_text_len"]  # which each task has for itself
     return Settings.from_config(resolve(*named, **(small | updates)))
 

@@ -47,8 +47,8 @@ def test_every_recipe_trains_a_step(options, recipe):
         options |= {"vit": "small_vilt", "image_size": 64}
     metrics = run(tiny.settings(recipe, **options))
     assert all(torch.tensor(value).isfinite() for key, value in metrics.items() if key != "log_dir")
-    objectives = tiny.settings(recipe, **options).model.objectives
-    assert {f"{name}/train/loss" for name in objectives} <= set(metrics)
+    tasks = tiny.settings(recipe, **options).tasks
+    assert {task.metric(head, "train", "loss") for task in tasks for head in task.heads} <= set(metrics)
     assert torch.load(_last(metrics), weights_only=True)["global_step"] == 1
 
 

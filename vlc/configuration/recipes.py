@@ -93,6 +93,16 @@ _EMOJI = {
     "gradient_clip": 1.0,
 }
 
+# What the rows of tasks do not say about the runs of small models: the steps, as these models see no epoch twice.
+_OF_A_TASK = ("max_text_len", "batch_size", "train_transform_keys", "val_transform_keys")
+_EMOJI_TASK = {key: value for key, value in _EMOJI.items() if key not in _OF_A_TASK} | {"layer_decay": 1.0}
+
+
+def _finetuning(task: str, **values: Any) -> dict[str, dict[str, Any]]:
+    """The recipe of a task whose row says the rest: batch size, learning rate, epochs, length of texts."""
+    return {f"task_finetune_{task}": {"tasks": [task], "exp_name": f"finetune_{task}", **values}}
+
+
 RECIPES: dict[str, dict[str, Any]] = {
     # -- task_: what is learnt, on what, and how
     "task_mlm_itm_mae": {
@@ -133,6 +143,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_epoch": 10,
         "get_recall_metric": True,
     },
+    **_finetuning("snli_ve"),
     **{f"task_{name}": {**recipe, "exp_name": name} for name, recipe in _VILT_RECIPES.items()},
     **{
         f"task_{name}_randaug": {
