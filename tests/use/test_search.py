@@ -1,5 +1,6 @@
 """index and search: what is found is what comparing everything finds, and where it lies is told."""
 
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from tests import tiny
-from vlc.common.errors import ChangedFile, DamagedIndex, MissingFile, NonFiniteMetric, UserError
+from vlc.common.errors import ChangedFile, DamagedIndex, MissingFile, NonFiniteMetric, UnwritableFile, UserError
 from vlc.configuration.config import resolve_use
 from vlc.configuration.recipes import loss_weights
 from vlc.configuration.settings import Settings
@@ -147,6 +148,18 @@ def test_an_index_is_replaced_only_by_a_whole_one(trained, arrows, index, tmp_pa
     monkeypatch.undo()
     assert len(_search(trained, folder, query="a dog", rerank_k=None)) == tiny.ROWS
     assert _index(trained, arrows, folder, splits=["val", "test"])["images"] == 2 * tiny.ROWS
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_a_disk_that_becomes_full_is_named(trained, arrows, index, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.EFBIG, "File too large")
+        yield
+
+    folder = str(shutil.copytree(index, tmp_path / "index"))
+    monkeypatch.setattr("vlc.use.search.building._embedded_texts", full)
+    with pytest.raises(UnwritableFile, match=f"index={folder} could not be written: File too large"):
+        _index(trained, arrows, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 

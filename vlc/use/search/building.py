@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vlc.common.errors import UserError
-from vlc.common.files import to_json
+from vlc.common.files import full_disk_told, to_json
 from vlc.common.terminal import cell, printable, progress
 from vlc.configuration.groups import DataSettings
 from vlc.configuration.use_settings import UseSettings
@@ -46,7 +46,7 @@ def build_index(config: Mapping[str, Any], given: Collection[str]) -> dict[str, 
         images = [RowImages(split) for split in open_rows(settings.data, read_texts=False)]
         rows = open_rows(settings.data, read_texts=True)
     counts, parts = {}, {}
-    with appearing_whole(folder) as partial:
+    with full_disk_told("index=", folder), appearing_whole(folder) as partial:
         counts["images"], parts["images"] = write_kind(partial, "images", _embedded_images(model, images), width)
         if rows:
             counts["texts"], parts["texts"] = write_kind(partial, "texts", _embedded_texts(model, rows), width)
