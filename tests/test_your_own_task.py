@@ -46,12 +46,12 @@ def test_the_page_runs_as_it_is_written(folder):
         said.append(done.stdout)
     _, written, _, tested, answered = said
     assert "160 rows" in written
-    values = dict(re.findall(r"^ farm/(\w+)/accuracy +([\d.]+)", tested, re.MULTILINE))
-    accuracy = {split: float(value) for split, value in values.items()}
+    values = dict(re.findall(r"^ farm/test/accuracy(\w*) +([\d.]+)", tested, re.MULTILINE))
+    accuracy = {name: float(value) for name, value in values.items()}
     chance = 1 / 12
-    assert accuracy["test"] > 0.75, accuracy
-    assert accuracy["test"] - accuracy["no_text"] > 0.2, accuracy
-    assert accuracy["wrong_picture"] < chance + 0.15, accuracy
+    assert accuracy[""] > 0.75, accuracy
+    assert accuracy[""] - accuracy["_without_text"] > 0.2, accuracy
+    assert accuracy["_with_wrong_images"] < chance + 0.15, accuracy
     assert "probability" in answered
     (answers,) = folder.glob("mine/result/vlc_seed0_from_last/version_0/farm_test.json")
     assert json.loads(answers.read_text())[0].keys() == {"identifier", "answer", "right"}
