@@ -12,7 +12,7 @@ from tests import tiny
 from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
-from vlc.data.identity import file_state, read_mark, require_unchanged
+from vlc.data.identity import Mark, file_state, read_mark, require_unchanged
 from write_arrow.machine.shards import FILE_FORMATS
 from write_arrow.machine.storage import Folder
 from write_arrow.machine.writer import Table, write_tables
@@ -48,6 +48,10 @@ def test_a_whole_set_is_read_and_written_the_same_again(tmp_path):
     mark = read_mark(first / "captions_1.arrow")
     assert (mark.name, mark.files) == ("captions_1.arrow", FILES)
     assert read_mark(_write(tmp_path / "other", "b") / FILES[0]).run != mark.run
+
+
+def test_files_on_disks_have_these_names_in_their_metadata():
+    assert set(Mark("a", "t.arrow", ("t.arrow",)).metadata()) == {"vlc.run", "vlc.name", "vlc.files"}
 
 
 def test_files_of_two_conversions_are_not_mixed(tmp_path):

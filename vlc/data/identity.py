@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from vlc.common.errors import UserError
 from vlc.data.checksums import FILE
 
-_RUN, _NAME, _FILES = "vlc.training.run", "vlc.name", "vlc.common.files"  # keys in the metadata of a file
+_RUN, _NAME, _FILES = "vlc.run", "vlc.name", "vlc.files"  # keys in the metadata of a file
 _JOURNAL = re.compile(r"\..+\.unfinished\.json")
 _SHARD = re.compile(r"(.*?)\d+(\.\w+)")
 
@@ -93,22 +93,21 @@ def require_one_conversion(paths: list[Path], again: str) -> None:
             f"rows and labels need not fit each other. {again}"
         )
 
-    series: dict[tuple[str, str] | None, Path] = {}
+    series: dict[tuple[str, str] | None, tuple[Path, str]] = {}
     conversions: set[Mark] = set()
     for path in paths:
-        if (ours := mark(path)) is None:
+        if (own := mark(path)) is None:
             continue
         stem = _stem(path.name)
-        first = series.setdefault(stem, path) if stem else path
-        if mark(first).run != ours.run:
+        first, run = series.setdefault(stem, (path, own.run)) if stem else (path, own.run)
+        if run != own.run:
             refuse(first, path)
-        if (conversion := ours._replace(name=str(stem))) in conversions:  # looked at with another of its files
+        if (conversion := own._replace(name=str(stem))) in conversions:  # looked at with another of its files
             continue
         conversions.add(conversion)
-        for name in ours.files:
+        for name in own.files:
             other = found.get(name, path.with_name(name))
-            theirs = mark(other)
-            if theirs is not None and theirs.run != ours.run:
+            if (mark_there := mark(other)) and mark_there.run != own.run:
                 refuse(path, other)
             if stem and _stem(name) == stem and not other.exists():
                 raise UserError(f"{other} is missing, which was written together with {path.name}. {again}")
