@@ -213,13 +213,13 @@ def image_speed() -> str:
 
 def opening_speed() -> str:
     """Seconds and memory of opening a data set, from benchmarks/data.json."""
-    found = {(row["captions"], row["opening"]): row for row in _measured("opening")}
+    found = {(row["captions"], row["process"]): row for row in _measured("opening")}
     rows = []
     for captions in dict.fromkeys(captions for captions, _ in found):
-        first, later = found[captions, "first"], found[captions, "later"]
-        memory = f"{first['own MB']:.0f} MB, then {later['own MB']} MB"
-        rows.append((captions, f"{first['seconds']:.2f} s", f"{later['seconds']} s", memory))
-    return table("captions | first opening | later | memory", rows, "rrrr")
+        seconds = [f"{found[captions, process]['seconds']:.2f} s" for process in ("main", "loader")]
+        memory = [f"{found[captions, process]['own MB']:.0f} MB" for process in ("main", "loader")]
+        rows.append((captions, *seconds, *memory))
+    return table("captions | main process | a loader process | memory | memory of the loader process", rows, "rrrrr")
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -97,13 +97,11 @@ def test_empty_table_of_null_columns(golden, tmp_path):
     assert len(_split([tiny.write_table(tmp_path / "a.arrow", columns)])) == 0
 
 
-def test_opening_looks_at_record_batches_not_at_captions(tmp_path, monkeypatch):
-    """Once the repeated texts of a file are known, however many it has."""
+def test_captions_are_looked_at_once_and_not_by_loader_processes(tmp_path, monkeypatch):
     path = _table(tmp_path / "a.arrow", [["x", "x"]])
-    monkeypatch.setattr("vlc.data.arrow.repeated_texts", lambda path, column, num_texts: np.array([1]))
-    monkeypatch.setattr("vlc.data.repeated.find_repeated", lambda *_: pytest.fail("looks at captions"))
-    split = _split([path, path])
-    assert [text for *_, text in _samples(split)] == ["x", "x"]
+    split = pickle.dumps(_split([path, path]))
+    monkeypatch.setattr("vlc.data.arrow.repeated_texts", lambda *_: pytest.fail("looks at captions"))
+    assert [text for *_, text in _samples(pickle.loads(split))] == ["x", "x"]
 
 
 def test_image_bytes_are_not_copied(tmp_path):

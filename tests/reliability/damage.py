@@ -124,7 +124,6 @@ KINDS = (
     Kind("exported torch file", reading.make_checkpoints, reading.read_torch, ("*.pt",), (SCENES,), share=1.6),
     Kind("search index", reading.make_index, reading.read_index, ("*.json", "*.faiss", "*.arrow", "*"),
          (CHECKPOINTS, SCENES), share=2.0),
-    Kind("cache of repeated captions", reading.make_remembered, reading.read_remembered, ("cache/**/*.int64",), share=0.5),
     Kind("Arrow of other writers", reading.make_foreign_arrow, reading.read_captions, ("*.arrow",), checked=False),
     Kind("Parquet of labelled images", partial(reading.make_classes, form="parquet"), reading.read_classes,
          ("*train*.parquet",), share=0.7),

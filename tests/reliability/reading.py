@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import inspect
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from functools import partial
@@ -295,37 +294,6 @@ def read_index(folder: Path, checkpoint: Path) -> str:
         values |= {"rerank_k": None} | asked
         found.append(search(*resolve_use(**values)))
     return digest(found)
-
-
-# -- what is remembered of repeated captions
-
-
-def make_remembered(folder: Path) -> None:
-    """A file whose rows repeat captions, and what the cache keeps of it (in `cache`, as XDG_CACHE_HOME)."""
-    folder.mkdir(parents=True)
-    images = [tiny.image_bytes(row, (24, 24), "PNG") for row in range(8)]
-    texts = [[tiny.sentence(row), tiny.sentence(row + 1), tiny.sentence(row)] for row in range(8)]
-    tiny.write_table(folder / "captions_0.arrow", {"image": images, "caption": texts})
-    os.utime(folder / "captions_0.arrow", ns=(0, 0))
-    read_remembered(folder)
-
-
-def read_remembered(folder: Path) -> str:
-    """The captions that count; the folder of the cache is found whatever it is called, as it is named after the file."""
-    from vlc.data import repeated
-
-    repeated._WORTH_KEEPING = 0  # a small file would not be remembered
-    cache = folder / "cache"
-    os.environ["XDG_CACHE_HOME"] = str(cache)
-    path = folder / "captions_0.arrow"
-    os.utime(path, ns=(0, 0))
-    kept = list(cache.rglob("*.int64"))
-    if kept and hasattr(repeated, "_cache_file"):  # the folder was copied: give the memory the name of its copy
-        wanted = repeated._cache_file(path, "caption")
-        if kept[0] != wanted:
-            wanted.parent.mkdir(parents=True, exist_ok=True)
-            kept[0].rename(wanted)
-    return read_captions(folder)
 
 
 # -- annotations given to a converter

@@ -11,7 +11,6 @@ import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,20 +34,13 @@ from vlc.data.ipc import (
     open_mapped,
     record_batches,
 )
+from vlc.data.keys import Location
 from vlc.data.remote import RemoteFolder, is_url
 from vlc.data.repeated import repeated_texts
 from vlc.data.spec import DatasetSpec
 from vlc.data.values import null_texts, num_values, uneven
 
 _log = logging.getLogger(__name__)
-
-
-class Location(NamedTuple):
-    """Where a sample lies: record batch, row inside it, text inside the row."""
-
-    batch: int
-    row: int
-    text: int
 
 
 def find_tables(
@@ -123,6 +115,7 @@ class ArrowSplit:
         self.paths, self.spec, self.dataset, self.columns = paths, spec, dataset, columns
         self.read_texts, self.verify = read_texts, verify
         self.states: dict[Path, FileState] = {}
+        self.repeated: dict[Path, np.ndarray] = {}  # what `repeated_texts` found, for loader processes too
         self._open()
         if verify and (without := [path for path in paths if not self._has_checksums(path)]):
             _log.warning("Cannot be verified, as another writer left no checksums: %s", ", ".join(map(str, without)))
@@ -158,9 +151,10 @@ class ArrowSplit:
             left_out.append(np.concatenate(missing))
             self.num_missing[path] = len(left_out[-1])
             if self.read_texts and self.spec.unique_texts:
-                with self._errors_name_the_file(path):
-                    repeated = first + repeated_texts(path, self.spec.text, texts - first)
-                left_out[-1] = np.union1d(left_out[-1], repeated) if len(left_out[-1]) else repeated
+                if path not in self.repeated:
+                    with self._errors_name_the_file(path):
+                        self.repeated[path] = repeated_texts(path, self.spec.text)
+                left_out[-1] = np.union1d(left_out[-1], first + self.repeated[path])
             first = texts
             self._recognise(path)
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
@@ -298,7 +292,9 @@ class ArrowSplit:
         """Annotations are as many as texts in each row, or withheld for all of a record batch."""
         batch = self._batches[number]
         offsets = self._text_offsets(batch)
-        for column in self.spec.fields.values() if offsets is not None else ():
+        if offsets is None:
+            return
+        for column in self.spec.fields.values():
             if column.per_text and column.name in self.columns and num_values(batch.column(column.name)):
                 found = uneven(batch.column(column.name), np.diff(offsets), column.name, self.spec.text)
                 for row, problem in found:

@@ -1,4 +1,4 @@
-"""How samplers name samples."""
+"""How samples are named: by the samplers, and in their files."""
 
 from typing import NamedTuple
 
@@ -13,3 +13,11 @@ class Key(NamedTuple):
     epoch: int
     sample: int
     again: bool = False
+
+
+class Location(NamedTuple):
+    """Where a sample lies in its data set: record batch, row inside it, text inside the row."""
+
+    batch: int
+    row: int
+    text: int
