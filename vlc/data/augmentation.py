@@ -40,7 +40,7 @@ class Augmentation:
             self.steps = create_transform(
                 input_size=size,
                 is_training=True,
-                color_jitter=color_jitter,
+                color_jitter=color_jitter,  # type: ignore[arg-type]  # timm takes None, and does not declare it
                 auto_augment=policy,
                 interpolation="bicubic",
                 re_prob=erasing,

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vlc.common.inputs import Images, Tensors, Text
+from vlc.common.inputs import Images, Sizes, Tensors, Text
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Batch(Tensors):
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def images_at(self, number: int) -> tuple[Tensor, Sizes | None]:
+        """`Images.at` of a batch that has images."""
+        assert self.images is not None
+        return self.images.at(number)
 
     def with_parts(self, **parts: Any) -> "Batch":
         """The batch with these parts added. They replace parts of the same name."""

@@ -81,8 +81,7 @@ def batch_checksums(metadata: Mapping[bytes, bytes] | None) -> BatchChecksums | 
 
     Raises DamagedData where they cannot be read.
     """
-    keys = [] if metadata is None else [key for key in metadata.keys() if key.startswith(_OURS)]
-    if not keys:
+    if metadata is None or not any(key.startswith(_OURS) for key in metadata.keys()):
         return None
     try:
         images, columns = json.loads(metadata[IMAGES]), json.loads(metadata[COLUMNS])
@@ -125,7 +124,7 @@ class ChecksummedFile(io.RawIOBase):
     def __init__(self, file: BinaryIO):
         super().__init__()
         self._file, self._position, self._checksum = file, 0, 0
-        self._footer: bytearray | None = None
+        self._footer, self._in_footer = bytearray(), False
 
     def writable(self) -> bool:
         return True
@@ -137,14 +136,14 @@ class ChecksummedFile(io.RawIOBase):
         self._checksum = zlib.crc32(data, self._checksum)
         size = memoryview(data).nbytes
         self._position += size
-        if self._footer is None:
-            self._file.write(data)
-        else:
+        if self._in_footer:
             self._footer += data
+        else:
+            self._file.write(data)
         return size
 
     def begin_footer(self) -> None:
-        self._footer = bytearray()
+        self._in_footer = True
 
     def finish(self) -> None:
         assert self._footer.count(UNKNOWN) == 1

@@ -48,11 +48,11 @@ class Corpus:
         ids = []
         for sample in range(self.num_texts):
             source, where = self._dataset.locate(sample)
-            ids.append(self._dataset.preparation.text_encoder(source.text(where)).ids)
+            ids.append(self._dataset.preparation.encoder(source.text(where)).ids)
         return ids
 
     def padded(self, ids: list[list[int]]) -> Text:
-        return self._dataset.preparation.text_encoder.pad(ids)
+        return self._dataset.preparation.encoder.pad(ids)
 
     def texts_by_length(self, size: int) -> Iterator[tuple[np.ndarray, Text]]:
         """Chunks of up to `size` texts of similar length: their numbers, and the texts padded to the longest of them."""

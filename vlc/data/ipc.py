@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -94,11 +93,11 @@ def _read_blocks(
     The footer holds the schema too, so that the first one takes no more room than the footer does.
     """
     blocks, end = footer_blocks(memoryview(whole))
-    places = [*blocks, None]
-    if (blocks[0].offset if blocks else end) > _FIRST_MESSAGE + (whole.size - end) + 64:
+    starts = [*(block.offset for block in blocks), end]
+    if starts[0] > _FIRST_MESSAGE + (whole.size - end) + 64:
         raise error
-    for block, following in pairwise(places):
-        gap = (end if following is None else following.offset) - block.end
+    for block, following in zip(blocks, starts[1:], strict=True):
+        gap = following - block.end
         if min(block.offset - _FIRST_MESSAGE, block.metadata - 8, block.body, gap) < 0 or gap >= 64 + _STREAM_END:
             raise error
     _refuse_inflation(_block_messages(whole, blocks), whole.size)

@@ -88,10 +88,10 @@ def _are_truths(values: pa.Array) -> np.ndarray | None:
     return None if numbers is None else (numbers == 0) | (numbers == 1)
 
 
-def are_labels(values: pa.Array) -> np.ndarray | None:
-    """Mask (N,) of whole numbers from 0 to below MOST_LABELS, of whatever type of numbers; None: no numbers."""
+def are_labels(values: pa.Array, count: int = MOST_LABELS) -> np.ndarray | None:
+    """Mask (N,) of whole numbers from 0 to below `count`, of whatever type of numbers; None: no numbers."""
     numbers = as_numbers(values)
-    return None if numbers is None else (numbers >= 0) & (numbers < MOST_LABELS) & (numbers == np.floor(numbers))
+    return None if numbers is None else (numbers >= 0) & (numbers < count) & (numbers == np.floor(numbers))
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ class _AreLabelsBelow:
     count: int
 
     def __call__(self, values: pa.Array) -> np.ndarray | None:
-        labels = are_labels(values)
-        return None if labels is None else labels & (as_numbers(values) < self.count)
+        return are_labels(values, self.count)
 
 
 def whole_numbers(cells: list[Any]) -> np.ndarray:

@@ -31,7 +31,7 @@ def matched_images(batch: Batch) -> tuple[Tensor, Sizes | None]:
 
     The others are from the batch, or from the data set where the batch brings them.
     """
-    own, choice, (images, sizes) = match_labels(batch).bool(), batch.parts["wrong_images"], batch.images.at(0)
+    own, choice, (images, sizes) = match_labels(batch).bool(), batch.parts["wrong_images"], batch.images_at(0)
     if choice.images is not None:
         wrong, wrong_sizes = choice.images.at(0)
     else:

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 from vlc.common.errors import ChangedFile, MissingFile, UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
-from vlc.data.folders import visible_entries
+from vlc.data.folders import image_files, read_image_file
 from vlc.data.identity import FileIdentity, file_state
-from vlc.data.images import SUFFIXES, Picture, UndecodableImage, open_image
+from vlc.data.images import Picture, UndecodableImage, open_image
 
 
 class Place(NamedTuple):
@@ -52,16 +52,10 @@ class FolderImages:
     def __init__(self, folder: str | Path):
         if not Path(folder).is_dir():
             raise MissingFile(f"image_folder={folder} is not a folder")
-        try:
-            entries = [e for e in visible_entries(Path(folder).resolve()) if Path(e.name).suffix.lower() in SUFFIXES]
-        except OSError as error:
-            raise UserError(f"image_folder={folder}: {error.filename} cannot be listed: {error.strerror}") from error
-        entries.sort(key=lambda entry: entry.path)
+        entries = sorted(image_files(Path(folder).resolve()), key=lambda entry: entry.path)
         if not entries:
             raise UserError(f"image_folder={folder} holds no image: expected files such as .jpg or .png below it")
         for entry in entries:
-            if not entry.is_file():
-                raise MissingFile(f"{entry.path} is a link to a file that does not exist: mend or remove it")
             if (encoded := os.fsencode(entry.path)) != entry.path.encode(errors="replace"):
                 shown = encoded.decode(errors="backslashreplace")
                 raise UserError(f"{shown} has a name that is not UTF-8, which an index cannot hold: rename it")
@@ -73,11 +67,7 @@ class FolderImages:
         return len(self._paths)
 
     def read(self, number: int) -> pa.Buffer:
-        path = self._paths[number].as_py()
-        try:
-            return pa.py_buffer(Path(path).read_bytes())
-        except OSError as error:
-            raise UserError(f"{path} was there at the start and cannot be read now ({error.strerror})") from error
+        return read_image_file(self._paths[number].as_py())
 
     def place(self, number: int) -> Place:
         return Place(self._paths[number].as_py())
@@ -128,7 +118,7 @@ def read_image(place: Place, identity: FileIdentity | None = None) -> pa.Buffer:
     path = Path(place.source)
     if not path.is_file():
         raise MissingFile(f"{path}, where an image of the index lies, does not exist")
-    if place.dataset is None:
+    if place.dataset is None or place.row is None:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             _require_same(path, identity, FileIdentity(status.st_size, status.st_mtime_ns))

@@ -1,17 +1,18 @@
 """One example before it is collated, and what parts of a batch may ask of the samples that it is one of."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from torch import Tensor
 
-from vlc.data.arrow import ArrowSplit, Location
 from vlc.data.composers import COMPOSERS, Composer
 from vlc.data.images import Picture
-from vlc.data.keys import Key
+from vlc.data.keys import Key, Location
 from vlc.data.kinds import Kind
+from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, Tokens
 
 
@@ -32,6 +33,50 @@ class Preparation:
     composer: Composer = COMPOSERS["plain"]
     blank_texts: bool = False
 
+    @property
+    def encoder(self) -> TextEncoder:
+        """The text encoder, for those who ask for texts."""
+        assert self.text_encoder is not None
+        return self.text_encoder
+
+
+class Source(Protocol):
+    """One split of one data set: `ArrowSplit` or `LabelledImages`.
+
+    suffix: what the names of tables in messages lack.
+    """
+
+    spec: DatasetSpec
+    dataset: str
+    suffix: str
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def locate(self, sample: int) -> Location:
+        """Where a sample lies. Raises IndexError outside [0, len)."""
+
+    def table_and_row(self, where: Location) -> tuple[str, int]:
+        """The name of the file (or its stem) and the number of the row in it, for messages."""
+
+    def image(self, where: Location, column: str) -> pa.Buffer:
+        """Encoded bytes of an image. Raises UserError where they cannot be read as they were written."""
+
+    def text(self, where: Location) -> str:
+        """The text of a sample."""
+
+    def texts(self, where: Location) -> list[str]:
+        """All texts of the row."""
+
+    def field(self, where: Location, name: str) -> Any:
+        """The value of a catalogue field for a sample."""
+
+    def provides(self, name: str) -> bool:
+        """Whether every file has a catalogue field."""
+
+    def withholds(self, name: str) -> bool:
+        """Whether a catalogue field of the texts is empty throughout, as in test sets whose annotations are kept back."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -39,15 +84,16 @@ class Sample:
 
     rng: the only source of its randomness; parts draw from it one after the other.
     images: K of (3, H, W) uint8.
+    text, tokens: empty where texts are not read.
     """
 
     key: Key
-    source: ArrowSplit
+    source: Source
     where: Location
     rng: np.random.Generator
     images: list[Tensor]
-    text: str | None = None
-    tokens: Tokens | None = None
+    text: str = ""
+    tokens: Tokens = field(default_factory=lambda: Tokens([], []))
 
 
 class SampleSet(Protocol):
@@ -61,14 +107,14 @@ class SampleSet(Protocol):
     preparation: Preparation
 
     @property
-    def sources(self) -> Sequence[Any]:
-        """The splits that are joined, such as `ArrowSplit`s."""
+    def sources(self) -> Sequence[Source]:
+        """The splits that are joined."""
 
     @property
     def kinds(self) -> Mapping[str, Kind]: ...
 
-    def draw(self, rng: np.random.Generator) -> tuple[ArrowSplit, Location]:
+    def draw(self, rng: np.random.Generator) -> tuple[Source, Location]:
         """The source of a random sample and its place there."""
 
-    def image(self, source: ArrowSplit, where: Location, column: str, rng: np.random.Generator) -> Tensor:
+    def image(self, source: Source, where: Location, column: str, rng: np.random.Generator) -> Tensor:
         """An image of a row, prepared: (3, H, W) uint8. Raises UndecodableImage."""

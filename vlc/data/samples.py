@@ -15,14 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlc.common.errors import UserError
-from vlc.data.arrow import ArrowSplit, Location
 from vlc.data.batch import Batch, CorruptImage
 from vlc.data.images import UndecodableImage, open_image
-from vlc.data.keys import Key
+from vlc.data.keys import Key, Location
 from vlc.data.kinds import Kind
-from vlc.data.labelled.source import LabelledImages
 from vlc.data.parts import Part, by_name, columns_of
-from vlc.data.sample import Preparation, Sample
+from vlc.data.sample import Preparation, Sample, Source
 from vlc.data.stacking import padded_alike, stack_images
 from vlc.data.tokens import Tokens
 
@@ -43,7 +41,7 @@ class Samples(Dataset):
     def __init__(
         self,
         name: str,
-        sources: Sequence[ArrowSplit | LabelledImages],
+        sources: Sequence[Source],
         parts: Collection[Part],
         preparation: Preparation,
         *,
@@ -55,10 +53,9 @@ class Samples(Dataset):
         self.name, self.called, self.task = name, called or name, task
         self.sources, self.preparation = sources, preparation
         self.training, self.seed = training, seed
-        # To types, labelled images are no Arrow splits; they have all that is asked of rows without texts.
         self._starts = np.cumsum([0] + [len(source) for source in sources])
-        self.parts = _served(name, sources, by_name(parts))  # type: ignore[arg-type]
-        self.kinds = {field: _kind(field, sources) for field in self.fields}  # type: ignore[arg-type]
+        self.parts = _served(name, sources, by_name(parts))
+        self.kinds = {field: _kind(field, sources) for field in self.fields}
 
     @property
     def fields(self) -> frozenset[str]:
@@ -80,13 +77,13 @@ class Samples(Dataset):
         """Number of samples of each source."""
         return np.diff(self._starts).tolist()
 
-    def locate(self, sample: int) -> tuple[ArrowSplit, Location]:
+    def locate(self, sample: int) -> tuple[Source, Location]:
         """The source of a sample and its place there."""
         number = int(np.searchsorted(self._starts, sample, side="right")) - 1
         source = self.sources[number]
-        return source, source.locate(sample - int(self._starts[number]))  # type: ignore[return-value, arg-type]
+        return source, source.locate(sample - int(self._starts[number]))
 
-    def draw(self, rng: np.random.Generator) -> tuple[ArrowSplit, Location]:
+    def draw(self, rng: np.random.Generator) -> tuple[Source, Location]:
         """The source of a random sample and its place there."""
         return self.locate(int(rng.integers(len(self))))
 
@@ -131,14 +128,14 @@ class Samples(Dataset):
             return Sample(key, source, where, rng, images, *self._text(source, where))
         raise UserError(f"{_ATTEMPTS} images in a row cannot be decoded, the last one in {corrupt[-1]}")
 
-    def _text(self, source: ArrowSplit, where: Location) -> tuple[str, Tokens]:
+    def _text(self, source: Source, where: Location) -> tuple[str, Tokens]:
         composer = self.preparation.composer
         row = {"text": source.text(where)} | {name: source.field(where, name) for name in composer.columns}
         if self.preparation.blank_texts:
             row = {name: type(value)() for name, value in row.items()}
-        return row["text"], self.preparation.text_encoder.composed(composer.compose(row))
+        return row["text"], self.preparation.encoder.composed(composer.compose(row))
 
-    def image(self, source: ArrowSplit, where: Location, column: str, rng: np.random.Generator) -> Tensor:
+    def image(self, source: Source, where: Location, column: str, rng: np.random.Generator) -> Tensor:
         """An image of a row, prepared: (3, H, W) uint8. Raises UndecodableImage."""
         return self.preparation.transform(open_image(source.image(where, column)), rng)
 
@@ -162,7 +159,7 @@ class TaskBatches(Dataset):
         return self.tasks[task][keys]
 
 
-def _served(name: str, sources: Sequence[ArrowSplit], parts: tuple[Part, ...]) -> tuple[Part, ...]:
+def _served(name: str, sources: Sequence[Source], parts: tuple[Part, ...]) -> tuple[Part, ...]:
     """Those parts that batches of a split hold. Raises UserError where some sources have labels and others do not."""
     supervision = columns_of(parts, "labelled")
     labelled = [
@@ -184,7 +181,7 @@ def _served(name: str, sources: Sequence[ArrowSplit], parts: tuple[Part, ...]) -
     return tuple(filter(is_served, parts))
 
 
-def _kind(field: str, sources: Sequence[ArrowSplit]) -> Kind:
+def _kind(field: str, sources: Sequence[Source]) -> Kind:
     """What the values of a field are in all sources. Raises UserError where they differ."""
     kinds = {source.dataset: source.spec.fields[field].kind for source in sources}
     if len(set(kinds.values())) > 1:

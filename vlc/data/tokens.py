@@ -241,13 +241,13 @@ class TextEncoder:
         kept = [list(range(number > 0, len(part.ids))) for number, part in enumerate(parts)]
         for _ in range(sum(map(len, kept)) - self.max_text_len):
             del max(kept, key=len)[-2]
-        tokens, first_word = Tokens([], [], []), 0
+        ids, words_of_tokens, segments, first_word = [], [], [], 0
         for part, places, (_, segment) in zip(parts, kept, sequences, strict=True):
-            tokens.ids.extend(part.ids[place] for place in places)
-            tokens.words.extend(part.words[place] + first_word * (part.words[place] >= 0) for place in places)
-            tokens.segments.extend([segment] * len(places))
+            ids += [part.ids[place] for place in places]
+            words_of_tokens += [part.words[place] + first_word * (part.words[place] >= 0) for place in places]
+            segments += [segment] * len(places)
             first_word += max(part.words) + 1
-        return tokens
+        return Tokens(ids, words_of_tokens, segments)
 
     def pad(self, rows: list[list[int]], segments: Sequence[list[int] | None] = ()) -> Text:
         """Token ids of B texts as one batch, as long as the longest, rounded up to a multiple of 8.

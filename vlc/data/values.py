@@ -87,7 +87,9 @@ def _unknown(column: Column, values: pa.Array, rows: np.ndarray, expected: str) 
 
 def _repeated(column: Column, labels: pa.Array, rows: np.ndarray, owners: np.ndarray) -> Iterator[Problem]:
     """Labels that stand twice in one list; owners (N,): the list of each."""
-    keys = owners * MOST_LABELS + as_numbers(labels).astype(np.int64)
+    numbers = as_numbers(labels)
+    assert numbers is not None  # they are understood
+    keys = owners * MOST_LABELS + numbers.astype(np.int64)
     order = np.argsort(keys, kind="stable")
     again = order[1:][np.diff(keys[order]) == 0]
     for place in again.tolist():

@@ -12,6 +12,7 @@ import pyarrow as pa
 from vlc.common.errors import UserError
 from vlc.data.identity import FileState, file_state
 from vlc.data.ipc import is_list, is_text
+from vlc.data.keys import Location
 from vlc.data.kinds import MOST_LABELS, are_labels, class_labels
 from vlc.data.spec import Column, DatasetSpec
 from vlc.data.values import plain
@@ -30,7 +31,7 @@ class Place(NamedTuple):
 
 
 class LabelledImages:
-    """The images of one split, as `vlc.data.samples.Samples` reads them: a sample is located by its number.
+    """The images of one split, without texts: a `Source` whose rows are numbered throughout.
 
     labels: (N,) int64.
     class_names: by label; None where the data do not tell them.
@@ -51,18 +52,24 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def locate(self, sample: int) -> int:
-        return sample
+    def locate(self, sample: int) -> Location:
+        return Location(0, sample, 0)
 
-    def table_and_row(self, where: int) -> Place:
-        return self.place(where)
+    def table_and_row(self, where: Location) -> Place:
+        return self.place(where.row)
 
-    def image(self, where: int, column: str) -> pa.Buffer:
-        return self.read(where)
+    def image(self, where: Location, column: str) -> pa.Buffer:
+        return self.read(where.row)
 
-    def field(self, where: int, name: str) -> int:
+    def text(self, where: Location) -> str:
+        return ""
+
+    def texts(self, where: Location) -> list[str]:
+        return []
+
+    def field(self, where: Location, name: str) -> int:
         """Return the label of an image; `label` is the only field."""
-        return int(self.labels[where])
+        return int(self.labels[where.row])
 
     def provides(self, name: str) -> bool:
         return name in self.spec.fields

@@ -37,14 +37,13 @@ class MaskedText(Part):
     whole_words: bool = False
 
     def make(self, batch: Sequence[Sample], samples: SampleSet) -> MaskedTokens:
-        encoder = samples.preparation.text_encoder
-        hide = TokenHider(encoder, self.probability, self.whole_words)
+        hide = TokenHider(samples.preparation.encoder, self.probability, self.whole_words)
         hidden = [(sample.tokens, hide(sample.tokens, sample.rng)) for sample in batch]
         return self.collate(hidden, samples)
 
     def collate(self, cells: list[tuple[Tokens, HiddenTokens]], samples: SampleSet) -> MaskedTokens:
         rows, segments = [hidden.ids for _, hidden in cells], [tokens.segments for tokens, _ in cells]
-        text = samples.preparation.text_encoder.pad(rows, segments)
+        text = samples.preparation.encoder.pad(rows, segments)
         length = text.ids.shape[1]
         positions = [row * length + position for row, (_, hidden) in enumerate(cells) for position in hidden.positions]
         labels = [tokens.ids[position] for tokens, hidden in cells for position in hidden.positions]

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from vlc.common.errors import UserError
 from vlc.common.inputs import Images, Tensors
-from vlc.data.arrow import ArrowSplit, Location
 from vlc.data.images import UndecodableImage
+from vlc.data.keys import Location
 from vlc.data.parts.part import Part
-from vlc.data.sample import Sample, SampleSet
+from vlc.data.sample import Sample, SampleSet, Source
 from vlc.data.stacking import stack_images
 
 _ATTEMPTS = 100
@@ -71,7 +71,7 @@ def _wrong_row(number: int, batch: Sequence[Sample]) -> int:
     return number
 
 
-def _describes(sample: Sample, source: ArrowSplit, where: Location) -> bool:
+def _describes(sample: Sample, source: Source, where: Location) -> bool:
     """Whether this row is the sample's own, or has its text."""
     same_row = source is sample.source and where[:2] == sample.where[:2]
     return same_row or sample.text in source.texts(where)

@@ -27,7 +27,7 @@ class WrongTexts(Part):
             source, where = samples.draw(sample.rng)
             text = source.text(where)
             if text not in own:
-                found.append(samples.preparation.text_encoder(text))
+                found.append(samples.preparation.encoder(text))
                 if len(found) == self.count:
                     return found
         raise UserError(
@@ -36,4 +36,4 @@ class WrongTexts(Part):
         )
 
     def collate(self, cells: list[list[Tokens]], samples: SampleSet) -> Text:
-        return samples.preparation.text_encoder.pad([tokens.ids for cell in cells for tokens in cell])
+        return samples.preparation.encoder.pad([tokens.ids for cell in cells for tokens in cell])
