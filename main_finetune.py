@@ -169,7 +169,7 @@ def main(words: list[str] | None = None) -> dict[str, float]:
     check(arguments)  # before the heavy imports: mistakes are told at once
     if arguments.num_workers:
         start_worker_server("vlc.data.augmentation")
-    from vlc.hardware.distributed import leave
+    from vlc.hardware.distributed import destroy_process_group
     from vlc.hardware.rendezvous import bind_stores
     from vlc.training.finetune import run
     from vlc.training.saving import Interrupted
@@ -179,9 +179,9 @@ def main(words: list[str] | None = None) -> dict[str, float]:
         metrics = run(arguments)
     except Interrupted as stop:
         if stop.together:
-            leave()
+            destroy_process_group()
         raise
-    leave()
+    destroy_process_group()
     return metrics
 
 

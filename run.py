@@ -52,7 +52,7 @@ def main(_config, _run):
         settings = Settings.from_config(_config)  # before the heavy imports: mistakes are told at once
         if settings.data.num_workers:
             start_worker_server()
-        from vlc.hardware.distributed import leave
+        from vlc.hardware.distributed import destroy_process_group
         from vlc.hardware.rendezvous import bind_stores
         from vlc.training.run import run
         from vlc.training.saving import Interrupted
@@ -62,7 +62,7 @@ def main(_config, _run):
             metrics = run(settings)
         except Interrupted as stop:
             if stop.together:
-                leave()
+                destroy_process_group()
             raise
-        leave()
+        destroy_process_group()
         return metrics

@@ -22,7 +22,7 @@ from torch import Tensor
 
 import vlc
 from vlc.checkpoint import weights
-from vlc.common.inputs import Sizes
+from vlc.common.inputs import ImageSizes
 from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
 from vlc.data.stacking import stack_images
@@ -79,7 +79,7 @@ def _ours(theirs: transformers.ViltModel) -> VLCModule:
     return module
 
 
-def _images(count: int, device: torch.device) -> tuple[Tensor, Sizes]:
+def _images(count: int, device: torch.device) -> tuple[Tensor, ImageSizes]:
     """Random pictures at the sizes that the pipeline pixelbert gives SHAPES, padded and normalised."""
     shapes = [shaped_size(*SHAPES[number % len(SHAPES)], 384) for number in range(count)]
     pictures = [[torch.randint(256, (3, *shape), dtype=torch.uint8)] for shape in shapes]
@@ -88,15 +88,15 @@ def _images(count: int, device: torch.device) -> tuple[Tensor, Sizes]:
     return normalize(pixels, "centred"), sizes
 
 
-def _our_side(module: VLCModule, ids: Tensor, images: Tensor, sizes: Sizes) -> Callable[[], Tensor]:
+def _our_side(module: VLCModule, ids: Tensor, images: Tensor, sizes: ImageSizes) -> Callable[[], Tensor]:
     encoder, mask = module.encoder, torch.ones_like(ids)
     return lambda: encoder(ids, mask, images, sizes=sizes).pooled
 
 
-def _their_side(model: transformers.ViltModel, ids: Tensor, images: Tensor, sizes: Sizes) -> Callable[[], Tensor]:
+def _their_side(model: transformers.ViltModel, ids: Tensor, images: Tensor, sizes: ImageSizes) -> Callable[[], Tensor]:
     mask, (height, width) = torch.ones_like(ids), images.shape[-2:]
     rows, columns = (torch.arange(side, device=images.device) for side in (height, width))
-    shown = (rows[:, None] < sizes.pixels[:, :1, None]) & (columns < sizes.pixels[:, 1:, None])
+    shown = (rows[:, None] < sizes.height_width[:, :1, None]) & (columns < sizes.height_width[:, 1:, None])
     inputs = {"input_ids": ids, "attention_mask": mask, "pixel_values": images, "pixel_mask": shown.long()}
     return lambda: model(**inputs).pooler_output
 

@@ -171,7 +171,9 @@ def encoders() -> str:
         positions = (
             f"learned, {size.learned_grid} x {size.learned_grid}" if size.learned_grid else "fixed sines and cosines"
         )
-        rows.append((f"`{name}`", size.width, size.depth, size.heads, size.patch_size, positions, size.pixels))
+        rows.append(
+            (f"`{name}`", size.width, size.depth, size.heads, size.patch_size, positions, size.pixel_normalization)
+        )
     return table("`vit=` | width | layers | heads | patch | positions | pixels", rows, "lrrrrll")
 
 

@@ -18,7 +18,7 @@ from tests import golden_models, tiny
 from vlc.checkpoint import weights
 from vlc.checkpoint.weights import LoadReport
 from vlc.common.errors import MissingFile, UserError
-from vlc.common.inputs import Images, Sizes, Text
+from vlc.common.inputs import Images, ImageSizes, Text
 from vlc.configuration.recipes import loss_weights
 from vlc.data.batch import Batch
 from vlc.data.catalog import CATALOG
@@ -36,7 +36,7 @@ from vlc.training.run import run
 # The one that uses Pillow, which older releases call by the plain name.
 ImageProcessor = getattr(transformers, "ViltImageProcessorPil", None) or transformers.ViltImageProcessor
 
-SIZE = EncoderConfig(32, 3, 4, 16, learned_grid=4, norm_eps=1e-12, pixels="centred")
+SIZE = EncoderConfig(32, 3, 4, 16, learned_grid=4, norm_eps=1e-12, pixel_normalization="centred")
 CONFIG = {
     "hidden_size": 32,
     "num_hidden_layers": 3,
@@ -90,7 +90,7 @@ def batch() -> Batch:
 
 def _inputs(batch: Batch, image: int | None = 0) -> dict[str, Tensor]:
     """The batch as transformers takes it; image None: both of a pair."""
-    pixels, sides = batch.images.pixels, batch.images.sizes.pixels
+    pixels, sides = batch.images.pixels, batch.images.sizes.height_width
     rows, columns = (torch.arange(side) for side in pixels.shape[-2:])
     mask = (rows[:, None] < sides[..., :1, None]) & (columns < sides[..., 1:, None])
     images, mask = (pixels, mask.long()) if image is None else (pixels[:, image], mask[:, image].long())
@@ -460,8 +460,8 @@ class TestBadInput:
 
 def test_sizes_move_with_the_batch(batch):
     moved = batch.to(torch.device("meta"))
-    assert isinstance(moved.images.sizes, Sizes)
-    assert moved.images.sizes.pixels.device.type == "meta"
+    assert isinstance(moved.images.sizes, ImageSizes)
+    assert moved.images.sizes.height_width.device.type == "meta"
     assert moved.images.sizes.largest == batch.images.sizes.largest == 64 * 96
 
 

@@ -19,7 +19,7 @@ from write_arrow.machine import writer
 from write_arrow.sources import emoji_scenes
 
 SMALL = EncoderConfig(32, 2, 2, 16, decoder_width=16, decoder_depth=1, decoder_heads=2)
-SMALL_VILT = EncoderConfig(32, 2, 2, 32, learned_grid=3, norm_eps=1e-12, pixels="centred", dropout=True)
+SMALL_VILT = EncoderConfig(32, 2, 2, 32, learned_grid=3, norm_eps=1e-12, pixel_normalization="centred", dropout=True)
 ROWS, TEXTS = 6, 2  # of every table, and of every row
 WORDS = "dog cat house bus tree red two the of is left grinning face".split()
 

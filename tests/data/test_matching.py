@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vlc.common.inputs import Images, Sizes
+from vlc.common.inputs import Images, ImageSizes
 from vlc.data.batch import Batch
 from vlc.data.matching import kept_images, match_labels, matched_images
 from vlc.data.parts.wrong_images import WrongImageChoice
@@ -51,6 +51,6 @@ def test_images_of_the_data_set_where_the_batch_brings_them(batch):
 
 def test_sizes_go_with_the_images(batch):
     pixels = torch.tensor([[[8, 4]], [[8, 5]], [[8, 6]], [[8, 7]]])
-    _, sizes = matched_images(replace(batch, images=replace(batch.images, sizes=Sizes(pixels, 56))))
-    assert sizes.pixels[:, 1].tolist() == [5, 5, 7, 7]
+    _, sizes = matched_images(replace(batch, images=replace(batch.images, sizes=ImageSizes(pixels, 56))))
+    assert sizes.height_width[:, 1].tolist() == [5, 5, 7, 7]
     assert sizes.largest == 56

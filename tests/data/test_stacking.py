@@ -13,8 +13,8 @@ def test_images_of_several_shapes_are_padded_and_say_so():
     others, other_sizes = batch["others"].pixels, batch["others"].sizes
     assert pairs.shape == (2, 2, 3, 4, 5)
     assert others.shape == (2, 1, 3, 4, 5)
-    assert sizes.pixels.tolist() == [[[2, 5], [4, 3]], [[4, 3], [4, 4]]]
-    assert other_sizes.pixels.tolist() == [[[4, 4]], [[2, 5]]]
+    assert sizes.height_width.tolist() == [[[2, 5], [4, 3]], [[4, 3], [4, 4]]]
+    assert other_sizes.height_width.tolist() == [[[4, 4]], [[2, 5]]]
     assert sizes.largest == other_sizes.largest == 16
     shown = (pairs == 9).all(2)
     assert shown[0, 0, :2, :5].all()
@@ -32,7 +32,7 @@ def test_images_of_one_shape_beside_others_of_another_are_padded():
     small, large = (stack_images([[torch.full((3, *shape), 9, dtype=torch.uint8)]]) for shape in ((2, 5), (4, 3)))
     small, large = padded_alike({"a": small, "b": large}).values()
     assert small.pixels.shape == large.pixels.shape == (1, 1, 3, 4, 5)
-    assert small.sizes.pixels.tolist() == [[[2, 5]]]
-    assert large.sizes.pixels.tolist() == [[[4, 3]]]
+    assert small.sizes.height_width.tolist() == [[[2, 5]]]
+    assert large.sizes.height_width.tolist() == [[[4, 3]]]
     assert small.sizes.largest == large.sizes.largest == 12
     assert (small.pixels == 9).sum() == 3 * 10

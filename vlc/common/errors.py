@@ -1,4 +1,4 @@
-"""Mistakes that a user can mend. `run.py` shows their text alone; anything else keeps its traceback."""
+"""Mistakes that a user can correct. `run.py` shows only their text; other exceptions keep their traceback."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ class MissingFile(UserError, FileNotFoundError):
 
 
 class DamagedIndex(UserError):
-    """An index on disk is not what was written."""
+    """An index on disk differs from the one that was written."""
 
 
 class ChangedFile(UserError):
-    """A data file is no longer the one that an index was made from."""
+    """A data file has changed since an index was made from it."""
 
 
 class NonFiniteLoss(UserError):
@@ -28,10 +28,10 @@ class UnwritableFile(UserError, OSError):
 
 
 class NonFiniteMetric(UserError):
-    """What an evaluation measured is NaN or infinite."""
+    """A value that an evaluation measured is NaN or infinite."""
 
 
 def require(valid: bool, key: str, value: Any, expected: str) -> None:
-    """Raise UserError for a value of a key that is not valid, with what was expected."""
+    """Raise UserError, with the expected values, where the value of a key is not valid."""
     if not valid:
         raise UserError(f"{key}={value!r} is not valid: expected {expected}")

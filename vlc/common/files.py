@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that become visible when they are complete, and errors of folders that cannot be written to."""
 
 import errno
 import fcntl
@@ -8,20 +8,21 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from vlc.common.errors import UnwritableFile
 
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # of writing, whoever writes
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 @contextmanager
 def write_atomically(path: str | Path) -> Iterator[Path]:
-    """A path beside the target, to write the new content to; the target takes it when the block ends without exception.
+    """Yield a path beside the target for the new content; it replaces the target if the block ends without exception.
 
-    Content and name are on the disk then. After an exception, and for a reader until then, the target is what it was.
-    Folders above it are made, a link is followed, and a device or pipe is written to as it is. What writers of the same
-    target that died have left is removed. Raises UnwritableFile where the file system does not take the file.
+    Content and name are then on the disk. Until then, and after an exception, the target keeps its old content. Missing
+    folders are made, a link is followed, and a device or pipe is written to directly. Partial files that died writers of
+    the same target left behind are removed. Raises UnwritableFile where the file system does not take the file.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -53,19 +54,17 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
 
 def check_room(option: str, folder: str | Path, num_bytes: int = 0) -> None:
-    """Raise UserError where a folder cannot be made or written to, or has no room for a file of num_bytes.
+    """Raise UnwritableFile where a folder cannot be made or written to, or has no room for a file of num_bytes.
 
-    option: how the user named it, up to the value, as in "log_dir=".
+    option: the user's option, up to its value, as in "log_dir=".
     """
     if "://" in str(folder):
         return
-    probe = Path(folder) / f".{os.getpid()}.probe"
     try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder, buffering=0) as probe:
+            probe.write(b"x")
     except OSError as error:
-        probe.unlink(missing_ok=True) if probe.parent.is_dir() else None
         raise UnwritableFile(
             f"{option}{folder} cannot be written to ({error.strerror}): name another folder"
         ) from error
@@ -78,7 +77,7 @@ def check_room(option: str, folder: str | Path, num_bytes: int = 0) -> None:
 
 @contextmanager
 def full_disk_told(option: str, folder: str | Path) -> Iterator[None]:
-    """Errors of a folder that became full or read-only as one sentence."""
+    """Raise UnwritableFile, with the option, for errors of a disk that became full or read-only in the block."""
     try:
         yield
     except UnwritableFile:
@@ -90,7 +89,7 @@ def full_disk_told(option: str, folder: str | Path) -> Iterator[None]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove the partial files of writers that live no more: a living one holds the lock of its own."""
+    """Remove the partial files of writers that have died: a living writer holds the lock of its file."""
     for partial in path.parent.iterdir():
         owner = partial.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
         if not (owner.isdecimal() and partial.name == f".{path.name}.{owner}.tmp"):
@@ -101,7 +100,7 @@ def _remove_abandoned(path: Path) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 partial.unlink()
             except BlockingIOError:
-                pass  # it is being written
+                pass  # its writer lives
             except OSError:  # a file system without locks
                 if not _is_alive(int(owner)):
                     partial.unlink()
@@ -120,7 +119,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, survive a power failure."""
+    """Make a file, or the names in a folder, survive a power failure."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
@@ -146,5 +145,5 @@ def _unwritable(path: Path, error: OSError) -> UnwritableFile:
 
 
 def to_json(content: Any) -> str:
-    """JSON as our files hold it: readable, and with foreign letters as they are."""
+    """Return readable JSON in which foreign letters are not escaped."""
     return json.dumps(content, ensure_ascii=False, indent=1)

@@ -1,6 +1,6 @@
-"""What goes into the network: texts and images as tensors. Loader and network both speak of them, and import them here."""
+"""What goes into the network: texts and images as tensors. The loader makes them and the network reads them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -9,19 +9,28 @@ from torch import Tensor
 
 
 def mapped(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """The value with `change` applied to everything of a kind in it, inside mappings and `Tensors` too."""
+    """Return the value with `change` applied to every object of a kind in it: in mappings, NamedTuples and `Tensors`."""
     if isinstance(value, kind):
         return change(value)
     if isinstance(value, Mapping):
         return {key: mapped(item, kind, change) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(mapped(item, kind, change) for item in value))
     if isinstance(value, Tensors):
         return replace(value, **{f.name: mapped(getattr(value, f.name), kind, change) for f in fields(value)})
     return value
 
 
+def sum_if_known(numbers: Iterable[int | None]) -> int | None:
+    """Return the sum; None if one of the numbers is None."""
+    numbers = list(numbers)
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
 @dataclass(frozen=True)
 class Tensors:
-    """A dataclass of tensors that moves as one; Lightning calls `to`, the data loader `pin_memory`."""
+    """A dataclass of tensors that move together; Lightning calls `to`, the data loader `pin_memory`."""
 
     def to(self, device: torch.device, non_blocking: bool = False):
         return mapped(self, Tensor, lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -34,10 +43,10 @@ class Tensors:
 class Text(Tensors):
     """B texts as token ids.
 
-    ids (B, L) int64.
-    mask (B, L) int64: 1 = real token, 0 = padding.
-    num_real: how many tokens are real; None where only a device knows.
-    segments (B, L) int64: the segment of each token, 0 or 1, where a text has two; None: all are of segment 0.
+    ids: (B, L) int64.
+    mask: (B, L) int64, 1 = real token, 0 = padding.
+    num_real: the number of real tokens; None where only a device knows it.
+    segments: (B, L) int64, the segment of each token, 0 or 1, where a text has two; None: all tokens are of segment 0.
     """
 
     ids: Tensor
@@ -46,37 +55,37 @@ class Text(Tensors):
     segments: Tensor | None = None
 
     def at(self, rows: Tensor, num_real: int | None = None) -> "Text":
-        """The texts at these rows (N,); num_real: how many tokens of them are real, where this is known."""
+        """Return the texts at these rows (N,); num_real: the number of their real tokens, where it is known."""
         segments = None if self.segments is None else self.segments[rows]
         return Text(self.ids[rows], self.mask[rows], num_real, segments)
 
 
 @dataclass(frozen=True)
-class Sizes(Tensors):
-    """What part of padded images shows something; the rest, below and on the right, is padding.
+class ImageSizes(Tensors):
+    """The sizes of padded images without their padding, which lies below and on the right.
 
-    pixels (..., 2) int64: height and width of each image.
-    largest: the most pixels an image of the batch has, known without asking a device.
+    height_width: (..., 2) int64, in pixels.
+    largest: the number of pixels of the largest image in the batch, known without a device synchronisation.
     """
 
-    pixels: Tensor
+    height_width: Tensor
     largest: int
 
-    def __getitem__(self, place: Any) -> "Sizes":
-        return Sizes(self.pixels[place], self.largest)
+    def __getitem__(self, index: Any) -> "ImageSizes":
+        return ImageSizes(self.height_width[index], self.largest)
 
 
 @dataclass(frozen=True)
 class Images(Tensors):
     """K images for each of B examples.
 
-    pixels (B, K, 3, H, W): uint8 from the loader, normalised float32 in the model.
-    sizes (B, K): of images of several shapes, which are padded to the largest height and width; None: nothing is padding.
+    pixels: (B, K, 3, H, W), uint8 from the loader, normalised float32 in the model.
+    sizes: (B, K), where images of several shapes are padded to the largest height and width; None: there is no padding.
     """
 
     pixels: Tensor
-    sizes: Sizes | None = None
+    sizes: ImageSizes | None = None
 
-    def at(self, number: int) -> tuple[Tensor, Sizes | None]:
-        """The images of that number of all examples: pixels (B, 3, H, W), and sizes (B,)."""
+    def at(self, number: int) -> tuple[Tensor, ImageSizes | None]:
+        """Return the images of this number of all examples: pixels (B, 3, H, W), and sizes (B,)."""
         return self.pixels[:, number], None if self.sizes is None else self.sizes[:, number]

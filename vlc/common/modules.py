@@ -1,4 +1,4 @@
-"""Containers of modules that say which class their modules have."""
+"""Containers that declare the class of their modules."""
 
 from collections.abc import ItemsView, ValuesView
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -9,7 +9,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class Modules(nn.ModuleDict, Generic[ModuleT]):
-    """torch's ModuleDict, whose modules are of one class; torch declares them as any module."""
+    """A ModuleDict whose modules are of one class; torch itself declares them as any module."""
 
     if TYPE_CHECKING:
 

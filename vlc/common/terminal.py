@@ -1,7 +1,7 @@
 """Foreign text on its way to a terminal: captions, answers, names of files and columns, keys of foreign files.
 
-Such text may hold escape sequences, line breaks, and characters that turn the order of what follows. None of them may
-reach the terminal, and rich may not read markup in it.
+Such text may hold escape sequences, line breaks, and characters that reverse the order of the characters behind them.
+None of these may reach the terminal, and rich must not read markup in the text.
 """
 
 import re
@@ -23,18 +23,18 @@ _DANGEROUS = re.compile(
 
 
 def printable(text: object) -> str:
-    r"""The text with control characters and bidirectional marks as Python escapes (\x1b, \n, \u202e), on a single line."""
+    r"""Return the text on a single line, with control characters and bidirectional marks as escapes (\x1b, \n, \u202e)."""
     return _DANGEROUS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
 
 
 def cell(text: object, style: str = "") -> Text:
-    """The same for rich's tables and consoles, which read no markup in it."""
+    """Return the printable text for rich's tables and consoles, which then read no markup in it."""
     return Text(printable(text), style)
 
 
 @contextmanager
 def progress(title: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """A progress bar while the block runs; it gives the function that counts further items."""
+    """Show a progress bar while the block runs; yields the function that counts further items."""
     columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, disable=not shown) as bar:
         task = bar.add_task(title, total=total)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vlc.common.inputs import Sizes
+from vlc.common.inputs import ImageSizes
 from vlc.data.batch import Batch
 
 
@@ -26,7 +26,7 @@ def match_labels(batch: Batch) -> Tensor:
     return labels
 
 
-def matched_images(batch: Batch) -> tuple[Tensor, Sizes | None]:
+def matched_images(batch: Batch) -> tuple[Tensor, ImageSizes | None]:
     """The images that go with the texts, (B, 3, H, W), and their sizes (B,): by the labels own ones or others.
 
     The others are from the batch, or from the data set where the batch brings them.
@@ -37,5 +37,5 @@ def matched_images(batch: Batch) -> tuple[Tensor, Sizes | None]:
     else:
         wrong, wrong_sizes = images[choice.rows], None if sizes is None else sizes[choice.rows]
     if sizes is not None:
-        sizes = Sizes(torch.where(own[:, None], sizes.pixels, wrong_sizes.pixels), sizes.largest)
+        sizes = ImageSizes(torch.where(own[:, None], sizes.height_width, wrong_sizes.height_width), sizes.largest)
     return torch.where(own[:, None, None, None], images, wrong), sizes

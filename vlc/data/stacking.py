@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlc.common.inputs import Images, Sizes, mapped
+from vlc.common.inputs import Images, ImageSizes, mapped
 
 
 def stack_images(rows: list[list[Tensor]]) -> Images | None:
@@ -25,7 +25,7 @@ def stack_images(rows: list[list[Tensor]]) -> Images | None:
     pixels = torch.zeros(*sides.shape[:2], 3, height, width, dtype=torch.uint8)
     for place, image in zip(pixels.flatten(0, 1), chain.from_iterable(rows), strict=True):
         place[:, : image.shape[1], : image.shape[2]] = image
-    return Images(pixels, Sizes(sides, max(rows * columns for rows, columns in shapes)))
+    return Images(pixels, ImageSizes(sides, max(rows * columns for rows, columns in shapes)))
 
 
 def padded_alike(value: Any) -> Any:
@@ -41,8 +41,8 @@ def padded_alike(value: Any) -> Any:
     def padded(images: Images) -> Images:
         rows, columns = images.pixels.shape[-2:]
         sides = torch.tensor([rows, columns]).expand(*images.pixels.shape[:2], 2)
-        sides = sides.contiguous() if images.sizes is None else images.sizes.pixels
-        return Images(F.pad(images.pixels, (0, width - columns, 0, height - rows)), Sizes(sides, largest))
+        sides = sides.contiguous() if images.sizes is None else images.sizes.height_width
+        return Images(F.pad(images.pixels, (0, width - columns, 0, height - rows)), ImageSizes(sides, largest))
 
     return mapped(value, Images, padded)
 

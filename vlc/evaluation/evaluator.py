@@ -1,4 +1,4 @@
-"""Evaluators: they measure whole splits beside the sums of the batches. The module runs them and knows none."""
+"""Evaluators measure whole splits, beside the metrics that add up over batches. The module runs them and knows none."""
 
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +13,7 @@ from vlc.objectives.base import Objective, Outcome
 
 
 class Model(Protocol):
-    """What an evaluator needs of a model: the encoder, the heads by name, and where they are."""
+    """The model as an evaluator sees it: the encoder, the heads by name, and their device."""
 
     encoder: Encoder
     objectives: Modules[Objective]
@@ -29,11 +29,11 @@ class Model(Protocol):
 
 
 class Evaluator(Protocol):
-    """Measures a split at tests, and at every n-th validation.
+    """Measures a split in tests, and at every n-th validation.
 
     head: the head that the values belong to.
-    every: n; 0: only tests are measured.
-    headlines: the values that select checkpoints in place of the heads' own metrics, where every validation has them.
+    every: n; 0: it runs in tests only.
+    headlines: the values that select checkpoints in place of the heads' own metrics, if every validation has them.
     """
 
     @property
@@ -46,7 +46,7 @@ class Evaluator(Protocol):
     def headlines(self) -> tuple[str, ...]: ...
 
     def __call__(self, model: Model, samples: Samples, out: Path | None) -> dict[str, float]:
-        """Return values by name, on every process. out: path of files about the split, without suffix; None: no files."""
+        """Return values by name, on every process. out: path, without suffix, of the files to write; None: no files."""
 
 
 def is_due(evaluator: Evaluator, validation: int) -> bool:
@@ -55,5 +55,5 @@ def is_due(evaluator: Evaluator, validation: int) -> bool:
 
 
 def selects(evaluator: Evaluator) -> bool:
-    """Whether checkpoints are selected by an evaluator: only if each validation has its values."""
+    """Whether an evaluator selects checkpoints: only if every validation has its values."""
     return evaluator.every == 1 and bool(evaluator.headlines)

@@ -1,4 +1,4 @@
-"""Metrics as ratios: sums and counts, never means of means."""
+"""Metrics as sums and counts, never as means of means."""
 
 from collections.abc import Mapping
 
@@ -30,9 +30,9 @@ class Ratio(Metric):
 
 
 def check_finite(values: Mapping[str, float | Tensor]) -> None:
-    """Raises NonFiniteMetric that names what is NaN or infinite, or tensors that hold such a value.
+    """Raise NonFiniteMetric with the names of values that are, or tensors that hold, NaN or infinity.
 
-    Such a value would select a checkpoint, be left out, or stand in any place of a ranking.
+    Such a value would select a checkpoint, be left out, or take an arbitrary rank.
     """
     broken = [name for name, value in values.items() if not torch.as_tensor(value).isfinite().all()]
     if broken:

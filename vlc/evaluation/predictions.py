@@ -14,9 +14,9 @@ from vlc.tasks.task import Report
 def write_predictions(
     report: Report, name: str, records: list[dict[str, Any]], folder: str | Path | None
 ) -> dict[str, float]:
-    """Gather records, let the first process write the submission FOLDER/NAME.KIND; returns the split's summary.
+    """Gather records, write the submission FOLDER/NAME.KIND on rank 0, and return the summary of the split.
 
-    The file appears whole or not at all. Without a folder nothing is written.
+    The file is written atomically. Without a folder none is written.
     """
     records = gather_lists(records)
     if records and folder and is_first_process():
@@ -26,7 +26,7 @@ def write_predictions(
 
 
 def require_writable(key: str, path: Path, *, folder: bool = False) -> None:
-    """Raise UserError where a file (or a folder) of this path cannot be made, before any work is done for it."""
+    """Raise UserError where a file (or a folder) cannot be made at this path, before any work is done for it."""
     if path.is_dir() and not folder:
         raise UserError(f"{key}={path} is a folder: name a file")
     above = next(place for place in (path.parent, *path.parent.absolute().parents) if os.path.lexists(place))

@@ -1,7 +1,7 @@
 """Ranking: an evaluator that scores every image of a split with every text, exactly or in two stages.
 
-Images are divided over the processes and embedded once; texts are grouped by length, so that little is computed on
-padding; captions are read without decoding images.
+Images are divided over the processes and embedded once. Texts are grouped by length, so that there is little padding.
+Captions are read without decoding images.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,19 +28,19 @@ from vlc.model.encoder import Encoder
 from vlc.model.segments import Segment
 from vlc.objectives.itc import ITC
 
-PAIRS_AT_ONCE = {"cpu": 16, "cuda": 64}  # what stays in a processor's caches is faster
+PAIRS_AT_ONCE = {"cpu": 16, "cuda": 64}  # what fits into a processor's caches is faster
 
 
 def match_scores(encoder: Encoder, score: Callable[[Tensor], Tensor], text: Text, image: Segment) -> Tensor:
-    """Scores (N,) of texts with images by the full model; a text, or an image, that is alone goes with all others."""
+    """Return scores (N,) of texts with images by the full model; a single text or image is paired with all others."""
     return score(encoder.encode((encoder.embed_text(text), image), pooled_only=True).pooled)
 
 
 class Scorer:
-    """How a model scores pairs of images and texts of a corpus.
+    """Scores the images and texts of a corpus with a model.
 
     score: pooled features (N, D) of fused pairs -> (N,); None where the model has no such head.
-    itc: the head that embeds images and texts apart; None where the model has none.
+    itc: the head that embeds images and texts separately; None where the model has none.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class Scorer:
 
     @torch.inference_mode()
     def exact(self, pairs_at_once: int | None = None) -> np.ndarray:
-        """Scores (images, texts) float32 of every pair by the full model, on every process."""
+        """Return scores (images, texts) float32 of every pair by the full model, on every process."""
         size = pairs_at_once or self.pairs_at_once
-        chunks = [(numbers, self._moved(text)) for numbers, text in self.corpus.texts_by_length(size)]
+        chunks = [(numbers, text.to(self.device)) for numbers, text in self.corpus.texts_by_length(size)]
         order = np.concatenate([numbers for numbers, _ in chunks])
 
         def row(image: Segment) -> np.ndarray:
@@ -72,20 +72,21 @@ class Scorer:
 
     @torch.inference_mode()
     def similarities(self) -> np.ndarray:
-        """Cosine similarities (images, texts) float32 of the embeddings, on every process."""
+        """Return cosine similarities (images, texts) float32 of the embeddings, on every process."""
+        assert self.itc is not None
         texts = np.empty((self.corpus.num_texts, self.encoder.size.width), dtype=np.float32)
         for numbers, text in self.corpus.texts_by_length(self.pairs_at_once):
-            vectors = self.itc.text_vectors(self._pooled(self.encoder.embed_text(self._moved(text))))
+            vectors = self.itc.text_vectors(self._pooled(self.encoder.embed_text(text.to(self.device))))
             texts[numbers] = vectors.float().cpu().numpy()
         images = [self.itc.image_vectors(self._pooled(image))[0].float().cpu().numpy() for image in self._images()]
         return self._gathered(images) @ texts.T
 
     @torch.inference_mode()
     def reranked(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Two-stage scores (images, texts): for finding images by text, and for finding texts by image.
+        """Return two-stage scores (images, texts): for finding images by text, and for finding texts by image.
 
-        The k nearest candidates of each query by embedding are scored by the full model, and stand before all others,
-        which keep the order of their similarities. The full model sees O((images + texts) * k) pairs.
+        The full model scores the k nearest candidates of each query by embedding. They rank before all others, which
+        keep the order of their similarities. The full model sees O((images + texts) * k) pairs.
         """
         near = self.similarities()
         of_text, of_image = nearest(near.T, k).T, nearest(near, k)
@@ -98,33 +99,31 @@ class Scorer:
             numbers = numbers[np.argsort([len(texts[number]) for number in numbers.tolist()], kind="stable")]
             for start in range(0, len(numbers), self.pairs_at_once):
                 chunk = numbers[start : start + self.pairs_at_once]
-                text = self._moved(self.corpus.padded([texts[number] for number in chunk.tolist()]))
-                row[chunk] = self._score(text, image).float().cpu().numpy()
+                text = self.corpus.padded([texts[number] for number in chunk.tolist()])
+                row[chunk] = self._score(text.to(self.device), image).float().cpu().numpy()
             full.append(row)
         scores = self._gathered(full)
         behind = near - 2 - max(0.0, -float(scores[wanted].min()))  # below every score of the full model
         return np.where(of_text, scores, behind), np.where(of_image, scores, behind)
 
     def _score(self, text: Text, image: Segment) -> Tensor:
-        """Scores of texts (N, L) with one image (N,)."""
+        """Return scores (N,) of texts (N, L) with one image."""
+        assert self.score is not None
         return match_scores(self.encoder, self.score, text, image)
 
-    def _pooled(self, *segments: Segment) -> Tensor:
-        return self.encoder.encode(segments, pooled_only=True).pooled
-
-    def _moved(self, text: Text) -> Text:
-        return text.to(self.device)
+    def _pooled(self, segment: Segment) -> Tensor:
+        return self.encoder.encode((segment,), pooled_only=True).pooled
 
     def _images(self) -> Iterator[Segment]:
-        """This process's images, embedded one after the other."""
+        """Embed the images of this process one after the other."""
         with progress("ranking", len(self._mine), shown=is_first_process()) as advance:
             for image in self._mine:
                 pixels = self.corpus.image(image)[None].to(self.device)
-                yield self.encoder.embed_images(normalize(pixels, self.encoder.size.pixels))
+                yield self.encoder.embed_images(normalize(pixels, self.encoder.size.pixel_normalization))
                 advance(1)
 
     def _gathered(self, rows: list[np.ndarray]) -> np.ndarray:
-        """The rows of all images, gathered from the processes, each of which has the rows of its own images."""
+        """Gather the rows of all images from the processes, each of which has those of its own images."""
         parts = gather_lists([(list(self._mine), rows)])
         numbered = dict(pair for numbers, values in parts for pair in zip(numbers, values, strict=True))
         return np.stack([numbered[image] for image in range(self.corpus.num_images)])
@@ -132,13 +131,13 @@ class Scorer:
 
 @dataclass(frozen=True)
 class Ranking:
-    """An evaluator: recalls of images found by texts, and of texts found by images.
+    """The evaluator of retrieval: recalls of images found by texts, and of texts found by images.
 
-    head: the head that ranks.
-    itc: the head of contrast that finds candidates, where the task has one.
+    head: name of the head that ranks.
+    itc: name of the contrastive head that finds candidates, where the task has one.
     every: see `Evaluator`.
-    rerank_k: how many candidates the ranking head sees where there is a head of contrast; None: all.
-    save_scores: whether a test keeps its scores.
+    rerank_k: how many candidates the ranking head scores where there is a contrastive head; None: all.
+    save_scores: whether a test writes its scores.
     """
 
     head: str
@@ -160,11 +159,14 @@ class Ranking:
 def evaluate(
     scorer: Scorer, out: Path | None, *, rerank_k: int | None = None, save_scores: bool = False
 ) -> dict[str, float]:
-    """Recalls of a corpus, on every process.
+    """Return the recalls of a corpus, on every process.
 
-    Exact where the model has no embeddings or rerank_k is None; by embeddings alone where it has no other head; else in
-    two stages. With `out`, the first process writes OUT.json and, if asked, OUT.npz: scores (images, texts) float16, by
-    which images are found (and texts, where `text_scores` is not there too), and text_image (texts,) int64.
+    They are exact where the model has no embeddings or rerank_k is None, use embeddings alone where it has no other head,
+    and otherwise have two stages.
+
+    out: rank 0 writes OUT.json, the recalls.
+    save_scores: rank 0 also writes OUT.npz: `scores` (images, texts) float16 for image retrieval, `text_scores` for text
+        retrieval where they differ, and `text_image` (texts,) int64.
     """
     corpus = scorer.corpus
     if scorer.score is None:

@@ -1,4 +1,4 @@
-"""Ranks out of scores of images and texts, and the recalls that follow. Arithmetic alone."""
+"""Ranks computed from scores of images and texts, and recalls computed from ranks."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,21 @@ FOLD = 1000  # images; five folds of them are reported beside the 5,000 images o
 
 @dataclass(frozen=True)
 class Ranks:
-    """1-based ranks: of each text's image among all images (texts,), of each image's best own text (images,)."""
+    """Ranks, counted from 1.
+
+    image_of_text: (texts,), the rank of each text's image among all images.
+    text_of_image: (images,), the rank of the best own text of each image among the texts of others.
+    """
 
     image_of_text: np.ndarray
     text_of_image: np.ndarray
 
 
 def rank(scores: np.ndarray, text_image: np.ndarray) -> Ranks:
-    """Ranks from scores (images, texts); text_image (texts,) is the image that each text belongs to.
+    """Return ranks from scores (images, texts); text_image (texts,): the image that each text belongs to.
 
-    Ties count against us: an equal score of another candidate stands before the right one. So does NaN: a right one that
-    is NaN comes last.
+    Ties count against the model: another candidate with an equal score ranks before the right one. A right candidate
+    whose score is NaN ranks last.
     """
     texts = np.arange(scores.shape[1])
     true = scores[text_image, texts]
@@ -32,10 +36,11 @@ def rank(scores: np.ndarray, text_image: np.ndarray) -> Ranks:
 
 
 def recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray | None = None) -> dict[str, float]:
-    """ir_* (text -> image) and tr_* (image -> text): recalls at 1, 5, 10, median and mean rank.
+    """Return recalls at 1, 5, 10, median and mean rank: ir_* (text -> image) and tr_* (image -> text).
 
-    text_scores: by which texts are found, where not by `scores`. A cutoff that is not below the number of candidates
-    says nothing and is left out.
+    A cutoff that is not below the number of candidates says nothing and is left out.
+
+    text_scores: the scores for text retrieval, where they are not `scores`.
     """
     ranks = (rank(scores, text_image), rank(scores if text_scores is None else text_scores, text_image))
     values: dict[str, float] = {}
@@ -49,20 +54,20 @@ def recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray 
 
 
 def fold_recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray | None = None) -> dict[str, float]:
-    """Mean recalls of five folds of 1,000 images, for splits of 5,000; names end in _1k."""
+    """Return mean recalls of five folds of 1,000 images, for splits of 5,000; names end in _1k."""
     if len(scores) != 5 * FOLD:
         return {}
     folds = []
     for start in range(0, len(scores), FOLD):
         texts = np.flatnonzero((text_image >= start) & (text_image < start + FOLD))
-        parts = (part if part is None else part[start : start + FOLD, texts] for part in (scores, text_scores))
-        own, other = parts
-        folds.append(recalls(own, text_image[texts] - start, other))
+        images = slice(start, start + FOLD)
+        others = None if text_scores is None else text_scores[images, texts]
+        folds.append(recalls(scores[images, texts], text_image[texts] - start, others))
     return {f"{name}_1k": float(np.mean([fold[name] for fold in folds])) for name in folds[0]}
 
 
 def nearest(similarities: np.ndarray, k: int) -> np.ndarray:
-    """(queries, candidates) bool: which candidates are among the k most similar of their query."""
+    """Return which candidates are among the k most similar of their query: (queries, candidates) bool."""
     k = min(k, similarities.shape[1])
     best = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
     chosen = np.zeros(similarities.shape, dtype=bool)

@@ -1,4 +1,4 @@
-"""Collectives that are no-ops in a single process."""
+"""Collectives, which do nothing in a single process."""
 
 import gc
 import os
@@ -13,10 +13,10 @@ LAUNCHED = "VLC_LAUNCHED"  # set by launch.py: when it started, in seconds
 
 
 def init_process_group_after_restart(backend: str) -> None:
-    """Start the process group under a name of this attempt, where `launch` offers its own store to all attempts.
+    """Start the process group under a name of this attempt, where `launch` offers one store to all attempts.
 
-    Otherwise workers that were restarted can find the addresses of those before them. Elsewhere this does nothing, and
-    the group starts as usual.
+    Without the name, restarted workers can find the addresses of their predecessors. Without `launch` this does nothing,
+    and the group starts as usual.
     """
     if LAUNCHED not in os.environ or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or dist.is_initialized():
         return
@@ -35,14 +35,14 @@ def is_first_process() -> bool:
 
 
 def process_number() -> tuple[int, int]:
-    """Number of this process, and how many there are."""
+    """Return the rank of this process, and the number of processes."""
     return (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
 
 
 def gather_features(features: Tensor) -> tuple[Tensor, int]:
-    """Features (B, D) of all processes (P * B, D), by rank, and the row of this one's first; gradients flow back.
+    """Gather features (B, D) to (P * B, D), by rank; returns them and the row of this process's first. Gradients flow back.
 
-    In training only, where all processes have equally many; elsewhere the processes stay apart.
+    This happens in training only, where all processes have equally many rows; otherwise the processes stay apart.
     """
     if not is_distributed() or not torch.is_grad_enabled():
         return features, 0
@@ -50,7 +50,7 @@ def gather_features(features: Tensor) -> tuple[Tensor, int]:
 
 
 def gather_values(values: Tensor) -> Tensor:
-    """Values (B, ...) of all processes (P * B, ...), by rank, without gradients; where `gather_features` gathers."""
+    """Gather values (B, ...) to (P * B, ...), by rank, without gradients, in the same cases as `gather_features`."""
     if not is_distributed() or not torch.is_grad_enabled():
         return values
     values = values.contiguous()
@@ -60,7 +60,7 @@ def gather_values(values: Tensor) -> Tensor:
 
 
 def gather_lists(items: list[Any]) -> list[Any]:
-    """The processes' lists one after the other, on every process; items are picklable."""
+    """Return the lists of all processes one after the other, on every process; items are picklable."""
     if not is_distributed():
         return items
     gathered: list[list[Any]] = [[]] * dist.get_world_size()
@@ -68,8 +68,8 @@ def gather_lists(items: list[Any]) -> list[Any]:
     return [item for part in gathered for item in part]
 
 
-def leave() -> None:
-    """Ends the process group, all processes together: gloo's threads may abort a process that exits beside them."""
+def destroy_process_group() -> None:
+    """End the process group once all processes are here: gloo's threads may abort a process while another one exits."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         gc.collect()  # a sharded model in a cycle keeps groups of its own

@@ -1,8 +1,8 @@
-"""What processors are good at; linear layers through oneDNN, where it is faster than what torch calls by itself.
+"""CPU speed: whether a processor computes bfloat16, and linear layers through oneDNN where that is faster than MKL.
 
 On x86 torch hands float32 linear layers to MKL, which on AMD's processors reaches half of what oneDNN does (measured on
 Zen 5: 100 against 210 GFLOP/s on a core). In evaluation, weights put into oneDNN's order once save another 5 to 10 %, in
-bfloat16 too. oneDNN's products are within reach as the operators that torch.compile uses.
+bfloat16 too. oneDNN's products are called through the operators that torch.compile uses.
 """
 
 from collections.abc import Callable
@@ -28,15 +28,15 @@ def mkl_is_slow() -> bool:
 
 @cache
 def packs_bfloat16() -> bool:
-    """Whether oneDNN takes bfloat16 weights in its own order here: on x86 it wants AVX-512, or AVX2 with conversions.
+    """Whether oneDNN takes bfloat16 weights in its own order here: on x86 it needs AVX-512, or AVX2 with conversions.
 
-    torch asks oneDNN, so that ONEDNN_MAX_CPU_ISA counts.
+    torch asks oneDNN, so ONEDNN_MAX_CPU_ISA is respected.
     """
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def computes_bfloat16(accelerator: str) -> bool:
-    """Whether a device ("gpu", "cpu", ...) multiplies bfloat16 matrices itself, rather than by way of float32."""
+    """Whether a device ("gpu", "cpu", ...) multiplies bfloat16 matrices natively, without converting them to float32."""
     if accelerator == "cpu":
         return packs_bfloat16() and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return accelerator == "gpu" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -48,9 +48,9 @@ def suits_onednn(width: int, *, half: bool) -> bool:
 
 
 def use_onednn(module: nn.Module) -> None:
-    """Make every plain linear layer inside a module a `OneDNNLinear`, in place; parameters and names stay.
+    """Turn every plain linear layer inside a module into a `OneDNNLinear`, in place; parameters and names stay.
 
-    The first layer of an MLP takes over the GELU behind it.
+    The first layer of an MLP also computes the GELU that follows it.
     """
     for part in module.modules():
         if isinstance(part, Mlp) and type(part.fc1) is nn.Linear and isinstance(part.act, nn.GELU):
@@ -71,7 +71,7 @@ class OneDNNLinear(nn.Linear):
     kept in oneDNN's order (as much memory again), until they change or the layer is set to train or to evaluate.
     """
 
-    _packed: tuple[tuple, Tensor] | None = None  # what they were made of, and they
+    _packed: tuple[tuple, Tensor] | None = None  # the key of the weights, and the packed weights
 
     def forward(self, inputs: Tensor) -> Tensor:
         dtype = self._packed_dtype(inputs)
@@ -85,7 +85,7 @@ class OneDNNLinear(nn.Linear):
         return {**self.__dict__, "_packed": None}  # in oneDNN's order a tensor cannot be copied
 
     def _packed_dtype(self, inputs: Tensor) -> torch.dtype | None:
-        """In which dtype the product with packed weights is to be computed; None: not with packed weights."""
+        """Return the dtype in which to compute with packed weights; None: compute without them."""
         on_cpu = inputs.device.type == self.weight.device.type == "cpu"
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not (on_cpu and inputs.numel()):
             return None
@@ -96,14 +96,14 @@ class OneDNNLinear(nn.Linear):
         return dtype if dtype == torch.float32 or (dtype == torch.bfloat16 and packs_bfloat16()) else None
 
     def _by_packed(self, inputs: Tensor, dtype: torch.dtype, after: str) -> Tensor:
-        key = (self.weight.data_ptr(), self.weight._version, dtype)  # data may be exchanged, or changed in place
+        key = (self.weight.data_ptr(), self.weight._version, dtype)  # weights may be replaced, or changed in place
         if self._packed is None or self._packed[0] != key:
             self._packed = key, torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().to(dtype))
         return torch.ops.mkldnn._linear_pointwise(inputs.to(dtype), self._packed[1], self.bias, after, [], "none")
 
 
 class OneDNNLinearGELU(OneDNNLinear):
-    """The layer followed by GELU, in one operation where weights are packed."""
+    """A linear layer followed by GELU, in one operation where weights are packed."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         dtype = self._packed_dtype(inputs)
@@ -111,7 +111,7 @@ class OneDNNLinearGELU(OneDNNLinear):
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """As torch's function of this name; float32 on the CPU, outside of autocast, goes to oneDNN."""
+    """Compute torch's function of this name; float32 on the CPU, outside of autocast, goes to oneDNN."""
     plain = inputs.device.type == "cpu" and inputs.dtype == weight.dtype == torch.float32
     if not plain or torch.is_autocast_enabled("cpu") or not inputs.numel():  # oneDNN refuses a product without rows
         return F.linear(inputs, weight, bias)
@@ -119,7 +119,7 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return product(inputs.reshape(-1, inputs.shape[-1]), weight, bias).view(*inputs.shape[:-1], len(weight))
 
 
-# An operator of its own, as torch.compile takes oneDNN's for packed weights alone.
+# A custom operator, because torch.compile accepts oneDNN's only for packed weights.
 @torch.library.custom_op("vlc::onednn_product", mutates_args=())
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """rows (N, I), weight (O, I), bias (O,) -> (N, O); strides are free."""
@@ -132,7 +132,7 @@ def _(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """The layer with all three products oneDNN's."""
+    """The linear layer, with oneDNN's products forward and backward."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -7,10 +7,10 @@ from pytorch_lightning.plugins import MixedPrecision
 
 
 class CachingMixedPrecision(MixedPrecision):
-    """Lightning's, with autocast's cache of cast weights, which Lightning turns off.
+    """Lightning's mixed precision with autocast's cache of cast weights, which Lightning turns off.
 
-    It does so because a pass without gradients once left copies that a later pass could not train through (torch issue
-    65766), which torch has mended.
+    Lightning does so because a pass without gradients once left copies that a later pass could not train through (torch
+    issue 65766). torch has fixed this.
     """
 
     def autocast_context_manager(self) -> torch.autocast:
@@ -21,7 +21,7 @@ _MIXED: dict[str, Literal["16-mixed", "bf16-mixed"]] = {"16-mixed": "16-mixed", 
 
 
 def precision_options(precision: str, accelerator: str) -> dict[str, Any]:
-    """Trainer's arguments for a precision by Lightning's name ("32-true", "bf16-mixed", ...)."""
+    """Return the Trainer's arguments for a precision by Lightning's name ("32-true", "bf16-mixed", ...)."""
     mixed = _MIXED.get(precision)
     if mixed is None:
         return {"precision": precision}

@@ -1,4 +1,4 @@
-"""How processes find each other: on which addresses they listen, and what a process prints while it waits for another."""
+"""How processes find each other: the addresses that they listen on, and a message while one waits for another."""
 
 import atexit
 import errno
@@ -19,14 +19,14 @@ from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend, static
 from vlc.common.errors import UserError
 
 TELL_AFTER = 10.0  # seconds
-# Where torch calls for stores. (As an attribute of torch.distributed, rendezvous is a function.)
+# The modules of torch that create stores. (The attribute torch.distributed.rendezvous is a function.)
 _CALLERS = (dist, sys.modules["torch.distributed.rendezvous"], c10d_rendezvous_backend, static_tcp_rendezvous)
 
 
 class _BoundStore(dist.TCPStore):
-    """torch's store, which listens on all interfaces, on the one address that it was given alone.
+    """A TCPStore that listens only on the address that it is given; torch's listens on all interfaces.
 
-    Names of hosts are left to torch: on the host itself they often mean a loopback address, which others do not reach.
+    Host names are left to torch: on the host itself a name often means a loopback address, which others cannot reach.
     """
 
     def __init__(self, host_name: str, port: int, world_size=None, is_master=False, *others, **options):
@@ -37,7 +37,7 @@ class _BoundStore(dist.TCPStore):
 
 
 def bind_stores() -> None:
-    """From now on the stores of this process listen on the address that was asked for, where it is one.
+    """Make all further stores of this process listen only on the address that they are given.
 
     Processes that meet on a loopback address also keep gloo's connections there.
     """
@@ -48,7 +48,7 @@ def bind_stores() -> None:
 
 
 def stay_local() -> None:
-    """Have gloo, of this process and its children, listen on the loopback interface."""
+    """Make gloo listen on the loopback interface, in this process and its children."""
     local = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
     if local:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", local[0])
@@ -60,14 +60,14 @@ def is_loopback(host: str) -> bool:
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a text is, or None for a name of a host."""
+    """Return the address that a text states; None for a host name."""
     with suppress(ValueError):
         return ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     return None
 
 
 def _listener(host: str, port: int) -> socket.socket | None:
-    """A socket that listens on an address of this host; None for names, addresses of others and ports that are taken."""
+    """Open a socket that listens on an address of this host; None for names, foreign addresses and ports in use."""
     address = _address(host)
     if address is None:
         return None
@@ -75,16 +75,14 @@ def _listener(host: str, port: int) -> socket.socket | None:
     try:
         return socket.create_server((str(address), port), family=family)
     except OSError as error:
-        if error.errno in (
-            errno.EADDRNOTAVAIL,
-            errno.EADDRINUSE,
-        ):  # behind a router; torch says what is wrong, or shares
+        # The address is behind a router, or the port is in use: torch reports this, or shares the port.
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EADDRINUSE):
             return None
         raise
 
 
 def watch_nodes(environment: ClusterEnvironment, num_nodes: int) -> None:
-    """Where no launcher brings the nodes together: tell which did not come, or raise UserError where none can come."""
+    """Without a launcher, report the nodes that do not connect, or raise UserError where none can connect."""
     if not isinstance(environment, LightningEnvironment):
         return
     if unset := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
@@ -101,9 +99,12 @@ def watch_nodes(environment: ClusterEnvironment, num_nodes: int) -> None:
 def tell_missing(
     host: str, port: int, node: int, num_nodes: int, say: Callable[[str], None] | None = None, after: float = TELL_AFTER
 ) -> threading.Thread:
-    """Watch, beside what waits, whether all nodes come to the store at HOST:PORT, and say once who has not after a while.
+    """Watch in a thread whether all nodes reach the store at HOST:PORT, and say once which have not after a while.
 
-    The nodes announce themselves in the store; the first one looks who did.
+    The nodes announce themselves in the store; node 0 looks which of them did.
+
+    say: prints the message, by default to stderr.
+    after: seconds.
     """
     say = say or (lambda text: print(text, file=sys.stderr, flush=True))
     ended = threading.Event()
@@ -121,9 +122,7 @@ def tell_missing(
                 while missing and time.monotonic() - started < after and not ended.wait(0.1):
                     missing = [number for number in missing if not store.check([f"vlc_node_{number}"])]
         except dist.DistError:
-            ended.wait(
-                started + after - time.monotonic()
-            )  # the store is gone, or busy: the program may be about to end
+            ended.wait(started + after - time.monotonic())  # the store is gone or busy: the program may be ending
         if missing and not ended.is_set():
             nodes = ", ".join(map(str, missing))
             say(

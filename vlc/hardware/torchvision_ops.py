@@ -19,7 +19,7 @@ _libraries: list[object] = []  # a Library takes its declarations with it when i
 
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
-    """Runs `declare_missing_ops` when torchvision is first imported; finds no module itself."""
+    """Runs `declare_missing_ops` before torchvision is first imported; it never finds a module itself."""
 
     def find_spec(self, name, path=None, target=None):
         if name == "torchvision":
@@ -29,7 +29,7 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Arrange the declaration for the moment torchvision is imported, without importing torch now."""
+    """Have the operators declared when torchvision is imported, without importing torch now."""
     if "torchvision" not in sys.modules and not any(isinstance(f, _BeforeTorchvision) for f in sys.meta_path):
         sys.meta_path.insert(0, _BeforeTorchvision())
 

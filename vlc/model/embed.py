@@ -1,4 +1,4 @@
-"""Embeddings of the two modalities: BERT's for text, patches for images, and their positions, fixed or learned."""
+"""Embeddings of text (as BERT's) and of image patches, and the positions of patches, fixed or learned."""
 
 import math
 
@@ -22,7 +22,7 @@ def text_embedding(width: int, vocab_size: int, max_text_len: int, dropout: floa
 
 
 def patch_embedding(width: int, patch_size: int, image_size: int, *, square: bool = True) -> PatchEmbed:
-    """Images (B, 3, H, W) -> patch tokens (B, P, D), row by row. square: takes images of image_size and no others."""
+    """Images (B, 3, H, W) -> patch tokens (B, P, D), row by row. square: only images of image_size are accepted."""
     return PatchEmbed(img_size=image_size, patch_size=patch_size, in_chans=3, embed_dim=width, strict_img_size=square)
 
 
@@ -38,11 +38,13 @@ def sincos_positions(width: int, grid_size: int, temperature: float = 10_000) ->
 
 
 def learned_positions(table: Tensor, grid: tuple[int, int], extents: Tensor | None = None) -> Tensor:
-    """A learned table (1, 1 + G * G, D) stretched over images: (1, P, D), or (B, P, D) with an extent for each image.
+    """Stretch a learned table (1, 1 + G * G, D) over images: (1, P, D), or (B, P, D) with extents.
 
-    grid: rows and columns of the (padded) images in patches. extents (B, 2) int64: those that show something; without
-    them all do. Bilinear, the table's corners on the image's corners, as ViLT resizes it (Kim et al. 2021).
-    Computed in float32 without a device synchronisation. Values at padding are undefined.
+    The resizing is bilinear with the table's corners on the image's corners, as in ViLT (Kim et al. 2021). It is computed
+    in float32 without a device synchronisation. Values at padding are undefined.
+
+    grid: rows and columns of the (padded) images in patches.
+    extents: (B, 2) int64, rows and columns of each image without padding; None: there is no padding.
     """
     side = math.isqrt(table.shape[1] - 1)
     if extents is None:
@@ -56,36 +58,36 @@ def learned_positions(table: Tensor, grid: tuple[int, int], extents: Tensor | No
 
 
 def _linear_interpolation_weights(length: int, extents: Tensor, side: int) -> Tensor:
-    """Weights (B, length, side) of `side` points, spread evenly over the first extents (B,) of `length` places."""
+    """Return the weights (B, length, side) of `side` points, spread evenly over the first extents (B,) of `length`."""
     steps = (side - 1) / (extents - 1).clamp(min=1)
     places = torch.arange(length, device=extents.device) * steps[:, None]
     return (1 - (places[:, :, None] - torch.arange(side, device=extents.device)).abs()).clamp(min=0)
 
 
 def resize_positions(table: Tensor, num_patches: int) -> Tensor:
-    """Position table (1, 1 + P, D) of a square grid for another square grid of num_patches; the class row is kept.
+    """Resize a position table (1, 1 + P, D) of a square grid to another square grid of num_patches.
 
-    Bicubic on the grid, without antialiasing and without corner alignment, as DeiT and the published VLC do it.
-    Raises ValueError if either number of patches is not a square.
+    The row of the class token is kept. The grid is resized bicubically, without antialiasing and without corner alignment,
+    as DeiT and the published VLC do it. Raises ValueError if the table has another shape, or a grid is not a square.
     """
-    old, new = (round(count**0.5) for count in (table.shape[1] - 1, num_patches))
-    if old**2 != table.shape[1] - 1 or new**2 != num_patches:
+    old, new = (math.isqrt(max(count, 0)) for count in (table.shape[1] - 1, num_patches))
+    if len(table) != 1 or old == 0 or old**2 != table.shape[1] - 1 or new**2 != num_patches:
         raise ValueError(f"position tables need square grids, got {table.shape[1] - 1} and {num_patches} patches")
     return resample_abs_pos_embed(table, [new, new], [old, old], antialias=False)
 
 
 def init_bert_weights(module: nn.Module) -> None:
-    """Normal(0, 0.02) matrices, zero biases, unit norms: BERT's start, used for all parts but the ViT."""
+    """Initialise as BERT does, with Normal(0, 0.02) matrices, zero biases and unit norms: all parts but the ViT."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
     _reset_norms_and_biases(module)
 
 
 def init_vit_weights(module: nn.Module) -> None:
-    """Xavier-uniform matrices, zero biases, unit norms: MAE's start for the ViT and its decoder."""
+    """Initialise the ViT and its decoder as MAE does, with Xavier-uniform matrices, zero biases and unit norms."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
-    elif isinstance(module, PatchEmbed):  # as if it were the linear layer it is; the bias keeps torch's start
+    elif isinstance(module, PatchEmbed):  # as a linear layer; the bias keeps torch's initialisation
         nn.init.xavier_uniform_(module.proj.weight.flatten(1))
     _reset_norms_and_biases(module)
 

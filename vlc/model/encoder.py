@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vlc.common.inputs import Sizes, Text
+from vlc.common.inputs import ImageSizes, Text
 from vlc.model.attention import has_flash_attention
 from vlc.model.blocks import blocks, layer_norm
 from vlc.model.embed import (
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
 
     num_image_types: how many images an example can have. Row 0 of the token types is text, row i the i-th image.
     image_size: side of the square images. With learned positions, images may have any multiples of the patch size.
-    max_patches: in training an image keeps at most so many of its patches, drawn at random.
+    max_patches: the most patches that an image keeps in training, drawn at random; None: all.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class Encoder(nn.Module):
         self._init_weights()
 
     def compile_blocks(self, **options) -> None:
-        """Compile the blocks in place, with options of torch.compile. Lengths are multiples of 8, and so few."""
+        """Compile the blocks in place, with options of torch.compile. Lengths are multiples of 8, so there are few."""
         self._may_pack = False
         for block in self.blocks:
             block.compile(**options)
 
     def keep_images_only(self, *, final_norm: bool) -> None:
-        """Remove what only text or fusion reads, which would be parameters without gradients, and train the positions.
+        """Remove parameters that only text or fusion reads, as they would get no gradients, and train the positions.
 
         final_norm: whether encoded tokens are normalised.
         """
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
         self,
         images: Tensor,
         *,
-        sizes: Sizes | None = None,
+        sizes: ImageSizes | None = None,
         image_type: int | None = 1,
         mask_ratio: float = 0.0,
         noise: Tensor | None = None,
@@ -139,10 +139,10 @@ class Encoder(nn.Module):
     ) -> Segment:
         """Normalised images (B, 3, H, W) -> a segment of that name, the class token first.
 
-        sizes: (B,), of padded images; there are then as many tokens as the largest image has patches.
-        image_type: row of the token-type table; None adds none (the image alone, as MAE and timm see it).
+        sizes: (B,), where images are padded; the segment then has as many patches as the largest image.
+        image_type: row of the token-type table; None adds none, as in MAE and timm, whose ViT sees images alone.
         mask_ratio: share of patches that are dropped; without noise all stay.
-        noise: (B, P); patches are dropped where it is large.
+        noise: (B, P); the patches with the largest noise are dropped.
         """
         tokens, patches, mask, indices = self.patch_embed(images), None, None, None
         grid = images.shape[-2] // self.size.patch_size, images.shape[-1] // self.size.patch_size
@@ -161,24 +161,22 @@ class Encoder(nn.Module):
         return Segment(name, tokens, mask, patches=patches, grid=grid, patch_indices=indices)
 
     def _place(
-        self, tokens: Tensor, grid: tuple[int, int], sizes: Sizes | None
+        self, tokens: Tensor, grid: tuple[int, int], sizes: ImageSizes | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Patches (B, P, D) of padded images with their learned positions, and a segment's mask and patch_indices.
+        """Add learned positions to patches (B, P, D); returns kept patches, and a segment's mask and patch_indices.
 
         Padding is left out, except where an image has fewer patches than the largest of the batch.
         """
-        extents = None if sizes is None else sizes.pixels // self.size.patch_size
-        tokens = tokens + learned_positions(self.pos_embed, grid, extents)
-        num_patches = tokens.shape[1] if sizes is None else sizes.largest // self.size.patch_size**2
-        drawn = self.training and self.max_patches is not None and self.max_patches < num_patches
-        if sizes is None and not drawn:
-            return tokens, None, None
-        if sizes is None:
-            shown = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        else:
+        count, extents, shown = tokens.shape[1], None, tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+        if sizes is not None:
+            count, extents = sizes.largest // self.size.patch_size**2, sizes.height_width // self.size.patch_size
             shown = shown_patches(extents, grid)
-        noise = torch.rand(shown.shape, device=tokens.device) if drawn else None
-        kept = leading_patches(shown, self.max_patches if drawn else num_patches, noise)
+        tokens, noise = tokens + learned_positions(self.pos_embed, grid, extents), None
+        if self.training and self.max_patches is not None and self.max_patches < count:
+            count, noise = self.max_patches, torch.rand(shown.shape, device=tokens.device)
+        if sizes is None and noise is None:
+            return tokens, None, None
+        kept = leading_patches(shown, count, noise)
         mask = shown.gather(1, kept)
         return take_patches(tokens, kept), torch.cat([mask.new_ones(len(mask), 1), mask], dim=1), kept
 
@@ -197,7 +195,7 @@ class Encoder(nn.Module):
         return Encoded(self.pooler(tokens), tuple(own))
 
     def _run(self, sequence: TokenSequence, pooled_only: bool) -> Tensor:
-        """Tokens (B, S, D) through all blocks; pooled_only: only the first ones (B, D) come out."""
+        """Run tokens (B, S, D) through all blocks; pooled_only: returns the first tokens (B, D) alone."""
         tokens, (pattern, packing) = sequence.tokens, self._pattern(sequence, pooled_only)
         if packing is not None:
             tokens = packing.pack(tokens)
@@ -213,7 +211,7 @@ class Encoder(nn.Module):
         return tokens if packing is None else packing.unpack(tokens)
 
     def _pattern(self, sequence: TokenSequence, pooled_only: bool) -> tuple[AttentionPattern, Packing | None]:
-        """Which tokens attend to which, and how the sequences are packed; None: they are not."""
+        """Return which tokens attend to which, and how the sequences are packed; None: they are not packed."""
         if sequence.starts_group is not None:
             return grouped(sequence.starts_group, sequence.mask), None
         packing = self._packing(sequence, pooled_only)
@@ -222,11 +220,11 @@ class Encoder(nn.Module):
         return (padded(sequence.mask), None) if packing is None else (packing.pattern, packing)
 
     def _packing(self, sequence: TokenSequence, pooled_only: bool) -> Packing | None:
-        """How to leave the padding out where nobody reads the tokens there: in training, and if pooled_only.
+        """Return how to leave the padding out where its tokens are not read: in training, and if pooled_only.
 
-        A GPU must not be asked how long sequences are, so their number of tokens has to be known. We do not pack when
-        blocks are compiled (every new length would recompile them), nor with stochastic depth (it drops whole rows of
-        the batch, and packed input has none).
+        On a GPU the number of real tokens has to be known beforehand, as reading it would synchronise the device. We do
+        not pack when blocks are compiled (every new length would recompile them), nor with stochastic depth (it drops
+        whole rows of the batch, and packed input has none).
         """
         if sequence.mask is None or not self._may_pack or not (pooled_only or self.training):
             return None

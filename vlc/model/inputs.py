@@ -1,14 +1,17 @@
 """The inputs of a batch by the names of their segments, before they are embedded."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlc.common.inputs import Images, Sizes, Text
+from vlc.common.inputs import Images, ImageSizes, Text, sum_if_known
 from vlc.data.batch import Batch
 from vlc.data.matching import matched_images
+
+InputT = TypeVar("InputT", Text, Images)
 
 
 @dataclass(frozen=True)
@@ -16,17 +19,17 @@ class ImageInput:
     """Normalised images.
 
     pixels: (B, 3, H, W).
-    sizes: (B,), of padded images; None: nothing is padding.
+    sizes: (B,), where images are padded; None: there is no padding.
     token_type: row of the encoder's token-type table; None: no type is added.
     """
 
     pixels: Tensor
-    sizes: Sizes | None
+    sizes: ImageSizes | None
     token_type: int | None
 
 
 def segment_input(batch: Batch, name: str, pad_token_id: int) -> Text | ImageInput:
-    """Return what a segment of a `Pass` is embedded from. This is the one place that reads the inputs of a batch.
+    """Return the input that a segment of a `Pass` is embedded from. Only this function reads the inputs of a batch.
 
     text: the batch's texts.
     candidate_texts: each example's own text and then its wrong texts, (B * (1 + N), L).
@@ -34,23 +37,28 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> Text | ImageInp
     matched_images: the images of image-text matching.
     Any other name is the name of a part of the batch: of texts, of images, or with a field `text`.
     """
-    # A batch without texts is of a model of images alone, which has no use for types.
+    # A batch without texts belongs to a model of images alone, which has no use for types.
     first_type = None if batch.text is None else 1
     if name == "text":
-        return batch.text
+        return _present(batch.text, name)
     if name == "candidate_texts":
-        return candidate_texts(batch.text, batch.parts["wrong_texts"], pad_token_id)
+        return candidate_texts(_present(batch.text, name), batch.parts["wrong_texts"], pad_token_id)
     if name == "matched_images":
         return ImageInput(*matched_images(batch), first_type)
     if name == "image" or name.startswith("image_"):
         number = int(name.partition("_")[2] or 0)
-        return ImageInput(*batch.images.at(number), first_type and first_type + number)
+        return ImageInput(*_present(batch.images, name).at(number), first_type and first_type + number)
     part = batch.parts[name]
     return ImageInput(*part.at(0), first_type) if isinstance(part, Images) else getattr(part, "text", part)
 
 
+def _present(value: InputT | None, name: str) -> InputT:
+    assert value is not None, f"the batch has no input for the segment {name}"
+    return value
+
+
 def patch_noise(batch: Batch, number: int | None) -> Tensor | None:
-    """Return patch noise (B, P) by its number; None where the batch has none, or none is asked for."""
+    """Return patch noise (B, P) by its number; None where the batch has none, or the number is None."""
     return None if number is None else batch.parts.get(f"patch_noise_{number}")
 
 
@@ -58,21 +66,20 @@ def stacked_texts(first: Text, second: Text, pad_token_id: int) -> Text:
     """Stack two batches of texts, (A, L) and (B, M) -> (A + B, max(L, M)), the first one's rows first."""
     length = max(first.ids.shape[1], second.ids.shape[1])
 
-    def stacked(parts: tuple[Tensor, Tensor], fill: int) -> Tensor:
+    def stacked(parts: list[Tensor], fill: int) -> Tensor:
         return torch.cat([F.pad(part, (0, length - part.shape[1]), value=fill) for part in parts])
 
-    known = first.num_real is not None and second.num_real is not None
-    num_real = first.num_real + second.num_real if known else None
     segments = None
     if first.segments is not None or second.segments is not None:
-        both = (torch.zeros_like(text.ids) if text.segments is None else text.segments for text in (first, second))
-        segments = stacked((next(both), next(both)), 0)
-    ids, mask = stacked((first.ids, second.ids), pad_token_id), stacked((first.mask, second.mask), 0)
-    return Text(ids, mask, num_real, segments)
+        segments = stacked(
+            [torch.zeros_like(text.ids) if text.segments is None else text.segments for text in (first, second)], 0
+        )
+    ids, mask = stacked([first.ids, second.ids], pad_token_id), stacked([first.mask, second.mask], 0)
+    return Text(ids, mask, sum_if_known((first.num_real, second.num_real)), segments)
 
 
 def candidate_texts(own: Text, wrong: Text, pad_token_id: int) -> Text:
-    """Own texts (B, L) and N wrong texts each (B * N, L), grouped by example -> (B * (1 + N), L), the own text first."""
+    """Own texts (B, L) and N wrong texts each (B * N, L) -> (B * (1 + N), L), grouped by example, its own text first."""
     count = len(own.ids)
     both = stacked_texts(own, wrong, pad_token_id)
     order = torch.arange(len(both.ids), device=both.ids.device)

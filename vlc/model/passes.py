@@ -1,4 +1,4 @@
-"""Encoder passes: objectives declare which they read, and those that are equal or of equal shape are computed together."""
+"""Encoder passes: objectives declare which they read; passes that are equal, or of equal shape, are computed together."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ class Pass:
 
 
 class EncodedPasses(dict[Pass, Encoded]):
-    """What the encoder made of each pass."""
+    """The results of the encoder by pass."""
 
     def __missing__(self, key: Pass) -> Encoded:
         have = ", ".join(map(str, self)) or "none"
@@ -50,7 +50,7 @@ def encode_passes(
 
     dropped_ratio: the share of patches that a pass with patch noise drops.
     known: passes of an earlier call, which are not run again.
-    Returns at least the passes that were asked for; a pass that is pooled only is the whole pass where that is there too.
+    Returns at least the requested passes. A pass that is pooled only is served by the whole pass where that is run too.
     """
     encoded, passes = EncodedPasses(known or {}), dict.fromkeys(passes)
     whole = {one: replace(one, pooled_only=False) for one in passes if one.pooled_only}
@@ -73,7 +73,7 @@ def encode_passes(
 
 
 def input_shape(given: Text | ImageInput) -> tuple:
-    """What must be equal for passes to be run as one."""
+    """Return the shapes that must be equal for passes to be run as one."""
     if isinstance(given, Text):
         return (given.ids.shape,)
     return given.pixels.shape, given.sizes and given.sizes.largest
@@ -82,7 +82,7 @@ def input_shape(given: Text | ImageInput) -> tuple:
 def _encode_group(
     encoder: Encoder, batch: Batch, group: list[Pass], inputs: Mapping[str, Text | ImageInput], dropped_ratio: float
 ) -> list[Encoded]:
-    """Passes of equal shape as one larger batch, in which each segment is embedded once."""
+    """Run passes of equal shape as one larger batch, in which each segment is embedded once."""
     embedded: dict[tuple[str, int | None], Segment] = {}
     words = _embedded_texts(encoder, {name: inputs[name] for one in group for name in one.segments})
     rows: list[list[Segment]] = []
@@ -111,19 +111,16 @@ def _encode_group(
 
 
 def _embedded_texts(encoder: Encoder, inputs: Mapping[str, Text | ImageInput]) -> dict[str, Tensor]:
-    """The texts' tokens (B, L, D) by name, from few look-ups, as each has a gradient for the whole vocabulary."""
-    # In the order of runs of older checkpoints, so that dropout draws the same for a run that is resumed.
+    """Embed texts to (B, L, D) by name, with few look-ups, as each has a gradient for the whole vocabulary."""
+    # The order is that of older versions, so that dropout draws the same numbers in a resumed run.
     texts = {name: given for name, given in inputs.items() if isinstance(given, Text)}
     of_shape: dict[tuple, list[str]] = {}
     for name in sorted(texts, key=lambda name: name != "text"):
         of_shape.setdefault((texts[name].ids.shape, texts[name].segments is None), []).append(name)
     words: dict[str, Tensor] = {}
     for same in of_shape.values():
-        if len(same) == 1:
-            words[same[0]] = encoder.embed_words(texts[same[0]].ids, texts[same[0]].segments)
-        else:
-            segments = [texts[name].segments for name in same]
-            together = None if segments[0] is None else torch.cat(segments)
-            embedded = encoder.embed_words(torch.cat([texts[name].ids for name in same]), together)
-            words |= zip(same, embedded.chunk(len(same)), strict=True)
+        segments = [segments for name in same if (segments := texts[name].segments) is not None]
+        ids = torch.cat([texts[name].ids for name in same])
+        embedded = encoder.embed_words(ids, torch.cat(segments) if segments else None)
+        words |= zip(same, embedded.chunk(len(same)), strict=True)
     return words

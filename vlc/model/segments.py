@@ -1,12 +1,13 @@
-"""Segments: embedded inputs that stand side by side in the sequence of an encoder pass, and what the pass makes of them."""
+"""Segments: embedded inputs side by side in the sequence of an encoder pass, and the encoded segments it returns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vlc.common.inputs import mapped, sum_if_known
 from vlc.model.masking import PatchMask
 
 _BY_ROW = ("tokens", "mask", "starts_group", "patches", "patch_indices")  # fields with a row for each example
@@ -16,8 +17,8 @@ _BY_ROW = ("tokens", "mask", "starts_group", "patches", "patch_indices")  # fiel
 class Segment:
     """One embedded input: a text, an image, a task token, boxes.
 
-    name: by which `Encoded` gives its tokens back.
-    tokens: (B, L, D); of an image the class token comes first, then the patches.
+    name: `Encoded` returns the encoded tokens under it.
+    tokens: (B, L, D); an image has its class token first, then its patches.
     mask: (B, L), nonzero = real token, zero = padding; None: all tokens are real.
     num_real: the number of real tokens; None where there is a mask and only a device knows.
     starts_group: (B, L) int, 1 = a token that the tokens before it may not see (`vlc.model.patterns.grouped`).
@@ -43,35 +44,27 @@ class Segment:
         """Return a segment with every row `times` times in succession."""
         if times == 1:
             return self
-        rows = torch.arange(len(self), device=self.tokens.device).repeat_interleave(times)
-        values = {name: _changed(getattr(self, name), lambda tensor: tensor[rows]) for name in _BY_ROW}
+        index = torch.arange(len(self), device=self.tokens.device).repeat_interleave(times)
+        values = mapped(self._by_row(), Tensor, lambda tensor: tensor[index])
         return replace(self, num_real=None if self.num_real is None else self.num_real * times, **values)
 
     def split(self, count: int) -> list["Segment"]:
         """Return `count` segments of equally many rows, without their num_real."""
-        parts = {name: _changed(getattr(self, name), lambda tensor: tensor.chunk(count)) for name in _BY_ROW}
-        return [
-            replace(self, num_real=None, **{name: _part(value, number) for name, value in parts.items()})
-            for number in range(count)
-        ]
 
+        def part(number: int) -> Segment:
+            rows = mapped(self._by_row(), Tensor, lambda tensor: tensor.chunk(count)[number])
+            return replace(self, num_real=None, **rows)
 
-def _changed(value: Tensor | PatchMask | None, change: Callable[[Tensor], Any]) -> Any:
-    """Apply `change` to a tensor, or to each tensor of a `PatchMask`."""
-    if isinstance(value, PatchMask):
-        return PatchMask(*map(change, value))
-    return None if value is None else change(value)
+        return list(map(part, range(count)))
 
-
-def _part(chunks: Any, number: int) -> Any:
-    return _changed(chunks, lambda parts: parts[number])
+    def _by_row(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _BY_ROW}
 
 
 def concatenated(parts: Sequence[Segment]) -> Segment:
-    """Return one segment with the rows of all parts, which have equal shapes; it has the first one's name."""
-    first = parts[0]
+    """Return one segment with the rows of all parts, which have equal shapes; it has the name of the first."""
     if len(parts) == 1:
-        return first
+        return parts[0]
     values: dict[str, Any] = {}
     for name in _BY_ROW:
         rows = [getattr(part, name) for part in parts]
@@ -79,8 +72,7 @@ def concatenated(parts: Sequence[Segment]) -> Segment:
             values[name] = PatchMask(*map(torch.cat, zip(*rows, strict=True)))
         else:
             values[name] = None if rows[0] is None else torch.cat(rows)
-    known = all(part.num_real is not None for part in parts)
-    return replace(first, num_real=sum(part.num_real for part in parts) if known else None, **values)
+    return replace(parts[0], num_real=sum_if_known(part.num_real for part in parts), **values)
 
 
 def aligned(segments: Sequence[Segment]) -> list[Segment]:
@@ -101,8 +93,8 @@ class TokenSequence:
     """The tokens of all segments side by side.
 
     tokens: (B, S, D).
-    mask: (B, S) bool, True = real; None: all are.
-    num_real: the number of real tokens; None where only a device knows.
+    mask: (B, S) bool, True = real; None: all tokens are real.
+    num_real: the number of real tokens; None where there is no mask, or only a device knows.
     starts_group: (B, S) int, as in `Segment`; None: no segment has any.
     """
 
@@ -114,43 +106,38 @@ class TokenSequence:
     @classmethod
     def of(cls, segments: Sequence[Segment]) -> "TokenSequence":
         tokens = torch.cat([segment.tokens for segment in segments], dim=1)
-        mask = num_real = starts_group = None
-        if any(segment.mask is not None for segment in segments):
-            mask = torch.cat([_mask(segment) for segment in segments], dim=1)
-            counts = [
-                segment.tokens[..., 0].numel() if segment.mask is None else segment.num_real for segment in segments
-            ]
-            num_real = None if None in counts else sum(counts)
-        if any(segment.starts_group is not None for segment in segments):
-            starts_group = torch.cat([_starts_group(segment) for segment in segments], dim=1)
+        mask, starts_group = _by_token(segments, "mask", 1), _by_token(segments, "starts_group", 0)
+        num_real = None
+        if mask is not None:
+            counts = ((one.tokens[..., 0].numel() if one.mask is None else one.num_real) for one in segments)
+            num_real, mask = sum_if_known(counts), mask.bool()
         return cls(tokens, mask, num_real, starts_group)
 
 
-def _mask(segment: Segment) -> Tensor:
-    if segment.mask is None:
-        return torch.ones(segment.tokens.shape[:2], dtype=torch.bool, device=segment.tokens.device)
-    return segment.mask.bool()
-
-
-def _starts_group(segment: Segment) -> Tensor:
-    if segment.starts_group is None:
-        return torch.zeros(segment.tokens.shape[:2], dtype=torch.int64, device=segment.tokens.device)
-    return segment.starts_group
+def _by_token(segments: Sequence[Segment], name: str, default: int) -> Tensor | None:
+    """Return a field (B, L) of all segments side by side, with the default where a segment has none; None: none has."""
+    values = [getattr(segment, name) for segment in segments]
+    if all(value is None for value in values):
+        return None
+    for number, segment in enumerate(segments):
+        if values[number] is None:
+            values[number] = segment.tokens.new_full(segment.tokens.shape[:2], default, dtype=torch.int64)
+    return torch.cat(values, dim=1)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What one encoder pass returns, after the final norm.
+    """The result of one encoder pass, after the final norm.
 
     pooled: (B, D), read at the first token of the sequence.
-    segments: the segments of the pass in their order, with encoded tokens; none of a pass that was pooled only.
+    segments: the segments of the pass in their order, with encoded tokens; empty if the pass was pooled only.
     """
 
     pooled: Tensor
     segments: tuple[Segment, ...] = ()
 
     def segment(self, name: str) -> Segment:
-        """Return the segment of a name. Raises KeyError where the pass has none."""
+        """Return the segment of this name. Raises KeyError where the pass has none."""
         for segment in self.segments:
             if segment.name == name:
                 return segment
@@ -168,17 +155,16 @@ class Encoded:
 
     @property
     def grid(self) -> tuple[int, int] | None:
-        """Rows and columns of the first image in patches; None of a pass without an image."""
+        """Rows and columns of the first image in patches; None if the pass has no image."""
         return next((segment.grid for segment in self.segments if segment.grid is not None), None)
 
     def split(self, names: Sequence[Sequence[str]]) -> list["Encoded"]:
-        """Return the parts of several passes that were run as one, with the names of each pass's segments."""
+        """Separate passes that were run as one; names: of the segments of each pass."""
         if len(names) == 1:
             return [self]
         columns = [segment.split(len(names)) for segment in self.segments]
-        return [
-            Encoded(
-                pooled, tuple(replace(column[number], name=name) for column, name in zip(columns, own, strict=False))
-            )
-            for number, (pooled, own) in enumerate(zip(self.pooled.chunk(len(names)), names, strict=True))
-        ]
+        encoded = []
+        for number, (pooled, own) in enumerate(zip(self.pooled.chunk(len(names)), names, strict=True)):
+            segments = (replace(column[number], name=name) for column, name in zip(columns, own, strict=False))
+            encoded.append(Encoded(pooled, tuple(segments)))
+        return encoded

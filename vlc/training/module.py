@@ -159,7 +159,7 @@ class VLCModule(LightningModule):
 
     def normalised(self, batch: Batch) -> Batch:
         """A batch of the loader with its images, those in its parts too, as the encoder takes them."""
-        scale = self.encoder.size.pixels
+        scale = self.encoder.size.pixel_normalization
         return mapped(batch, Images, lambda images: replace(images, pixels=normalize(images.pixels, scale)))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
