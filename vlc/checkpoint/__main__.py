@@ -4,13 +4,13 @@ import argparse
 from pathlib import Path
 
 from vlc.checkpoint.formats import LAYOUTS
-from vlc.checkpoint.weights import _by_part, export, read
+from vlc.checkpoint.weights import count_by_part, export, read
 from vlc.common.errors import UserError
 from vlc.common.terminal import printable
 
 
 def _check_target(source: Path, target: Path, overwrite: bool) -> None:
-    """Raise UserError where writing would destroy something, or cannot work."""
+    """Raise UserError where the target cannot be written, or must not be replaced."""
     if target.is_dir():
         raise UserError(
             f"{target} is a folder: name the file to write in it, for example {target / 'weights.safetensors'}"
@@ -40,10 +40,10 @@ def main() -> None:
         if arguments.target:
             _check_target(arguments.source, arguments.target, arguments.overwrite)
         checkpoint = read(arguments.source)
-        print(printable(f"{checkpoint.path}: layout {checkpoint.layout.name}, {_by_part(list(checkpoint.state))}"))
+        print(printable(f"{checkpoint.path}: layout {checkpoint.layout.name}, {count_by_part(checkpoint.state)}"))
         if arguments.target:
             left_out = export(checkpoint, arguments.target, arguments.layout)
-            without = f", without {_by_part(left_out)}" if left_out else ""
+            without = f", without {count_by_part(left_out)}" if left_out else ""
             print(printable(f"Wrote {arguments.target} (layout {arguments.layout}){without}"))
     except UserError as error:
         parser.exit(2, f"{printable(error)}\n")

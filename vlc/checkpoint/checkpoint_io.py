@@ -1,4 +1,4 @@
-"""How Lightning's checkpoints reach the disk and come back: the one place that all of ours pass."""
+"""The writing and reading of all of the trainer's checkpoints."""
 
 import sys
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from vlc.data.remote import is_url
 
 
 class CheckpointIO(TorchCheckpointIO):
-    """Checkpoints that appear whole or not at all; the one before stays until then.
+    """Writes checkpoints atomically; the previous one stays until the new one is complete.
 
-    Lightning's own way writes into TMPDIR and moves: between two file systems that is a copy over the old file, which a
-    kill or a full disk leaves in pieces. Raises UnwritableFile where there is no room.
+    Lightning itself writes into TMPDIR and moves the file. Between two file systems this copies over the old file, which
+    a kill or a full disk then leaves incomplete. Raises UnwritableFile where there is no room.
 
-    is_saving: whether a checkpoint is being written just now.
-    saved: path and optimiser step of the checkpoint that was written last.
+    is_saving: whether a checkpoint is being written now.
+    saved: path and optimiser step of the last written checkpoint.
     """
 
     def __init__(self) -> None:
@@ -43,26 +43,26 @@ class CheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """The content of a file, on the CPU unless map_location says otherwise. Raises UserError where it is damaged.
+        """Return the content of a file, on the CPU by default. Raises UserError where it is damaged.
 
-        torch itself does not compare the checksums of an archive's records: the optimiser's state could be another.
+        torch itself does not compare the checksums of an archive's records, so a damaged optimiser state could pass.
         """
         if not is_url(path):
             torch_file.verify(path)
         try:
-            return super().load_checkpoint(path, map_location or "cpu", weights_only)
-        except (RuntimeError, EOFError) as error:  # an archive that is cut short, or is none
+            return super().load_checkpoint(path, map_location or (lambda storage, _: storage), weights_only)
+        except (RuntimeError, EOFError) as error:  # the archive is cut short, or the file is none
             raise UserError(f"{path} cannot be read as a checkpoint: {error}") from error
 
 
 def _save(checkpoint: dict[str, Any], path: str | Path) -> None:
-    # An open file and not its name: torch reports a full disk as an error of its own archive otherwise.
+    # We pass an open file, because with a name torch reports a full disk as an error of its own archive.
     with write_atomically(path) as partial, partial.open("wb") as file:
         handled = sys.exc_info()[1]
         try:
             torch.save(checkpoint, file)
         except RuntimeError as error:
-            # After an exception torch still ends its archive; that fails too, and hides what had happened.
-            if error.__context__ is not handled:
-                raise error.__context__ from None
-            raise
+            # After an exception torch still ends its archive. This fails too, and hides the first exception.
+            if error.__context__ is None or error.__context__ is handled:
+                raise
+            raise error.__context__ from None

@@ -1,4 +1,4 @@
-"""Checksums of parameters, for files whose format keeps none."""
+"""Checksums of parameters, for file formats that have none."""
 
 import zlib
 from collections.abc import Mapping
@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 def checksum(content: bytes | memoryview, start: int = 0) -> str:
-    """CRC-32 as eight hexadecimal digits. It finds damage; it does not prove who wrote a file."""
+    """Return the CRC-32 as eight hexadecimal digits. It finds damage; it does not prove who wrote a file."""
     return f"{zlib.crc32(content, start):08x}"
 
 
 def checksums(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """A checksum for each tensor, of its dtype, shape, and values in memory's order."""
+    """Return a checksum of the dtype, the shape and the contiguous values of each tensor."""
     return {name: _of_tensor(tensor) for name, tensor in state.items()}
 
 
 def mismatches(state: Mapping[str, Tensor], expected: Mapping[str, str]) -> list[str]:
-    """The names that are only on one side, or whose tensors have other checksums."""
+    """Return the names that only one side has, or whose checksums differ."""
     found = checksums(state)
     return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
 

@@ -1,4 +1,4 @@
-"""Other projects' checkpoints as tables of renames. One table serves reading and exporting."""
+"""The checkpoint layouts of other projects as tables of renames, for reading and exporting."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """How to recognise a project's file and how its parameters are called here.
+    """How to recognise a project's file, and our names of its parameters.
 
     marker: a key that this project's files have.
     renames: (theirs, ours) pairs of whole names, or of prefixes that end in "."; * stands for a number. The first pair
@@ -19,7 +19,7 @@ class Layout:
     dropped: patterns of keys that a file may hold and that have no place here.
     image_only: whether the file holds no text half.
     unwrap: the key under which the parameters lie when exported.
-    applies: tells files with the same marker apart.
+    applies: whether a file with the marker is of this layout.
     parts: this project stores some tensors in pieces, e.g. ((".query.", ".key.", ".value."), ".qkv."): the names of the
         pieces, and our name for their concatenation.
     tied: parameters that a file may leave out, because they equal another parameter.
@@ -43,17 +43,17 @@ class Layout:
         return self.marker in state and self.applies(state)
 
     def ours(self, key: str) -> str | None:
-        """Our name for a parameter of theirs; None if it is dropped on purpose. Raises KeyError for an unknown one."""
+        """Return our name of their parameter; None if it is dropped on purpose. Raises KeyError for an unknown one."""
         if any(re.match(pattern, key) for pattern in self.dropped):
             return None
         return _rename(key, self.renames)
 
     def theirs(self, key: str) -> str:
-        """Their name for a parameter of ours. Raises KeyError if the layout has no place for it."""
+        """Return their name of our parameter. Raises KeyError if the layout has no place for it."""
         return _rename(key, tuple((ours, theirs) for theirs, ours in self.renames))
 
     def joined(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Their parameters, with parts put together and ties filled in."""
+        """Return their parameters with pieces concatenated and ties filled in."""
         whole = dict(state)
         apart, together = self.parts
         for key in state:
@@ -67,7 +67,7 @@ class Layout:
         return whole
 
     def split(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Their parameters as the file has them: the inverse of `joined` but for the ties, which stay."""
+        """Return their parameters with the pieces of their files: the inverse of `joined`, but ties stay."""
         apart, together = self.parts
         split: dict[str, Tensor] = {}
         for key, tensor in state.items():
@@ -89,7 +89,7 @@ def _rename(key: str, renames: tuple[tuple[str, str], ...]) -> str:
 
 @cache
 def _pattern(name: str) -> re.Pattern[str]:
-    """Matches a whole name, or the beginning of one for a prefix; * is a group of digits."""
+    """Return the pattern of a whole name, or of a prefix; * matches digits."""
     whole = name and not name.endswith(".")
     return re.compile(re.escape(name).replace(r"\*", r"(\d+)") + ("$" if whole else ""))
 
@@ -171,7 +171,7 @@ VILT_MODEL = Layout(
 
 
 def _vilt_renames(task: str) -> tuple[tuple[str, str], ...]:
-    """Of transformers' ViLT models with a head; their classifiers do not tell what they classify."""
+    """Return the renames of transformers' ViLT models with a head, whose classifier belongs to the task."""
     return (
         *((f"vilt.{theirs}", ours) for theirs, ours in _VILT_MODEL),
         ("mlm_score.decoder.", "objectives.mlm.decoder."),
@@ -184,7 +184,7 @@ def _vilt_renames(task: str) -> tuple[tuple[str, str], ...]:
 
 
 def _classifies_pairs(state: Mapping[str, Tensor]) -> bool:
-    """Whether the classifier of a file reads two images: it is then as wide inside as its input."""
+    """Whether the classifier of a file reads two images: its hidden layer is then as wide as its input."""
     weight = state.get("classifier.0.weight")
     return weight is not None and weight.ndim == 2 and weight.shape[0] == weight.shape[1]
 

@@ -1,4 +1,4 @@
-"""Folders as transformers saves models and the model hub hands them out: config.json beside the weights."""
+"""Folders of transformers and the model hub, in which a config.json lies beside the weights."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlc.common.errors import MissingFile, UserError
 
-# The first that is there is read; an index names the files of weights that are kept in several.
+# The first existing file is read; an index names the files of weights that are stored in several.
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -19,7 +19,7 @@ WEIGHTS = (
 )
 MODEL_TYPE = "vilt"
 
-# Sizes that config.json states: transformers' default, a parameter of ours, and the axis of it that has this size.
+# Sizes in config.json: transformers' default, a parameter of ours, and its axis of this size.
 _SIZES = {
     "hidden_size": (768, "encoder.patch_embed.proj.weight", 0),
     "num_channels": (3, "encoder.patch_embed.proj.weight", 1),
@@ -30,7 +30,7 @@ _SIZES = {
     "type_vocab_size": (2, "encoder.text_embeddings.token_type_embeddings.weight", 0),
     "modality_type_vocab_size": (2, "encoder.token_types.weight", 0),
 }
-# What else changes the computation: its title, transformers' default, and the values that vlc's encoder has.
+# Other values that change the computation: the title, transformers' default, and the values of vlc's encoder.
 _FIXED = {
     "hidden_act": ("activation", "gelu", ("gelu",)),
     "max_image_length": ("max_image_length", -1, (-1, None)),
@@ -40,9 +40,9 @@ _LARGEST = 2**26  # bytes of a config.json
 
 
 def find_weights(folder: Path) -> Path:
-    """The file of weights in a folder, or the index of several.
+    """Return the file of weights in a folder, or the index of several.
 
-    Raises MissingFile, or UserError if config.json is that of another model.
+    Raises MissingFile, or UserError if config.json describes another model.
     """
     read_config(folder)
     for name in WEIGHTS:
@@ -58,9 +58,9 @@ def find_weights(folder: Path) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a folder, empty where there is none. Raises UserError for a model that vlc does not know.
+    """Read config.json of a folder; empty where there is none. Raises UserError for a model that vlc does not know.
 
-    timm's state no model_type and tell nothing that is needed here.
+    timm's files have no model_type, and nothing else that is needed here.
     """
     config = _read_json(folder / "config.json")
     if config.get("model_type", MODEL_TYPE) != MODEL_TYPE:
@@ -86,9 +86,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def checked_config(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """config.json with transformers' defaults filled in, where it agrees with the parameters; None where there is none.
+    """Return config.json with the defaults of transformers; None where there is no such file.
 
-    Raises UserError, with the key, where a value contradicts the parameters or asks for what vlc does not compute.
+    Raises UserError, with the key, where a value contradicts the parameters, or vlc's encoder does not have it.
     """
     config = read_config(folder)
     if not config:
@@ -120,7 +120,7 @@ def checked_config(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Any] 
 
 
 def _is_size(value: Any, size: int) -> bool:
-    """Whether a value of config.json is this size; a square may be stated by both of its sides."""
+    """Whether a value of config.json is this size; a square may be given by both of its sides."""
     sides = value if isinstance(value, list) and len(value) == 2 else [value]
     return all(type(side) is int and side == size for side in sides)
 
@@ -140,25 +140,25 @@ def _check_grid(path: Path, config: Mapping[str, Any], state: Mapping[str, Tenso
 
 
 def _check_pixels(path: Path) -> None:
-    """Raise UserError where images are to be normalised in another way than vlc does it for ViLT: to [-1, 1]."""
-    config = _read_json(path)
-    for key, expected in (("image_mean", [0.5] * 3), ("image_std", [0.5] * 3)):
-        if config.get(key, expected) != expected:
+    """Raise UserError where images are not normalised to [-1, 1], as vlc does for ViLT."""
+    config, half = _read_json(path), [0.5] * 3
+    for key in ("image_mean", "image_std"):
+        if config.get(key, half) != half:
             raise UserError(
-                f"{path} asks for {key} {config[key]!r}, which changes the results: vlc has {expected} for ViLT"
+                f"{path} asks for {key} {config[key]!r}, which changes the results: vlc has {half} for ViLT"
             )
 
 
 def answers(folder: Path, config: Mapping[str, Any], num_labels: int) -> list[str]:
-    """The names of the classes in order, "" for those without; none where the configuration gives no names.
+    """Return the names of the classes in order, "" for a class without; empty where the configuration has no names.
 
-    Raises UserError where it names others than the classifier's num_labels.
+    Raises UserError where it names other labels than the classifier's num_labels.
     """
     labels = config.get("id2label") or {}
     known = {str(label) for label in range(num_labels)}
     if not isinstance(labels, dict) or not set(labels) <= known:
         raise UserError(f"{folder / 'config.json'}: id2label names others than the {num_labels} labels of the weights")
     names = {int(label): str(name) for label, name in labels.items()}
-    if all(name == f"LABEL_{label}" for label, name in names.items()):  # what transformers fills in
+    if all(name == f"LABEL_{label}" for label, name in names.items()):  # transformers' default
         return []
     return [names.get(label, "") for label in range(max(names) + 1)]

@@ -1,7 +1,7 @@
 """PyTorch's files, read without running anything that they hold and without allocating more than they contain.
 
-The pickle inside is followed with a short list of what it may name; everything else becomes an inert stand-in. Tensors
-are read when they are asked for, with the checksums that the zip format keeps for every record.
+The pickle inside may name only a short list of functions; every other name becomes an inert stand-in. Tensors are read
+when they are loaded, and compared with the checksums that the zip format has for every record.
 """
 
 import io
@@ -11,11 +11,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,13 +24,13 @@ from vlc.common.errors import UserError
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the number with which files before torch 1.6 begin
-_PICKLE_LIMIT = 2**25  # bytes; the pickle of a checkpoint with all its optimiser's state has some hundred thousand
-_INFLATION = 16  # how many times its size a zip file may hold; weights hardly shrink, and torch does not compress
+_PICKLE_LIMIT = 2**25  # bytes; the pickle of a checkpoint with an optimiser's state has some hundred thousand
+_INFLATION = 16  # the most bytes that a zip file may hold for each of its own; torch does not compress
 _CHUNK = 2**22
 
 
 class TensorWithoutReader:
-    """Stands for a tensor of a kind that is not read: quantised, sparse, nested, or without content."""
+    """Takes the place of a tensor that is not read: quantised, sparse, nested, or without content."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class StoredTensor:
             raise ValueError(f"a tensor of {self.shape} wants more values than the {available} that are stored for it")
 
     def load(self) -> Tensor:
-        """The tensor, on the CPU; tensors of one storage share its memory. Raises ValueError and BadZipFile."""
+        """Return the tensor on the CPU; tensors of one storage share its memory. Raises ValueError and BadZipFile."""
         self.check()
         empty = torch.empty(0, dtype=self.dtype)
         return empty.set_(self.storage.load(), self.offset, tuple(self.shape), tuple(self.stride))
@@ -92,14 +92,13 @@ class _Storage:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """What torch.save wrote, with a StoredTensor for every tensor; these can be loaded while the block runs.
+    """Yield the content of a file of torch.save with a StoredTensor for every tensor; the block may load these.
 
-    Raises what zipfile and pickle raise for damaged files, ValueError for contents that do not fit, and UserError for a
-    TorchScript program.
+    Raises the errors of zipfile and pickle for damaged files, ValueError for contents that do not fit, and UserError for
+    a TorchScript program.
     """
     if _is_legacy(path):
-        with path.open("rb") as file:
-            yield _read_legacy(path, file)
+        yield _read_legacy(path)
     else:
         with zipfile.ZipFile(path) as archive:
             yield _read_zip(path, archive)
@@ -118,20 +117,16 @@ def verify(path: str | Path) -> None:
             return
         with zipfile.ZipFile(path) as archive:
             _check_directory(path, archive)
-            bad = archive.testzip()
+            if bad := archive.testzip():
+                raise ValueError(f"its record {bad} does not match its checksum")
     except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, OSError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}. Take an earlier checkpoint, or copy the file again.") from error
-    if bad is not None:
-        raise UserError(
-            f"{path} is damaged: its record {bad} does not match its checksum. Take an earlier checkpoint, or copy the "
-            "file again."
-        )
 
 
 def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
-    """Refuse an archive that declares more than such a file can hold, or has two records of one name.
+    """Raise ValueError for an archive that declares more than its file can hold, or has two records of one name.
 
-    torch can be told to write no checksums: then all are 0 and none is compared.
+    torch has an option to write no checksums: then all are 0, and none is compared.
     """
     records, size = archive.infolist(), path.stat().st_size
     declared = sum(record.file_size for record in records)
@@ -141,7 +136,7 @@ def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
         raise ValueError("two of its records have the same name")
     if not any(record.CRC for record in records):
         for record in records:
-            record.CRC = None
+            record.CRC = None  # type: ignore[assignment]  # zipfile then compares nothing
 
 
 def _read_zip(path: Path, archive: zipfile.ZipFile) -> Any:
@@ -169,13 +164,12 @@ def _read_zip(path: Path, archive: zipfile.ZipFile) -> Any:
     pickled = names[f"{root}data.pkl"]
     if pickled.file_size > _PICKLE_LIMIT:
         raise ValueError(f"its description has {pickled.file_size:,} bytes, more than {_PICKLE_LIMIT:,}")
-    return _Unpickler(io.BytesIO(archive.read(pickled)), storage).load()
+    return Unpickler(io.BytesIO(archive.read(pickled)), storage).load()
 
 
-def _read_legacy(path: Path, file: BinaryIO) -> Any:
-    """The format before torch 1.6: pickles in a row, then the storages, each behind its number of values."""
+def _read_legacy(path: Path) -> Any:
+    """Read the format before torch 1.6: four pickles, then the storages, each behind its number of values."""
     size = path.stat().st_size
-    file.seek(len(LEGACY_START))
     storages: dict[str, tuple[int, _Storage]] = {}
 
     def storage(dtype: torch.dtype, key: str, count: int, view: Any = None) -> _Storage:
@@ -184,56 +178,37 @@ def _read_legacy(path: Path, file: BinaryIO) -> Any:
         num_bytes = count * _item_size(dtype)
         if num_bytes > size:
             raise ValueError(f"a storage declares {num_bytes:,} bytes, and the file has {size:,}")
-        return storages.setdefault(key, (_item_size(dtype), _Storage(num_bytes, lambda: _At(path, places[key]))))[1]
+        return storages.setdefault(key, (_item_size(dtype), _Storage(num_bytes, lambda: opened_at(starts[key]))))[1]
 
-    bounded = _Bounded(file, min(size, _PICKLE_LIMIT))
-    _, system, content, keys = (_Unpickler(bounded, storage).load() for _ in range(4))
-    if not (isinstance(system, dict) and system.get("little_endian") is True):
-        raise ValueError("its numbers are not stored in little-endian order")
-    places: dict[str, int] = {}
-    for key in keys:
-        item_size, stored = storages[key]
-        if int.from_bytes(file.read(8), "little") * item_size != stored.num_bytes:
-            raise ValueError(f"storage {key} is not as long as it should be")
-        places[key] = file.tell()
-        file.seek(stored.num_bytes, io.SEEK_CUR)
-    if file.tell() > size:
-        raise EOFError("the file ends inside a tensor")
+    def opened_at(start: int) -> io.BufferedReader:
+        file = path.open("rb")
+        file.seek(start)
+        return file
+
+    starts: dict[str, int] = {}
+    with path.open("rb") as file:
+        pickles = io.BytesIO(file.read(_PICKLE_LIMIT))
+        pickles.seek(len(LEGACY_START))
+        _, system, content, keys = (Unpickler(pickles, storage).load() for _ in range(4))
+        if not (isinstance(system, dict) and system.get("little_endian") is True):
+            raise ValueError("its numbers are not stored in little-endian order")
+        file.seek(pickles.tell())
+        for key in keys:
+            item_size, stored = storages[key]
+            if int.from_bytes(file.read(8), "little") * item_size != stored.num_bytes:
+                raise ValueError(f"storage {key} is not as long as it should be")
+            starts[key] = file.tell()
+            file.seek(stored.num_bytes, io.SEEK_CUR)
+        if file.tell() > size:
+            raise EOFError("the file ends inside a tensor")
     return content
-
-
-class _At(io.FileIO):
-    """A file opened at a place."""
-
-    def __init__(self, path: Path, place: int):
-        super().__init__(path)
-        self.seek(place)
-
-
-class _Bounded:
-    """A file from which no more than a number of bytes can be read."""
-
-    def __init__(self, file: BinaryIO, left: int):
-        self._file, self._left = file, left
-
-    def _take(self, content: bytes) -> bytes:
-        self._left -= len(content)
-        return content
-
-    def read(self, count: int) -> bytes:
-        if count > self._left:
-            raise EOFError(f"its description ends too early, or is longer than {_PICKLE_LIMIT:,} bytes")
-        return self._take(self._file.read(count))
-
-    def readline(self) -> bytes:
-        return self._take(self._file.readline(self._left))
 
 
 # -- the pickle
 
 
 class StandIn(dict):
-    """Takes the place of any class or function that a file names, and of its instances: a mapping that does nothing."""
+    """Takes the place of every other class or function that a file names, and of its instances: it does nothing."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]  # a dict has None
 
@@ -244,7 +219,7 @@ class StandIn(dict):
         return self
 
     def append(self, item: Any) -> None:
-        """Leave out what a pickle adds to a list or set of another class."""
+        """Ignore an item that a pickle adds to a list or set of another class."""
 
     extend = add = append
 
@@ -258,7 +233,7 @@ class _Mapping(StandIn):
 
 
 class _Tuple(tuple):
-    """A tuple that is hashed without its content, whose nesting could take for ever or overrun the stack."""
+    """A tuple that is hashed by its identity: hashing deeply nested content could take for ever or overrun the stack."""
 
     __hash__ = object.__hash__
 
@@ -268,31 +243,19 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Stor
     return StoredTensor(stored, dtype, offset, _numbers(shape), _numbers(stride))
 
 
-def _tensor_with_dtype(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> StoredTensor:
-    return StoredTensor(storage[1], rest[2], offset, _numbers(shape), _numbers(stride))
-
-
 def _numbers(value: Any) -> _Tuple:
     return _Tuple(value) if isinstance(value, tuple | list) else _Tuple((value,))
 
 
-def _first(value: Any, *_: Any) -> Any:
-    return value
-
-
-def _with_attributes(function: Callable[..., Any], kind: Any, arguments: Any, state: Any) -> Any:
-    return function(*arguments)
-
-
-_CALLABLE = {
+_CALLABLE: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): _Mapping,
     ("torch", "Size"): _numbers,
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v3"): _tensor_with_dtype,
-    ("torch._utils", "_rebuild_parameter"): _first,
-    ("torch._utils", "_rebuild_parameter_with_state"): _first,
-    ("torch._tensor", "_rebuild_from_type_v2"): _with_attributes,
+    ("torch._utils", "_rebuild_tensor_v3"): lambda *words: replace(_tensor(*words), dtype=words[6]),
+    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+    ("torch._utils", "_rebuild_parameter_with_state"): lambda tensor, *_: tensor,
+    ("torch._tensor", "_rebuild_from_type_v2"): lambda function, kind, arguments, state: function(*arguments),
 }
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -317,17 +280,17 @@ def _item_size(dtype: Any) -> int:
     return dtype.itemsize
 
 
-# Operations that torch never writes: a length without its bytes, and buffers and classes of this process.
+# Operations that torch never writes. They allocate by a stated length, or refer to buffers and classes of this process.
 _NEVER_WRITTEN = pickle.BYTEARRAY8 + pickle.NEXT_BUFFER + pickle.READONLY_BUFFER + pickle.PERSID
 _NEVER_WRITTEN += pickle.EXT1 + pickle.EXT2 + pickle.EXT4
 
 
-def _join_last(count: int, unpickler: "_Unpickler") -> None:
+def _join_last(count: int, unpickler: "Unpickler") -> None:
     unpickler.stack[-count:] = [_Tuple(unpickler.stack[-count:])]
 
 
-class _Unpickler(pickle._Unpickler):  # the one in Python: its table of operations can be changed
-    """Follows a pickle; nothing that it names is imported, and nothing but the functions above is called."""
+class Unpickler(pickle._Unpickler):  # the one written in Python, whose table of operations can be changed
+    """Reads a pickle without importing any of its names, and calls only the functions above."""
 
     stack: list[Any]
     append: Callable[[Any], None]
@@ -356,7 +319,7 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: its table of operatio
         return dtype, self._storage(dtype, key, count, *view)
 
     def _build(self) -> None:
-        self.stack.pop()  # attributes: nothing that is read here has any
+        self.stack.pop()  # attributes, which are ignored
 
     def _tuple(self) -> None:
         items = self.pop_mark()

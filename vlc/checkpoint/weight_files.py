@@ -1,4 +1,4 @@
-"""Files of parameters, recognised by what is in them: PyTorch's two formats, safetensors, and indices of several files."""
+"""Files of parameters, recognised by their content: PyTorch's two formats, safetensors, and indices of several files."""
 
 import json
 import pickle
@@ -19,7 +19,7 @@ from vlc.checkpoint import checksums, torch_file
 from vlc.checkpoint.torch_file import StandIn, StoredTensor, TensorWithoutReader
 from vlc.common.errors import MissingFile, UserError
 
-# What the readers raise, depending on where a file is broken.
+# The errors of the readers, which depend on where a file is broken.
 _READ_ERRORS: tuple[type[Exception], ...] = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -31,10 +31,10 @@ _READ_ERRORS: tuple[type[Exception], ...] = (
     *(ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError, AssertionError),
 )
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_SHARED = 4  # how many times a stored value may be used by all parameters together: tied weights use it twice
+_SHARED = 4  # the most values of all parameters for each stored value; tied weights use one twice
 _INDEX_LIMIT = 2**26  # bytes of an index of several files
 
-# What else people have under the name of a checkpoint, by how it begins.
+# Other files that people have under the name of a checkpoint, by their first bytes.
 _OTHERS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: fetch that with `git lfs pull`"),
     (b"<", "a page of HTML or XML, as a failed download leaves it: download the file again"),
@@ -47,7 +47,11 @@ _OTHERS = (
 
 @dataclass(frozen=True)
 class Weights:
-    """state: parameters by name, without the prefixes of wrappers. extras: what our own files say under "vlc"."""
+    """The content of a file of parameters.
+
+    state: parameters by name, without the prefixes of wrappers.
+    extras: the content that our own files have under "vlc".
+    """
 
     path: Path
     state: dict[str, Tensor]
@@ -55,10 +59,10 @@ class Weights:
 
 
 def read_weights(path: Path, part: str | None = None) -> Weights:
-    """Read a file; nothing in it is executed.
+    """Read a file; nothing in it is executed. Raises MissingFile, or UserError where it is damaged or of no known kind.
 
-    Parameters lie at the top, or under "state_dict" or "model"; part: under this name, and empty where it is missing.
-    Raises MissingFile, or UserError where the file is damaged or is none of the known kinds.
+    part: the name that the parameters lie under; they are empty where it is missing. None: they lie at the top, or under
+        "state_dict" or "model".
     """
     if not path.is_file():
         raise MissingFile(f"Checkpoint {path} does not exist")
@@ -88,7 +92,7 @@ def _reason(error: Exception) -> str:
 
 
 def _plain(name: str) -> str:
-    """A parameter's name without what torch.compile, DDP and FSDP put before it."""
+    """Return a parameter's name without the prefixes of torch.compile, DDP and FSDP."""
     name = _WRAPPERS.sub("", name)
     while name.startswith("module."):
         name = name.removeprefix("module.")
@@ -96,7 +100,7 @@ def _plain(name: str) -> str:
 
 
 def _plain_names(path: Path, names: Iterable[str]) -> dict[str, str]:
-    """Each name's plain one. Raises UserError where two are the same."""
+    """Return the plain name of each name. Raises UserError where two are the same."""
     plain = {name: _plain(name) for name in names}
     if len(set(plain.values())) < len(plain):
         name, twice = next(item for item in plain.items() if list(plain.values()).count(item[1]) > 1)
@@ -158,7 +162,7 @@ def _read_safetensors(path: Path) -> Weights:
 
 
 def _read_index(path: Path) -> Weights:
-    """The parameters of all files that an index names; they lie beside it."""
+    """Read the parameters of all files that an index names; they lie beside it."""
     if path.stat().st_size > _INDEX_LIMIT:
         raise ValueError(f"an index of more than {_INDEX_LIMIT:,} bytes")
     index = json.loads(path.read_text(encoding="utf-8"))
@@ -173,7 +177,7 @@ def _read_index(path: Path) -> Weights:
         shard = path.with_name(name)
         if not shard.is_file():
             raise MissingFile(
-                f"{path} names {name}, which does not lie beside it: download all files of the checkpoint"
+                f"{path} names {name}, which does not lie beside it: download the checkpoint's other files"
             )
         with shard.open("rb") as file:
             if file.read(1) == b"{":

@@ -4,8 +4,8 @@ Every parameter of a file is loaded, or is left out for a reason that the report
 """
 
 import json
-import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,11 @@ from vlc.objectives.base import Objective
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's parameters under our names. dropped: keys left out on purpose. extras: what we wrote beside them.
+    """A file's parameters under our names.
 
-    heads and norm_eps: of attention and of the layer norms, which parameters do not tell; None where nothing else does.
+    dropped: keys that are left out on purpose.
+    extras: the content that our own files have beside the parameters.
+    heads, norm_eps: of attention and of the layer norms, as a config.json states them; None where there is none.
     """
 
     path: Path
@@ -47,38 +49,40 @@ class Checkpoint:
 
 @dataclass
 class LoadReport:
-    """What became of every parameter; printed once."""
+    """The names of all parameters by what was done with them; printed once.
+
+    derived: parameters that start from another parameter of the file.
+    misfits: new parameters that the file has in another shape.
+    unused: parameters of heads and parts that this model does not have.
+    """
 
     path: Path
     layout: str
     loaded: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
-    derived: list[str] = field(default_factory=list)  # of the loaded ones, those that start from another parameter
+    derived: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
-    misfits: list[str] = field(default_factory=list)  # of the new ones, those that the file has in another shape
-    unused: list[str] = field(default_factory=list)  # of heads and parts that this model does not have
+    misfits: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         rows: list[tuple[str, list[str], str]] = [
-            ("loaded", self.loaded, _by_part(self.loaded)),
+            ("loaded", self.loaded, count_by_part(self.loaded)),
             ("resized", self.resized, ", ".join(self.resized)),
             ("started from others", self.derived, ", ".join(self.derived)),
-            ("new", self.new, "; ".join([_by_part(self.new), *self.misfits])),
-            ("not in this model", self.unused, _by_part(self.unused)),
-            ("dropped on purpose", self.dropped, _by_part(self.dropped)),
+            ("new", self.new, "; ".join([count_by_part(self.new), *self.misfits])),
+            ("not in this model", self.unused, count_by_part(self.unused)),
+            ("dropped on purpose", self.dropped, count_by_part(self.dropped)),
         ]
         rows = [row for row in rows if row[1] or row[0] not in ("started from others", "not in this model")]
         lines = [f"  {title:<20}{len(names):>4}  {text}".rstrip() for title, names, text in rows]
         return "\n".join(map(printable, [f"Checkpoint {self.path} (layout {self.layout})", *lines]))
 
 
-def _by_part(names: list[str]) -> str:
-    """Names counted by their first two components: "encoder.blocks 144, objectives.mlm 5"."""
-    counts: dict[str, int] = {}
-    for name in names:
-        part = ".".join(name.split(".")[:2])
-        counts[part] = counts.get(part, 0) + 1
+def count_by_part(names: Iterable[str]) -> str:
+    """Count names by their first two components: "encoder.blocks 144, objectives.mlm 5"."""
+    counts = Counter(".".join(name.split(".")[:2]) for name in names)
     return ", ".join(f"{part} {count}" for part, count in counts.items())
 
 
@@ -149,38 +153,32 @@ _TABLES = ("config", "arguments", "preprocessing", "tokenizer", "rows")  # which
 
 
 def _checked_extras(path: Path, extras: Any) -> dict[str, Any]:
-    """What our own files say beside the parameters. Raises UserError where it is not of the types that we write."""
+    """Return the extras as a dictionary. Raises UserError where they are not of the types that we write."""
     extras = {} if extras is None else extras
-    where = None if isinstance(extras, dict) else "it"
-    if where is None:
-        where = next((name for name in _TABLES if not isinstance(extras.get(name, {}), dict)), None)
-    answers = extras.get("answers", []) if where is None else []
-    lists = answers.values() if isinstance(answers, dict) else [answers]
-    if not all(isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) for names in lists):
-        where = "answers"
-    where = where or _not_plain(extras)
-    if where is not None:
+    wrong = _first_not_plain(extras, "it") if isinstance(extras, dict) else "it"
+    if wrong is None:
+        answers = extras.get("answers", [])
+        lists = answers.values() if isinstance(answers, dict) else [answers]
+        valid = all(isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) for names in lists)
+        tables = (name for name in _TABLES if not isinstance(extras.get(name, {}), dict))
+        wrong = next(tables, None if valid else "answers")
+    if wrong is not None:
         raise UserError(
-            f"{path} is damaged or not ours: what it says beside its parameters ({where}) is of a wrong type"
+            f"{path} is damaged or not ours: what it says beside its parameters ({wrong}) is of a wrong type"
         )
     return dict(extras)
 
 
-_PLAIN = (str, int, float, bool, type(None))
-
-
-def _not_plain(value: Any, name: str = "", depth: int = 0) -> str | None:
-    """The name of the first thing that JSON could not hold, or that lies more than ten levels deep."""
-    if isinstance(value, _PLAIN):
+def _first_not_plain(value: Any, name: str, depth: int = 0) -> str | None:
+    """Return the name of the first value that JSON could not hold, or that lies more than ten levels deep."""
+    if isinstance(value, str | int | float | None):
         return None
     if depth > 10 or type(value) is StandIn or not isinstance(value, dict | list | tuple):
-        return name or "it"
-    parts = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, part in parts:
-        if not isinstance(key, str | int):
-            return name or "it"
-        if where := _not_plain(part, f"{name}.{key}".lstrip("."), depth + 1):
-            return where
+        return name
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        path = f"{name}.{key}" if depth else f"{key}"
+        if wrong := _first_not_plain(part, path, depth + 1) if isinstance(key, str | int) else name:
+            return wrong
     return None
 
 
@@ -191,9 +189,12 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
     """Copy a checkpoint's parameters into a module, in place.
 
     Position tables are resized to the module's grid or text length, the token types to its number of images. Heads that
-    the file lacks stay new; those that the module lacks are left out. Raises UserError, changing nothing, if a parameter of
-    the encoder is missing or does not fit (a file of the image half alone may lack the text half), if the file has one
-    more than the module in a part that both have, and with complete=True if any parameter is missing.
+    the file lacks stay new; heads that the module lacks are left out. Raises UserError, and changes nothing, if an encoder
+    parameter is missing or does not fit (files of the image half may lack the text half), or if the file has a parameter
+    too many in a part that the module has.
+
+    complete: also raise UserError if any other parameter is missing.
+    check: the keys that an error names for the user to check.
     """
     _check_numbers(module, checkpoint, check)
     report = LoadReport(checkpoint.path, checkpoint.layout.name, dropped=list(checkpoint.dropped))
@@ -223,7 +224,7 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
 
 
 def _check_numbers(module: nn.Module, checkpoint: Checkpoint, check: str) -> None:
-    """Raise UserError where the file states numbers of its model, which no parameter tells, and the module has others."""
+    """Raise UserError where the file states another number of heads, or another epsilon, than the module has."""
     encoder = module.encoder
     assert isinstance(encoder, Encoder)
     heads = encoder.size.heads
@@ -237,12 +238,12 @@ def _check_numbers(module: nn.Module, checkpoint: Checkpoint, check: str) -> Non
         )
 
 
-# Parts of the encoder that some models do without: those of images alone, and those that pool before their norm.
+# Parts of the encoder that models of images alone, and models that pool before their norm, do not have.
 _OPTIONAL = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.pooler.", "encoder.norm.")
 
 
 def _unused(checkpoint: Checkpoint, own: Mapping[str, Tensor], check: str) -> list[str]:
-    """The file's parameters of heads and parts that the module does not have. Raises UserError for any others."""
+    """Return the parameters of heads and parts that the module lacks. Raises UserError for others that it lacks."""
     unused: list[str] = []
     homeless: list[str] = []
     for name in checkpoint.state:
@@ -263,10 +264,10 @@ def _unused(checkpoint: Checkpoint, own: Mapping[str, Tensor], check: str) -> li
 
 
 def with_vocabularies(checkpoint: Checkpoint, module: nn.Module) -> tuple[Checkpoint, list[str]]:
-    """The checkpoint with the rows of its answer heads where the module's vocabularies have them, and what to tell of it.
+    """Return the checkpoint with the rows of its answer heads in the order of the module's vocabularies, and messages.
 
-    The module's own rows stand where the checkpoint does not know the answer. A checkpoint that does not tell its answers,
-    or has these very ones, stays as it is.
+    Answers that the checkpoint does not know keep the module's rows. A checkpoint without stored answers, or with the
+    same answers, stays as it is.
     """
     heads = {name: head for name, head in _objectives(module).items() if head.answers_from_vocabulary}
     stored, state, said = stored_vocabularies(checkpoint.extras, list(heads)), dict(checkpoint.state), []
@@ -293,13 +294,13 @@ _LAST_LAYER = "classifier.3"  # of a head that gives answers
 
 
 def _objectives(module: nn.Module) -> dict[str, Objective]:
-    """The heads of a module by name; a classifier of images alone has none."""
+    """Return the heads of a module by name; a classifier of images alone has none."""
     heads = getattr(module, "objectives", nn.ModuleDict()).items()
     return {name: head for name, head in heads if isinstance(head, Objective)}
 
 
 def _starts(module: nn.Module) -> dict[str, str]:
-    """The parameters that may start from another one of a checkpoint, by name."""
+    """Return, by name, the parameters that may start from another parameter of a checkpoint."""
     return {
         f"objectives.{head}.{name}": f"objectives.{source}"
         for head, objective in _objectives(module).items()
@@ -308,14 +309,8 @@ def _starts(module: nn.Module) -> dict[str, str]:
 
 
 def _fit(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Tensor | None:
-    """The file's value in the module's shape; None if that cannot be done. Raises UserError for other position tables."""
+    """Return the file's value in the module's shape; None where it does not fit. Raises UserError for oblong grids."""
     value = checkpoint.state[name]
-    if name.endswith("pos_embed") and not _has_square_grid(value):
-        raise UserError(
-            f"{checkpoint.path}: {name} {tuple(value.shape)} is not a row for the class token and one for each patch of a "
-            "square grid. Models without a class token (class_token=False), without a row for it (no_embed_class=True), or "
-            "of oblong images are not read."
-        )
     if value.shape == tensor.shape:
         return value
     if value.numel() == tensor.numel() == 1:  # a number was once stored without a dimension
@@ -323,17 +318,19 @@ def _fit(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Tensor | None:
     if value.ndim != tensor.ndim or value.shape[-1] != tensor.shape[-1]:
         return None
     if name.endswith("pos_embed"):
-        return resize_positions(value, tensor.shape[1] - 1)
+        try:
+            return resize_positions(value, tensor.shape[1] - 1)
+        except ValueError as error:
+            raise UserError(
+                f"{checkpoint.path}: {name} {tuple(value.shape)} is not a row for the class token and one for each patch "
+                "of a square grid. Models without a class token (class_token=False), without a row for it "
+                "(no_embed_class=True), or of oblong images are not read."
+            ) from error
     if name == "encoder.token_types.weight":  # further images start as the first (row 1) does
         return torch.cat([value, value[1:2].expand(max(len(tensor) - len(value), 0), -1)])[: len(tensor)]
     if name == "encoder.text_embeddings.position_embeddings.weight":  # rows that the file lacks stay new
         return torch.cat([value[: len(tensor)], tensor[len(value) :]])
     return None
-
-
-def _has_square_grid(table: Tensor) -> bool:
-    """Whether a position table is (1, 1 + G * G, D)."""
-    return table.ndim == 3 and len(table) == 1 and (rows := table.shape[1] - 1) > 0 and math.isqrt(rows) ** 2 == rows
 
 
 _TEXT_HALF = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.pooler.")
@@ -347,23 +344,23 @@ def _check_missing(checkpoint: Checkpoint, missing: list[str], misfits: list[str
         hint = " Evaluation needs every weight." if complete else ""
         raise UserError(
             f"{checkpoint.path} (layout {checkpoint.layout.name}) lacks {len(bad)} parameters of this model: "
-            f"{_by_part(bad)}.{shapes}{hint} Check {check}."
+            f"{count_by_part(bad)}.{shapes}{hint} Check {check}."
         )
 
 
 def _fitting_sizes(checkpoint: Checkpoint) -> str:
-    """What to pass for the width and the patches of a file."""
+    """Name the values of vit that have the width and the patches of a file."""
     width, _, *patch = checkpoint.state["encoder.patch_embed.proj.weight"].shape
     names = [
         name for name, size in ENCODERS.items() if [width, *patch] == [size.width, size.patch_size, size.patch_size]
     ]
-    return f" Its width and patches are those of vit={' or '.join(names)}." if names else ""
+    return f" Its width and patches fit vit={' or '.join(names)}." if names else ""
 
 
 def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
-    """Write a checkpoint in another layout; returns our names of what that layout has no place for.
+    """Write a checkpoint in another layout; returns our names of the parameters that the layout has no place for.
 
-    The suffix decides the kind of file: .safetensors, or else a torch file as the project itself writes it.
+    A path that ends in .safetensors gives a file of this format, any other suffix a torch file.
     """
     if layout not in LAYOUTS:
         raise UserError(f"Unknown layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
@@ -381,7 +378,7 @@ def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
                 _save_safetensors(state, extras, partial)
             else:
                 torch.save({target.unwrap: state, "vlc": extras}, partial)
-        except (RuntimeError, SafetensorError) as error:  # what these libraries make of the system's errors
+        except (RuntimeError, SafetensorError) as error:  # these libraries hide the system's errors
             reason = str(error).splitlines()[0]
             raise UnwritableFile(
                 f"{path} cannot be written ({reason}): make room there, or choose another place"
@@ -390,7 +387,7 @@ def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
 
 
 def _save_safetensors(state: Mapping[str, Tensor], extras: dict[str, Any], path: Path) -> None:
-    state = {name: tensor.clone() for name, tensor in state.items()}  # parts of one would share its memory
+    state = {name: tensor.clone() for name, tensor in state.items()}  # slices of a tensor share its memory
     beside = json.dumps(extras)
     sums = {"tensors": checksums.checksums(state), "extras": checksums.checksum(beside.encode())}
     save_file(state, path, metadata={"vlc": beside, "checksums": json.dumps(sums)})
