@@ -116,6 +116,12 @@ def test_the_metrics_of_a_task_with_several_heads_name_the_head():
         ((), {"tasks": ["vqa"], "vqa.datasets": ["x"]}, "vqa.datasets='x' is not valid: expected names out of coco"),
         ((), {"tasks": ["vqa"], "vqa.max_text_len": "x"}, "max_text_len='x' is not valid: expected a whole number"),
         ((), {"tasks": ["vqa"], "vqa.max_text_len": 2}, "vqa.max_text_len=2 is not valid: expected room for"),
+        ((), {"tasks": ["vqa"], "vqa.answers.num_answers": 0}, r"^vqa\.answers\.num_answers=0 is not valid"),
+        (
+            (),
+            {"tasks": ["irtr_coco"], "irtr_coco.choice.wrong_texts": 0},
+            r"^irtr_coco\.objectives\.choice needs texts of other images, but irtr_coco\.choice\.wrong_texts=0",
+        ),
         ((), {"tasks": ["vqa"], "datasets": ["vqa"]}, "tasks=.* and datasets are both given.*pass vqa.datasets"),
         (("task_finetune_nlvr2",), {"tasks": ["vqa"]}, "tasks=.* are both given, but each task has its own"),
         (

@@ -23,7 +23,8 @@ def check(settings: Groups) -> None:
     _check_tasks(settings)
     _check_model(model)
     for task in settings.tasks:
-        _check_shapes(task, model)
+        with task.errors_name_its_keys():
+            _check_shapes(task, model)
     patch = model.size.patch_size
     if data.image_size <= 0 or data.image_size % patch:
         raise UserError(f"image_size={data.image_size} is not valid: expected a multiple of the patch size {patch}")
@@ -34,7 +35,8 @@ def check(settings: Groups) -> None:
     for options in settings.options.values():
         options.check_values()
     for task in settings.tasks:
-        _check_objectives(task, settings)
+        with task.errors_name_its_keys():
+            _check_objectives(task, settings)
         _check_evaluators(task)
     if run.get_recall_metric:
         check_ranking({kind for task in settings.tasks for kind in task.kinds})
@@ -199,6 +201,4 @@ def _check_model(model: ModelSettings) -> None:
             "mask_ratio=0"
         )
     require(0 <= model.drop_rate < 1, "drop_rate", model.drop_rate, "a share from 0 to below 1")
-    for name, weight in model.loss_names.items():
-        require(weight >= 0, f"loss_names.{name}", weight, "a weight of 0 or more")
     require(0 <= model.mask_ratio < 1, "mask_ratio", model.mask_ratio, "a share from 0 to below 1")

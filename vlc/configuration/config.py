@@ -1,7 +1,7 @@
-"""The configuration: the Sacred experiment, its defaults and named configs. With run.py the only reader of Sacred.
+"""The configuration: the Sacred experiment, its defaults and named configs. Only this file and run.py know Sacred.
 
-Values that follow from others (the sizes from `vit`) are derived in the defaults, so that named configs and `key=value` on
-the command line carry through; contradictions are refused by `vlc.configuration.settings`.
+Values that follow from others (the sizes from `vit`) are derived in the defaults, so that they follow named configs and
+`key=value` on the command line too. `vlc.configuration.settings` refuses contradictions.
 """
 
 import os
@@ -49,17 +49,17 @@ _USE = "use"  # in place of a command: the configuration of one that uses a chec
 
 
 class _Experiment(Experiment):
-    """Sacred's, with words for the user where a command line or a value cannot be used.
+    """Sacred's experiment, with errors that say how to correct a command line or a value.
 
-    used: keys that the command has beside those of a run that trains, with their defaults.
-    stored_rows: returns the rows of users' own tasks that a checkpoint stores; set by run.py, as only it may import torch.
+    used: the keys that the command has beside the keys of training runs, with their defaults.
+    stored_rows: returns the rows of users' own tasks in a checkpoint; run.py sets it, as this room must not import torch.
     """
 
     used: Mapping[str, Any] = {}
     stored_rows: Callable[[str], Mapping[str, Any]] | None = None
 
     def _rows_of(self, given: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """The checkpoints that a command line names, and the rows that each stores."""
+        """Yield the checkpoints that a command line names, with their stored rows."""
         for key in ("load_path", "resume_from"):
             path = given.get(key)
             if self.stored_rows and isinstance(path, str) and Path(path).exists():
@@ -74,7 +74,7 @@ class _Experiment(Experiment):
 
     def _check_command(self, cmd_name: str | None) -> str | None:
         error = super()._check_command(cmd_name)
-        return error and f"run.py: {self._cure([cmd_name])}"
+        return error and f"run.py: {self._cure([cmd_name or ''])}"
 
     def _create_run(self, command_name=None, config_updates=None, *others, **options) -> Run:
         given, own = convert_to_nested_dict(config_updates or {}), self.configurations
@@ -93,17 +93,16 @@ class _Experiment(Experiment):
         finally:
             self.configurations = own
         with user_errors_without_traceback():
-            _check_given(given, others[0] if others else options.get("named_configs", ()), run.config)
+            named = _values_of(others[0] if others else options.get("named_configs", ()))
+            nested = {key: value for one in (*named, given) for key, value in one.items() if isinstance(value, Mapping)}
+            check_given(set(given).union(*named), nested, run.config)
         return run
 
     def _cure(self, words: list[str]) -> str:
-        """What is wrong with a command line that Sacred does not take."""
+        """Say what is wrong with a command line that Sacred refuses, and how it should be."""
         commands = [name for name, _ in self.gather_commands()]
         first = words[0] if words else ""
-        if first in commands:
-            command, rest = [first], words[1:]
-        else:
-            command, rest = [], words
+        command, rest = (words[:1], words[1:]) if first in commands else ([], words)
         if "with" not in words and rest and (command or _is_configuration(first)):
             line = shlex.join(["python", "run.py", *command, "with", *rest])
             return printable(f"named configs and key=value stand behind the word with: {line}")
@@ -119,15 +118,13 @@ def _is_configuration(word: str) -> bool:
     return "=" in word or word in RECIPES or Path(word).is_file()
 
 
-def _check_given(updates: Mapping[str, Any], named_configs: Collection[str], config: Mapping[str, Any]) -> None:
-    """Raise UserError for keys of a command line, or of its named configs and files, that have no effect."""
-    named = [RECIPES.get(name) or load_config_file(name) for name in named_configs]
-    nested = {key: value for values in (*named, updates) for key, value in values.items() if isinstance(value, Mapping)}
-    check_given(set(updates).union(*named), nested, config)
+def _values_of(named_configs: Collection[str]) -> list[dict[str, Any]]:
+    """Return the values of named configs and configuration files."""
+    return [RECIPES.get(name) or load_config_file(name) for name in named_configs]
 
 
 def check_updates(updates: Mapping[str, Any], others: Collection[str] = ()) -> None:
-    """Raise UserError for values that cannot even be put together with the defaults; others: keys of the command."""
+    """Raise UserError for values that cannot be combined with the defaults; others: further keys of the command."""
     for key, value in updates.items():
         check_value(key, value)
         if key in USE_KEYS and key not in others:
@@ -141,7 +138,7 @@ def _load_named_config(path: str) -> dict[str, Any]:
         return under_flat_names(load_config_file(path))
 
 
-# By themselves they would build the objects that a file, or a value, names.
+# Sacred's own functions would build the objects that a file, or a value, names.
 sacred.initialize.load_config_file = _load_named_config
 sacred.arg_parser.restore = lambda value: value
 
@@ -155,7 +152,7 @@ class RunError(SacredError):
 
 @contextmanager
 def user_errors_without_traceback() -> Iterator[None]:
-    """Turns UserErrors into messages without traceback; every other exception keeps its own."""
+    """Turn UserErrors into messages without traceback; every other exception keeps its traceback."""
     try:
         yield
     except UserError as error:
@@ -163,13 +160,13 @@ def user_errors_without_traceback() -> Iterator[None]:
 
 
 def _size(vit: str):
-    """The sizes behind a name; an unknown name is reported by the settings, once the configuration is complete."""
+    """Return the encoder of a name. The settings report an unknown name, once the configuration is complete."""
     return ENCODERS.get(vit, ENCODERS["mae_vit_base_patch16"])
 
 
 @ex.option_hook
 def observe_the_first_process(options):
-    """Sacred's observers record a run once, however many processes it has (as their launchers number them)."""
+    """Have Sacred's observers record a run on rank 0 only; launchers set the rank in these variables."""
     numbers = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
     if any(number != "0" for number in numbers):
         options["--unobserved"] = True
@@ -264,17 +261,11 @@ def config():
     num_nodes = 1
     fsdp = False  # share weights, gradients and optimiser state out over the devices, for large and huge
     num_workers = 1  # loader processes for each device
-    precision = (
-        16  # 16 = half where the device is good at it (bfloat16 before float16), else float32; 32; 16-mixed, ...
-    )
+    precision = 16  # 16 = bfloat16, else float16, where the device computes it, otherwise float32; 32; 16-mixed, ...
 
     # run
-    resume_from = (
-        None  # checkpoint of an interrupted run; auto = the newest last.ckpt of this exp_name, if there is one
-    )
-    checkpoint_every = (
-        None  # optimiser steps from one last.ckpt to the next; None = every 30 minutes and at validations
-    )
+    resume_from = None  # checkpoint of an interrupted run; auto = the newest last.ckpt of this exp_name, if any
+    checkpoint_every = None  # optimiser steps from one last.ckpt to the next; None = every 30 minutes, and validations
     test_only = False
     fast_dev_run = False  # one batch of everything, nothing written
     val_check_interval = 1.0  # epochs (float) or training batches (int) from one validation to the next
@@ -293,20 +284,19 @@ def reject_unknown_keys(config, command_name, logger):
 
 
 def given_keys(run: Run) -> set[str]:
-    """The keys that a command line states, itself or by its named configs and files."""
-    named = (RECIPES.get(name) or load_config_file(name) for name in run.meta_info["named_configs"])
-    return set(run.meta_info["config_updates"]).union(*named)
+    """Return the keys that a command line states, directly or in its named configs and files."""
+    return set(run.meta_info["config_updates"]).union(*_values_of(run.meta_info["named_configs"]))
 
 
 def resolve(*named_configs: str, **updates) -> dict:
-    """The configuration of `run.py with NAMED_CONFIGS... key=value...`, for use from Python."""
+    """Return the configuration of `run.py with NAMED_CONFIGS... key=value...`."""
     return ex._create_run("print_config", updates, named_configs).config
 
 
 def resolve_use(*named_configs: str, **updates) -> tuple[dict, set[str]]:
-    """The configuration of a command that uses a checkpoint, and the keys that are given. Raises UserError."""
+    """Return the configuration of a command that uses a checkpoint, and the given keys. Raises UserError."""
     try:
         run = ex._create_run(_USE, updates, named_configs)
     except RunError as error:
-        raise error.__cause__ from None
+        raise error.__cause__ or error from None
     return run.config, given_keys(run)

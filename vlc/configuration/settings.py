@@ -1,6 +1,6 @@
-"""Frozen settings. `Settings.from_config` is the only reader of Sacred's raw dictionary.
+"""Frozen settings. Only `Settings.from_config` reads Sacred's raw dictionary.
 
-Each key of the configuration is a field of exactly one of these classes, an option of an objective, or a task.
+Each key of the configuration is a field of exactly one group of settings, an option of an objective, or a task.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,23 +12,12 @@ from vlc.configuration.aliases import ALIASES
 from vlc.configuration.checks import check
 from vlc.configuration.groups import DataSettings, Groups, ModelSettings, OptimSettings, RunSettings
 from vlc.configuration.recipes import OBJECTIVE_NAMES
-from vlc.configuration.task_settings import (
-    OF_A_TASK,
-    configured_tasks,
-    read_options,
-    task_fields,
-    task_names,
-)
+from vlc.configuration.task_settings import OF_A_TASK, TASK_FIELDS, configured_tasks, read_options, task_names
 from vlc.configuration.values import as_text, check_known, check_types, is_number, is_whole, plain, read
 from vlc.objectives.options import OPTIONS
 from vlc.tasks import TASKS
 
-_GROUPS = {
-    "data": DataSettings,
-    "model": ModelSettings,
-    "optim": OptimSettings,
-    "run": RunSettings,
-}
+_GROUPS = {"data": DataSettings, "model": ModelSettings, "optim": OptimSettings, "run": RunSettings}
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ class Settings(Groups):
         return settings
 
     def as_config(self) -> dict[str, Any]:
-        """The same as a dictionary of plain values, as written into checkpoints."""
+        """Return the settings as a dictionary of plain values, as checkpoints store it."""
         groups = {name: asdict(getattr(self, name)) for name in _GROUPS}
         config = {key: value for group in groups.values() for key, value in group.items()}
         config |= {kind: asdict(options) for kind, options in self.options.items()}
@@ -67,13 +56,13 @@ class Settings(Groups):
 
 
 def config_keys() -> tuple[str, ...]:
-    """Every key of the configuration without tasks."""
+    """Return every key of a configuration without named tasks."""
     flat = (field.name for group in _GROUPS.values() for field in fields(group))
     return (*flat, *ALIASES, *OPTIONS, "tasks")
 
 
 def check_keys(config: Mapping[str, Any], others: Collection[str] = ()) -> None:
-    """Raise UserError for a key that no setting reads, with the nearest valid ones; others: further known keys."""
+    """Raise UserError for an unknown key, with the nearest known ones; others: further known keys."""
     names = task_names(config.get("tasks", ()))
     check_known(names, TASKS, "task")
     check_known((key for key in config if key not in TASKS), (*config_keys(), *others), "config key")
@@ -83,7 +72,7 @@ def check_keys(config: Mapping[str, Any], others: Collection[str] = ()) -> None:
     for kind in OPTIONS.keys() & config.keys():
         _check_options(kind, kind, config[kind])
     for name in TASKS.keys() & config.keys():
-        known = (*task_fields(), *TASKS[name].objectives)
+        known = ("objectives", *TASK_FIELDS, *TASKS[name].objectives)
         example = f"values by key, as in {name}.learning_rate=1e-4"
         require(isinstance(config[name], Mapping), name, config[name], example)
         check_known(config[name], known, f"key of task {name}")
@@ -102,14 +91,14 @@ def _check_options(key: str, kind: str, values: Any) -> None:
 
 
 def check_weights(weights: Mapping[str, Any], key: str = "loss_names") -> None:
-    """Raise UserError for a weight of a loss that is no number, or below 0."""
+    """Raise UserError for a weight of a loss that is not a number, or is below 0."""
     for name, weight in weights.items():
         require(is_number(weight), f"{key}.{name}", weight, "a number")
         require(weight >= 0, f"{key}.{name}", weight, "a weight of 0 or more")
 
 
 def check_sources(config: Mapping[str, Any]) -> None:
-    """Raise UserError for values of the wrong kind that other defaults are computed from, and so must be known first."""
+    """Raise UserError for values of wrong types from which other defaults are computed."""
     if "seed" in config:
         seed = config["seed"]
         require(is_whole(seed) and 0 <= seed < 2**32, "seed", seed, "a whole number from 0 to 4294967295")
@@ -120,7 +109,7 @@ def check_sources(config: Mapping[str, Any]) -> None:
 
 
 def check_named(config: Mapping[str, Any]) -> None:
-    """Raise UserError where a complete configuration has the dictionary of a task that `tasks` does not name."""
+    """Raise UserError where a complete configuration has a dictionary of a task that is missing in `tasks`."""
     names = task_names(config["tasks"])
     for name in TASKS.keys() & config.keys() - set(names):
         key = next(iter(config[name]), "")
@@ -130,10 +119,10 @@ def check_named(config: Mapping[str, Any]) -> None:
 
 
 def check_given(given: Collection[str], nested: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Raise UserError for keys without effect in the configuration: of a task or an objective that is not active.
+    """Raise UserError for keys that have no effect, as their task or objective is not active.
 
     given: the keys that a command line states.
-    nested: the dictionaries of the command line, before flat names replaced options in them.
+    nested: the dictionaries of the command line, before options moved to their flat names.
     """
     names = task_names(config["tasks"])
     clashing = sorted(set(given) & set(OF_A_TASK)) if names else []

@@ -1,11 +1,12 @@
-"""The tasks of a run: rows of TASKS with what the configuration changes, or the one task that the flat keys describe."""
+"""The tasks of a run: rows of TASKS as the configuration changes them, or one task that the flat keys describe."""
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from vlc.common.errors import require
+from vlc.common.errors import UserError, require
 from vlc.configuration.aliases import ALIASES, FLAT_NAMES
 from vlc.configuration.recipes import OBJECTIVE_NAMES, loss_weights
 from vlc.configuration.values import is_number, read
@@ -13,7 +14,7 @@ from vlc.objectives.options import OPTIONS, RANKED_IN_TESTS, Options, ranking_ki
 from vlc.tasks import HEADS, TASKS
 from vlc.tasks.task import EVALUATORS, Report, Task
 
-# Flat keys that a task has for itself; beside named tasks they say nothing.
+# Flat keys that every named task has for itself; beside named tasks they have no meaning.
 OF_A_TASK = (
     "loss_names",
     "datasets",
@@ -23,18 +24,18 @@ OF_A_TASK = (
     "val_transform_keys",
 )
 
-OWN_FILE = re.compile(
-    r"(.+\.py)(?::(\w+))?", re.DOTALL
-)  # an entry of `tasks` that names a user's file, and one of its rows
+# An entry of `tasks` that names a user's file, and perhaps one of its rows.
+OWN_FILE = re.compile(r"(.+\.py)(?::(\w+))?", re.DOTALL)
+_FLAT_KEYS = re.compile(rf"\b(?:loss_names\.(\w+)|({'|'.join(ALIASES)}))\b")
 
 
 @dataclass(frozen=True)
 class HeadSettings:
     """An objective of a task.
 
-    name: of the head, which tasks may share.
-    kind: key of `vlc.objectives.kinds.KINDS`.
-    weight: of the loss.
+    name: the name of the head, which tasks may share.
+    kind: a key of `vlc.objectives.kinds.KINDS`.
+    weight: the weight of the loss.
     """
 
     name: str
@@ -49,21 +50,21 @@ class TaskSettings:
     """One stream of batches and the heads that learn from it.
 
     name: "" for the task that the flat keys describe.
-    learning_rate: beside other tasks, the task's loss is scaled by its ratio to the run's.
-    composer: the name in `vlc.data.composers.COMPOSERS` by which its texts are put together.
-    evaluators: by name, n for an evaluator that runs in tests and at every n-th validation; 0: in tests alone; None: never.
+    learning_rate: beside other tasks, the task's loss is scaled by the ratio of this rate to the run's.
+    composer: a name in `vlc.data.composers.COMPOSERS`, which composes the task's texts.
+    evaluators: n by name; an evaluator runs in tests and at every n-th validation; 0: in tests only; None: never.
     """
 
     name: str
-    heads: tuple[HeadSettings, ...]
-    datasets: tuple[str, ...]
-    dataset_weights: tuple[float, ...] | None
-    max_text_len: int
-    train_transform_keys: tuple[str, ...]
-    val_transform_keys: tuple[str, ...]
-    learning_rate: float
-    composer: str
-    evaluators: Mapping[str, int | None]
+    heads: tuple[HeadSettings, ...] = ()
+    datasets: tuple[str, ...] = ()
+    dataset_weights: tuple[float, ...] | None = None
+    max_text_len: int = 40
+    train_transform_keys: tuple[str, ...] = ("mae",)
+    val_transform_keys: tuple[str, ...] = ("mae",)
+    learning_rate: float = 1e-4
+    composer: str = "plain"
+    evaluators: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def kinds(self) -> dict[str, HeadSettings]:
@@ -71,35 +72,52 @@ class TaskSettings:
         return {head.kind: head for head in self.heads}
 
     def options(self, kind: str) -> Options:
-        """The options of an objective, or its defaults where the task does not have it."""
+        """Return the options of an objective, or its defaults where the task does not have it."""
         return self.kinds[kind].options if kind in self.kinds else OPTIONS[kind]()
 
     def metric(self, head: HeadSettings, split: str, metric: str) -> str:
-        """The name of a metric: task/split/metric, or head/split/metric where the flat keys describe the task."""
+        """Return the name of a metric: task/split/metric, or head/split/metric where the flat keys describe the task."""
         if not self.name:
             return f"{head.name}/{split}/{metric}"
         return f"{self.name}/{split}/{metric if len(self.heads) == 1 else f'{head.name}_{metric}'}"
 
     def file(self, head: HeadSettings, split: str) -> str:
-        """The name of the file for the records of a split, without its suffix."""
+        """Return the name of the file for the records of a split, without its suffix."""
         if not self.name:
             return f"{head.name}_{split}"
         return f"{self.name}_{split}" if len(self.heads) == 1 else f"{self.name}_{head.name}_{split}"
 
+    @contextmanager
+    def errors_name_its_keys(self) -> Iterator[None]:
+        """Replace, in UserErrors of the block, flat keys of options by the keys of a named task.
+
+        The checks of options name flat keys, and a named task has its options for itself.
+        """
+        try:
+            yield
+        except UserError as error:
+            if not self.name:
+                raise
+            raise type(error)(_FLAT_KEYS.sub(self._own_key, str(error))) from error
+
+    def _own_key(self, flat: re.Match[str]) -> str:
+        if flat[1]:
+            return f"{self.name}.objectives.{HEADS[flat[1]].kind if flat[1] in HEADS else flat[1]}"
+        return ".".join((self.name, *ALIASES[flat[2]]))
+
     def as_config(self) -> dict[str, Any]:
-        """The dictionary of the task in the configuration."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("name", "heads")}
+        """Return the dictionary of the task in the configuration."""
+        own = {name: getattr(self, name) for name in TASK_FIELDS}
         own |= {head.kind: asdict(head.options) for head in self.heads}
         return own | {"objectives": {head.kind: head.weight for head in self.heads}}
 
 
-def task_fields() -> tuple[str, ...]:
-    """The keys in the dictionary of a task, besides the options of its objectives."""
-    return ("objectives", *(field.name for field in fields(TaskSettings) if field.name not in ("name", "heads")))
+# The keys in the dictionary of a task, besides its objectives and their options, with their types.
+TASK_FIELDS = {field.name: field.type for field in fields(TaskSettings) if field.name not in ("name", "heads")}
 
 
 def task_names(tasks: Any) -> tuple[str, ...]:
-    """The names of `tasks` as a command line gives them. Raises UserError where they are no list of names."""
+    """Return the names in `tasks`. Raises UserError where it is not a list of different names."""
     names = read(tasks, tuple[str, ...])
     valid = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
     require(valid, "tasks", tasks, f"a list of names, as in [{','.join(TASKS)}]")
@@ -108,23 +126,24 @@ def task_names(tasks: Any) -> tuple[str, ...]:
 
 
 def row_default(tasks: Any, field: str, default: Any) -> Any:
-    """The field of the first task's row, for a key that follows from it; the default without tasks."""
+    """Return a field of the first task's row, for a key that follows from it; the default without tasks."""
     rows = _rows(tasks)
     return getattr(next(iter(rows.values())), field) if rows else default
 
 
 def task_values(tasks: Any, options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The dictionaries of the named tasks, by name. Unknown names are left out: the settings report them.
+    """Return the dictionaries of the named tasks, by name. Unknown names are left out, as the settings report them.
 
-    options: of the run's objectives, by kind, and get_recall_metric; what is not the default holds for all tasks.
+    options: the options of the run's objectives by kind, and get_recall_metric. Those that differ from the defaults are
+        valid for all tasks.
     """
     return {name: _row_values(row, options) for name, row in _rows(tasks).items()}
 
 
 def of_tasks(tasks: Any, values: Mapping[str, Any], key: str) -> Any:
-    """What a flat key is where it follows from the tasks: their data sets together, their longest text, the first rate.
+    """Return a flat key that follows from the tasks: all their data sets, the longest text, the first learning rate.
 
-    values: the dictionaries of the tasks, by name. None without tasks.
+    values: the dictionaries of the tasks, by name. Returns None without tasks.
     """
     found = [values[name].get(key) for name in _rows(tasks) if isinstance(values[name], Mapping)]
     if not found or any(value is None for value in found):
@@ -135,14 +154,14 @@ def of_tasks(tasks: Any, values: Mapping[str, Any], key: str) -> Any:
 
 
 def weights_of(tasks: Any) -> dict[str, float]:
-    """loss_names as they follow from the tasks, for what has a published name; empty without tasks."""
+    """Return loss_names as they follow from the tasks, for heads with a published name; empty without tasks."""
     rows = _rows(tasks).values()
     weights = {row.head(kind): weight for row in rows for kind, weight in row.objectives.items()}
     return loss_weights(**{name: weight for name, weight in weights.items() if name in OBJECTIVE_NAMES}) if rows else {}
 
 
 def lone_task_values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the dictionary of a task without others takes from the run: its rate."""
+    """Return the values that the dictionary of an only task takes from the run: the learning rate."""
     names = task_names(config["tasks"])
     return {names[0]: {"learning_rate": config["learning_rate"]}} if len(names) == 1 else {}
 
@@ -169,15 +188,15 @@ def _row_values(row: Task, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changed(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are not the defaults."""
+    """Return the options that differ from the defaults."""
     defaults = OPTIONS[kind]()
     return {name: value for name, value in options.items() if value != getattr(defaults, name, None)}
 
 
 def head_options(loss_names: Any, kind: str) -> dict[str, Any]:
-    """The defaults of a kind's options, with what its head that has a weight in loss_names stands for.
+    """Return the default options of a kind, changed as the row of its head with a weight in loss_names says.
 
-    Options with a flat name of their own stay the defaults.
+    Options with a flat name keep their defaults.
     """
     active = (name for name, weight in dict(loss_names).items() if weight and name in HEADS)
     head = next((HEADS[name] for name in active if HEADS[name].kind == kind), None)
@@ -186,7 +205,7 @@ def head_options(loss_names: Any, kind: str) -> dict[str, Any]:
 
 
 def read_options(config: Mapping[str, Any]) -> dict[str, Options]:
-    """The options of every kind of objective; a flat name wins over the nested one, which follows from it."""
+    """Return the options of every kind of objective; a flat name wins over the nested one, which follows from it."""
     values = {kind: dict(config.get(kind) or {}) for kind in OPTIONS}
     for key, (kind, option) in ALIASES.items():
         values[kind][option] = config[key]
@@ -194,13 +213,13 @@ def read_options(config: Mapping[str, Any]) -> dict[str, Options]:
 
 
 def make_options(kind: str, values: Mapping[str, Any]) -> Options:
-    """An objective's options out of plain values; missing ones are the defaults."""
+    """Return an objective's options from plain values; missing options have their defaults."""
     types = {field.name: field.type for field in fields(OPTIONS[kind])}
     return OPTIONS[kind](**{name: read(value, types[name]) for name, value in values.items()})
 
 
 def configured_tasks(config: Mapping[str, Any], options: Mapping[str, Options]) -> tuple[TaskSettings, ...]:
-    """The tasks of a configuration whose keys are known."""
+    """Return the tasks of a configuration whose keys are known."""
     names = task_names(config.get("tasks", ()))
     if names:
         return tuple(_named_task(name, config[name]) for name in names)
@@ -213,13 +232,13 @@ def configured_tasks(config: Mapping[str, Any], options: Mapping[str, Options]) 
 
 
 def _with_ranking(evaluators: Mapping[str, int], kinds: Collection[str], wanted: bool) -> dict[str, int | None]:
-    """All evaluators, with a ranking at every validation, where it is wanted and one of the objectives can rank."""
+    """Return all evaluators, with a ranking at every validation if it is wanted and one of the objectives can rank."""
     own = {name: evaluators.get(name) for name in EVALUATORS}
     return own | ({"ranking": 1} if wanted and ranking_kind(kinds) else {})
 
 
 def flat_head(name: str, weight: float, options: Mapping[str, Options]) -> HeadSettings:
-    """The head that a name in loss_names stands for."""
+    """Return the head of a name in loss_names."""
     head = HEADS[name]
     own = head_options({name: 1}, head.kind) | _changed(head.kind, asdict(options[head.kind]))
     return HeadSettings(name, head.kind, weight, make_options(head.kind, own), head.report)
@@ -236,5 +255,4 @@ def _named_task(name: str, values: Mapping[str, Any]) -> TaskSettings:
 
 
 def _task(name: str, heads: tuple[HeadSettings, ...], values: Mapping[str, Any]) -> TaskSettings:
-    own = [field for field in fields(TaskSettings) if field.name not in ("name", "heads")]
-    return TaskSettings(name, heads, **{field.name: read(values[field.name], field.type) for field in own})
+    return TaskSettings(name, heads, **{key: read(values[key], kind) for key, kind in TASK_FIELDS.items()})

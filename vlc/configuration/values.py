@@ -1,9 +1,9 @@
-"""Values as Sacred and a command line give them, and as settings keep them."""
+"""Values of a command line as settings store them, and checks of their types."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_origin
 
 from vlc.common.errors import UserError, require
 from vlc.configuration.aliases import FLAT_NAMES
@@ -12,9 +12,9 @@ _NAMES = (tuple[str, ...], tuple[str, ...] | None)
 
 
 def read(value: Any, kind: Any) -> Any:
-    """Plain containers instead of Sacred's, which a checkpoint would need code to load.
+    """Return plain containers in place of Sacred's, which a checkpoint could not store as plain data.
 
-    A list of names may come without the quotes that a shell takes away: [coco, vg].
+    A list of names may lack the quotes, which a shell removes: [coco, vg].
     """
     if kind in _NAMES and isinstance(value, str) and value.startswith("[") and value.endswith("]"):
         return tuple(name for part in value[1:-1].split(",") if (name := part.strip(" '\"")))
@@ -24,14 +24,14 @@ def read(value: Any, kind: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value with lists in place of tuples, at every depth."""
+    """Return a value with lists in place of tuples, at every depth."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def check_known(names: Iterable[str], known: Iterable[str], kind: str) -> None:
-    """Raise UserError for a name that is not known, with the nearest ones."""
+    """Raise UserError for an unknown name, with the nearest known ones."""
     known = tuple(known)
     for name in names:
         if name not in known:
@@ -52,7 +52,7 @@ def are_texts(value: Any) -> bool:
     return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
 
 
-# Type of a field -> (what its values must fulfil, how to say it). Fields of other types are checked by value alone.
+# Type of a field -> (whether a value is of this type, the type in words). Fields of other types are checked by value.
 _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
     int: (is_whole, "a whole number"),
     float: (is_number, "a number"),
@@ -69,27 +69,29 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or (isinstance(value, tuple) and all(map(is_number, value))),
         "a list of numbers, or None",
     ),
+    Mapping: (lambda value: isinstance(value, Mapping), "a dictionary"),  # of any keys and values
+    tuple[str, str]: (lambda value: are_texts(value) and len(value) == 2, "two names"),
     tuple[str, ...]: (are_texts, "a list of names, as in ['mae']"),
     tuple[str, ...] | None: (lambda value: value is None or are_texts(value), "a list of names, or None"),
 }
 
 
 def as_text(key: str, value: Any) -> str:
-    """How a number, or another word that Python reads as a value, is given as a text on a command line."""
-    return (
-        "" if isinstance(value, str | tuple | list | Mapping) else f"; for the text {value} write '{key}=\"{value}\"'"
-    )
+    """Say how to give a number, or another word that Python reads as a value, as a text on a command line."""
+    if isinstance(value, str | tuple | list | Mapping):
+        return ""
+    return f"; for the text {value} write '{key}=\"{value}\"'"
 
 
 def check_types(values: Any, owner: str = "") -> None:
-    """Raise UserError where a field of a dataclass of settings has a value of another type.
+    """Raise UserError where a field of a dataclass of settings has a value of another type, as Sacred checks none.
 
-    Sacred passes on whatever stands behind the equals sign. owner: the dictionary of the configuration that has the fields
-    as its keys.
+    owner: the dictionary of the configuration that has the fields as its keys; empty: they are keys themselves.
     """
     for field in fields(values):
-        if field.type in _TYPES:
-            valid, expected = _TYPES[field.type]
+        kind = get_origin(field.type) if get_origin(field.type) is Mapping else field.type
+        if kind in _TYPES:
+            valid, expected = _TYPES[kind]
             key = FLAT_NAMES.get((owner, field.name), f"{owner}.{field.name}") if owner else field.name
             value = getattr(values, field.name)
             hint = as_text(field.name, value) if expected.startswith("a text") else ""

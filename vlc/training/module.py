@@ -302,10 +302,11 @@ class VLCModule(LightningModule):
                 losses.append(-value)
         if not (headlines or losses):
             selecting = {measured.split for measured in self.measured.values() if measured.selects}
-            raise UserError(
-                f"Nothing was counted in the splits that select the checkpoint ({', '.join(sorted(selecting))}): they "
-                "are too small for loss_names.mlm to hide a token, raise mlm_prob"
-            )
+            with next(iter(self.tasks.values())).errors_name_its_keys():
+                raise UserError(
+                    f"Nothing was counted in the splits that select the checkpoint ({', '.join(sorted(selecting))}): they "
+                    "are too small for loss_names.mlm to hide a token, raise mlm_prob"
+                )
         return torch.stack(headlines or losses).sum()
 
     # -- optimiser and checkpoints
@@ -371,10 +372,11 @@ def _made_heads(
         width=size.width, vocab_size=vocab_size, num_patches=num_patches, size=size, pad_token_id=pad_token_id
     )
     made: Modules[Objective] = Modules()
-    for head in (head for task in tasks for head in task.heads):
-        if head.name not in made:
-            own = replace(context, vocabulary=vocabularies.get(head.name, Vocabulary()))
-            made[head.name] = KINDS[head.kind](head.options, own)
+    for task in tasks:
+        with task.errors_name_its_keys():
+            for head in (head for head in task.heads if head.name not in made):
+                own = replace(context, vocabulary=vocabularies.get(head.name, Vocabulary()))
+                made[head.name] = KINDS[head.kind](head.options, own)
     return made
 
 
