@@ -7,7 +7,7 @@ import pytest
 
 from vlc.common.errors import UserError
 from write_arrow.machine import json_stream
-from write_arrow.machine.json_stream import elements, lines
+from write_arrow.machine.json_stream import elements, items, lines
 
 VALUES = [1, -2.5e3, 'a, ]} \\ " é 日本', {"a": [1, {"b": None}]}, [], {}, True, 123456789, "😀"]
 
@@ -22,6 +22,32 @@ def test_elements_of_a_list(chunk, ascii_only, indent, monkeypatch):
     document = json.dumps({"info": {"a": [1]}, "entries": VALUES, "more": 1}, ensure_ascii=ascii_only, indent=indent)
     assert list(elements(io.BytesIO(document.encode("utf-8-sig")), "x.json", "entries")) == VALUES
     assert list(elements(io.BytesIO(b" [ ] "), "x.json")) == []
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_items_of_an_object(chunk, indent, monkeypatch):
+    monkeypatch.setattr(json_stream, "CHUNK_BYTES", chunk)
+    entries = {f'"{number}: é' * number: value for number, value in enumerate(VALUES)}
+    assert list(items(io.BytesIO(json.dumps(entries, indent=indent).encode()), "x.json")) == list(entries.items())
+    assert list(items(io.BytesIO(b" { } "), "x.json")) == []
+    assert list(items(io.BytesIO(b'{"a": 1, "a": 2}'), "x.json")) == [("a", 1), ("a", 2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"x\.json is cut short"),
+        ("[]", "should be a JSON object"),
+        ('{"a": 1', "cut short"),
+        ('{"a" 1}', "no ':' after 'a'"),
+        ('{"a": 1 "b"}', """'"' where ',' or '}' should be"""),
+        ('{"a": 1,}', "cut short or not JSON"),
+    ],
+)
+def test_what_is_wrong_in_an_object_is_told(text, message):
+    with pytest.raises(UserError, match=message):
+        list(items(io.BytesIO(text.encode()), "x.json"))
 
 
 def test_memory_holds_a_window_only(monkeypatch):

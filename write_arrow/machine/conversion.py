@@ -66,6 +66,11 @@ class Conversion:
         with self.root.open(path) as file:
             yield from json_stream.elements(file, self.root.where(path), key)
 
+    def items(self, path: str) -> Iterator[tuple[str, Any]]:
+        """Keys and values of the JSON object in a file under root."""
+        with self.root.open(path) as file:
+            yield from json_stream.items(file, self.root.where(path))
+
     def lines(self, path: str) -> Iterator[Any]:
         """Entries of a JSON-lines file under root."""
         with self.root.open(path) as file:

@@ -1,4 +1,4 @@
-"""Reading the elements of a large JSON array one by one.
+"""Reading the elements of a large JSON array, or the items of a large JSON object, one by one.
 
 Annotation files of data sets are single JSON documents of up to a gigabyte, which would take several times as much memory
 as Python objects. (Python's decoder does the parsing; this module keeps a window of the text before it. ijson was slower
@@ -40,6 +40,25 @@ def elements(file: BinaryIO, name: str, key: str | None = None) -> Iterator[Any]
     while True:
         yield window.value()
         if window.separator("]") == "]":
+            return
+
+
+def items(file: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the keys of a JSON object with their values; a key that stands twice comes twice.
+
+    name: the name of the file, for messages.
+    Raises UserError if the document is cut short, not JSON, or no object.
+    """
+    window = _Window(file, name)
+    if window.peek() != "{":
+        raise UserError(f"{name} should be a JSON object")
+    window.skip()
+    if window.peek() == "}":
+        return
+    while True:
+        key = window.key()
+        yield key, window.value()
+        if window.separator("}") == "}":
             return
 
 
@@ -134,15 +153,19 @@ class _Window:
         self.skip()
         return found
 
+    def key(self) -> str:
+        """Skips and returns a key with its colon."""
+        found = self.value()
+        if self.peek() != ":":
+            raise UserError(f"{self.name} is not JSON: no ':' after {found!r}")
+        self.skip()
+        return found
+
     def enter(self, key: str) -> bool:
         """Moves to the value under a key of the object that starts here; False if it has no such key."""
         self.skip()
         while self.peek() != "}":
-            found = self.value()
-            if self.peek() != ":":
-                raise UserError(f"{self.name} is not JSON: no ':' after {found!r}")
-            self.skip()
-            if found == key:
+            if self.key() == key:
                 return True
             self.value()
             if self.separator("}") == "}":
