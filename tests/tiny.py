@@ -31,6 +31,12 @@ _VALUES = {
     "answer_scores": lambda number: [1.0, 0.3],
     "answer_types": lambda number: ("number", "other")[number % 2],
     "question_types": lambda number: ("count", "where")[number % 2],
+    "semantic_types": lambda number: ("attr", "rel")[number % 2],
+    "detailed_types": lambda number: "what",
+    "gold_answers": lambda number: ("yes", "no")[number % 2],
+    "groups": lambda number: ("place", None)[number % 2],
+    "entailed": lambda number: [str(number - number % 2)],
+    "is_balanced": lambda number: True,
     "labels": lambda number: number % 2,
     "pair_id": lambda number: f"pair{number}",
 }
@@ -72,7 +78,7 @@ def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) ->
         value = values[column]
         columns[column] = [[value(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
     if split in spec.unlabelled:
-        columns |= {name: [[] for _ in numbers] for name in columns if name.startswith(("answer", "question_types"))}
+        columns |= {name: [[] for _ in numbers] for name in columns if name not in (spec.text, "image", "question_id")}
     return columns
 
 

@@ -76,7 +76,7 @@ def test_counts_are_those_the_published_converters_print(folder, raw, write, cap
 
 def test_every_data_set_of_the_catalogue_is_written_with_the_columns_it_reads(raw, write):
     for name, spec in CATALOG.items():
-        assert spec.writer in SOURCES, name
+        assert spec.writer.split()[0] in SOURCES, name
     for folder, source in RAW.items():
         if source == "vgqa":
             continue

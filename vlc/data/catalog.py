@@ -13,6 +13,24 @@ _VQA_FIELDS = {
 }
 
 
+_GQA_FIELDS = {
+    **_VQA_FIELDS,
+    "gold_answer": Column("gold_answers", NAMES, optional=True),
+    "semantic_type": Column("semantic_types", NAMES, optional=True),
+    "detailed_type": Column("detailed_types", NAMES, optional=True),
+    "group": Column("groups", NAMES, optional=True),
+    "entailed": Column("entailed", ANSWERS, optional=True),
+    "balanced": Column("is_balanced", TRUTHS, optional=True),
+}
+
+
+def _gqa(tables: dict[str, tuple[str, ...]], writer: str = "gqa", **options) -> DatasetSpec:
+    withheld = frozenset({"test", "challenge", "submission"} & tables.keys())
+    return DatasetSpec(
+        writer, tables, "questions", fields=_GQA_FIELDS, unique_texts=False, unlabelled=withheld, **options
+    )
+
+
 _NLVR2_FIELDS = {
     "truth": Column("answers", TRUTHS),
     # Published files name the pair of images alone; its sentences are numbered as they stand.
@@ -94,6 +112,25 @@ CATALOG: dict[str, DatasetSpec] = {
         unique_texts=False,
         validation=(),
         test=(),
+    ),
+    "vgqa_all": DatasetSpec(
+        "vgqa --all",
+        {"train": ("vgqa_all_train",), "val": ("vgqa_all_val",)},
+        text="questions",
+        fields=_VQA_FIELDS,
+        unique_texts=False,
+        test=("val",),
+    ),
+    "gqa": _gqa(
+        {split: (f"gqa_{split}",) for split in ("train", "val", "testdev", "test", "challenge")}, test=("testdev",)
+    ),
+    "gqa_all": _gqa(
+        {split: (f"gqa_all_{split}",) for split in ("train", "val", "testdev", "test", "challenge", "submission")},
+        writer="gqa --questions all",
+        test=("testdev",),
+    ),
+    "gqa_trainval": _gqa(
+        {"train": ("gqa_trainval",), "val": ("gqa_minval",)}, writer="gqa --questions trainval", test=("val",)
     ),
     # -- pairs of images
     "nlvr2": _nlvr2(

@@ -45,7 +45,7 @@ class DatasetSpec:
     published: split files as the published code used them (it validated on test data).
     published_validation: the splits that the published code validated on, if not `validation`. It selected checkpoints by
         the last one.
-    writer: the name `python -m write_arrow` knows it by.
+    writer: the name `python -m write_arrow` knows it by, with the options that write its files.
     """
 
     writer: str

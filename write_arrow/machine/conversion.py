@@ -90,7 +90,9 @@ class Conversion:
         values = self.pick(entry, path, *types)
         for value, (key, expected) in zip(values, types.items(), strict=True):
             if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-                named = {int: "an integer", str: "a string", list: "a list", dict: "an object"}[expected]
+                named = {int: "an integer", str: "a string", list: "a list", dict: "an object", bool: "true or false"}[
+                    expected
+                ]
                 raise UserError(
                     f"{self.root.where(path)}: {key} is {str(value)[:80]!r}, expected {named}, in the entry "
                     f"{str(entry)[:200]!r}"
@@ -99,7 +101,7 @@ class Conversion:
 
     def grouped_rows(
         self,
-        annotations: Groups[Key],
+        annotations: Iterable[tuple[Key, list[Any]]],
         columns: Sequence[str],
         images: Callable[[Key, list[dict]], dict[str, StoredFile | None]],
         values: Callable[[Key], dict[str, Any]],
@@ -108,8 +110,9 @@ class Conversion:
     ) -> Plans:
         """Plans with a row for each key of the annotations, in the order of the keys.
 
-        annotations: dictionaries, each with a value for the columns that are lists; or None, for an annotation that
-            counts as one and gives no value. A row with no other annotations is left out.
+        annotations: `Groups`, or pairs of a key and its annotations. Each annotation is a dictionary with a value for the
+            columns that are lists; or None, which counts as one and gives no value. A row with no other annotations is
+            left out.
         columns: the columns other than images (see `value_columns`).
         images: takes a key and its annotations; returns the files of the row's images by their paths, None for a path
             without file.

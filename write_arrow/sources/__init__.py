@@ -7,6 +7,7 @@ from write_arrow.sources import (
     emoji_groups,
     emoji_nlvr2,
     emoji_scenes,
+    gqa,
     imagenet,
     karpathy,
     nlvr2,
@@ -21,7 +22,7 @@ from write_arrow.sources import (
 
 # In the order in which --help lists them.
 _FAMILIES = (
-    *(karpathy, vg, pairs, vqav2, vgqa, nlvr2, snli_ve),  # published data sets
+    *(karpathy, vg, pairs, vqav2, vgqa, gqa, nlvr2, snli_ve),  # published data sets
     *(captions, table, text, imagenet),  # data of your own
     *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes),  # embedded
 )

@@ -1,25 +1,29 @@
-"""Visual Genome questions whose answers VQA v2 knows, as further training data for it.
+"""Visual Genome questions whose answers VQA v2 knows, as further training data for it, or with --all as a task.
 
-Usable are the questions about images that are also in COCO, with an answer that, normalised, is in VQA's vocabulary.
+Usable are the questions with an answer that, normalised, is in VQA's vocabulary. As further training data, their images are
+also in COCO. As a task of its own (12-in-1, Lu et al. 2020), all of them are used: the last ones by number validate.
 """
 
+import heapq
 import json
 import pickle
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from vlc.common.errors import UserError
 from write_arrow.machine.conversion import Conversion, value_columns
-from write_arrow.machine.plans import Groups
+from write_arrow.machine.plans import Files, Groups, Plans
 from write_arrow.machine.source import RawSource
 from write_arrow.machine.writer import PlannedTable
 from write_arrow.sources import vqav2
 from write_arrow.sources.answers import normalize_answer
 
+NUM_VAL = 5000  # questions that 12-in-1 validates on
 _HELD_OUT = "vqav2_rest_val.arrow"
+_FOLDERS = ("images", "VG_100K", "VG_100K_2")
 _LABEL_FILES = ("coco_vqa_label_info.json", "coco_vqa_label_info.pkl", "vqa_labels_info.pkl")
 
 
@@ -29,24 +33,79 @@ def add_options(parser: ArgumentParser) -> None:
         action="store_true",
         help=f"also use images that {_HELD_OUT} validates on (it is looked for in --out)",
     )
+    parser.add_argument("--all", action="store_true", help="write vgqa_all_train and vgqa_all_val, for the task vgqa")
+    parser.add_argument(
+        "--num-val",
+        type=int,
+        metavar="N",
+        default=NUM_VAL,
+        help="with --all, the questions that validate (default: %(default)s)",
+    )
 
 
 def tables(conversion: Conversion) -> list[PlannedTable]:
-    """vgqa_train: an image with all its usable questions."""
+    """vgqa_train, or vgqa_all_train and vgqa_all_val: an image with all its usable questions."""
+    if conversion.options.all and conversion.compat:
+        raise UserError("--all has no published converter, which --compat would follow: pass one of them")
     labels = _labels(conversion)
+    if conversion.options.all:
+        return _all_tables(labels, conversion)
     held_out = _held_out(conversion)
-    usable, num_questions = _usable_questions(labels, conversion.groups(_coco_ids(held_out, conversion)), conversion)
-    files = conversion.files("images")
-    plans = conversion.grouped_rows(
-        usable,
-        value_columns(vqav2.PUBLISHED),
-        lambda number, _: {f"images/{number}.jpg": next(iter(files.named(f"{number}.jpg")), None)},
-        lambda number: {"image_id": number, "split": "train"},
-    )
+    in_coco = conversion.groups(_coco_ids(held_out, conversion))
+    usable, num_questions = _usable_questions(labels, lambda image: bool(in_coco[image]), conversion)
+    plans = _plans(usable, "train", _files(conversion), conversion)
     conversion.notes.append(
         f"vgqa: {usable.num_values:,} of {num_questions:,} questions are usable, about {plans.num_planned:,} images"
     )
     return conversion.table("vgqa_train", vqav2.PUBLISHED, plans)
+
+
+def _all_tables(labels: dict[str, int], conversion: Conversion) -> list[PlannedTable]:
+    """The usable questions about all images; the last ones by number validate, and an image may be on both sides.
+
+    Of questions with the same number, the first one is used.
+    """
+    usable, num_questions = _usable_questions(labels, lambda image: True, conversion)
+    numbered = conversion.groups(
+        (question["question_id"], [image, question]) for image, found in usable for question in found
+    )
+    questions: Groups[int] = conversion.groups()
+    repeated = []
+    for number, (first, *others) in numbered:
+        questions.add(*first)
+        repeated += [number] * len(others)
+    count = conversion.options.num_val
+    if not 0 < count < questions.num_values:
+        raise UserError(f"--num-val {count} is not valid: there are {questions.num_values:,} questions to divide")
+    conversion.notes.append(f"vgqa: {questions.num_values:,} of {num_questions:,} questions are usable")
+    val, files, made = set(heapq.nlargest(count, (number for number, _ in numbered))), _files(conversion), []
+    for split in ("train", "val"):
+        own = (
+            (image, kept)
+            for image, found in questions
+            if (kept := [question for question in found if (question["question_id"] in val) == (split == "val")])
+        )
+        plans = _plans(own, split, files, conversion)
+        for number in repeated:
+            if (number in val) == (split == "val"):
+                plans.reject(f"question {number}", "an earlier question has the same qa_id")
+        made += conversion.table(f"vgqa_all_{split}", vqav2.PUBLISHED, plans)
+    return made
+
+
+def _files(conversion: Conversion) -> Files:
+    """All images; they may lie in `images`, or in the folders that Visual Genome distributes."""
+    found = [folder for folder in _FOLDERS if conversion.root.exists(folder)]
+    return conversion.files(*(found or _FOLDERS[:1]))
+
+
+def _plans(questions: Iterable[tuple[int, list[dict]]], split: str, files: Files, conversion: Conversion) -> Plans:
+    return conversion.grouped_rows(
+        questions,
+        value_columns(vqav2.PUBLISHED),
+        lambda number, _: {f"images/{number}.jpg": next(iter(files.named(f"{number}.jpg")), None)},
+        lambda number: {"image_id": number, "split": split},
+    )
 
 
 def _coco_ids(held_out: set[int], conversion: Conversion) -> Iterator[tuple[int, int]]:
@@ -61,8 +120,10 @@ def _coco_ids(held_out: set[int], conversion: Conversion) -> Iterator[tuple[int,
             yield image_id, coco_id
 
 
-def _usable_questions(labels: dict[str, int], in_coco: Groups, conversion: Conversion) -> tuple[Groups, int]:
-    """The usable questions by image, with their normalised answers, and the number of all questions."""
+def _usable_questions(
+    labels: dict[str, int], wanted: Callable[[int], bool], conversion: Conversion
+) -> tuple[Groups, int]:
+    """The usable questions about wanted images by image, with their normalised answers, and the number of all questions."""
     usable, num_questions, path = conversion.groups(), 0, "question_answers.json"
     for entry in conversion.entries(path):
         for question in conversion.typed(entry, path, qas=list)[0]:
@@ -71,7 +132,7 @@ def _usable_questions(labels: dict[str, int], in_coco: Groups, conversion: Conve
             )
             num_questions += 1
             answer = normalize_answer(answer)
-            if answer in labels and in_coco[image_id]:
+            if answer in labels and wanted(image_id):
                 columns = {"questions": text, "question_id": number, "answers": [answer]}
                 usable.add(image_id, columns | {"answer_labels": [labels[answer]], "answer_scores": [1.0]})
     return usable, num_questions
@@ -127,8 +188,8 @@ class _PlainUnpickler(pickle.Unpickler):
 SOURCES = {
     "vgqa": RawSource(
         "Visual Genome questions with answers of VQA v2; write vqav2 first",
-        "question_answers.json, image_data.json, images/**/ID.jpg, and, where vqav2 is not in --out, "
-        "coco_vqa_label_info.json or v2_mscoco_{train2014,val2014}_annotations.json",
+        "question_answers.json, image_data.json (not for --all), images/**/ID.jpg or VG_100K/ and VG_100K_2/, and, where "
+        "vqav2 is not in --out, coco_vqa_label_info.json or v2_mscoco_{train2014,val2014}_annotations.json",
         tables,
         add_options,
         published=True,
