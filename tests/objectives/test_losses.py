@@ -121,6 +121,20 @@ def test_vqa_predictions(batch):
     assert (kind, json.loads(text)[1]) == ("json", {"question_id": 11, "answer": "yes"})
 
 
+def test_answers_that_compete(encoder, batch):
+    """Cross entropy with the target scores; a question that no answer fits costs nothing."""
+    objective = Answers(AnswersOptions(3, "cross_entropy"), _context("no", "yes", "cat")).eval()
+    outcome = _outcome(objective, encoder, batch)
+    labels, scores = batch.parts["answer_labels"], batch.parts["answer_scores"]
+    targets = soft_targets(labels, scores, 3)
+    expected = -(targets * outcome.logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(outcome.loss, expected)
+    (first, *_) = objective.answers(outcome, batch)
+    assert sum(value for _, value in first.choices) == pytest.approx(1)
+    nothing = batch.with_parts(answer_scores=torch.zeros_like(scores))
+    assert _outcome(objective, encoder, nothing).loss == 0
+
+
 def test_vqa_without_labels_predicts_and_scores_nothing(encoder, batch):
     batch = replace(batch, parts={"question_id": batch.parts["question_id"]})
     objective = Answers(AnswersOptions(3), _context())

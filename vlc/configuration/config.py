@@ -201,7 +201,7 @@ def config():
     mae = {"weight": mae_weight}
     itm = {"alignment_weight": wpa_weight, "wrong_images": draw_false_image, "source": false_image_source}
     itc = {"hard_negatives": hard_negatives}
-    answers = {"num_answers": vqav2_label_size}
+    answers = head_options(loss_names, "answers") | {"num_answers": vqav2_label_size}
     classes = head_options(loss_names, "classes")
     choice = {"wrong_texts": draw_false_text}
     locals().update(own_tasks.options())

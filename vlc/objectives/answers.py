@@ -39,7 +39,11 @@ def vqa_score(logits: Tensor, targets: Tensor) -> Ratio:
 
 
 class Answers(Objective[AnswersOptions]):
-    """Binary cross entropy over all answers, summed over the answers and averaged over the batch; logits (B, answers)."""
+    """Logits (B, answers), and their loss, averaged over the batch.
+
+    It is binary cross entropy, summed over the answers, or cross entropy with the target scores, which is 0 for a question
+    that no answer fits.
+    """
 
     metrics = ("loss", "score")
     headline = "score"
@@ -50,15 +54,15 @@ class Answers(Objective[AnswersOptions]):
 
     @classmethod
     def parts(cls, options: AnswersOptions) -> tuple[Part, ...]:
-        labels = Field("answer_labels"), Field("answer_scores"), Field("question_id", "always")
-        return *labels, Field("question_type", "where_provided"), Field("answer_type", "where_provided")
+        described = (Field(name, "where_provided") for name in options.described_by)
+        return Field("answer_labels"), Field("answer_scores"), Field("question_id", "always"), *described
 
     def __init__(self, options: AnswersOptions, context: ModelContext):
         super().__init__(options, context)
         if (count := len(context.vocabulary)) > options.num_answers:
             raise UserError(
                 f"The data have {count} answers, vqav2_label_size={options.num_answers} is too small: "
-                f"pass vqav2_label_size={count}"
+                f"pass vqav2_label_size={count}, or TASK.answers.num_answers={count} for a task that `tasks` names"
             )
         labels = context.vocabulary.translation
         self.register_buffer("own_labels", torch.tensor(labels) if labels else None, persistent=False)
@@ -69,7 +73,10 @@ class Answers(Objective[AnswersOptions]):
         if "answer_labels" not in batch.parts:
             return Outcome(None, {}, logits)
         targets = self._targets(batch)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), targets) * targets.shape[1]
+        if self.options.loss == "cross_entropy":
+            loss = F.cross_entropy(logits.float(), targets)
+        else:
+            loss = F.binary_cross_entropy_with_logits(logits.float(), targets) * targets.shape[1]
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "score": vqa_score(logits, targets)}, logits)
 
     def _targets(self, batch: Batch) -> Tensor:
@@ -81,18 +88,21 @@ class Answers(Objective[AnswersOptions]):
         return soft_targets(labels, scores, self.options.num_answers)
 
     def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
-        """The most probable answers; each has a probability of its own, as it was trained.
+        """The most probable answers; with bce each has a probability of its own, as it was trained.
 
-        Records have question_id and answer; on labelled splits the score and, where the data have them, question and answer
-        type.
+        Records have question_id and answer; on labelled splits the score and, where the data have it, what describes the
+        question.
         """
-        name = self.context.vocabulary.name
-        choices = most_probable(outcome.logits.float().sigmoid(), name)
+        name, logits = self.context.vocabulary.name, outcome.logits.float()
+        choices = most_probable(logits.sigmoid() if self.options.loss == "bce" else logits.softmax(1), name)
         if "question_id" not in batch.parts:
             return with_records(choices, None)
         best = outcome.logits.argmax(1)
         columns = {"question_id": batch.parts["question_id"], "answer": [name(label) for label in best.tolist()]}
         if outcome.loss is not None:
             columns["score"] = self._targets(batch).gather(1, best[:, None])[:, 0].tolist()
-        columns |= {name: batch.parts[name] for name in ("question_type", "answer_type") if name in batch.parts}
+        described = {name: batch.parts[name] for name in self.options.described_by if name in batch.parts}
+        columns |= {
+            name: values.tolist() if isinstance(values, Tensor) else values for name, values in described.items()
+        }
         return with_records(choices, columns)

@@ -106,12 +106,19 @@ class ITCOptions(Options):
 
 @dataclass(frozen=True)
 class AnswersOptions(Options):
-    """num_answers: size of the head."""
+    """num_answers: size of the head.
+
+    loss: bce judges each answer apart; cross_entropy lets the answers compete.
+    described_by: batch fields that are copied into the records where the data have them.
+    """
 
     num_answers: int = 3129
+    loss: Literal["bce", "cross_entropy"] = "bce"
+    described_by: tuple[str, ...] = ("question_type", "answer_type")
 
     def check_values(self) -> None:
         require(self.num_answers > 0, "vqav2_label_size", self.num_answers, "a number of answers")
+        require(self.loss in ("bce", "cross_entropy"), "answers.loss", self.loss, "bce or cross_entropy")
 
 
 @dataclass(frozen=True)
