@@ -89,9 +89,9 @@ def test_what_is_given_changes_the_task():
 def test_several_tasks_have_their_own_keys():
     settings = _settings(tasks=["vqa", "vgqa", "nlvr2"], vqa={"datasets": ["vqa", "vgqa"], "max_text_len": 50})
     assert [[head.name for head in task.heads] for task in settings.tasks] == [["vqa"], ["vqa"], ["nlvr2"]]
-    assert [task.max_text_len for task in settings.tasks] == [50, 40, 40]
+    assert [task.max_text_len for task in settings.tasks] == [50, 26, 40]
     assert settings.data.max_text_len == 50, "the table of positions is that of the longest"
-    assert settings.data.datasets == ("vqa", "vgqa", "nlvr2")
+    assert settings.data.datasets == ("vqa", "vgqa", "vgqa_all", "nlvr2")
 
 
 def test_the_metrics_of_a_task_with_several_heads_name_the_head():

@@ -25,6 +25,7 @@ AT_HOME = (
     "tasks/",
     "objectives/",
     "data/catalog.py",
+    "evaluation/official/",
     "configuration/recipes.py",
     "configuration/aliases.py",
     "checkpoint/formats.py",

@@ -30,12 +30,12 @@ def test_tasks_share_a_head_and_are_measured_apart(options):
     settings = tiny.settings(**options, tasks=["vqa", "vgqa", "nlvr2"])
     data = build_data(settings)
     assert list(data.tasks) == ["vqa", "vgqa", "nlvr2"]
-    assert list(data.evaluation) == ["vqa/val", "nlvr2/dev"], "vgqa is for training alone"
+    assert list(data.evaluation) == ["vqa/val", "vgqa/val", "nlvr2/dev"]
     module = build_module(settings, data)
     assert list(module.objectives) == ["vqa", "nlvr2"]
     assert set(module.ratios) == {
-        f"{name}/{metric}" for name, metric in (("vqa/val", "loss"), ("vqa/val", "score"), ("nlvr2/dev", "loss"))
-    } | {"nlvr2/dev/accuracy"}
+        f"{name}/{metric}" for name in ("vqa/val", "vgqa/val") for metric in ("loss", "score")
+    } | {"nlvr2/dev/loss", "nlvr2/dev/accuracy"}
     for name, num_images in (("vqa", 1), ("vgqa", 1), ("nlvr2", 2)):
         batch = data.tasks[name].train[[(0, 0), (0, 1)]]
         assert (batch.task, batch.images.pixels.shape[1]) == (name, num_images)
@@ -59,7 +59,8 @@ def test_a_task_alone_is_trained_as_its_recipe_is(options):
 def test_tasks_are_trained_in_turn_tested_together_and_used(options, tmp_path):
     trained = _trained(options)
     assert {"vqa/train/loss", "vgqa/train/score", "nlvr2/train/accuracy"} <= set(trained)
-    assert trained["val/the_metric"] == pytest.approx(trained["vqa/val/score"] + trained["nlvr2/dev/accuracy"])
+    headlines = ("vqa/val/score", "vgqa/val/score", "nlvr2/dev/accuracy")
+    assert trained["val/the_metric"] == pytest.approx(sum(trained[name] for name in headlines))
     saved = f"{trained['log_dir']}/checkpoints/last.ckpt"
     tested = run(tiny.settings(**options, tasks=["vqa", "nlvr2"], test_only=True, load_path=saved))
     assert {"nlvr2/dev/consistency", "nlvr2/test1/accuracy"} <= set(tested)
@@ -122,7 +123,8 @@ def test_a_task_without_a_test_split_is_told(options):
     with pytest.raises(
         UserError, match=r"datasets=\['vgqa'\] of task vgqa have no test split: leave vgqa out of tasks"
     ):
-        build_data(tiny.settings(**options, tasks=["vqa", "vgqa"], test_only=True, load_path="x"))
+        data_sets = {"vgqa.datasets": ["vgqa"]}
+        build_data(tiny.settings(**options, **data_sets, tasks=["vqa", "vgqa"], test_only=True, load_path="x"))
 
 
 def test_a_task_without_data_names_the_writer(options, tmp_path):
@@ -132,8 +134,8 @@ def test_a_task_without_data_names_the_writer(options, tmp_path):
 
 
 def test_tasks_with_other_answers_cannot_share_a_head(options, tmp_path):
-    folder = tiny.write_dataset(tiny.write_dataset(tmp_path / "other", "vqa"), "vgqa")
-    stem = CATALOG["vgqa"].tables["train"][0]
+    folder = tiny.write_dataset(tiny.write_dataset(tmp_path / "other", "vqa"), "vgqa_all")
+    stem = CATALOG["vgqa_all"].tables["train"][0]
     columns = pa.ipc.open_file(str(folder / f"{stem}.arrow")).read_all().to_pydict()
     columns["answers"] = [[["left", "right"] for _ in row] for row in columns["answers"]]
     tiny.write_table(folder / f"{stem}.arrow", columns)
