@@ -14,7 +14,7 @@ from vlc.configuration.config_files import load_config_file
 from vlc.configuration.settings import Settings
 from vlc.data.catalog import CATALOG
 from vlc.data.kinds import one_of
-from vlc.data.spec import DatasetSpec
+from vlc.data.spec import Column, DatasetSpec
 from vlc.objectives.options import CLASSES, OPTIONS
 from vlc.tasks import HEADS, TASKS
 
@@ -242,3 +242,10 @@ def test_rows_of_the_package_are_not_stored():
 def test_names_of_classes_are_numbered():
     numbers = one_of(("a", "b")).collate(["b", "a"])
     assert (numbers.tolist(), str(numbers.dtype)) == ([1, 0], "int64")
+
+
+@pytest.mark.parametrize("classes", [("a", "b"), 3])
+def test_classes_are_stored_by_their_names_or_their_number(classes):
+    column = Column("sort", one_of(classes))
+    stored = json.loads(json.dumps(own_tasks._plain_column(column)))
+    assert own_tasks._column(stored, Path("x.ckpt")) == column

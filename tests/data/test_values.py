@@ -16,7 +16,7 @@ from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids, labelled_answers
-from vlc.data.kinds import TRUTHS, class_labels, truths
+from vlc.data.kinds import TRUTHS, one_of, truths
 from vlc.data.parts import Field
 from vlc.data.sample import Preparation
 from vlc.data.samples import Samples
@@ -340,10 +340,12 @@ def test_any_column_gives_values_or_one_sentence(tmp_path_factory, column, data)
 
 
 def test_labels_of_classes_are_whole_numbers_below_their_count():
-    kind = class_labels(3)
-    assert kind == class_labels(3) != class_labels(4)
+    kind = one_of(3)
+    assert kind == one_of(3) != one_of(4)
     for values in ([0, 2, 3, -1], [0.0, 2.0, 3.0, 1.5]):
         assert kind.understood(pa.array(values)).tolist() == [True, True, False, False]
     assert kind.understood(pa.array(["0"])) is None
+    assert one_of(("a", "b")).understood(pa.array([0, 1])) is None
+    assert one_of(("a", "b")).understood(pa.array(["a", "c"])).tolist() == [True, False]
     assert kind.collate([2, 0.0, 1]).tolist() == [2, 0, 1]
     assert kind.collate([2]).dtype == np.int64

@@ -19,7 +19,7 @@ def as_plain(value: Any) -> Any:
     """Return a row with dictionaries in place of dataclasses, lists in place of tuples and sets, and the names of kinds."""
     if isinstance(value, Kind):
         name = next((name for name, kind in _KINDS.items() if kind is value), None)
-        return name or list(value.names)
+        return name or as_plain(value.classes)
     if is_dataclass(value):
         return {one.name: as_plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):

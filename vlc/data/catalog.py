@@ -1,6 +1,6 @@
 """CATALOG: every data set the suite reads, a row each. Adding one is adding a row."""
 
-from vlc.data.kinds import ANSWERS, IDENTIFIERS, LABELS, NAMES, SCORES, TRUTHS, class_labels
+from vlc.data.kinds import ANSWERS, IDENTIFIERS, LABELS, NAMES, SCORES, TRUTHS, one_of
 from vlc.data.spec import Column, DatasetSpec
 
 _VQA_FIELDS = {
@@ -148,7 +148,7 @@ CATALOG: dict[str, DatasetSpec] = {
         "snli_ve",
         {"train": ("snli_train",), "dev": ("snli_dev",), "test": ("snli_test",)},
         text="sentences",
-        fields={"label": Column("labels", class_labels(3)), "pair_id": Column("pair_id", IDENTIFIERS)},
+        fields={"label": Column("labels", one_of(3)), "pair_id": Column("pair_id", IDENTIFIERS)},
         unique_texts=False,
         validation=("dev",),
         test=("dev", "test"),

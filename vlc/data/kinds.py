@@ -24,7 +24,7 @@ class Kind:
     several: whether the cell of a text is a list of values.
     distinct: whether the values of such a list all differ.
     nullable: whether values may be missing.
-    names: the names of the classes, where the values are classes.
+    classes: the names of the classes, or how many there are, where the values are classes.
     """
 
     expected: str
@@ -33,7 +33,7 @@ class Kind:
     several: bool = False
     distinct: bool = False
     nullable: bool = False
-    names: tuple[str, ...] = ()
+    classes: tuple[str, ...] | int = ()
 
 
 def truths(cells: list[Any]) -> np.ndarray:
@@ -95,51 +95,38 @@ def are_labels(values: pa.Array, count: int = MOST_LABELS) -> np.ndarray | None:
 
 
 @dataclass(frozen=True)
-class _AreLabelsBelow:
-    """Mask (N,) of labels below a number; a dataclass, so that the kinds of joined data sets are equal."""
+class _AreClasses:
+    """Mask (N,) of names of classes, or of numbers below their count; a dataclass, so that equal kinds compare equal."""
 
-    count: int
+    classes: tuple[str, ...] | int
 
     def __call__(self, values: pa.Array) -> np.ndarray | None:
-        return are_labels(values, self.count)
-
-
-def whole_numbers(cells: list[Any]) -> np.ndarray:
-    """Cells of one number each -> (B,) int64."""
-    return np.array(cells, dtype=np.int64)
-
-
-def class_labels(count: int) -> Kind:
-    """The kind of columns that hold one of `count` classes by its number."""
-    return Kind(f"a whole number from 0 to {count - 1}", _AreLabelsBelow(count), whole_numbers)
+        if isinstance(self.classes, tuple):
+            known = pa.array(self.classes, values.type) if _is_string(values.type) else None
+            return None if known is None else pc.is_in(values, known).to_numpy(zero_copy_only=False)
+        return are_labels(values, self.classes)
 
 
 @dataclass(frozen=True)
-class _AreAmong:
-    """Mask (N,) of strings that are one of the names."""
+class _ClassNumbers:
+    """Cells of one class each, by name or number -> numbers (B,) int64."""
 
     names: tuple[str, ...]
 
-    def __call__(self, values: pa.Array) -> np.ndarray | None:
-        if not _is_string(values.type):
-            return None
-        return pc.is_in(values, pa.array(self.names, values.type)).to_numpy(zero_copy_only=False)
+    def __call__(self, cells: list[Any]) -> np.ndarray:
+        return np.array([self.names.index(cell) if self.names else cell for cell in cells], dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class _NumbersOf:
-    """Cells of one name each -> their places among the names, (B,) int64."""
+def one_of(classes: Sequence[str] | int) -> Kind:
+    """The kind of a column that holds a class; a batch has its number, (B,) int64.
 
-    names: tuple[str, ...]
-
-    def __call__(self, cells: list[str]) -> np.ndarray:
-        return np.array([self.names.index(cell) for cell in cells], dtype=np.int64)
-
-
-def one_of(names: Sequence[str]) -> Kind:
-    """The kind of a column that holds the name of a class; a batch has their numbers, (B,) int64."""
-    names = tuple(names)
-    return Kind(f"one of {', '.join(names)}", _AreAmong(names), _NumbersOf(names), names=names)
+    classes: the names of the classes, one of which the column holds; or how many there are, if it holds numbers.
+    """
+    if isinstance(classes, int):
+        numbers = f"a whole number from 0 to {classes - 1}"
+        return Kind(numbers, _AreClasses(classes), _ClassNumbers(()), classes=classes)
+    names = tuple(classes)
+    return Kind(f"one of {', '.join(names)}", _AreClasses(names), _ClassNumbers(names), classes=names)
 
 
 def _are_scores(values: pa.Array) -> np.ndarray | None:
