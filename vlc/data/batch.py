@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vlc.common.inputs import Images, Sizes, Tensors, Text
+from vlc.common.inputs import Images, ImageSizes, Tensors, Text
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Batch(Tensors):
     def __len__(self) -> int:
         return len(self.index)
 
-    def images_at(self, number: int) -> tuple[Tensor, Sizes | None]:
+    def images_at(self, number: int) -> tuple[Tensor, ImageSizes | None]:
         """`Images.at` of a batch that has images."""
         assert self.images is not None
         return self.images.at(number)

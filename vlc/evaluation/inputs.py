@@ -66,6 +66,7 @@ def _batch(samples: Samples, numbers: Iterable[int]) -> Batch:
 
 def _with_wrong_images(samples: Samples, numbers: list[int]) -> Batch:
     other = _batch(samples, [_of_another_row(samples, number) for number in numbers])
+    assert other.images is not None
     return padded_alike(replace(_batch(samples, numbers), images=other.images))
 
 
