@@ -58,6 +58,16 @@ def test_memory_holds_a_window_only(monkeypatch):
     assert file.tell() <= 2000
 
 
+def test_lists_before_the_one_that_is_wanted_are_not_held(monkeypatch):
+    monkeypatch.setattr(json_stream, "CHUNK_BYTES", 1000)
+    longest = []
+    grow = json_stream._Window._grow
+    monkeypatch.setattr(json_stream._Window, "_grow", lambda window: (grow(window), longest.append(len(window.text))))
+    document = {"images": [{"name": "x" * 100}] * 1000, "none": [], "entries": [1, 2]}
+    assert list(elements(io.BytesIO(json.dumps(document).encode()), "x.json", "entries")) == [1, 2]
+    assert max(longest) <= 2000
+
+
 @pytest.mark.parametrize(
     ("text", "key", "message"),
     [

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlc.common.errors import UserError
+from vlc.common.errors import MissingFile, UserError
 from write_arrow.machine import json_stream
 from write_arrow.machine.plans import Files, Groups, Key, Plans, Scratch
 from write_arrow.machine.storage import Folder, StoredFile
@@ -107,6 +107,7 @@ class Conversion:
         values: Callable[[Key], dict[str, Any]],
         *,
         list_missing: bool = True,
+        plans: Plans | None = None,
     ) -> Plans:
         """Plans with a row for each key of the annotations, in the order of the keys.
 
@@ -118,8 +119,9 @@ class Conversion:
             without file.
         values: takes a key; returns the values of the columns that are the same for all its annotations.
         list_missing: list a row that lacks a file among the rejected ones; otherwise `num_missing` counts it.
+        plans: take the rows; by default new ones. Reading the annotations may have rejected some in them.
         """
-        plans = self.plans()
+        plans = self.plans() if plans is None else plans
         for key, found in annotations:
             files = images(key, found)
             absent = next((path for path, file in files.items() if file is None), None)
@@ -145,12 +147,12 @@ class Conversion:
 
         stem: the name of the file; if it ends in "*", numbered files are made.
         options: further arguments of `numbered`.
-        Raises UserError if there are no rows.
+        Raises MissingFile if there are no rows, because no image has a file.
         """
         if not plans.num_planned:
             first = next(iter(plans.rejected()), None)
             left_out = f"; {plans.num_rejected:,} were left out, the first is {': '.join(first)}" if first else ""
-            raise UserError(f"{stem}: no image with annotations was found under {self.root}{left_out}")
+            raise MissingFile(f"{stem}: no image with annotations was found under {self.root}{left_out}")
         self.arrange(plans)
         return (
             numbered(stem[:-1], schema, plans, **options) if stem.endswith("*") else [PlannedTable(stem, schema, plans)]

@@ -34,13 +34,7 @@ def elements(file: BinaryIO, name: str, key: str | None = None) -> Iterator[Any]
         start = window.peek()
     if start != "[":
         raise UserError(f"{name} should be a JSON list" if key is None else f"{name}: {key!r} should be a list")
-    window.skip()
-    if window.peek() == "]":
-        return
-    while True:
-        yield window.value()
-        if window.separator("]") == "]":
-            return
+    yield from window.elements()
 
 
 def items(file: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
@@ -145,6 +139,25 @@ class _Window:
                     raise UserError(f"{self.name} is cut short or not JSON ({error}): fetch it again") from error
             self._grow()
 
+    def elements(self) -> Iterator[Any]:
+        """Yields the elements of the list that starts here, and moves behind it."""
+        self.skip()
+        if self.peek() == "]":
+            self.skip()
+            return
+        while True:
+            yield self.value()
+            if self.separator("]") == "]":
+                return
+
+    def skip_value(self) -> None:
+        """Moves behind a value; a list is not held whole, as other lists of a data set may be long."""
+        if self.peek() == "[":
+            for _ in self.elements():
+                pass
+        else:
+            self.value()
+
     def separator(self, closing: str) -> str:
         """Skips and returns a comma or the closing bracket."""
         found = self.peek()
@@ -167,7 +180,7 @@ class _Window:
         while self.peek() != "}":
             if self.key() == key:
                 return True
-            self.value()
+            self.skip_value()
             if self.separator("}") == "}":
                 return False
         return False
