@@ -39,6 +39,8 @@ _VALUES = {
     "is_balanced": lambda number: True,
     "labels": lambda number: number % 2,
     "pair_id": lambda number: f"pair{number}",
+    "caption_ids": lambda number: f"caption{number}",
+    "statement_types": lambda number: ("place", "list")[number % 2],
 }
 _VALUES_OF_PAIRS = {
     "answers": lambda number: str(number % 3 == 0),

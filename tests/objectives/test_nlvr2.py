@@ -87,9 +87,11 @@ def test_predictions():
         parts={"truth": torch.tensor([1, 1]), "identifier": ["a-0-0-0", "a-0-1-0"]},
     )
     outcome = Outcome(torch.zeros(()), {}, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
-    assert [answer.record for answer in _objective().answers(outcome, batch)] == [
-        {"identifier": "a-0-0-0", "answer": "True", "right": True},
-        {"identifier": "a-0-1-0", "answer": "False", "right": False},
+    records = [dict(answer.record) for answer in _objective().answers(outcome, batch)]
+    assert [max(record.pop("probabilities")) for record in records] == pytest.approx([0.7311, 0.7311], abs=1e-4)
+    assert records == [
+        {"identifier": "a-0-0-0", "answer": "True", "right": True, "gold": "True"},
+        {"identifier": "a-0-1-0", "answer": "False", "right": False, "gold": "True"},
     ]
 
 

@@ -120,11 +120,11 @@ def test_the_rate_of_a_task_scales_its_loss(options):
 
 
 def test_a_task_without_a_test_split_is_told(options):
-    with pytest.raises(
-        UserError, match=r"datasets=\['vgqa'\] of task vgqa have no test split: leave vgqa out of tasks"
-    ):
-        data_sets = {"vgqa.datasets": ["vgqa"]}
-        build_data(tiny.settings(**options, **data_sets, tasks=["vqa", "vgqa"], test_only=True, load_path="x"))
+    data_sets = {"vgqa.datasets": ["vgqa"]}
+    settings = tiny.settings(**options, **data_sets, tasks=["vqa", "vgqa"], test_only=True, load_path="x")
+    message = r"datasets=\['vgqa'\] of task vgqa have no test split: leave vgqa out of tasks"
+    with pytest.raises(UserError, match=message):
+        build_data(settings)
 
 
 def test_a_task_without_data_names_the_writer(options, tmp_path):

@@ -39,6 +39,18 @@ _NLVR2_FIELDS = {
 }
 
 
+_ENTAILMENT_FIELDS = {
+    "label": Column("labels", one_of(3)),
+    "pair_id": Column("pair_id", IDENTIFIERS),
+    "statement_type": Column("statement_types", NAMES, optional=True),
+}
+_FOIL_FIELDS = {
+    "label": Column("labels", one_of(2)),
+    "caption_id": Column("caption_ids", IDENTIFIERS),
+    "statement_type": Column("statement_types", NAMES, optional=True),
+}
+
+
 def _nlvr2(tables: dict[str, tuple[str, ...]], writer: str = "nlvr2", **options) -> DatasetSpec:
     images = ("image_0", "image_1")
     return DatasetSpec(writer, tables, "questions", images, fields=_NLVR2_FIELDS, unique_texts=False, **options)
@@ -148,10 +160,18 @@ CATALOG: dict[str, DatasetSpec] = {
         "snli_ve",
         {"train": ("snli_train",), "dev": ("snli_dev",), "test": ("snli_test",)},
         text="sentences",
-        fields={"label": Column("labels", one_of(3)), "pair_id": Column("pair_id", IDENTIFIERS)},
+        fields=_ENTAILMENT_FIELDS,
         unique_texts=False,
         validation=("dev",),
         test=("dev", "test"),
+    ),
+    "foil": DatasetSpec(
+        "foil",
+        {"train": ("foil_train",), "val": ("foil_val",), "test": ("foil_test",)},
+        text="captions",
+        fields=_FOIL_FIELDS,
+        unique_texts=False,
+        published={"train": ("foil_train", "foil_val"), "val": ("foil_test",)},
     ),
     # -- embedded data
     "emoji": DatasetSpec(

@@ -57,21 +57,28 @@ class Classes(Objective[ClassesOptions]):
         labels = batch.parts.get(self.options.labels)
         if labels is None:
             return Outcome(None, {}, logits)
-        loss = F.cross_entropy(logits.float(), labels)
+        if self.options.loss == "bce":
+            loss = F.binary_cross_entropy_with_logits(logits.float(), F.one_hot(labels, logits.shape[1]).float())
+        else:
+            loss = F.cross_entropy(logits.float(), labels)
         return Outcome(loss, {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}, logits)
 
     def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
         """The classes by their probability.
 
-        Records have identifier, name of the class, and on labelled splits whether it is right, and what describes it.
+        Records have identifier, name of the class and probabilities by label. On labelled splits they also have whether the
+        answer is right, the name of the true class (`gold`), and what describes the example.
         """
         options, names = self.options, self.options.names
-        choices = most_probable(outcome.logits.float().softmax(1), lambda label: names[label])
+        probabilities = outcome.logits.float().softmax(1)
+        choices = most_probable(probabilities, lambda label: names[label])
         if options.ids not in batch.parts:
             return with_records(choices, None)
         best = outcome.logits.argmax(1)
         columns = {options.ids: batch.parts[options.ids], "answer": [names[label] for label in best.tolist()]}
+        columns["probabilities"] = probabilities.tolist()
         if outcome.loss is not None:
-            columns["right"] = (best == batch.parts[options.labels]).tolist()
+            labels = batch.parts[options.labels]
+            columns |= {"right": (best == labels).tolist(), "gold": [names[label] for label in labels.tolist()]}
             columns |= {name: batch.parts[name] for name in options.described_by if name in batch.parts}
         return with_records(choices, columns)

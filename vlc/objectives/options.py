@@ -129,6 +129,7 @@ class ClassesOptions(Options):
     labels: batch field of the labels.
     ids: batch field that names an example.
     described_by: batch fields that are copied into the records where the data have them.
+    loss: cross_entropy; or bce, the binary cross-entropy of each class, averaged over classes and examples (12-in-1).
     """
 
     names: tuple[str, ...] = ()
@@ -136,8 +137,10 @@ class ClassesOptions(Options):
     labels: str = "labels"
     ids: str = "identifier"
     described_by: tuple[str, ...] = ()
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
 
     def check_values(self) -> None:
+        require(self.loss in ("cross_entropy", "bce"), "classes.loss", self.loss, "cross_entropy or bce")
         require(self.images in (1, 2), "classes.images", self.images, "1 or 2")
 
     def check(self, others: Surroundings) -> None:

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 import re
+from functools import partial
 
 from vlc.tasks.task import Records, Report, Task
 
@@ -18,7 +20,6 @@ def consistency(records: Records) -> dict[str, float]:
     """
     unnamed: list[str] = []
     judged: dict[str, list[bool]] = {}
-    by_type: dict[str, list[bool]] = {}
     for record in records:
         if "right" in record:
             named = _IDENTIFIER.fullmatch(str(record["identifier"]))
@@ -26,15 +27,27 @@ def consistency(records: Records) -> dict[str, float]:
                 unnamed.append(str(record["identifier"]))
             else:
                 judged.setdefault("-".join(named.groups()), []).append(record["right"])
-        if record.get("statement_type") is not None:
-            by_type.setdefault(f"accuracy/{record['statement_type']}", []).append(record["right"])
     if unnamed:
         _warn(
             f"NLVR2's consistency leaves out {len(unnamed)} of {len(records)} sentences: identifiers such as "
             f"{unnamed[0]!r} do not tell set, pair and sentence as dev-850-0-1 does"
         )
-    values = {name: sum(hits) / len(hits) for name, hits in sorted(by_type.items())}
-    return values | ({"consistency": sum(map(all, judged.values())) / len(judged)} if judged else {})
+    return _accuracy_by("statement_type", records) | (
+        {"consistency": sum(map(all, judged.values())) / len(judged)} if judged else {}
+    )
+
+
+def accuracies(records: Records) -> dict[str, float]:
+    """The accuracy of each class, among the examples that belong to it, and of each type of statement."""
+    return _accuracy_by("gold", records) | _accuracy_by("statement_type", records)
+
+
+def _accuracy_by(key: str, records: Records) -> dict[str, float]:
+    judged: dict[str, list[bool]] = {}
+    for record in records:
+        if record.get(key) is not None:
+            judged.setdefault(f"accuracy/{record[key]}", []).append(record["right"])
+    return {name: sum(hits) / len(hits) for name, hits in sorted(judged.items())}
 
 
 def _warn(text: str) -> None:
@@ -50,29 +63,63 @@ def scorer_file(records: Records) -> tuple[str, str]:
     return "csv", text.getvalue()
 
 
-_REPORT = Report(consistency, scorer_file)
-_HEAD = {"classes": "nlvr2"}
-_OPTIONS = {
-    "classes": {"names": ("False", "True"), "images": 2, "labels": "truth", "described_by": ("statement_type",)}
+def judgements(key: str, field: str, records: Records) -> tuple[str, str]:
+    """JSON lines with the identifier, the class (`label`) and the probabilities of all classes in their order (`probs`).
+
+    key: what a line calls the identifier.
+    field: what a record calls it.
+    """
+    lines = ({key: one[field], "label": one["answer"], "probs": one["probabilities"]} for one in records)
+    return "jsonl", "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+
+
+_PAIRS_HEAD = {"classes": "nlvr2"}
+_PAIRS = {"classes": {"names": ("False", "True"), "images": 2, "labels": "truth", "described_by": ("statement_type",)}}
+_PAIRS_REPORT = Report(consistency, scorer_file)
+
+_ENTAILMENT_HEAD = {"classes": "snli_ve"}
+_ENTAILMENT = {
+    "classes": {
+        "names": ("contradiction", "neutral", "entailment"),
+        "labels": "label",
+        "ids": "pair_id",
+        "described_by": ("statement_type",),
+    }
 }
+_ENTAILMENT_REPORT = Report(accuracies, partial(judgements, "pairID", "pair_id"))
+
+_FOILS_HEAD = {"classes": "foil"}
+_FOILS = {
+    "classes": {
+        "names": ("correct", "foil"),
+        "labels": "label",
+        "ids": "caption_id",
+        "described_by": ("statement_type",),
+    }
+}
+_FOILS_REPORT = Report(accuracies, partial(judgements, "caption_id", "caption_id"))
 
 TASKS = {
-    "nlvr2": Task({"classes": 1}, ("nlvr2",), _HEAD, _OPTIONS, _REPORT, batch_size=128, epochs=20),
+    "nlvr2": Task({"classes": 1}, ("nlvr2",), _PAIRS_HEAD, _PAIRS, _PAIRS_REPORT, batch_size=128, epochs=20),
     "snli_ve": Task(
         {"classes": 1},
         ("snli_ve",),
-        {"classes": "snli_ve"},
-        {"classes": {"names": ("contradiction", "neutral", "entailment"), "labels": "label", "ids": "pair_id"}},
+        _ENTAILMENT_HEAD,
+        _ENTAILMENT,
+        _ENTAILMENT_REPORT,
         max_text_len=56,
         learning_rate=2e-5,
         epochs=20,
     ),
+    "foil": Task(
+        {"classes": 1}, ("foil",), _FOILS_HEAD, _FOILS, _FOILS_REPORT, max_text_len=20, learning_rate=4e-5, epochs=20
+    ),
     "nlvr2_emoji": Task(
         {"classes": 1},
         ("emoji_nlvr2",),
-        _HEAD,
-        _OPTIONS,
-        _REPORT,
+        _PAIRS_HEAD,
+        _PAIRS,
+        _PAIRS_REPORT,
         max_text_len=16,
         transforms=("mae_test", "mae_test"),
         batch_size=32,

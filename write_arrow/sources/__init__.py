@@ -7,6 +7,7 @@ from write_arrow.sources import (
     emoji_groups,
     emoji_nlvr2,
     emoji_scenes,
+    foil,
     gqa,
     imagenet,
     karpathy,
@@ -22,7 +23,7 @@ from write_arrow.sources import (
 
 # In the order in which --help lists them.
 _FAMILIES = (
-    *(karpathy, vg, pairs, vqav2, vgqa, gqa, nlvr2, snli_ve),  # published data sets
+    *(karpathy, vg, pairs, vqav2, vgqa, gqa, nlvr2, snli_ve, foil),  # published data sets
     *(captions, table, text, imagenet),  # data of your own
     *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes),  # embedded
 )
