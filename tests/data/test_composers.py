@@ -1,6 +1,8 @@
 """Texts of several sequences: their segments, and what is cut off where they are too long."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +18,11 @@ from vlc.data.kinds import TEXTS
 from vlc.data.parts import MaskedText
 from vlc.data.samples import Samples
 from vlc.data.spec import Column
+from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.model.encoder import Encoder
 from vlc.training.run import build_data
 
+VISDIAL = Path(__file__).parents[1] / "golden/tasks/visdial"
 SPEC = replace(CATALOG["coco"], fields={"second_text": Column("answers", TEXTS)})
 
 
@@ -89,3 +93,41 @@ def test_a_data_set_without_the_composers_fields_is_refused(arrows, small_vit):
     pairs = replace(settings, tasks=(replace(settings.tasks[0], composer="pair"),))
     with pytest.raises(UserError, match="'second_text', which data set 'coco' does not provide"):
         build_data(pairs)
+
+
+def test_a_history_loses_its_first_tokens():
+    dog, end = ENCODER("dog").ids[1:]
+    tokens = ENCODER.composed([("red", 0), ("cat", 1)], ["dog dog dog", "dog dog dog dog"])
+    assert tokens.ids == ENCODER("red").ids + ENCODER("cat").ids[1:] + [dog, end, dog, dog, dog, dog, end]
+    tokens = ENCODER.composed([("red", 0), ("cat", 1)], ["dog dog dog", "two dog dog dog dog dog dog dog"])
+    assert len(tokens.ids) == ENCODER.max_text_len
+    assert tokens.ids[5:] == [dog] * 6 + [end]
+    assert tokens.segments == [0] * 3 + [1] * 2 + [0] * 7
+
+
+def test_a_history_gives_way_before_other_sequences_do():
+    long = " ".join(["dog"] * 30)
+    assert ENCODER.composed([(long, 0)], ["a cat", "two"]).ids == ENCODER(long).ids
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_dialogues_are_the_published_loaders_token_for_token(split):
+    raw = json.loads((VISDIAL / f"visdial_1.0_{split}.json").read_text())["data"]
+    questions, answers = raw["questions"], raw["answers"]
+    expected = np.load(VISDIAL / f"loader_{split}.npz")
+    encoder, composer = TextEncoder(load_tokenizer(str(VISDIAL / "tokenizer")), 50), COMPOSERS["dialogue"]
+    for number, dialogue in enumerate(raw["dialogs"]):
+        row = {"caption": dialogue["caption"], "history": []}
+        for place, turn in enumerate(dialogue["dialog"]):
+            row["text"] = questions[turn["question"]]
+            wrong = expected["permutations"][10 * number + place].tolist()
+            wrong.remove(turn["gt_index"])
+            for option, column in enumerate((turn["gt_index"], *wrong[:3])):
+                answer = answers[turn["answer_options"][column]]
+                tokens = encoder.composed([*composer.compose(row), (answer, 1)], composer.history(row))
+                text = encoder.pad([tokens.ids], [tokens.segments])
+                length = int(text.mask.sum())
+                for name, values in (("tokens", text.ids), ("segment_ids", text.segments), ("input_mask", text.mask)):
+                    found = values[0, :length].tolist()
+                    assert found + [0] * (50 - length) == expected[name][number, place, option].tolist()
+            row["history"] += [row["text"], answers[turn["answer"]]]

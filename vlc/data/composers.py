@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 Words = tuple[str, int]  # a sequence of words, and the number of its segment
+_ROUNDS = 3  # of a dialogue, that are shown before a question
+
+
+def _no_history(row: Mapping[str, Any]) -> list[str]:
+    return []
 
 
 @dataclass(frozen=True)
@@ -13,10 +18,13 @@ class Composer:
 
     compose: the row's values by name -> the sequences of words that the text consists of. "text" is the sample's text.
     columns: the fields of the catalogue's row that it reads beside the text.
+    history: the row's values by name -> sequences of segment 0 that follow, the oldest first. They give way where the text
+        is too long.
     """
 
     compose: Callable[[Mapping[str, Any]], Sequence[Words]]
     columns: frozenset[str] = frozenset()
+    history: Callable[[Mapping[str, Any]], Sequence[str]] = _no_history
 
 
 def plain(row: Mapping[str, Any]) -> list[Words]:
@@ -29,4 +37,13 @@ def pair(row: Mapping[str, Any]) -> list[Words]:
     return [(row["text"], 0), (row["second_text"], 1)]
 
 
-COMPOSERS = {"plain": Composer(plain), "pair": Composer(pair, frozenset({"second_text"}))}
+def earlier_rounds(row: Mapping[str, Any]) -> list[str]:
+    """Questions and answers of the last rounds before a question, and the caption, as 12-in-1 reads VisDial."""
+    return [*row["history"][-2 * _ROUNDS :], row["caption"]]
+
+
+COMPOSERS = {
+    "plain": Composer(plain),
+    "pair": Composer(pair, frozenset({"second_text"})),
+    "dialogue": Composer(plain, frozenset({"history", "caption"}), earlier_rounds),
+}

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from vlc.data.composers import COMPOSERS, Composer
+from vlc.data.composers import COMPOSERS, Composer, Words
 from vlc.data.images import Picture
 from vlc.data.keys import Key, Location
 from vlc.data.kinds import Kind
@@ -38,6 +38,15 @@ class Preparation:
         """The text encoder, for those who ask for texts."""
         assert self.text_encoder is not None
         return self.text_encoder
+
+    def row(self, source: "Source", where: Location) -> dict[str, Any]:
+        """What the composer reads of a sample's row, by name; empty values where texts are blank."""
+        row = {"text": source.text(where)} | {name: source.field(where, name) for name in self.composer.columns}
+        return {name: type(value)() for name, value in row.items()} if self.blank_texts else row
+
+    def tokens(self, row: Mapping[str, Any], *more: Words) -> Tokens:
+        """The tokens of a row's text, with further sequences of words before its history."""
+        return self.encoder.composed([*self.composer.compose(row), *more], self.composer.history(row))
 
 
 class Source(Protocol):
@@ -100,10 +109,12 @@ class SampleSet(Protocol):
     """All samples of a split, as a `Part` sees them; `vlc.data.samples.Samples` is one.
 
     name: of the split.
-    kinds: what the values of each field are.
+    training: whether samples may be drawn at random.
+    kinds: what the values of each field are; fields that the split withholds are not among them.
     """
 
     name: str
+    training: bool
     preparation: Preparation
 
     @property

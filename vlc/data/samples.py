@@ -129,11 +129,8 @@ class Samples(Dataset):
         raise UserError(f"{_ATTEMPTS} images in a row cannot be decoded, the last one in {corrupt[-1]}")
 
     def _text(self, source: Source, where: Location) -> tuple[str, Tokens]:
-        composer = self.preparation.composer
-        row = {"text": source.text(where)} | {name: source.field(where, name) for name in composer.columns}
-        if self.preparation.blank_texts:
-            row = {name: type(value)() for name, value in row.items()}
-        return row["text"], self.preparation.encoder.composed(composer.compose(row))
+        row = self.preparation.row(source, where)
+        return row["text"], self.preparation.tokens(row)
 
     def image(self, source: Source, where: Location, column: str, rng: np.random.Generator) -> Tensor:
         """An image of a row, prepared: (3, H, W) uint8. Raises UndecodableImage."""

@@ -221,33 +221,47 @@ class TextEncoder:
         self.pad_id, self.mask_id = tokenizer.pad_token_id, tokenizer.mask_token_id
         self.vocab_size = vocabulary_size(tokenizer)
         self._rust = tokenizer.backend_tokenizer
-        self._rust.enable_truncation(max_text_len)
+        self._rust.no_truncation()
         self._rust.no_padding()
 
     def __call__(self, text: str) -> Tokens:
+        tokens = self._whole(text)
+        for column in (tokens.ids, tokens.words):
+            del column[self.max_text_len - 1 : -1]
+        return tokens
+
+    def _whole(self, text: str) -> Tokens:
         encoding = self._rust.encode(text)
         return Tokens(encoding.ids, [-1 if word is None else word for word in encoding.word_ids])
 
-    def composed(self, sequences: Sequence[tuple[str, int]]) -> Tokens:
-        """Sequences of words, each with its segment, as one text: [CLS] first [SEP] second [SEP].
+    def composed(self, sequences: Sequence[tuple[str, int]], history: Sequence[str] = ()) -> Tokens:
+        """Words, each sequence with its segment, and a history as one text: [CLS] first [SEP] second [SEP] history [SEP].
 
-        Where they are too long together, the longest loses its last words first.
+        Where they are too long together, the history loses its first tokens, and then the longest sequence its last words.
+
+        history: sequences of segment 0.
         """
-        if len(sequences) == 1:
+        if len(sequences) == 1 and not history:
             ((words, _),) = sequences
             return self(words)
-        parts = [self(words) for words, _ in sequences]
+        parts = [*(self(words) for words, _ in sequences), *map(self._whole, history)]
         # Every sequence with the [SEP] at its end; the first one keeps [CLS].
         kept = [list(range(number > 0, len(part.ids))) for number, part in enumerate(parts)]
-        for _ in range(sum(map(len, kept)) - self.max_text_len):
+        excess = sum(map(len, kept)) - self.max_text_len
+        for places in kept[len(sequences) :]:
+            given_up = places[: max(excess, 0)]
+            del places[: len(given_up)]
+            excess -= len(given_up)
+        for _ in range(excess):
             del max(kept, key=len)[-2]
-        ids, words_of_tokens, segments, first_word = [], [], [], 0
-        for part, places, (_, segment) in zip(parts, kept, sequences, strict=True):
+        segments = [*(segment for _, segment in sequences), *(0 for _ in history)]
+        ids, words_of_tokens, segments_of_tokens, first_word = [], [], [], 0
+        for part, places, segment in zip(parts, kept, segments, strict=True):
             ids += [part.ids[place] for place in places]
             words_of_tokens += [part.words[place] + first_word * (part.words[place] >= 0) for place in places]
-            segments += [segment] * len(places)
+            segments_of_tokens += [segment] * len(places)
             first_word += max(part.words) + 1
-        return Tokens(ids, words_of_tokens, segments)
+        return Tokens(ids, words_of_tokens, segments_of_tokens)
 
     def pad(self, rows: list[list[int]], segments: Sequence[list[int] | None] = ()) -> Text:
         """Token ids of B texts as one batch, as long as the longest, rounded up to a multiple of 8.

@@ -93,7 +93,7 @@ class Objective(nn.Module, Generic[OptionsT]):
     headline: ClassVar[str | None] = None
     reads_pooled: ClassVar[bool] = True
     task_head: ClassVar[bool] = False
-    writes_records: ClassVar[bool] = False
+    writes_records: bool = False
     answers_from_vocabulary: ClassVar[bool] = False
     starts_from: ClassVar[Mapping[str, str]] = {}
 

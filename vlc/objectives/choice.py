@@ -1,4 +1,4 @@
-"""Choice: an image ranks its own text above others, as in image/text retrieval (Kim et al. 2021, ViLT)."""
+"""Choice: the right pair of text and image is ranked above others, as in retrieval (Kim et al. 2021, ViLT) or dialogues."""
 
 from collections.abc import Callable, Mapping
 from typing import ClassVar
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlc.data.batch import Batch
-from vlc.data.parts import Part, WrongTexts
+from vlc.data.parts import Candidates, Field, Part, WrongTexts
 from vlc.model.embed import init_bert_weights
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
@@ -20,18 +20,25 @@ from vlc.objectives.base import (
     Outcome,
     linear_in_float32,
     mean_ratio,
+    most_probable,
     ranked_accuracy,
+    with_records,
 )
 from vlc.objectives.options import ChoiceOptions
 
-_CANDIDATES = Pass(("candidate_texts", "image"), pooled_only=True)
+# The pass that scores the candidates which a part of a batch brings; of several parts they stand in this order.
+_PASSES = {
+    "candidates": Pass(("candidates", "image"), pooled_only=True),
+    "wrong_texts": Pass(("candidate_texts", "image"), pooled_only=True),
+}
 
 
 class Choice(Objective[ChoiceOptions]):
-    """Cross entropy of the own text's score among the scores of wrong_texts other texts; logits (B, 1 + N), the own first.
+    """Cross entropy of the right candidate's score among the scores of all candidates; logits (B, candidates).
 
-    The image is embedded once for all its texts. The head starts as the match row of image-text matching, where a
-    checkpoint has it and no ranking head. Whole splits are ranked by `vlc.evaluation.ranking`.
+    Candidates are an example's own text, which comes first, and wrong_texts other texts; or the texts that the data give
+    it to choose among. The image is embedded once for all of them. The head starts as the match row of image-text
+    matching, where a checkpoint has it and no ranking head. Whole splits are ranked by `vlc.evaluation.ranking`.
     """
 
     metrics = ("loss", "accuracy")
@@ -43,10 +50,16 @@ class Choice(Objective[ChoiceOptions]):
 
     @classmethod
     def parts(cls, options: ChoiceOptions) -> tuple[Part, ...]:
-        return (WrongTexts(options.wrong_texts),)
+        if not options.candidates:
+            return (WrongTexts(options.wrong_texts),)
+        candidates = Candidates(options.candidates, options.label, options.drawn)
+        ids = (Field(name, "always") for name in options.ids)
+        described = (Field(name, "where_provided") for name in options.described_by)
+        return candidates, Field(options.label), *ids, *described
 
     def __init__(self, options: ChoiceOptions, context: ModelContext):
         super().__init__(options, context)
+        self.writes_records = bool(options.candidates)
         self.rank_output = nn.Linear(context.width, 1)
         self.apply(init_bert_weights)
 
@@ -55,18 +68,40 @@ class Choice(Objective[ChoiceOptions]):
         return linear_in_float32(self.rank_output, pooled)[:, 0]
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
-        return (_CANDIDATES if "wrong_texts" in batch.parts else POOLED,)
+        return tuple(one for part, one in _PASSES.items() if part in batch.parts) or (POOLED,)
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
-        (own,) = self.passes(batch)
-        scores = self.score(encoded[own].pooled).unflatten(0, (len(batch), -1))
-        if "wrong_texts" not in batch.parts:
+        passes = self.passes(batch)
+        scores = torch.cat([self.score(encoded[one].pooled).unflatten(0, (len(batch), -1)) for one in passes], dim=1)
+        if "candidates" in batch.parts:
+            right = batch.parts["candidates"].right
+        else:
+            right = None if passes == (POOLED,) else torch.zeros(len(batch), dtype=torch.int64, device=scores.device)
+        if right is None:
             return Outcome(None, {}, scores)
-        first = torch.zeros(len(batch), dtype=torch.int64, device=scores.device)
-        loss = F.cross_entropy(scores, first)
-        return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": ranked_accuracy(scores, first)}, scores)
+        loss = F.cross_entropy(scores, right)
+        return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": ranked_accuracy(scores, right)}, scores)
 
     def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
-        """The score of each example's own text."""
-        scores = outcome.logits[:, 0].tolist()
-        return [Answer([("ranks", value)], "score", example=number) for number, value in enumerate(scores)]
+        """The candidates of each example by their probability; without candidates the score of its own text.
+
+        Records have the ids, the rank of every candidate, and what describes an example. Candidates of equal scores are
+        ranked in their order. On labelled splits `rank` is that of the right one, behind all others of its score.
+        """
+        scores = outcome.logits
+        if "candidates" not in batch.parts:
+            values = scores[:, 0].tolist()
+            return [Answer([("ranks", value)], "score", example=number) for number, value in enumerate(values)]
+        candidates, options = batch.parts["candidates"], self.options
+        choices = [
+            most_probable(own[None], words.__getitem__)[0]
+            for own, words in zip(scores.softmax(1), candidates.words, strict=True)
+        ]
+        if any(name not in batch.parts for name in options.ids):
+            return with_records(choices, None)
+        columns = {name: batch.parts[name] for name in (*options.ids, *options.described_by) if name in batch.parts}
+        columns["ranks"] = (1 + scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)).tolist()
+        if outcome.loss is not None:
+            own = scores.gather(1, candidates.right[:, None])
+            columns["rank"] = (~(scores < own)).sum(dim=1).tolist()
+        return with_records(choices, columns)

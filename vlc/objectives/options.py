@@ -162,15 +162,28 @@ class ImageClassesOptions(Options):
 
 @dataclass(frozen=True)
 class ChoiceOptions(Options):
-    """wrong_texts: number of texts of other images that each image ranks its own text above."""
+    """wrong_texts: number of texts of other images that each image ranks its own text above.
+
+    candidates: batch field of the texts that an example chooses among, where the data have them.
+    label: batch field with the place of the right one among them.
+    drawn: how many of them training shows, the right one and others at random; 0: all.
+    ids: batch fields that name an example.
+    described_by: batch fields that are copied into the records where the data have them.
+    """
 
     wrong_texts: int = 0
+    candidates: str = ""
+    label: str = "label"
+    drawn: int = 0
+    ids: tuple[str, ...] = ()
+    described_by: tuple[str, ...] = ()
 
     def check_values(self) -> None:
         require(self.wrong_texts >= 0, "draw_false_text", self.wrong_texts, "0 or more")
+        require(self.drawn == 0 or self.drawn > 1, "choice.drawn", self.drawn, "2 or more, or 0 for all")
 
     def check(self, others: Surroundings) -> None:
-        if self.wrong_texts == 0:
+        if self.wrong_texts == 0 and not self.candidates:
             raise UserError(
                 "loss_names.irtr needs texts of other images, but draw_false_text=0: pass draw_false_text=15"
             )

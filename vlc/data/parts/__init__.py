@@ -4,6 +4,7 @@ A part is a small frozen object: objectives list the parts that they want, and e
 samples in a loader process, and lies in `Batch.parts` under its name.
 """
 
+from vlc.data.parts.candidates import Candidates
 from vlc.data.parts.field import Field
 from vlc.data.parts.masked_text import MaskedText
 from vlc.data.parts.part import Part, by_name, columns_of
@@ -13,6 +14,7 @@ from vlc.data.parts.wrong_images import WrongImages
 from vlc.data.parts.wrong_texts import WrongTexts
 
 __all__ = [
+    "Candidates",
     "Field",
     "MaskedText",
     "Part",

@@ -1,0 +1,72 @@
+"""Texts that an example chooses among, out of the data."""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vlc.common.errors import UserError
+from vlc.common.inputs import Tensors, Text
+from vlc.data.parts.part import Part
+from vlc.data.sample import Sample, SampleSet
+from vlc.data.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class CandidateTexts(Tensors):
+    """The texts that each of B examples chooses among, N for each.
+
+    text: (B * N, L), grouped by example.
+    words: the candidates as the data have them, N strings for each example.
+    right (B,) int64: the place of the right one among them; None where it is not known.
+    """
+
+    text: Text
+    words: list[list[str]]
+    right: Tensor | None = None
+
+
+class _Cell(NamedTuple):
+    tokens: list[Tokens]
+    words: list[str]
+    right: int | None
+
+
+@dataclass(frozen=True)
+class Candidates(Part):
+    """`CandidateTexts`, such as the options for an answer; each is put behind the sample's text as segment 1.
+
+    field: the candidates of a text.
+    label: the field with the place of the right one; the split withholds it where no other part reads it.
+    drawn: in training the right one comes first, and is followed by others at random, so many in all; 0: all are shown in
+        their order, as in evaluation.
+    """
+
+    name: ClassVar[str] = "candidates"
+    field: str
+    label: str
+    drawn: int = 0
+
+    @property
+    def columns(self) -> frozenset[str]:
+        return frozenset({self.field})
+
+    def of(self, sample: Sample, samples: SampleSet) -> _Cell:
+        words: list[str] = sample.source.field(sample.where, self.field)
+        right = sample.source.field(sample.where, self.label) if self.label in samples.kinds else None
+        if samples.training and self.drawn:
+            others = [place for place in sample.rng.permutation(len(words)).tolist() if place != right]
+            words, right = [words[place] for place in (right, *others[: self.drawn - 1])], 0
+        row = samples.preparation.row(sample.source, sample.where)
+        return _Cell([samples.preparation.tokens(row, (one, 1)) for one in words], words, right)
+
+    def collate(self, cells: list[_Cell], samples: SampleSet) -> CandidateTexts:
+        if len(counts := sorted({len(cell.words) for cell in cells})) > 1:
+            raise UserError(
+                f"split {samples.name!r} has texts with {counts[0]} and with {counts[-1]} {self.field}: all need as many"
+            )
+        tokens = [one for cell in cells for one in cell.tokens]
+        text = samples.preparation.encoder.pad([one.ids for one in tokens], [one.segments for one in tokens])
+        right = None if cells[0].right is None else torch.tensor([cell.right for cell in cells])
+        return CandidateTexts(text, [cell.words for cell in cells], right)
