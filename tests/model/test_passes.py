@@ -146,3 +146,14 @@ def test_objectives_read_every_pass_that_they_declare(golden, name):
 
         objective(Noted(encoded), case.batch)
         assert read == set(passes)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("at_once", "rows"), [(12, [[12, 4]]), (7, [[6, 2]] * 2), (1, [[3, 1]] * 4)])
+def test_without_gradients_some_examples_run_at_a_time(encoder, batch, runs, monkeypatch, at_once, rows):
+    with torch.enable_grad():
+        whole = encode_passes(encoder, batch, [CANDIDATES])[CANDIDATES].pooled
+    del runs[:]
+    monkeypatch.setattr("vlc.model.passes._ROWS_AT_ONCE", at_once)
+    torch.testing.assert_close(encode_passes(encoder, batch, [CANDIDATES])[CANDIDATES].pooled, whole)
+    assert runs == [(counts, True) for counts in rows]

@@ -54,8 +54,11 @@ class Text(Tensors):
     num_real: int | None = None
     segments: Tensor | None = None
 
-    def at(self, rows: Tensor, num_real: int | None = None) -> "Text":
-        """Return the texts at these rows (N,); num_real: the number of their real tokens, where it is known."""
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def at(self, rows: Tensor | slice, num_real: int | None = None) -> "Text":
+        """Return the texts at these rows; num_real: the number of their real tokens, where it is known."""
         segments = None if self.segments is None else self.segments[rows]
         return Text(self.ids[rows], self.mask[rows], num_real, segments)
 

@@ -27,6 +27,13 @@ class ImageInput:
     sizes: ImageSizes | None
     token_type: int | None
 
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def at(self, rows: slice) -> "ImageInput":
+        """The images at these rows."""
+        return ImageInput(self.pixels[rows], None if self.sizes is None else self.sizes[rows], self.token_type)
+
 
 def segment_input(batch: Batch, name: str, pad_token_id: int) -> Text | ImageInput:
     """Return the input that a segment of a `Pass` is embedded from. Only this function reads the inputs of a batch.

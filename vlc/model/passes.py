@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from vlc.common.inputs import Text
 from vlc.data.batch import Batch
 from vlc.model.encoder import Encoder
 from vlc.model.inputs import ImageInput, patch_noise, segment_input
 from vlc.model.segments import Encoded, Segment, concatenated
+
+_ROWS_AT_ONCE = 128  # sequences of a pass without gradients
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def encode_passes(
     """Run the encoder over a batch, once for equal passes.
 
     Passes of equal shape run as one larger batch. This is faster: matrix products are larger, and each weight gets one
-    gradient instead of several.
+    gradient instead of several. Without gradients, pooled features are computed for some examples at a time.
 
     dropped_ratio: the share of patches that a pass with patch noise drops.
     known: passes of an earlier call, which are not run again.
@@ -66,8 +69,11 @@ def encode_passes(
         drops = dropped_ratio > 0 and patch_noise(batch, one.patch_noise) is not None
         key = (one.pooled_only, drops, *(input_shape(inputs[name]) for name in one.segments))
         groups.setdefault(key, []).append(one)
-    for group in groups.values():
-        encoded.update(zip(group, _encode_group(encoder, batch, group, inputs, dropped_ratio), strict=True))
+    for (pooled_only, drops, *_), group in groups.items():
+        # Sharded models gather their weights for each run, and the batches of their processes may differ in size.
+        whole_batch = drops or not pooled_only or torch.is_grad_enabled() or isinstance(encoder.blocks[0], FSDPModule)
+        run = _encode_group if whole_batch else _encode_in_parts
+        encoded.update(zip(group, run(encoder, batch, group, inputs, dropped_ratio), strict=True))
     encoded.update({one: encoded[whole[one]] for one in served})
     return encoded
 
@@ -77,6 +83,19 @@ def input_shape(given: Text | ImageInput) -> tuple:
     if isinstance(given, Text):
         return (given.ids.shape,)
     return given.pixels.shape, given.sizes and given.sizes.largest
+
+
+def _encode_in_parts(
+    encoder: Encoder, batch: Batch, group: list[Pass], inputs: Mapping[str, Text | ImageInput], dropped_ratio: float
+) -> list[Encoded]:
+    """The pooled features of `_encode_group`, a few examples at a time, so that memory does not grow with their texts."""
+    rows = {name: len(inputs[name]) // len(batch) for one in group for name in one.segments}
+    step = max(1, _ROWS_AT_ONCE // (len(group) * max(rows.values())))
+    parts: list[list[Encoded]] = []
+    for start in range(0, len(batch), step):
+        some = {name: inputs[name].at(slice(start * count, (start + step) * count)) for name, count in rows.items()}
+        parts.append(_encode_group(encoder, batch, group, some, dropped_ratio))
+    return [Encoded(torch.cat([part.pooled for part in column])) for column in zip(*parts, strict=True)]
 
 
 def _encode_group(
