@@ -1,6 +1,6 @@
 """Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`.
 
-What was trained is used by `python run.py predict|index|search with load_path=CHECKPOINT ...`.
+What was trained is used by `python run.py predict|index|search|hard_pool with load_path=CHECKPOINT ...`.
 """
 
 from vlc.configuration.config import ex, given_keys, user_errors_without_traceback
@@ -42,6 +42,15 @@ def search(_config, _run):
         from vlc.use.search import search
 
         search(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def hard_pool(_config, _run):
+    """Find for each training image those that look most alike: data_root=ARROWS datasets=[...] [out=FOLDER]."""
+    with user_errors_without_traceback():
+        from vlc.use.hard_pool import make_hard_pools
+
+        make_hard_pools(_config, given_keys(_run))
 
 
 @ex.automain

@@ -102,7 +102,7 @@ def config_keys() -> str:
 
 
 def use_keys() -> str:
-    """The keys of predict, index and search alone, with their defaults and comments."""
+    """The keys that the commands alone have, with their defaults and comments."""
     comments = dict(re.findall(r"^    (\w+): .* = .*  # (.+)$", inspect.getsource(UseSettings), re.MULTILINE))
     rows = [(f"`{key}`", f"`{default!r}`", comments[key]) for key, default in USE_KEYS.items()]
     return table("key | default | meaning", rows)

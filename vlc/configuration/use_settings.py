@@ -7,12 +7,12 @@ from typing import Any
 from vlc.common.errors import require
 from vlc.configuration.values import check_types, read
 
-COMMANDS = ("predict", "index", "search")
+COMMANDS = ("predict", "index", "search", "hard_pool")
 
 
 @dataclass(frozen=True)
 class UseSettings:
-    """Inputs of predict, index and search, and where their results go."""
+    """Inputs of the commands, and where their results go."""
 
     image: str | None = None  # file that predict is asked about, or that search finds texts for
     image2: str | None = None  # second image of a statement about two
@@ -22,7 +22,8 @@ class UseSettings:
     image_folder: str | None = None  # index the images below it in place of datasets
     query: str | None = None  # text that search finds images for
     num_results: int = 10  # of a search
-    out: str | None = None  # JSON file for what predict and search print
+    out: str | None = None  # JSON file for what predict and search print; folder for what hard_pool makes
+    published_pool: str | None = None  # 12-in-1's hard_negative.pkl, which hard_pool converts in place of images
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "UseSettings":

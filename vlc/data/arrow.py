@@ -330,7 +330,16 @@ class ArrowSplit:
 
     @property
     def num_rows(self) -> int:
-        return sum(batch.num_rows for batch in self._batches)
+        return sum(self.rows_of_batches)
+
+    @property
+    def rows_of_batches(self) -> list[int]:
+        """The number of rows of each record batch."""
+        return [batch.num_rows for batch in self._batches]
+
+    def has_column(self, name: str) -> bool:
+        """Whether every file has a column of this name."""
+        return all(name in batch.schema.names for batch in self._batches)
 
     def locate(self, sample: int) -> Location:
         """Where a sample lies. Raises IndexError outside [0, len)."""
@@ -381,7 +390,7 @@ class ArrowSplit:
     def provides(self, name: str) -> bool:
         """Whether every file has the column of a catalogue field."""
         column = self.spec.fields.get(name)
-        return column is not None and all(column.name in batch.schema.names for batch in self._batches)
+        return column is not None and self.has_column(column.name)
 
     def withholds(self, name: str) -> bool:
         """Whether a catalogue field of the texts is empty throughout, as in test sets whose annotations are kept back."""

@@ -55,6 +55,7 @@ class Samples(Dataset):
         self.training, self.seed = training, seed
         self._starts = np.cumsum([0] + [len(source) for source in sources])
         self.parts = _served(name, sources, by_name(parts))
+        self.parts = tuple(part.prepared(self) for part in self.parts)
         self.kinds = {field: _kind(field, sources) for field in self.fields}
 
     @property

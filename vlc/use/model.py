@@ -178,6 +178,15 @@ class Model:
             return self.contrast.text_vectors(self._pooled(self.module.encoder.embed_text(self.text(texts))))
 
     @torch.inference_mode()
+    def patch_means(self, images: Sequence[Tensor]) -> Tensor:
+        """Prepared images -> the means (N, D) float32 of their encoded patches, on the device. No head is needed."""
+        with self.forward_context():
+            (image,) = self.module.encoder.encode([self._embedded(images)]).segments
+        patches = image.tokens[:, 1:].float()  # without the class token
+        shown = torch.ones_like(patches[..., :1]) if image.mask is None else image.mask[:, 1:, None].float()
+        return (patches * shown).sum(dim=1) / shown.sum(dim=1)
+
+    @torch.inference_mode()
     def match(self, texts: Sequence[str], images: Sequence[Tensor]) -> Tensor:
         """Scores (N,) float32 of texts with prepared images by the ranking head; one text or image goes with all others."""
         with self.forward_context():

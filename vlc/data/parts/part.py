@@ -30,6 +30,10 @@ class Part:
     def columns(self) -> frozenset[str]:
         return frozenset()
 
+    def prepared(self, samples: SampleSet) -> "Part":
+        """The part as it serves these samples, once for all batches; parts that read files of their own open them here."""
+        return self
+
     def of(self, sample: Sample, samples: SampleSet) -> Any:
         """What one sample brings; `sample.rng` is the only source of randomness."""
         raise NotImplementedError

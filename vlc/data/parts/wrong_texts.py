@@ -9,7 +9,7 @@ from vlc.data.parts.part import Part
 from vlc.data.sample import Sample, SampleSet
 from vlc.data.tokens import Tokens
 
-_ATTEMPTS = 100  # for each text
+ATTEMPTS = 100  # for each text
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class WrongTexts(Part):
         """Texts that the sample's image does not have, drawn without regard to each other."""
         own = set(sample.source.texts(sample.where))
         found: list[Tokens] = []
-        for _ in range(_ATTEMPTS * self.count):
+        for _ in range(ATTEMPTS * self.count):
             source, where = samples.draw(sample.rng)
             text = source.text(where)
             if text not in own:

@@ -101,13 +101,22 @@ def _index_folder(path: str | None) -> Path:
 
 
 def _embedded_images(model: Model, sources: list[Images]) -> Iterator[tuple[list[tuple], Tensor]]:
+    for images, numbers, pixels in decoded(model, sources):
+        yield [images.place(number) + images.identity(number) for number in numbers], model.image_vectors(pixels)
+
+
+def decoded(model: Model, sources: list[Images]) -> Iterator[tuple[Images, list[int], list[Tensor]]]:
+    """Batches of the images that can be decoded: their source, their numbers there, and the prepared images.
+
+    Others are named and left out; raises UserError where they are a larger share than max_corrupt_ratio.
+    """
     size, data = model.settings.data.per_gpu_batchsize, model.settings.data
     seen, bad = 0, []
     with progress("images", sum(map(len, sources))) as advance:
         for images in sources:
             batches = [range(first, min(first + size, len(images))) for first in range(0, len(images), size)]
-            decoded, workers = DecodedImages(images, model.transform), worker_options(data.num_workers)
-            for numbers, pixels, failed in DataLoader(decoded, None, sampler=batches, **workers):
+            readable, workers = DecodedImages(images, model.transform), worker_options(data.num_workers)
+            for numbers, pixels, failed in DataLoader(readable, None, sampler=batches, **workers):
                 seen += len(numbers) + len(failed)
                 bad += failed
                 for place, reason in failed:
@@ -118,8 +127,7 @@ def _embedded_images(model: Model, sources: list[Images]) -> Iterator[tuple[list
                         f"{data.max_corrupt_ratio} allows; the last one is {bad[-1][0]}"
                     )
                 if numbers:
-                    places = [images.place(number) + images.identity(number) for number in numbers]
-                    yield places, model.image_vectors(pixels)
+                    yield images, numbers, pixels
                 advance(len(numbers) + len(failed))
 
 

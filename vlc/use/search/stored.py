@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlc.common.errors import DamagedIndex
 from vlc.data.identity import FileIdentity
@@ -33,8 +33,13 @@ _FILES = re.compile(r"index\.json|(images|texts)\.(arrow|\d+\.faiss)")
 
 def fingerprint(model: Model) -> str:
     """What tells models apart whose embeddings differ: a hash of the weights that make them."""
+    return weights_hash(model.module.encoder, model.contrast)
+
+
+def weights_hash(*parts: nn.Module) -> str:
+    """SHA-256 of names and weights."""
     digest = hashlib.sha256()
-    for part in (model.module.encoder, model.contrast):
+    for part in parts:
         for name, tensor in part.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy())
