@@ -139,6 +139,7 @@ def read(path: str | Path) -> Checkpoint:
     return Checkpoint(path, layout, renamed, tuple(dropped), extras, heads, norm_eps)
 
 
+ANSWER_LAYERS = ("classifier.3", "decoder")  # the last layers of heads that give answers; each head has one of them
 # Of the parameters whose sizes are read before they are compared with a model's.
 _AXES = {
     "encoder.patch_embed.proj.weight": 4,
@@ -146,7 +147,7 @@ _AXES = {
     "encoder.text_embeddings.position_embeddings.weight": 2,
     "encoder.token_types.weight": 2,
 }
-_AXES_OF_HEADS = {".classifier.3.weight": 2, ".classifier.3.bias": 1}
+_AXES_OF_HEADS = {f".{layer}.{part}": axes for layer in ANSWER_LAYERS for part, axes in (("weight", 2), ("bias", 1))}
 
 
 _TABLES = ("config", "arguments", "preprocessing", "tokenizer", "rows")  # which are dictionaries
@@ -182,7 +183,7 @@ def _first_not_plain(value: Any, name: str, depth: int = 0) -> str | None:
     return None
 
 
-_CHECK = "vit, max_text_len, vocab_size, vqav2_label_size and loss_names"
+_CHECK = "vit, max_text_len, vocab_size, vqav2_label_size, answers.pool and loss_names"
 
 
 def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, check: str = _CHECK) -> LoadReport:
@@ -204,7 +205,8 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
         if name not in checkpoint.state:
             source = starts.get(name)
             if source in checkpoint.state:
-                taken[name] = checkpoint.state[source][1:]
+                whole = checkpoint.state[source]
+                taken[name] = whole if whole.shape == tensor.shape else whole[1:]
                 report.derived.append(name)
             else:
                 missing.append(name)
@@ -274,7 +276,7 @@ def with_vocabularies(checkpoint: Checkpoint, module: nn.Module) -> tuple[Checkp
     own = module.state_dict()
     for head, objective in heads.items():
         here, theirs = objective.context.vocabulary, stored.get(head, Vocabulary())
-        parts = (f"objectives.{head}.{_LAST_LAYER}.{part}" for part in ("weight", "bias"))
+        parts = (f"objectives.{head}.{layer}.{part}" for layer in ANSWER_LAYERS for part in ("weight", "bias"))
         names = [name for name in parts if name in own and name in state]
         as_large = all(own[name].shape == state[name].shape for name in names)
         if not theirs.answers or not names or (theirs.answers == here.answers and as_large):
@@ -288,9 +290,6 @@ def with_vocabularies(checkpoint: Checkpoint, module: nn.Module) -> tuple[Checkp
         if theirs.answers != here.answers:
             said.append(f"{len(pairs)} of {len(here)} answers start from those of the checkpoint ({len(theirs)})")
     return replace(checkpoint, state=state), said
-
-
-_LAST_LAYER = "classifier.3"  # of a head that gives answers
 
 
 def _objectives(module: nn.Module) -> dict[str, Objective]:

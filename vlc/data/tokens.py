@@ -73,7 +73,10 @@ def _checked(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokeniz
     """The tokenizer with [CLS] and [SEP] around a text. Raises UserError where it lacks what the suite needs."""
     lacking = [t for t in _SPECIAL if getattr(tokenizer, t, None) is None]
     if lacking or not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise UserError(f"tokenizer={name!r} lacks {', '.join(lacking) or 'a fast implementation'}")
+        raise UserError(
+            f"tokenizer={name!r} lacks {', '.join(lacking) or 'a fast implementation'}: pass a tokenizer that has all of "
+            f"{', '.join(_SPECIAL)}, as BERT's have"
+        )
     ids = [getattr(tokenizer, f"{t}_id") for t in _SPECIAL]
     if None in ids or len(set(ids)) < len(ids) or tokenizer.unk_token_id in ids:
         tokens = ", ".join(f"{t} {getattr(tokenizer, t)!r}" for t in _SPECIAL)

@@ -1,15 +1,17 @@
 """Visual question answering as classification over a fixed answer vocabulary, with soft targets (VQA v2)."""
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlc.common.errors import UserError
 from vlc.data.batch import Batch
-from vlc.data.parts import Field, Part
+from vlc.data.parts import Field, MaskedAnswer, Part
 from vlc.data.vocabulary import UNKNOWN
+from vlc.model.embed import init_bert_weights
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
 from vlc.objectives.base import (
@@ -21,6 +23,7 @@ from vlc.objectives.base import (
     Ratio,
     classifier,
     mean_ratio,
+    mlm_transform,
     most_probable,
     with_records,
 )
@@ -38,11 +41,17 @@ def vqa_score(logits: Tensor, targets: Tensor) -> Ratio:
     return targets.gather(1, logits.argmax(1, keepdim=True)).sum(), len(targets)
 
 
+_ASKED = Pass(("masked_answer", "image"))  # the question with [MASK] behind it
+
+
 class Answers(Objective[AnswersOptions]):
     """Logits (B, answers), and their loss, averaged over the batch.
 
     It is binary cross entropy, summed over the answers, or cross entropy with the target scores, which is 0 for a question
     that no answer fits.
+
+    The answer is classified from the pooled feature, or with pool=mask from the state of a [MASK] behind the question. The
+    layers before the last one then start as those of masked language modelling (Su et al. 2020, VL-BERT).
     """
 
     metrics = ("loss", "score")
@@ -50,12 +59,17 @@ class Answers(Objective[AnswersOptions]):
     task_head = True
     writes_records = True
     answers_from_vocabulary = True
+    starts_from: ClassVar[Mapping[str, str]] = {
+        f"transform.{name}": f"mlm.transform.{name}"
+        for name in ("dense.weight", "dense.bias", "LayerNorm.weight", "LayerNorm.bias")
+    }
     own_labels: Tensor | None
 
     @classmethod
     def parts(cls, options: AnswersOptions) -> tuple[Part, ...]:
         described = (Field(name, "where_provided") for name in options.described_by)
-        return Field("answer_labels"), Field("answer_scores"), Field("question_id", "always"), *described
+        masked = (MaskedAnswer(),) if options.pool == "mask" else ()
+        return Field("answer_labels"), Field("answer_scores"), Field("question_id", "always"), *described, *masked
 
     def __init__(self, options: AnswersOptions, context: ModelContext):
         super().__init__(options, context)
@@ -66,10 +80,19 @@ class Answers(Objective[AnswersOptions]):
             )
         labels = context.vocabulary.translation
         self.register_buffer("own_labels", torch.tensor(labels) if labels else None, persistent=False)
-        self.classifier = classifier(context.width, 2 * context.width, options.num_answers)
+        self.reads_pooled = options.pool == "cls"
+        if self.reads_pooled:
+            self.classifier = classifier(context.width, 2 * context.width, options.num_answers)
+        else:
+            self.transform, self.dropout = mlm_transform(context.width), nn.Dropout(0.1)
+            self.decoder = nn.Linear(context.width, options.num_answers)
+            self.apply(init_bert_weights)
+
+    def passes(self, batch: Batch) -> tuple[Pass, ...]:
+        return (POOLED if self.reads_pooled else _ASKED,)
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
-        logits = self.classifier(encoded[POOLED].pooled)
+        logits = self._logits(encoded, batch)
         if "answer_labels" not in batch.parts:
             return Outcome(None, {}, logits)
         targets = self._targets(batch)
@@ -78,6 +101,12 @@ class Answers(Objective[AnswersOptions]):
         else:
             loss = F.binary_cross_entropy_with_logits(logits.float(), targets) * targets.shape[1]
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "score": vqa_score(logits, targets)}, logits)
+
+    def _logits(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Tensor:
+        if self.reads_pooled:
+            return self.classifier(encoded[POOLED].pooled)
+        states = encoded[_ASKED]["masked_answer"].flatten(0, 1)[batch.parts["masked_answer"].positions]
+        return self.decoder(self.dropout(self.transform(states)))
 
     def _targets(self, batch: Batch) -> Tensor:
         """Dense targets (B, answers) by the head's own labels; answers that it does not know have none."""

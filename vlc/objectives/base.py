@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.models.bert.modeling_bert import BertConfig, BertPredictionHeadTransform
 
 from vlc.data.batch import Batch
 from vlc.data.parts import Part
@@ -84,14 +85,14 @@ class Objective(nn.Module, Generic[OptionsT]):
     task_head: whether the head takes the learning-rate factor lr_mult, as the published classifiers do.
     writes_records: whether the answers of a tested split are written into a file.
     answers_from_vocabulary: whether the head has a vocabulary of answers.
-    starts_from: parameters that start as row 1 of those of other heads, by their names, where a checkpoint has the latter
-        alone.
+    starts_from: parameters that start from those of other heads, by their names, where a checkpoint has the latter alone:
+        as the whole of one of the same shape, otherwise as its row 1.
     """
 
     needs_images: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("loss",)
     headline: ClassVar[str | None] = None
-    reads_pooled: ClassVar[bool] = True
+    reads_pooled: bool = True
     task_head: ClassVar[bool] = False
     writes_records: bool = False
     answers_from_vocabulary: ClassVar[bool] = False
@@ -192,6 +193,11 @@ def linear_in_float32(layer: nn.Linear, features: Tensor) -> Tensor:
     with torch.autocast(features.device.type, enabled=False):
         bias = None if layer.bias is None else layer.bias.float()
         return F.linear(features.float(), layer.weight.float(), bias)
+
+
+def mlm_transform(width: int) -> BertPredictionHeadTransform:
+    """The layers before the output layer of BERT's masked language modelling: linear, GELU, norm."""
+    return BertPredictionHeadTransform(BertConfig(hidden_size=width, num_attention_heads=1))
 
 
 def classifier(in_width: int, hidden_width: int, num_classes: int) -> nn.Sequential:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 import torch.nn.functional as F
 from torch import nn
-from transformers.models.bert.modeling_bert import BertConfig, BertPredictionHeadTransform
 
 from vlc.data.batch import Batch
 from vlc.data.parts import MaskedText, Part, PatchNoise
@@ -18,6 +17,7 @@ from vlc.objectives.base import (
     Outcome,
     accuracy,
     mean_ratio,
+    mlm_transform,
     most_probable,
 )
 from vlc.objectives.options import MLMOptions
@@ -39,7 +39,7 @@ class MLM(Objective[MLMOptions]):
 
     def __init__(self, options: MLMOptions, context: ModelContext):
         super().__init__(options, context)
-        self.transform = BertPredictionHeadTransform(BertConfig(hidden_size=context.width, num_attention_heads=1))
+        self.transform = mlm_transform(context.width)
         self.decoder = nn.Linear(context.width, context.vocab_size)
         self.apply(init_bert_weights)
 

@@ -14,6 +14,7 @@ class Surroundings:
     kinds: the objectives of the same task.
     weight: of the objective's loss.
     per_device: examples in a batch of one device.
+    max_text_len: tokens of a text, with [CLS] and [SEP].
     """
 
     kinds: Collection[str]
@@ -21,6 +22,7 @@ class Surroundings:
     is_pretrain: bool
     mask_ratio: float
     per_device: int
+    max_text_len: int
 
 
 @dataclass(frozen=True)
@@ -109,16 +111,26 @@ class AnswersOptions(Options):
     """num_answers: size of the head.
 
     loss: bce judges each answer apart; cross_entropy lets the answers compete.
+    pool: what the answer is classified from: the pooled feature (cls), or the state of a [MASK] behind the text (mask).
     described_by: batch fields that are copied into the records where the data have them.
     """
 
     num_answers: int = 3129
     loss: Literal["bce", "cross_entropy"] = "bce"
+    pool: Literal["cls", "mask"] = "cls"
     described_by: tuple[str, ...] = ("question_type", "answer_type")
 
     def check_values(self) -> None:
         require(self.num_answers > 0, "vqav2_label_size", self.num_answers, "a number of answers")
         require(self.loss in ("bce", "cross_entropy"), "answers.loss", self.loss, "bce or cross_entropy")
+        require(self.pool in ("cls", "mask"), "answers.pool", self.pool, "cls or mask")
+
+    def check(self, others: Surroundings) -> None:
+        if self.pool == "mask" and others.max_text_len < 5:
+            raise UserError(
+                f"answers.pool=mask puts [MASK] and [SEP] behind the text, for which max_text_len={others.max_text_len} "
+                "has no room: pass max_text_len=5 or more"
+            )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from vlc.common.inputs import Images, Text
 from vlc.configuration.settings import Settings
 from vlc.data.batch import Batch
 from vlc.data.images import Picture, UndecodableImage, open_image, to_rgb
+from vlc.data.parts.masked_answer import MaskedAnswer, masked_answers
 from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.stacking import stack_images
 from vlc.data.tokens import TextEncoder
@@ -239,12 +240,16 @@ class Model:
         return self.module.encoder.encode([segment], pooled_only=True).pooled
 
     def _batch(self, examples: Sequence[Example]) -> Batch:
-        """A batch without supervision. Where texts have [MASK], these are its hidden tokens."""
-        images, text = self.stacked([images for images, _ in examples]), self.text([text for _, text in examples])
+        """A batch without supervision, with what heads want of the texts. Where these have [MASK], it is a hidden token."""
+        texts = [text for _, text in examples]
+        images, text = self.stacked([images for images, _ in examples]), self.text(texts)
         batch = Batch(index=torch.arange(len(examples)), split="predict", images=images, text=text)
         positions = (text.ids.flatten() == self.text_encoder.mask_id).nonzero()[:, 0]
         if len(positions):
             batch = batch.with_parts(masked_text=MaskedTokens(text, positions, torch.zeros_like(positions)))
+        if any(MaskedAnswer() in head.parts(head.options) for head in self.module.objectives.values()):
+            masked = masked_answers(map(self.text_encoder, texts), self.text_encoder)
+            batch = batch.with_parts(masked_answer=masked.to(self.device))
         return batch
 
     def _token_name(self, number: int) -> str:

@@ -34,7 +34,7 @@ from vlc.training.module import VLCModule
 # What a checkpoint's own configuration decides, unless the command line states it. Which heads there are, its content does.
 _OF_THE_MODEL = {field.name for field in fields(ModelSettings)} - {"loss_names", "use_mae"}
 _OF_THE_MODEL |= {"image_size", "max_text_len", "tokenizer"}
-_OF_THE_MODEL |= {"mae_weight", "wpa_weight", "vqav2_label_size", "hard_negatives"}  # options of its heads
+_OF_THE_MODEL |= {"mae_weight", "wpa_weight", "vqav2_label_size", "answers", "hard_negatives"}  # options of its heads
 _BATCH = 32  # where per_gpu_batchsize is not given
 _WORDS = "encoder.text_embeddings.word_embeddings.weight"
 _TYPES = "encoder.token_types.weight"
@@ -150,13 +150,12 @@ def _heads(found: weights.Checkpoint, settings: Settings) -> tuple[HeadSettings,
 
 def _answer_heads(found: weights.Checkpoint) -> dict[str, int]:
     """The heads of the checkpoint that give answers, and how many each gives."""
-    layers = {
-        name: found.state.get(f"objectives.{name}.classifier.3.weight") for name in _names(found) if name in HEADS
-    }
     return {
-        name: len(layer)
-        for name, layer in layers.items()
-        if layer is not None and KINDS[HEADS[name].kind].answers_from_vocabulary
+        name: len(found.state[layer])
+        for name in _names(found)
+        if name in HEADS and KINDS[HEADS[name].kind].answers_from_vocabulary
+        for layer in (f"objectives.{name}.{last}.weight" for last in weights.ANSWER_LAYERS)
+        if layer in found.state
     }
 
 

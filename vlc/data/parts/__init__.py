@@ -7,6 +7,7 @@ samples in a loader process, and lies in `Batch.parts` under its name.
 from vlc.data.parts.candidates import Candidates
 from vlc.data.parts.field import Field
 from vlc.data.parts.hard_texts import HardTexts
+from vlc.data.parts.masked_answer import MaskedAnswer
 from vlc.data.parts.masked_text import MaskedText
 from vlc.data.parts.part import Part, by_name, columns_of
 from vlc.data.parts.patch_noise import PatchNoise
@@ -18,6 +19,7 @@ __all__ = [
     "Candidates",
     "Field",
     "HardTexts",
+    "MaskedAnswer",
     "MaskedText",
     "Part",
     "PatchNoise",
