@@ -70,7 +70,7 @@ def test_the_answer_is_classified_from_the_state_of_the_mask(tmp_path):
     torch.manual_seed(0)
     context = ModelContext(width=32, vocab_size=ENCODER.vocab_size, num_patches=4, size=tiny.SMALL)
     encoder = Encoder(tiny.SMALL, 32, vocab_size=ENCODER.vocab_size, max_text_len=12).eval()
-    head = Answers(AnswersOptions(5, "mask"), context).eval()
+    head = Answers(AnswersOptions(5, pool="mask"), context).eval()
     batch = samples(tmp_path, captions(["dog"], [LONG]), {MaskedAnswer()})[keys(0, 1)]
     batch = replace(batch, images=replace(batch.images, pixels=batch.images.pixels.float() / 255))
     encoded = encode_passes(encoder, batch, head.passes(batch))
@@ -134,7 +134,7 @@ def test_a_trained_model_is_tested_asked_and_exported_alike(options, trained, ar
 def test_a_task_by_its_name_brings_its_pool_back(options):
     own = {key: value for key, value in options.items() if key != "vqav2_label_size"} | {"vqa.answers.num_answers": 3}
     saved = _saved(run(tiny.settings(**own, tasks=["vqa"], **{"vqa.answers.pool": "mask"})))
-    assert Model.from_checkpoint(saved, num_gpus=0).module.objectives["vqa"].options == AnswersOptions(3, "mask")
+    assert Model.from_checkpoint(saved, num_gpus=0).module.objectives["vqa"].options == AnswersOptions(3, pool="mask")
 
 
 def test_a_run_is_resumed_exactly(arrows, small_vit, tmp_path, monkeypatch):

@@ -274,7 +274,7 @@ def test_nlvr2_refuses_other_spellings(label, raw, tmp_path, write):
     [
         ("questions", {"question_id": "01827492"}, "question_id is '01827492', expected an integer, in the entry"),
         ("questions", {"question_id": 1.5}, r"question_id is '1\.5', expected an integer"),
-        ("questions", {"image_id": "1"}, "image_id is '1', expected an integer"),
+        ("questions", {"image_id": "1a"}, "image_id is '1a', expected an integer"),
         ("questions", {"question": None}, "question is 'None', expected a string"),
         ("annotations", {"multiple_choice_answer": 2}, "multiple_choice_answer is '2', expected a string"),
         ("annotations", {"answers": [{"answer": 2}]}, "answer is '2', expected a string"),

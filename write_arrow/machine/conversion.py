@@ -86,8 +86,12 @@ class Conversion:
             ) from error
 
     def typed(self, entry: Any, path: str, **types: type) -> list[Any]:
-        """Values of an annotation by key, each of its type. Raises UserError if it lacks one, or has another type."""
-        values = self.pick(entry, path, *types)
+        """Values of an annotation by key, each of its type. Raises UserError if it lacks one, or has another type.
+
+        An integer may be spelled as a text: some files have "458752000" where others have 458752000.
+        """
+        given = zip(self.pick(entry, path, *types), types.values(), strict=True)
+        values = [_spelled_integer(value) if expected is int else value for value, expected in given]
         for value, (key, expected) in zip(values, types.items(), strict=True):
             if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
                 named = {int: "an integer", str: "a string", list: "a list", dict: "an object", bool: "true or false"}[
@@ -163,6 +167,19 @@ class Conversion:
         counts = f"{files.num_files:,} images, {plans.num_planned:,} of them annotated, {num_annotations:,} annotations"
         missing = f"; {plans.num_missing:,} annotated images have no file" if plans.num_missing else ""
         self.notes.append(f"{what}: {counts}{missing}")
+
+
+def _spelled_integer(value: Any) -> Any:
+    """The integer that a text spells in the only way it can be spelled; any other value as it is."""
+    if (
+        isinstance(value, str)
+        and value.isascii()
+        and value.isdecimal()
+        and len(value) < 19
+        and str(int(value)) == value
+    ):
+        return int(value)
+    return value
 
 
 def value_columns(schema: pa.Schema) -> list[str]:

@@ -1,16 +1,19 @@
 """VQA v2: questions about COCO images with ten answers each. https://visualqa.org/download.html"""
 
+import heapq
 import json
+from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa
 
 from vlc.common.errors import UserError
 from write_arrow.machine.conversion import Conversion
-from write_arrow.machine.plans import Plans
+from write_arrow.machine.plans import Plan, Plans
 from write_arrow.machine.source import RawSource, RowOrder
 from write_arrow.machine.writer import PlannedTable
 from write_arrow.sources.answers import normalize_answer
@@ -29,6 +32,7 @@ ANSWERS_FILE = "vqav2_answers.json"  # the vocabulary, beside the tables
 
 MIN_COUNT = 9  # majority answers that occur less often are left out of the vocabulary
 REST_VAL = 1000  # validation images that are not trained on
+NUM_VAL = 3000  # the validation questions that 12-in-1 does not train on
 SCORES = {1: 0.3, 2: 0.6, 3: 0.9}  # by the number of annotators who agree; 1 for more
 
 
@@ -49,6 +53,16 @@ _SPLITS = {
         _Split("test-dev", "test2015", "test-dev2015"),
     )
 }
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--validate-on",
+        choices=("images", "questions"),
+        default="images",
+        help=f"what vqav2_rest_val holds of val2014: {REST_VAL:,} images that --seed draws (the default), or as in "
+        f"12-in-1 the last {NUM_VAL:,} questions by number",
+    )
 
 
 def tables(conversion: Conversion) -> list[PlannedTable]:
@@ -88,33 +102,52 @@ _LISTS = ("questions", "question_id", *_ANSWER_COLUMNS)
 
 
 def _plans(split: _Split, labels: dict[str, int], conversion: Conversion) -> Plans:
-    files = conversion.files(split.folder)
-    questions = conversion.groups(_questions(split, labels, conversion))
+    files, plans, left_out = conversion.files(split.folder), conversion.plans(), Counter[str]()
+    questions = conversion.groups(_questions(split, labels, conversion, plans, left_out))
     without: dict[str, list] = {} if split.annotations else {name: [] for name in _ANSWER_COLUMNS}
-    plans = conversion.grouped_rows(
+    conversion.grouped_rows(
         questions,
         (*_LISTS, "image_id", "split"),
         lambda number, _: files.lookup(f"{split.folder}/COCO_{split.folder}_{number:012d}.jpg"),
         lambda number: without | {"image_id": number, "split": split.name},
-        list_missing=False,
+        list_missing=not conversion.compat,
+        plans=plans,
     )
     conversion.found(f"vqav2 {split.name}", files, plans, questions.num_values)
+    conversion.notes += [f"vqav2 {split.name}: {count:,} {what}" for what, count in left_out.items()]
     return plans
 
 
 def _questions(
-    split: _Split, labels: dict[str, int], conversion: Conversion
+    split: _Split, labels: dict[str, int], conversion: Conversion, plans: Plans, left_out: Counter[str]
 ) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Each question with its image; None in place of one that cannot be used."""
+    """Each question with its image; None in place of one that cannot be used.
+
+    plans: take questions without annotation among what they reject.
+    left_out: counts what is left out, by what it is.
+    """
     answered = conversion.groups(_answers(split, labels, conversion)) if split.annotations else None
     # Validation keeps the questions that no known answer fits: a model must get them wrong.
     keep_all = split.name == "val" and not conversion.compat
-    path = f"v2_OpenEnded_mscoco_{split.questions}_questions.json"
+    path, num_annotated = _question_file(split), 0
     for entry in conversion.entries(path, "questions"):
         image_id, number, text = conversion.typed(entry, path, image_id=int, question_id=int, question=str)
         answers = {} if answered is None else next(iter(answered[number]), None)
-        usable = answered is None or (answers is not None and (keep_all or answers["answers"]))
-        yield image_id, {"questions": text, "question_id": number} | answers if usable else None
+        num_annotated += answers is not None
+        if answers is None:
+            left_out["questions have no annotation"] += 1
+            if not conversion.compat:
+                plans.reject(f"question {number}", f"no annotation in {split.annotations}")
+        elif not (answered is None or keep_all or answers["answers"]):
+            left_out["questions have no answer that is in the vocabulary"] += 1
+            answers = None
+        yield image_id, None if answers is None else {"questions": text, "question_id": number} | answers
+    if answered is not None and answered.num_values > num_annotated:
+        left_out["annotations are about no question"] = answered.num_values - num_annotated
+
+
+def _question_file(split: _Split) -> str:
+    return f"v2_OpenEnded_mscoco_{split.questions}_questions.json"
 
 
 def _answers(split: _Split, labels: dict[str, int], conversion: Conversion) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -142,20 +175,49 @@ def count_votes(answers: list[str]) -> Counter[str]:
 
 
 def _divide(val: Plans, conversion: Conversion) -> tuple[Plans, Plans]:
-    """Validation images to train on, and the last REST_VAL of them in shuffled order to validate on."""
+    """The validation questions to train on, without those that no known answer fits, and the ones to validate on.
+
+    An image of which some questions are validated on and others not is in both.
+    """
     val.shuffle(conversion.options.seed)
+    is_held_out = _held_out(len(val), conversion)
     trainable, rest = conversion.plans(), conversion.plans()
-    for position, plan in enumerate(val.read(0, len(val))):
-        if position >= len(val) - REST_VAL:
-            rest.append(plan.images, **plan.values)
-        elif any(plan.values["answers"]):
-            trainable.append(plan.images, **_answerable(plan.values))
+    for path, reason in () if conversion.compat else val.rejected():
+        trainable.reject(path, reason)
+    num_unanswerable = 0
+    for place, plan in enumerate(val.read(0, len(val))):
+        held_out = [is_held_out(place, number) for number in plan.values["question_id"]]
+        trained = [bool(answers) and not held for answers, held in zip(plan.values["answers"], held_out, strict=True)]
+        _append(rest, plan, held_out)
+        _append(trainable, plan, trained)
+        num_unanswerable += len(trained) - sum(trained) - sum(held_out)
+    if num_unanswerable:
+        conversion.notes.append(
+            f"vqav2 trainable_val: {num_unanswerable:,} questions have no answer that is in the vocabulary"
+        )
     return trainable, rest
 
 
-def _answerable(values: dict[str, Any]) -> dict[str, Any]:
-    kept = [number for number, answers in enumerate(values["answers"]) if answers]
-    return values | {name: [values[name][number] for number in kept] for name in _LISTS}
+def _held_out(num_images: int, conversion: Conversion) -> Callable[[int, int], bool]:
+    """Whether a question is validated on, by the place of its image in the shuffled order and by its number."""
+    if conversion.options.validate_on == "images":
+        return lambda place, number: place >= num_images - REST_VAL
+    path = _question_file(_SPLITS["val"])
+    entries = conversion.entries(path, "questions")
+    last = last_questions(number for entry in entries for number in conversion.typed(entry, path, question_id=int))
+    return lambda place, number: number in last
+
+
+def last_questions(numbers: Iterable[int]) -> set[int]:
+    """The NUM_VAL largest numbers of questions: those that 12-in-1 (Lu et al. 2020) validates on."""
+    return set(heapq.nlargest(NUM_VAL, numbers))
+
+
+def _append(plans: Plans, plan: Plan, kept: list[bool]) -> None:
+    """Append a row with those questions that are kept, if there are any."""
+    if any(kept):
+        lists = {name: list(compress(plan.values[name], kept)) for name in _LISTS}
+        plans.append(plan.images, **(plan.values | lists))
 
 
 def _schema(name: str, plans: Plans, compat: bool) -> pa.Schema:
@@ -178,6 +240,7 @@ SOURCES = {
         "v2_OpenEnded_mscoco_{train2014,val2014,test2015,test-dev2015}_questions.json, "
         "v2_mscoco_{train2014,val2014}_annotations.json, train2014/*.jpg, val2014/*.jpg, test2015/*.jpg",
         tables,
+        add_options,
         order=RowOrder.SHUFFLED,
         published=True,
     )
