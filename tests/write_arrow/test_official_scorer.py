@@ -11,8 +11,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from vlc.data.answer_text import normalize_answer
 from vlc.objectives.answers import soft_targets, vqa_score
-from write_arrow.sources.answers import normalize_answer
 from write_arrow.sources.vqav2 import SCORES, count_votes
 
 MARKS = frozenset(';/[]"{}()=+\\_-><@`,?!')

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.conftest import GOLDEN
 from tests.write_arrow.conftest import table
 from vlc.common.errors import UserError
+from vlc.data.answer_text import normalize_answer
 from write_arrow.sources import vqav2
-from write_arrow.sources.answers import normalize_answer
 
 VQA = GOLDEN / "tasks/vqa"
 STEMS = ("vqav2_train", "vqav2_trainable_val", "vqav2_rest_val")

@@ -14,12 +14,12 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from vlc.common.errors import UserError
+from vlc.data.answer_text import normalize_answer
 from write_arrow.machine.conversion import Conversion, value_columns
 from write_arrow.machine.plans import Files, Groups, Plans
 from write_arrow.machine.source import RawSource
 from write_arrow.machine.writer import PlannedTable
 from write_arrow.sources import vqav2
-from write_arrow.sources.answers import normalize_answer
 
 NUM_VAL = 5000  # questions that 12-in-1 validates on
 _HELD_OUT = "vqav2_rest_val.arrow"

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from vlc.common.errors import UserError
+from vlc.data.answer_text import as_compared, normalize_answer
 from write_arrow.machine.conversion import Conversion
 from write_arrow.machine.plans import Plan, Plans
 from write_arrow.machine.source import RawSource, RowOrder
 from write_arrow.machine.writer import PlannedTable
-from write_arrow.sources.answers import normalize_answer
 
 _TEXTS, _NESTED = pa.list_(pa.string()), (pa.string(), pa.int64(), pa.float64())
 PUBLISHED = pa.schema(
@@ -165,13 +165,8 @@ def _answers(split: _Split, labels: dict[str, int], conversion: Conversion) -> I
 
 
 def count_votes(answers: list[str]) -> Counter[str]:
-    """How many annotators gave each answer, as the official scorer compares them with a model's.
-
-    It puts spaces for line breaks and tabs and trims, and normalises answers only where annotators differ: where all ten
-    say "one.", a model that says "1" is wrong.
-    """
-    trimmed = [answer.replace("\n", " ").replace("\t", " ").strip() for answer in answers]
-    return Counter(trimmed if len(set(trimmed)) == 1 else map(normalize_answer, trimmed))
+    """How many annotators gave each answer, as the official scorer compares them."""
+    return Counter(as_compared(answers))
 
 
 def _divide(val: Plans, conversion: Conversion) -> tuple[Plans, Plans]:

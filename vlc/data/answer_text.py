@@ -5,6 +5,7 @@ answer vocabularies and published scores depend on them.
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -68,3 +69,13 @@ def normalize_answer(text: str) -> str:
     words = (_DIGITS.get(word, word) for word in result.lower().split())
     words = (_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
     return " ".join(words).replace(",", "")
+
+
+def as_compared(annotators: Sequence[str], *others: str) -> list[str]:
+    """The annotators' answers to a question and then other ones, as the official VQA scorer compares them.
+
+    It puts spaces for line breaks and tabs and trims, and normalises answers only where annotators differ: where all ten
+    say "one.", a model that says "1" is wrong.
+    """
+    trimmed = [text.replace("\n", " ").replace("\t", " ").strip() for text in (*annotators, *others)]
+    return trimmed if len(set(trimmed[: len(annotators)])) == 1 else [normalize_answer(text) for text in trimmed]

@@ -2,7 +2,7 @@
 
 import json
 
-from write_arrow.sources.answers import normalize_answer
+from vlc.data.answer_text import normalize_answer
 
 
 def test_published_cases(golden):
