@@ -1,11 +1,13 @@
 """Stopped and resumed runs end with the very weights of unbroken ones: a sample, tests/reliability has all of it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.resuming import Stop, assert_same, finetuning, pretraining, run_with_stops
+from vlc.training.progress import Progress
 
 SIGNAL, KILL = "SIGTERM", "kill"
 STEPS = {"max_steps": 9, "val_check_interval": 0.5, "checkpoint_every": 2}
@@ -72,3 +74,21 @@ def test_a_checkpoint_within_a_step_is_that_of_the_step_before(arrows, small_vit
     state = torch.load(tmp_path / "1/last.ckpt", weights_only=True)
     found = state["callbacks"]["Progress"]
     assert (state["global_step"], found["epoch"], found["num_batches"]) == (1, 0, 3), "three batches make a step"
+
+
+@pytest.mark.parametrize(
+    ("started", "processed", "num_batches", "is_last_batch", "position"),
+    [
+        (7, 6, 4, False, (6, 4)),  # stopped by a signal
+        (7, 7, 4, False, (6, 4)),  # ended by max_steps
+        (7, 7, 6, True, (7, 0)),  # ended with an epoch
+        (7, 6, 6, True, (6, 6)),  # saved by the validation of an epoch's end
+    ],
+)
+def test_checkpoints_of_63cb081_tell_their_place(started, processed, num_batches, is_last_batch, position):
+    epochs, batches = {"started": started, "processed": processed}, {"processed": num_batches}
+    counted = {"current": batches, "total": {"processed": 6 * 6 + num_batches}, "is_last_batch": is_last_batch}
+    loops = {"epoch_progress": {"current": epochs}, "epoch_loop.batch_progress": counted}
+    progress, trainer = Progress(), SimpleNamespace(datamodule=SimpleNamespace())
+    progress.on_load_checkpoint(trainer, None, {"loops": {"fit_loop": loops}, "callbacks": {}})
+    assert progress.position == trainer.datamodule.start == position

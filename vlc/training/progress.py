@@ -101,8 +101,9 @@ class Progress(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self._resumed:
             # The number that loggers call the step. Where Lightning considers a validation first, it counts one up.
-            loop = trainer.fit_loop.epoch_loop
-            loop._batches_that_stepped = trainer.global_step - loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+            loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+            assert fetcher is not None
+            loop._batches_that_stepped = trainer.global_step - loop._should_check_val_fx(fetcher)
             self._resumed = False
 
 
@@ -114,9 +115,11 @@ def _older_state(loops: dict[str, Any]) -> dict[str, Any]:
     """The state of a checkpoint that does not tell its position, from Lightning's counters."""
     epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
     inside = epochs["started"] > epochs["processed"]
+    # An epoch that max_steps ended counts as processed, though batches of it are left.
+    cut_short = not inside and not batches["is_last_batch"]
     return {
-        "epoch": epochs["processed"],
-        "num_batches": batches["current"]["processed"] if inside else 0,
+        "epoch": epochs["processed"] - cut_short,
+        "num_batches": batches["current"]["processed"] if inside or cut_short else 0,
         "total_batches": batches["total"]["processed"],
         "validated": False,
         "facts": {},
