@@ -24,6 +24,7 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from rich.table import Table
 import main_finetune
 from benchmarks.cases import DEPTH, HIDDEN, PATCH, WIDTH, stack_flops
 from benchmarks.step import environment, machine, measured_peak
+from vlc.checkpoint import weights
 from vlc.common.inputs import Images
 from vlc.data.batch import Batch
 from vlc.hardware.onednn import suits_onednn, use_onednn
@@ -131,7 +133,8 @@ def training(arguments: argparse.Namespace) -> list[dict]:
 
 def _our_step(precision: str, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
     module = _module(precision, []).train()
-    module.trainer = SimpleNamespace(precision=precision, current_epoch=0, global_rank=0)  # what the two methods ask
+    # What the two methods ask.
+    vars(module)["_trainer"] = SimpleNamespace(precision=precision, current_epoch=0, global_rank=0)
     optimizer = module.configure_optimizers()
     batch = Batch(
         index=torch.arange(len(images)), split="train", images=Images(images[:, None]), parts={"label": labels}
@@ -182,7 +185,7 @@ def _import_published(mae: Path, timm: Path) -> dict[str, ModuleType]:
     sys.modules["torch._six"] = types.ModuleType("torch._six")
     sys.modules["torch._six"].__dict__.update(container_abcs=collections.abc, inf=float("inf"), string_classes=str)
     if not torch.cuda.is_available():
-        torch.cuda.synchronize = lambda: None
+        vars(torch.cuda)["synchronize"] = lambda: None
     ours = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "timm"}
     sys.path[:0] = [str(mae), str(timm)]
     names = ("models_vit", "util.lr_decay", "util.misc", "engine_finetune", "timm.loss")
@@ -219,16 +222,16 @@ def evaluation(arguments: argparse.Namespace) -> list[dict]:
     """Seconds of the loops alone: reading images, model, metrics; without setting up."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        data, weights = Path(folder), Path(folder) / "weights.pth"
+        data, file = Path(folder), Path(folder) / "weights.pth"
         _write_images(data / "val", arguments.images)
         module = _module("bfloat16", [])
-        torch.nn.init.normal_(module.objectives["classes"].head.weight, std=0.02)
+        torch.nn.init.normal_(module.get_parameter("objectives.classes.head.weight"), std=0.02)
         torch.save({"state_dict": module.state_dict()}, data / "ours.ckpt")
-        weights.export(weights.read(data / "ours.ckpt"), weights, "mae")
+        weights.export(weights.read(data / "ours.ckpt"), file, "mae")
         for precision in DTYPES:
             sides = {
-                f"timm validate, {precision}": lambda precision=precision: _timm(arguments, precision, data, weights),
-                f"ours, {precision}": lambda precision=precision: _ours(arguments, precision, data, weights),
+                f"timm validate, {precision}": lambda precision=precision: _timm(arguments, precision, data, file),
+                f"ours, {precision}": lambda precision=precision: _ours(arguments, precision, data, file),
             }
             times: dict[str, list[float]] = {name: [] for name in sides}
             for _ in range(arguments.repeats):
@@ -272,17 +275,14 @@ def _timm(arguments: argparse.Namespace, precision: str, data: Path, weights: Pa
         "0.875",
     ]
     words += ["--device", "cpu", *(["--amp", "--amp-dtype", "bfloat16"] if DTYPES[precision] else [])]
-    create, made = validate.create_loader, []
+    create, made = vars(validate)["create_loader"], []
 
     def timed(*args, **kwargs) -> _Timed:
         made.append(_Timed(create(*args, **kwargs)))
         return made[0]
 
-    validate.create_loader = timed
-    try:
+    with mock.patch.object(validate, "create_loader", timed):
         validate.validate(validate.parser.parse_args(words))
-    finally:
-        validate.create_loader = create
     return made[0].seconds
 
 
@@ -299,12 +299,12 @@ def _ours(arguments: argparse.Namespace, precision: str, data: Path, weights: Pa
         finish(self)
         made[0].stop()
 
-    ImageData.val_dataloader, ImageClassifier.on_validation_epoch_end = timed, finished
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            main_finetune.main(words)
-    finally:
-        ImageData.val_dataloader, ImageClassifier.on_validation_epoch_end = create, finish
+    with (
+        mock.patch.object(ImageData, "val_dataloader", timed),
+        mock.patch.object(ImageClassifier, "on_validation_epoch_end", finished),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        main_finetune.main(words)
     return made[0].seconds
 
 

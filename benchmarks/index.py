@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import tempfile
 import threading
 import time
@@ -20,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.worker import status
 from vlc.use.vectors import VectorFile, Vectors, build
 
 K = 10
@@ -53,8 +53,8 @@ def _measured(folder: Path, size: int, arguments: argparse.Namespace) -> dict[st
     rng = np.random.default_rng(0)
     centres = _unit(rng.standard_normal((max(1, size // arguments.cluster), arguments.width), dtype=np.float32))
     file = VectorFile(folder / "vectors", arguments.width)
-    for start in range(0, size, _BLOCK):
-        file.append(_around(centres, min(_BLOCK, size - start), arguments.noise, rng))
+    for first in range(0, size, _BLOCK):
+        file.append(_around(centres, min(_BLOCK, size - first), arguments.noise, rng))
     vectors, queries = file.close(), _around(centres, arguments.queries, arguments.noise, rng)
     start = time.perf_counter()
     true = _exact(vectors, queries)
@@ -84,16 +84,14 @@ def _measured(folder: Path, size: int, arguments: argparse.Namespace) -> dict[st
 @contextmanager
 def _peak_memory() -> Iterator[list[int]]:
     """Kilobytes of memory beyond what there was before, a few times a second; files that are mapped do not count."""
-    path, done = Path("/proc/self/status"), threading.Event()
-    sizes: list[int] = []
+    done, sizes, before = threading.Event(), list[int](), status("RssAnon")
 
     def look() -> None:
         while True:
-            sizes.append(int(re.search(r"RssAnon:\s+(\d+)", path.read_text())[1]) - before)
+            sizes.append(status("RssAnon") - before)
             if done.wait(0.1):
                 return
 
-    before = int(re.search(r"RssAnon:\s+(\d+)", path.read_text())[1])
     thread = threading.Thread(target=look)
     thread.start()
     try:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from vlc.common.inputs import Images, Text
 from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
 from vlc.data.batch import Batch
+from vlc.data.corpus import Corpus
 from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.parts.wrong_images import WrongImageChoice
 from vlc.evaluation.ranking import Scorer
@@ -80,22 +82,22 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
     return step
 
 
-class _Corpus:
+class _Corpus(Corpus):
     """An image, and the texts it ranks."""
 
     def __init__(self, case: Case, batch: int):
         given = inputs(case, batch)
         self._image, self._texts = torch.from_numpy(given.images[0, 0]), given.texts
-        self.num_images, self.num_texts = 1, len(given.texts)
+        self._first_sample, self.text_image = [0], np.zeros(len(given.texts), dtype=np.int64)
 
     def image(self, number: int) -> torch.Tensor:
         return self._image
 
-    def texts_by_length(self, size: int):
-        order = np.argsort([len(ids) for ids in self._texts], kind="stable")
-        for start in range(0, len(order), size):
-            numbers = order[start : start + size]
-            yield numbers, _padded([self._texts[number] for number in numbers])
+    def token_ids(self) -> list[list[int]]:
+        return self._texts
+
+    def padded(self, ids: list[list[int]]) -> Text:
+        return _padded(ids)
 
 
 def _padded(rows: list[list[int]]) -> Text:
@@ -112,7 +114,7 @@ def _batch(case: Case, batch: int, settings: Settings) -> Batch:
     labels = text.ids.flatten()[positions].clone()
     hidden = text.ids.clone().flatten()
     hidden[positions] = 103
-    parts = {name: torch.from_numpy(value) for name, value in given.fields.items()}
+    parts: dict[str, Any] = {name: torch.from_numpy(value) for name, value in given.fields.items()}
     parts["wrong_images"] = WrongImageChoice(torch.linspace(0, 0.99, batch), torch.arange(batch).roll(1))
     task = settings.tasks[0]
     if "mlm" in task.kinds:

@@ -5,7 +5,7 @@ What its imports expect of older libraries is supplied from here; nothing of it 
 
 import contextlib
 import importlib
-import importlib.util
+import runpy
 import sys
 import types
 from collections.abc import Callable
@@ -28,21 +28,18 @@ def main() -> None:
 
 def _adapt(half: bool) -> None:
     """Old names for what libraries still have under others."""
-    path = Path(__file__).parents[1] / "vlc" / "torchvision_ops.py"
-    spec = importlib.util.spec_from_file_location("torchvision_ops", path)
-    torchvision_ops = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(torchvision_ops)
-    torchvision_ops.install()
-    np.float = float  # noqa: NPY001  (what it names is the old alias)
+    # By its path, as the published package is called vlc too.
+    runpy.run_path(str(Path(__file__).parents[1] / "vlc" / "hardware" / "torchvision_ops.py"))["install"]()
+    vars(np)["float"] = float
     import timm.layers
     import torchmetrics
     import transformers.optimization
 
     sys.modules["pytorch_lightning.metrics"] = torchmetrics
     sys.modules["timm.models.layers"] = timm.layers
-    transformers.optimization.AdamW = _AdamW
+    vars(transformers.optimization)["AdamW"] = _AdamW
     if not torch.cuda.is_available():  # it names the CUDA context wherever it leaves or enters half precision
-        torch.cuda.amp.autocast = lambda enabled=True: torch.autocast("cpu", torch.bfloat16, enabled=half and enabled)
+        vars(torch.cuda.amp)["autocast"] = lambda enabled=True: torch.autocast("cpu", torch.bfloat16, half and enabled)
 
 
 class _AdamW(torch.optim.AdamW):
@@ -54,7 +51,7 @@ class _AdamW(torch.optim.AdamW):
 
 def _build(case: Case, batch: int, half: bool) -> Callable[[], None]:
     _adapt(half)
-    published, modules = importlib.import_module("vlc.configuration.config"), importlib.import_module("vlc.modules")
+    published, modules = importlib.import_module("vlc.config"), importlib.import_module("vlc.modules")
     config = dict(published.config()) | dict(getattr(published, case.recipe)()) | case.settings
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)

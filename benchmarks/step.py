@@ -42,6 +42,7 @@ class Side:
     def __init__(self, module: str, words: list[str], folder: Path, *, alone: bool = False):
         search = str(folder) if alone else os.pathsep.join([str(folder), str(ROOT)])
         command = [sys.executable, "-m", module, *words]
+        self._command = " ".join(command)
         self._process = subprocess.Popen(
             command,
             cwd=folder,
@@ -55,9 +56,10 @@ class Side:
         self._answer()
 
     def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None  # a pipe, as its input
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{' '.join(self._process.args)} ended: run it with -v to see why")
+            raise SystemExit(f"{self._command} ended: run it with -v to see why")
         return json.loads(line)
 
     def repeat(self) -> dict[str, float]:
@@ -65,8 +67,7 @@ class Side:
         return self._answer()
 
     def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
+        self._process.communicate()  # which closes its input
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
 from vlc.data.corpus import Corpus
 from vlc.evaluation.ranking import Scorer, evaluate
+from vlc.objectives.itc import ITC
 from vlc.training.run import build_data, build_module
 
 DEPTHS = (16, 32, 64, 128)
@@ -42,8 +43,10 @@ def main() -> None:
     score = heads["irtr" if "irtr" in heads else "itm"].score
     corpus = Corpus(data.evaluation[arguments.split])
 
-    rows = [_timed("embeddings alone", Scorer(module.encoder, corpus, module.device, itc=heads["itc"]), None)]
-    scorer = Scorer(module.encoder, corpus, module.device, score=score, itc=heads["itc"])
+    itc = heads["itc"]
+    assert isinstance(itc, ITC)
+    rows = [_timed("embeddings alone", Scorer(module.encoder, corpus, module.device, itc=itc), None)]
+    scorer = Scorer(module.encoder, corpus, module.device, score=score, itc=itc)
     rows += [_timed(f"{depth} re-ranked", scorer, depth) for depth in DEPTHS if depth < corpus.num_images]
     rows.append(_timed("all, exact", scorer, None))
     _report(rows, corpus, arguments)

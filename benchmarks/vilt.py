@@ -83,7 +83,9 @@ def _images(count: int, device: torch.device) -> tuple[Tensor, ImageSizes]:
     """Random pictures at the sizes that the pipeline pixelbert gives SHAPES, padded and normalised."""
     shapes = [shaped_size(*SHAPES[number % len(SHAPES)], 384) for number in range(count)]
     pictures = [[torch.randint(256, (3, *shape), dtype=torch.uint8)] for shape in shapes]
-    pixels, sizes = stack_images(pictures).to(device).at(0)
+    stacked = stack_images(pictures)
+    assert stacked is not None
+    pixels, sizes = stacked.to(device).at(0)
     assert sizes is not None, "several shapes"
     return normalize(pixels, "centred"), sizes
 

@@ -79,6 +79,7 @@ def _questions(module: VLCModule, test: Samples) -> list[dict[str, Any]]:
     kinds = batch.parts["question_type"]
     order = sorted(range(len(batch)), key=lambda row: kinds[row])
     chosen = [row for _, rows in groupby(order, key=lambda row: kinds[row]) for row in list(rows)[:QUESTIONS_OF_TYPE]]
+    images, _ = batch.images_at(0)
     shown = []
     for row in chosen:
         source, where = test.locate(row)
@@ -86,7 +87,7 @@ def _questions(module: VLCModule, test: Samples) -> list[dict[str, Any]]:
         top = answers[row].choices
         shown.append(
             {
-                "image": _picture(batch.images.pixels[row, 0]),
+                "image": _picture(images[row]),
                 "kind": kinds[row],
                 "question": source.text(where),
                 "truth": truth,
@@ -103,9 +104,11 @@ def _reconstructions(module: VLCModule, test: Samples) -> list[list[str]]:
     step = len(test) // RECONSTRUCTIONS
     batch = module.normalised(test[[Key(0, step * number) for number in range(RECONSTRUCTIONS)]])
     outcome = module.outcomes(batch)["mae"]
-    dropped, patch_size = outcome.patches.dropped, module.encoder.size.patch_size
-    masked, restored = reconstruction(outcome.logits, batch.images.at(0)[0], dropped, patch_size)
-    pictures = zip(batch.images.at(0)[0], masked, restored, strict=True)
+    assert outcome.patches is not None
+    images, _ = batch.images_at(0)
+    patch_size = module.encoder.size.patch_size
+    masked, restored = reconstruction(outcome.logits, images, outcome.patches.dropped, patch_size)
+    pictures = zip(images, masked, restored, strict=True)
     return [[_picture(denormalize(image)) for image in triple] for triple in pictures]
 
 
