@@ -30,13 +30,13 @@ class Outcome:
 
     loss: scalar, unweighted; None on unlabelled splits.
     metrics: name -> (sum, count).
-    logits: for predictions.
+    logits: for predictions; (0,) where the head can say nothing.
     patches: which patches the encoder did not see, where they are reconstructed.
     """
 
     loss: Tensor | None
     metrics: Mapping[str, Ratio] = field(default_factory=dict)
-    logits: Tensor | None = None
+    logits: Tensor = field(default_factory=lambda: torch.empty(0))
     patches: PatchMask | None = None
 
 

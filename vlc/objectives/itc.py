@@ -106,6 +106,7 @@ class ITC(Objective[ITCOptions]):
         if texts_of_loader is not None:
             count = len(texts_of_loader.ids)
             best, rows = logits.T.topk(count // len(batch))
+            assert batch.text is not None
             harder = batch.text.at(rows.flatten())
             both = stacked_texts(texts_of_loader, harder, self.context.pad_token_id)
             chosen = torch.arange(count, device=rows.device) + count * best.isfinite().flatten()

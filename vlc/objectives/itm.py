@@ -74,6 +74,7 @@ class ITM(Objective[ITMOptions]):
         loss = F.cross_entropy(logits, labels)
         metrics = {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}
         if self.options.alignment_weight:
+            assert batch.text is not None
             alignment = self.options.alignment_weight * self._alignment(pairs, batch.text.mask, labels)
             metrics["wpa_loss"] = mean_ratio(alignment, len(labels))
             loss = loss + alignment

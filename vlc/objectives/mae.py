@@ -103,7 +103,8 @@ class MAE(Objective[MAEOptions]):
             return Outcome(None)
         (own,) = self.passes(batch)
         image, mask = encoded[own]["image"], encoded[own].patches
+        assert mask is not None
         predicted = self.decode(image, mask)
-        patches = patchify(batch.images.at(0)[0], self.context.size.patch_size)
+        patches = patchify(batch.images_at(0)[0], self.context.size.patch_size)
         loss = self.options.weight * reconstruction_loss(predicted, patches, mask.dropped)
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch))}, predicted, mask)

@@ -52,7 +52,7 @@ class MLM(Objective[MLMOptions]):
 
     def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
         """The most probable words for each hidden token."""
-        if outcome.logits is None:
+        if "masked_text" not in batch.parts:
             return []
         hidden, answers = batch.parts["masked_text"], []
         examples = (hidden.positions // hidden.text.ids.shape[1]).tolist()

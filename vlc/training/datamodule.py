@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
@@ -99,9 +99,16 @@ class TaskData:
             for name in datasets
             if (stems := CATALOG[name].splits(self.settings.published_splits).get(split))
         ]
-        preparation, options = self._preparation(training), {"called": called, "task": self.task.name}
-        parts, seed = self.needs.parts, self.seed
-        dataset = Samples(split, sources, parts, preparation, training=training, seed=seed, **options)
+        dataset = Samples(
+            split,
+            sources,
+            self.needs.parts,
+            self._preparation(training),
+            training=training,
+            seed=self.seed,
+            called=called,
+            task=self.task.name,
+        )
         if not len(dataset):
             raise UserError(f"split {split!r} of datasets={list(datasets)} has no samples")
         if not self.test_only and (lacking := columns_of(self.needs.parts, "labelled") - dataset.fields):
@@ -144,6 +151,8 @@ class DataModule(LightningDataModule):
     training, where files, columns or fields are missing.
     """
 
+    trainer: Trainer  # Lightning sets it before it asks for loaders
+
     def __init__(
         self,
         settings: DataSettings,
@@ -163,14 +172,12 @@ class DataModule(LightningDataModule):
             )
             for task, own in zip(tasks, needs, strict=True)
         }
+        self._training = {name: data.train for name, data in self.tasks.items() if data.train is not None}
 
     @property
     def train(self) -> Samples | TaskBatches | None:
         """The training samples; of several tasks together, None where the run only tests."""
-        (first, *others) = self.tasks.values()
-        if not others or first.train is None:
-            return first.train
-        return TaskBatches({name: data.train for name, data in self.tasks.items()})
+        return TaskBatches(self._training) if len(self._training) > 1 else next(iter(self._training.values()), None)
 
     @property
     def evaluation(self) -> dict[str, Samples]:
@@ -195,23 +202,21 @@ class DataModule(LightningDataModule):
         """What a position in the training data depends on: samples a step over all processes, samples of the data sets."""
         return {
             "global_batch": self.settings.per_gpu_batchsize * world_size,
-            "num_samples": [size for data in self.tasks.values() for size in data.train.sizes],
+            "num_samples": [size for samples in self._training.values() for size in samples.sizes],
         }
 
     def train_dataloader(self) -> DataLoader:
-        samplers = {name: self._train_sampler(data) for name, data in self.tasks.items()}
-        if len(samplers) == 1:
-            (sampler,) = samplers.values()
-            return DataLoader(self.train, sampler=sampler, **self._loader_options())
-        together = RoundRobin(samplers, start=self.start)
-        return DataLoader(self.train, sampler=together, **self._loader_options())
+        assert self.train is not None
+        samplers = {name: self._train_sampler(name, samples) for name, samples in self._training.items()}
+        sampler = RoundRobin(samplers, start=self.start) if len(samplers) > 1 else next(iter(samplers.values()))
+        return DataLoader(self.train, sampler=sampler, **self._loader_options())
 
-    def _train_sampler(self, data: TaskData) -> TrainSampler:
+    def _train_sampler(self, task: str, samples: Samples) -> TrainSampler:
         return TrainSampler(
-            data.train.sizes,
+            samples.sizes,
             self.settings.per_gpu_batchsize,
             seed=self.seed,
-            weights=data.task.dataset_weights,
+            weights=self.tasks[task].task.dataset_weights,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             start=self.start,

@@ -108,6 +108,7 @@ class VLCModule(LightningModule):
         if rows := own_tasks.stored(self.tasks.values()):
             self.extras["rows"] = rows
         if encoder is None:
+            assert settings is not None
             encoder = Encoder(
                 settings.size,
                 image_size,
@@ -149,6 +150,12 @@ class VLCModule(LightningModule):
     def _measured(self, task: TaskSettings, head: HeadSettings, split: str, metric: str) -> Measured:
         return Measured(task, head, split, metric, split in self.selecting.get(task.name, ()))
 
+    @property
+    def optim(self) -> OptimSettings:
+        """The settings of the optimiser, of a module that is trained."""
+        assert self.optim_settings is not None
+        return self.optim_settings
+
     def compile_parts(self, **options: Any) -> None:
         """Compile the encoder's blocks and what gains in the objectives, with options of torch.compile."""
         self.encoder.compile_blocks(**options)
@@ -180,9 +187,13 @@ class VLCModule(LightningModule):
 
     def total_loss(self, outcomes: Mapping[str, Outcome], task: str = "") -> Tensor:
         """The weighted sum of the losses of a task's heads; of several tasks, each is scaled by its own learning rate."""
-        scale = self.tasks[task].learning_rate / self.optim_settings.learning_rate if len(self.tasks) > 1 else 1
-        first, *others = (scale * head.weight * outcomes[head.name].loss for head in self.tasks[task].heads)
-        return sum(others, first)
+        scale = self.tasks[task].learning_rate / self.optim.learning_rate if len(self.tasks) > 1 else 1
+        losses = []
+        for head in self.tasks[task].heads:
+            loss = outcomes[head.name].loss
+            assert loss is not None, f"{head.name} has no labels"
+            losses.append(scale * head.weight * loss)
+        return sum(losses[1:], losses[0])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Dropout draws from the global generator: seeding it here makes a resumed run continue with the same draws.
@@ -209,7 +220,7 @@ class VLCModule(LightningModule):
         for name, outcome in self._evaluate(batch).items():
             if not self.objectives[name].writes_records:
                 continue
-            records = [dict(answer.record) for answer in self.objectives[name].answers(outcome, batch)]
+            records = [dict(answer.record or {}) for answer in self.objectives[name].answers(outcome, batch)]
             if outcome.logits.isnan().any():  # without labels no loss would tell
                 head = next(head for head in task.heads if head.name == name)
                 check_finite({task.metric(head, batch.split, "logits"): math.nan})
@@ -312,17 +323,16 @@ class VLCModule(LightningModule):
     # -- optimiser and checkpoints
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig | torch.optim.Optimizer:
-        optim = self.optim_settings
-        fused = may_fuse(self.trainer.precision, clips=bool(optim.gradient_clip))
-        optimizer = build_optimizer(self.parameter_groups(), optim, fused=fused)
-        schedule = build_schedule(optimizer, optim, int(self.trainer.estimated_stepping_batches))
+        fused = may_fuse(self.trainer.precision, clips=bool(self.optim.gradient_clip))
+        optimizer = build_optimizer(self.parameter_groups(), self.optim, fused=fused)
+        schedule = build_schedule(optimizer, self.optim, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The groups of parameters that the optimiser is made of."""
-        if self.optim_settings.layer_decay == 1:
-            return plain_groups(self, self.optim_settings, self._task_head_parameters())
-        return layer_decay_groups(self, self.optim_settings)
+        if self.optim.layer_decay == 1:
+            return plain_groups(self, self.optim, self._task_head_parameters())
+        return layer_decay_groups(self, self.optim)
 
     def checkpoint_bytes(self) -> int:
         """The least room a checkpoint takes: float32 weights, and what the optimiser keeps of those it trains."""
@@ -336,6 +346,7 @@ class VLCModule(LightningModule):
     def configure_model(self) -> None:
         """Shards the model where the trainer's strategy is to; Lightning calls it once the processes have met."""
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and not isinstance(self, FSDPModule):
+            assert self.device_mesh is not None
             shard(self, self.device_mesh["data_parallel"])
 
     def _task_head_parameters(self) -> set[str]:

@@ -50,6 +50,7 @@ def run(settings: Settings) -> dict[str, float | str]:
     trainer = build_trainer(settings, has_validation=bool(data.evaluation))
     if settings.run.num_nodes > 1:
         assert isinstance(trainer.strategy, ParallelStrategy)
+        assert trainer.strategy.cluster_environment is not None
         watch_nodes(trainer.strategy.cluster_environment, settings.run.num_nodes)
     if trainer.strategy.root_device.type == "cpu":
         suit_cpu(module, settings.model.size.width, trainer.precision, sharded=settings.run.fsdp)
@@ -64,7 +65,7 @@ def run(settings: Settings) -> dict[str, float | str]:
                 check_room("log_dir=", settings.run.log_dir, module.checkpoint_bytes())
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
     metrics: dict[str, float] = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    log_dir = trainer.log_dir  # asks the other processes
+    log_dir = str(trainer.log_dir)  # asks the other processes
     if settings.run.test_only:
         _print_metrics(metrics, log_dir)
     return {**metrics, "log_dir": log_dir}
@@ -126,10 +127,10 @@ def _evaluators(task: TaskSettings, settings: Settings) -> list[Evaluator]:
     """The evaluators that a task lists."""
     evaluators: list[Evaluator] = []
     run = settings.run
-    if task.evaluators.get("ranking") is not None:
+    every, kind = task.evaluators.get("ranking"), ranking_kind(task.kinds)
+    if every is not None and kind:
         itc = task.kinds["itc"].name if "itc" in task.kinds else None
-        head, every = task.kinds[ranking_kind(task.kinds)].name, task.evaluators["ranking"]
-        evaluators.append(Ranking(head, itc, every, run.rerank_k, run.save_scores))
+        evaluators.append(Ranking(task.kinds[kind].name, itc, every, run.rerank_k, run.save_scores))
     if (every := task.evaluators.get("inputs")) is not None:
         heads = [head.name for head in task.heads if KINDS[head.kind].headline]
         if not heads or settings.data.image_only:

@@ -39,7 +39,7 @@ class Interrupted(SystemExit):
 def last_checkpoint(trainer: Trainer) -> Path:
     """Where last.ckpt of this run lies."""
     folder = next(c.dirpath for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
-    return Path(folder or Path(trainer.log_dir) / "checkpoints") / "last.ckpt"
+    return Path(folder or f"{trainer.log_dir}/checkpoints") / "last.ckpt"
 
 
 def leave_signals_to_us(trainer: Trainer) -> None:
