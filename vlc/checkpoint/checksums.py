@@ -14,15 +14,14 @@ def checksum(content: bytes | memoryview, start: int = 0) -> str:
 
 def checksums(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Return a checksum of the dtype, the shape and the contiguous values of each tensor."""
-    return {name: _of_tensor(tensor) for name, tensor in state.items()}
+    sums = {}
+    for name, tensor in state.items():
+        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        sums[name] = checksum(values.numpy().data, zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode()))
+    return sums
 
 
 def mismatches(state: Mapping[str, Tensor], expected: Mapping[str, str]) -> list[str]:
     """Return the names that only one side has, or whose checksums differ."""
     found = checksums(state)
     return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-
-
-def _of_tensor(tensor: Tensor) -> str:
-    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return checksum(values.numpy().data, zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode()))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from transformers import ViltConfig
 
 from vlc.common.errors import MissingFile, UserError
 
@@ -19,23 +20,19 @@ WEIGHTS = (
 )
 MODEL_TYPE = "vilt"
 
-# Sizes in config.json: transformers' default, a parameter of ours, and its axis of this size.
+# Sizes in config.json: the parameter of ours, and its axis, that has this size.
 _SIZES = {
-    "hidden_size": (768, "encoder.patch_embed.proj.weight", 0),
-    "num_channels": (3, "encoder.patch_embed.proj.weight", 1),
-    "patch_size": (32, "encoder.patch_embed.proj.weight", 2),
-    "intermediate_size": (3072, "encoder.blocks.0.mlp.fc1.weight", 0),
-    "vocab_size": (30522, "encoder.text_embeddings.word_embeddings.weight", 0),
-    "max_position_embeddings": (40, "encoder.text_embeddings.position_embeddings.weight", 0),
-    "type_vocab_size": (2, "encoder.text_embeddings.token_type_embeddings.weight", 0),
-    "modality_type_vocab_size": (2, "encoder.token_types.weight", 0),
+    "hidden_size": ("encoder.patch_embed.proj.weight", 0),
+    "num_channels": ("encoder.patch_embed.proj.weight", 1),
+    "patch_size": ("encoder.patch_embed.proj.weight", 2),
+    "intermediate_size": ("encoder.blocks.0.mlp.fc1.weight", 0),
+    "vocab_size": ("encoder.text_embeddings.word_embeddings.weight", 0),
+    "max_position_embeddings": ("encoder.text_embeddings.position_embeddings.weight", 0),
+    "type_vocab_size": ("encoder.text_embeddings.token_type_embeddings.weight", 0),
+    "modality_type_vocab_size": ("encoder.token_types.weight", 0),
 }
-# Other values that change the computation: the title, transformers' default, and the values of vlc's encoder.
-_FIXED = {
-    "hidden_act": ("activation", "gelu", ("gelu",)),
-    "max_image_length": ("max_image_length", -1, (-1, None)),
-    "qkv_bias": ("qkv_bias", True, (True,)),
-}
+# Other values that change the computation, as vlc's encoder has them.
+_FIXED = {"hidden_act": ("gelu",), "max_image_length": (-1, None), "qkv_bias": (True,)}
 _LARGEST = 2**26  # bytes of a config.json
 
 
@@ -93,30 +90,30 @@ def checked_config(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Any] 
     config = read_config(folder)
     if not config:
         return None
+    config = ViltConfig(num_labels=0).to_dict() | config
     path = folder / "config.json"
-    for key, (default, name, axis) in _SIZES.items():
-        value, tensor = config.get(key, default), state.get(name)
+    for key, (name, axis) in _SIZES.items():
+        value, tensor = config[key], state.get(name)
         if tensor is not None and (axis >= tensor.ndim or not _is_size(value, tensor.shape[axis])):
             raise UserError(f"{path}: {key} {value!r} contradicts the weights, where {name} is {tuple(tensor.shape)}")
-    for key, (title, usual, known) in _FIXED.items():
-        value = config.get(key, usual)
+    for key, known in _FIXED.items():
+        value = config[key]
         if not any(value is other or (type(value) is type(other) and value == other) for other in known):
             raise UserError(
-                f"{path} asks for the {title} {value!r}, but vlc's encoder has {known[0]!r}: results would differ"
+                f"{path} asks for {key} {value!r}, but vlc's encoder has {known[0]!r}: results would differ"
             )
     blocks = {name.split(".")[2] for name in state if name.startswith("encoder.blocks.")}
-    if not _is_size(depth := config.get("num_hidden_layers", 12), len(blocks)):
+    if not _is_size(depth := config["num_hidden_layers"], len(blocks)):
         raise UserError(f"{path}: num_hidden_layers {depth!r} contradicts the weights, which have {len(blocks)} blocks")
     _check_grid(path, config, state)
     width = state["encoder.patch_embed.proj.weight"].shape[0]
-    heads = config.get("num_attention_heads", 12)
+    heads, eps = config["num_attention_heads"], config["layer_norm_eps"]
     if type(heads) is not int or heads < 1 or width % heads:
         raise UserError(f"{path}: num_attention_heads {heads!r} does not divide the width {width}")
-    eps = config.get("layer_norm_eps", 1e-12)
     if type(eps) is not float or not 0 < eps < 1:
         raise UserError(f"{path}: layer_norm_eps {eps!r} is not a number between 0 and 1")
     _check_pixels(folder / "preprocessor_config.json")
-    return config | {"num_attention_heads": heads, "layer_norm_eps": eps}
+    return config
 
 
 def _is_size(value: Any, size: int) -> bool:
@@ -126,7 +123,7 @@ def _is_size(value: Any, size: int) -> bool:
 
 
 def _check_grid(path: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    table, image_size = state.get("encoder.pos_embed"), config.get("image_size", 384)
+    table, image_size = state.get("encoder.pos_embed"), config["image_size"]
     if table is None or table.ndim != 3:
         return
     patch_size = state["encoder.patch_embed.proj.weight"].shape[-1]

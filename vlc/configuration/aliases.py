@@ -1,4 +1,4 @@
-"""The flat names of options that objectives own. The table is frozen: a new option has its nested name alone."""
+"""The flat names of options of objectives. The table is frozen: a new option has only its nested name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ FLAT_NAMES = {option: key for key, option in ALIASES.items()}
 
 
 def under_flat_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with every option that has a flat name under it alone, so that later values win over earlier ones.
+    """Move every option with a flat name to this name, so that later values win over earlier ones.
 
     Raises UserError where both names of an option are given with different values.
     """

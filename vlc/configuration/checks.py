@@ -18,7 +18,7 @@ PRECISIONS = (16, 32, "16-mixed", "bf16-mixed", "32-true")
 
 
 def check(settings: Groups) -> None:
-    """Raise UserError for settings that cannot be used; types have been checked."""
+    """Raise UserError for settings that cannot be used. Their types have been checked before."""
     data, model, optim, run = settings.data, settings.model, settings.optim, settings.run
     _check_tasks(settings)
     _check_model(model)
@@ -50,7 +50,7 @@ def check(settings: Groups) -> None:
 
 
 def _check_tasks(settings: Groups) -> None:
-    """Data and heads of the tasks."""
+    """Check the data and the heads of the tasks."""
     for task in settings.tasks:
         _check_data(task)
     data = settings.data
@@ -71,14 +71,14 @@ def _check_tasks(settings: Groups) -> None:
 
 
 def _difference(first: HeadSettings, second: HeadSettings) -> str:
-    """The first option in which two heads differ, with both values."""
+    """Return the first option in which two heads differ, with both values."""
     values, others = asdict(first.options), asdict(second.options)
     name = next(name for name in values if values[name] != others.get(name))
     return f"{second.kind}.{name} ({values[name]!r} and {others.get(name)!r})"
 
 
 def _check_objectives(task: TaskSettings, settings: Groups) -> None:
-    """The weights of a task's objectives, and the options of those that are active."""
+    """Check the weights of a task's objectives, and the options of the active ones."""
     data, model = settings.data, settings.model
     if task.name:
         weights = {head.kind: head.weight for head in task.heads}
@@ -106,7 +106,7 @@ def _check_evaluators(task: TaskSettings) -> None:
 
 
 def _check_numbers(settings: Groups) -> None:
-    """Ranges of plain numbers."""
+    """Check the ranges of plain numbers."""
     data, optim, run = settings.data, settings.optim, settings.run
     at_least: dict[str, tuple[Any, float]] = {
         "batch_size": (optim.batch_size, 1),
@@ -139,7 +139,7 @@ def _check_numbers(settings: Groups) -> None:
 
 
 def _check_data(task: TaskSettings) -> None:
-    """What a task reads; its keys are named as the user gives them."""
+    """Check the data of a task. Errors name its keys as the user gives them."""
     prefix = f"{task.name}." if task.name else ""
     require(bool(task.datasets), f"{prefix}datasets", task.datasets, "at least one data set")
     for name in task.datasets:
@@ -157,7 +157,7 @@ def _check_data(task: TaskSettings) -> None:
 
 
 def _check_shapes(task: TaskSettings, model: ModelSettings) -> None:
-    """Images of varying shape need positions that follow them, and keep all patches."""
+    """Check that images of varying shape have positions that follow their shape, and that all their patches are kept."""
     for key in ("train_transform_keys", "val_transform_keys"):
         names = getattr(task, key)
         if names[0] not in SHAPED_TRANSFORMS:
@@ -176,7 +176,7 @@ def _check_shapes(task: TaskSettings, model: ModelSettings) -> None:
 
 
 def _check_model(model: ModelSettings) -> None:
-    """Values, and that what follows from vit does."""
+    """Check values, and that keys that follow from vit do so."""
     require(model.vit in ENCODERS, "vit", model.vit, f"one of {', '.join(ENCODERS)}")
     implied = {
         "patch_size": model.size.patch_size,

@@ -1,7 +1,7 @@
-"""Configuration files of `run.py with FILE`: JSON or YAML with keys that we know and plain values, and nothing else.
+"""Configuration files of `run.py with FILE`: JSON or YAML with known keys and plain values, and nothing else.
 
-Sacred by itself unpickles files, builds the objects that a JSON file names, and expands YAML's aliases without end: a file
-from somebody else could run code or use up the machine. What is read here can do neither.
+Sacred itself unpickles files, builds the objects that a JSON file names, and expands YAML's aliases without end, so that a
+foreign file could run code or use up the machine. This reader prevents both.
 """
 
 import json
@@ -38,14 +38,14 @@ class _PlainLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 takes 1e-4 for a text, as it has no point.
+# In YAML 1.1, 1e-4 is a text, as it has no point.
 _PlainLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
 
 def load_config_file(path: str | Path) -> dict[str, Any]:
-    """The values of a file, by key. Raises UserError where it is anything but known keys with plain values."""
+    """Read the values of a file, by key. Raises UserError for anything but known keys with plain values."""
     path = Path(path)
     if path.suffix not in _SUFFIXES:
         pickled = " (a pickle could run code)" if path.suffix in (".pickle", ".pkl") else ""
@@ -65,7 +65,7 @@ def load_config_file(path: str | Path) -> dict[str, Any]:
             check_value(key, value)
         if own := [name for name in task_names(values.get("tasks", ())) if OWN_FILE.fullmatch(name)]:
             raise ValueError(f"a task's file is executed, and so it is named on a command line alone: tasks=[{own[0]}]")
-        check_keys(values, USE_KEYS)  # which the commands have that use a checkpoint
+        check_keys(values, USE_KEYS)
         check_sources(values)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
@@ -93,7 +93,7 @@ def _refuse_repeated(names: Iterable[str]) -> None:
 
 
 def check_value(key: Any, value: Any) -> None:
-    """Raise UserError for what no key takes: deeper than a list or mapping of single values, or of another type."""
+    """Raise UserError for a value that no key takes: not a single value, nor a list or mapping of single values."""
     if not isinstance(key, str):
         raise UserError(f"the key {key!r} is no text")
     singles: Sequence[Any] = [value]
@@ -101,7 +101,7 @@ def check_value(key: Any, value: Any) -> None:
         singles = value
     elif isinstance(value, dict):
         singles = [*value.keys(), *value.values()]
-        if key in TASKS:  # which has lists, and the options of its objectives
+        if key in TASKS:  # the dictionary of a task has lists, and the options of its objectives
             for name, part in value.items():
                 check_value(f"{key}.{name}", part)
             singles = list(value)

@@ -10,7 +10,7 @@ from vlc.objectives.options import Options
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which samples there are and how they are prepared."""
+    """The samples and how they are prepared."""
 
     data_root: str
     data_cache: str | None
@@ -56,7 +56,7 @@ class ModelSettings:
 
     @property
     def dropped_ratio(self) -> float:
-        """Share of patches that the encoder does not see."""
+        """The share of patches that the encoder does not see."""
         return self.mask_ratio if self.is_pretrain else 0.0
 
     @property
@@ -110,8 +110,8 @@ class RunSettings:
 class Groups:
     """All settings of a run.
 
-    options: of every objective, active or not, by kind.
-    tasks: what is learnt; one without a name where the flat keys describe it.
+    options: the options of every objective, active or not, by kind.
+    tasks: the named tasks, or one task without a name, which the flat keys describe.
     """
 
     data: DataSettings

@@ -1,4 +1,4 @@
-"""RECIPES: the named configs, a row each; config.py registers them. Pure data.
+"""RECIPES: the named configs, one row each; config.py registers them. Pure data.
 
 The names and values of `task_mlm_itm_mae`, `task_finetune_*_mae_randaug` and `step*` are the published ones.
 """
@@ -9,7 +9,7 @@ OBJECTIVE_NAMES = ("itm", "mlm", "mae", "vqa", "nlvr2", "irtr", "itc")
 
 
 def loss_weights(**weights: float) -> dict[str, float]:
-    """Weights of all objectives, 0 where not given. (Sacred merges dictionaries, so a recipe has to state them all.)"""
+    """Return the weights of all objectives, by default 0. A recipe has to state all, as Sacred merges dictionaries."""
     assert set(weights) <= set(OBJECTIVE_NAMES)
     return dict.fromkeys(OBJECTIVE_NAMES, 0) | weights
 
@@ -24,8 +24,8 @@ _FINETUNE = {
     "is_pretrain": False,
 }
 
-# The published recipe also gives itm 0.5, there to build its head without training it. Here the weight of a loss is a
-# weight, and the ranking head starts from the checkpoint's matching head by itself.
+# The published recipe also gives itm a weight of 0.5, only to build its head, which it does not train. Here the ranking
+# head starts from the checkpoint's matching head without it.
 _IRTR = {
     **_FINETUNE,
     "loss_names": loss_weights(irtr=1),
@@ -33,6 +33,16 @@ _IRTR = {
     "max_epoch": 20,
     "draw_false_text": 15,
 }
+
+_VQA = {
+    "datasets": ["vqa"],
+    "loss_names": loss_weights(vqa=1),
+    "batch_size": 256,
+    "max_epoch": 10,
+    "val_check_interval": 0.1,
+    "lr_mult": 10,
+}
+_NLVR2 = {"datasets": ["nlvr2"], "loss_names": loss_weights(nlvr2=1), "batch_size": 128}
 
 # ViLT's own recipes (Kim et al. 2021): images in nearly their own shape, the whole model at one rate.
 _VILT = {
@@ -50,25 +60,11 @@ _VILT_PRETRAIN = {
     "max_image_len": 200,
 }
 _VILT_FINETUNE = {**_FINETUNE, **_VILT, "max_epoch": 10, "layer_decay": 1.0}
-_VILT_VQA = {
-    **_VILT_FINETUNE,
-    "datasets": ["vqa"],
-    "loss_names": loss_weights(vqa=1),
-    "batch_size": 256,
-    "val_check_interval": 0.1,
-    "lr_mult": 10,
-}
-_VILT_NLVR2 = {
-    **_VILT_FINETUNE,
-    "datasets": ["nlvr2"],
-    "loss_names": loss_weights(nlvr2=1),
-    "batch_size": 128,
-}
 _VILT_IRTR = {**_IRTR, **_VILT_FINETUNE, "get_recall_metric": True}
 _VILT_RECIPES = {
     "mlm_itm": _VILT_PRETRAIN,
-    "finetune_vqa": _VILT_VQA,
-    "finetune_nlvr2": _VILT_NLVR2,
+    "finetune_vqa": {**_VILT_FINETUNE, **_VQA},
+    "finetune_nlvr2": {**_VILT_FINETUNE, **_NLVR2},
     "finetune_irtr_coco": {**_VILT_IRTR, "datasets": ["coco"]},
     "finetune_irtr_f30k": {**_VILT_IRTR, "datasets": ["f30k"]},
 }
@@ -93,6 +89,7 @@ _EMOJI = {
     "gradient_clip": 1.0,
 }
 
+_EMOJI_FINETUNE = {**_EMOJI, "draw_false_image": 0, "layer_decay": 1.0, "is_pretrain": False}
 # What the rows of tasks do not say about the runs of small models: the steps, as these models see no epoch twice.
 _OF_A_TASK = ("max_text_len", "batch_size", "train_transform_keys", "val_transform_keys")
 _EMOJI_TASK = {key: value for key, value in _EMOJI.items() if key not in _OF_A_TASK} | {"layer_decay": 1.0}
@@ -117,24 +114,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "mask_ratio": 0.6,
         "mae_weight": 1.0,
     },
-    "task_finetune_vqa_mae_randaug": {
-        **_FINETUNE,
-        "exp_name": "finetune_vqa_randaug",
-        "datasets": ["vqa"],
-        "loss_names": loss_weights(vqa=1),
-        "batch_size": 256,
-        "max_epoch": 10,
-        "val_check_interval": 0.1,
-        "lr_mult": 10,
-    },
-    "task_finetune_nlvr2_mae_randaug": {
-        **_FINETUNE,
-        "exp_name": "finetune_nlvr2_randaug",
-        "datasets": ["nlvr2"],
-        "loss_names": loss_weights(nlvr2=1),
-        "batch_size": 128,
-        "max_epoch": 20,
-    },
+    "task_finetune_vqa_mae_randaug": {**_FINETUNE, **_VQA, "exp_name": "finetune_vqa_randaug"},
+    "task_finetune_nlvr2_mae_randaug": {**_FINETUNE, **_NLVR2, "exp_name": "finetune_nlvr2_randaug", "max_epoch": 20},
     "task_finetune_irtr_coco_mae_randaug": {**_IRTR, "exp_name": "finetune_irtr_coco_randaug", "datasets": ["coco"]},
     "task_finetune_irtr_f30k_mae_randaug": {
         **_IRTR,
@@ -164,27 +145,21 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_steps": 1200,
     },
     "task_finetune_vqa_emoji": {
-        **_EMOJI,
+        **_EMOJI_FINETUNE,
         "exp_name": "finetune_vqa_emoji",
         "datasets": ["emoji_scenes_vqa"],
         "loss_names": loss_weights(vqa=1),
-        "draw_false_image": 0,
         "vqav2_label_size": 50,
         "learning_rate": 3e-4,  # what pre-training learnt is lost above 5e-4
-        "layer_decay": 1.0,
         "max_steps": 1600,
-        "is_pretrain": False,
     },
     "task_finetune_nlvr2_emoji": {
-        **_EMOJI,
+        **_EMOJI_FINETUNE,
         "exp_name": "finetune_nlvr2_emoji",
         "datasets": ["emoji_nlvr2"],
         "loss_names": loss_weights(nlvr2=1),
-        "draw_false_image": 0,
         "learning_rate": 2e-4,
-        "layer_decay": 1.0,
         "max_steps": 500,
-        "is_pretrain": False,
     },
     # Contrast wants large batches, and learns pictures of single things faster from scratch than from scenes.
     "task_retrieval_emoji": {

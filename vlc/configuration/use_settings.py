@@ -1,4 +1,4 @@
-"""What the commands that use a trained checkpoint are given beside the configuration. Runs that train have no such keys."""
+"""The keys of the commands that use a trained checkpoint. Training runs do not have them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -27,7 +27,7 @@ class UseSettings:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "UseSettings":
-        """The values that a configuration has of these keys, checked; the others are the defaults. Raises UserError."""
+        """Read and check these keys of a configuration; missing ones have their defaults. Raises UserError."""
         given = {field.name: read(config[field.name], field.type) for field in fields(cls) if field.name in config}
         settings = cls(**given)
         check_types(settings)
@@ -39,5 +39,5 @@ USE_KEYS = {field.name: field.default for field in fields(UseSettings)}
 
 
 def without_use_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as a run that trains has it."""
+    """Return the configuration without these keys, as a training run has it."""
     return {key: value for key, value in config.items() if key not in USE_KEYS}
