@@ -41,7 +41,13 @@ _VALUES = {
     "pair_id": lambda number: f"pair{number}",
     "caption_ids": lambda number: f"caption{number}",
     "statement_types": lambda number: ("place", "list")[number % 2],
+    "options": lambda number: [sentence(number + place, 2) for place in range(5)],
+    "answer_index": lambda number: number % 5,
+    "relevance": lambda number: [[0.5, 0.0, 0.0, 1.0, 0.0], []][number % 2],
+    "history": lambda number: [sentence(number), "yes"] * (number % 2),
+    "round_id": lambda number: 1 + number % 2,
 }
+_VALUES_OF_ROWS = {"caption": lambda number: sentence(number), "image_id": lambda number: number}
 _VALUES_OF_PAIRS = {
     "answers": lambda number: str(number % 3 == 0),
     "identifiers": lambda number: f"dev-{number // 8}-{number // 2 % 4}-{number % 2}",
@@ -70,7 +76,7 @@ def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) ->
     columns[spec.text] = [[sentence(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
     if not spec.images:  # the writer makes a row of each text
         columns[spec.text] = [sentence(number) for number in numbers]
-    wanted = {column.name for column in spec.fields.values()} | (
+    wanted = {column.name for column in spec.fields.values() if column.per_text} | (
         {"answers"} if "answer_labels" in spec.fields else set()
     )
     values = _VALUES_OF_PAIRS if len(spec.images) == 2 else _VALUES
@@ -79,8 +85,12 @@ def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) ->
     for column in sorted(wanted):
         value = values[column]
         columns[column] = [[value(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
+    for column in spec.fields.values():
+        if not column.per_text:
+            columns[column.name] = [_VALUES_OF_ROWS[column.name](number) for number in numbers]
     if split in spec.unlabelled:
-        columns |= {name: [[] for _ in numbers] for name in columns if name not in (spec.text, "image", "question_id")}
+        known = (spec.text, *spec.images, "question_id", "options", "history", "round_id", *_VALUES_OF_ROWS)
+        columns |= {name: [[] for _ in numbers] for name in columns if name not in known}
     return columns
 
 

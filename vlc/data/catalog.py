@@ -1,6 +1,17 @@
 """CATALOG: every data set the suite reads, a row each. Adding one is adding a row."""
 
-from vlc.data.kinds import ANSWERS, IDENTIFIERS, LABELS, NAMES, SCORES, TRUTHS, one_of
+from vlc.data.kinds import (
+    ANSWERS,
+    IDENTIFIERS,
+    LABELS,
+    NAMES,
+    NUMBERS,
+    RELEVANCES,
+    SCORES,
+    TEXTS,
+    TRUTHS,
+    one_of,
+)
 from vlc.data.spec import Column, DatasetSpec
 
 _VQA_FIELDS = {
@@ -54,6 +65,22 @@ _FOIL_FIELDS = {
 def _nlvr2(tables: dict[str, tuple[str, ...]], writer: str = "nlvr2", **options) -> DatasetSpec:
     images = ("image_0", "image_1")
     return DatasetSpec(writer, tables, "questions", images, fields=_NLVR2_FIELDS, unique_texts=False, **options)
+
+
+def _dialogues(name: str, num_options: int, splits: tuple[str, ...], **options) -> DatasetSpec:
+    """Questions about an image, each with texts to choose the answer from, and with the rounds before it."""
+    fields = {
+        "options": Column("options", ANSWERS),
+        "answer_index": Column("answer_index", one_of(num_options)),
+        "relevance": Column("relevance", RELEVANCES, optional=True),
+        "question_type": Column("question_types", NAMES, optional=True),
+        "history": Column("history", ANSWERS),
+        "caption": Column("caption", TEXTS, per_text=False),
+        "round_id": Column("round_id", NUMBERS),
+        "image_id": Column("image_id", IDENTIFIERS, per_text=False),
+    }
+    tables = {split: (f"{name}_{split}",) for split in splits}
+    return DatasetSpec(name, tables, "questions", fields=fields, unique_texts=False, **options)
 
 
 def _captions(writer: str, train: tuple[str, ...], **options) -> DatasetSpec:
@@ -172,6 +199,10 @@ CATALOG: dict[str, DatasetSpec] = {
         fields=_FOIL_FIELDS,
         unique_texts=False,
         published={"train": ("foil_train", "foil_val"), "val": ("foil_test",)},
+    ),
+    # -- dialogues
+    "visdial": _dialogues(
+        "visdial", 100, ("train", "val", "test"), unlabelled=frozenset({"test"}), test=("val", "test")
     ),
     # -- embedded data
     "emoji": DatasetSpec(

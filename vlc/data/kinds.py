@@ -149,6 +149,8 @@ LABELS = Kind(
     f"different whole numbers from 0 to {MOST_LABELS - 1:,}", are_labels, padded_integers, several=True, distinct=True
 )
 SCORES = Kind("numbers from 0 to 1", _are_scores, padded_floats, several=True)
+RELEVANCES = Kind("numbers from 0 to 1", _are_scores, several=True)  # of some texts; those of others are empty
+NUMBERS = Kind(f"a whole number from 0 to {MOST_LABELS - 1:,}", are_labels)
 ANSWERS = Kind("strings", _are_texts, several=True)
 IDENTIFIERS = Kind("an integer, or a string that is not empty", _are_identifiers)
 NAMES = Kind("a string", _are_texts, nullable=True)  # of what a question or statement is, where that is known

@@ -83,18 +83,18 @@ class Choice(Objective[ChoiceOptions]):
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": ranked_accuracy(scores, right)}, scores)
 
     def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
-        """The candidates of each example by their probability; without candidates the score of its own text.
+        """The candidates of each example by their probability; the score of its own text where there can be none.
 
         Records have the ids, the rank of every candidate, and what describes an example. Candidates of equal scores are
         ranked in their order. On labelled splits `rank` is that of the right one, behind all others of its score.
         """
         scores = outcome.logits
         if "candidates" not in batch.parts:
-            values = scores[:, 0].tolist()
+            values = [] if self.options.candidates else scores[:, 0].tolist()
             return [Answer([("ranks", value)], "score", example=number) for number, value in enumerate(values)]
         candidates, options = batch.parts["candidates"], self.options
         choices = [
-            most_probable(own[None], words.__getitem__)[0]
+            most_probable(own[None], words.__getitem__, len(words))[0]
             for own, words in zip(scores.softmax(1), candidates.words, strict=True)
         ]
         if any(name not in batch.parts for name in options.ids):

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlc.tasks import pretraining, questions, retrieval, statements
+from vlc.tasks import dialogues, pretraining, questions, retrieval, statements
 from vlc.tasks.task import Report, Task
 
-TASKS: dict[str, Task] = pretraining.TASKS | questions.TASKS | statements.TASKS | retrieval.TASKS
+TASKS: dict[str, Task] = pretraining.TASKS | questions.TASKS | statements.TASKS | retrieval.TASKS | dialogues.TASKS
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids
 from vlc.data.composers import COMPOSERS
+from vlc.data.kinds import IDENTIFIERS
 from vlc.data.parts import Part, columns_of
 from vlc.data.sample import Preparation
 from vlc.data.sampler import EvalSampler, Position, RoundRobin, TrainSampler
@@ -120,7 +121,8 @@ class TaskData:
         for source in sources:
             check_annotations(source, dataset.fields | self.composer.columns, training=training)
             if self.test_only:
-                check_ids(source, columns_of(self.needs.parts, "always"))
+                always = columns_of(self.needs.parts, "always")
+                check_ids(source, [name for name in always if source.spec.fields[name].kind is IDENTIFIERS])
         return dataset
 
     def _open(self, name: str, stems: tuple[str, ...], training: bool) -> ArrowSplit:

@@ -23,13 +23,14 @@ def elements(file: BinaryIO, name: str, key: str | None = None) -> Iterator[Any]
     """Yield the elements of a JSON array.
 
     name: the name of the file, for messages.
-    key: the array is the value of this key in the outermost object; without it, the whole document is the array.
+    key: the array is the value of this key in the outermost object, or of `outer.inner` in an object inside it; without a
+        key, the whole document is the array.
     Raises UserError if the document is cut short, not JSON, or has no such array.
     """
     window = _Window(file, name)
     start = window.peek()
-    if key is not None:
-        if start != "{" or not window.enter(key):
+    for one in key.split(".") if key else ():
+        if start != "{" or not window.enter(one):
             raise UserError(f"{name} should be a JSON object with a list under {key!r}")
         start = window.peek()
     if start != "[":

@@ -18,12 +18,13 @@ from write_arrow.sources import (
     text,
     vg,
     vgqa,
+    visdial,
     vqav2,
 )
 
 # In the order in which --help lists them.
 _FAMILIES = (
-    *(karpathy, vg, pairs, vqav2, vgqa, gqa, nlvr2, snli_ve, foil),  # published data sets
+    *(karpathy, vg, pairs, vqav2, vgqa, gqa, nlvr2, snli_ve, foil, visdial),  # published data sets
     *(captions, table, text, imagenet),  # data of your own
     *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes),  # embedded
 )

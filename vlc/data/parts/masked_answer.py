@@ -35,7 +35,7 @@ class MaskedAnswer(Part):
         return sample.tokens
 
     def collate(self, cells: list[Tokens], samples: SampleSet) -> MaskedAnswers:
-        return masked_answers(cells, samples.preparation.text_encoder)
+        return masked_answers(cells, samples.preparation.encoder)
 
 
 def masked_answers(texts: Iterable[Tokens], encoder: TextEncoder) -> MaskedAnswers:
