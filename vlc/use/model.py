@@ -18,7 +18,9 @@ from vlc.common.errors import MissingFile, UserError
 from vlc.common.inputs import Images, Text
 from vlc.configuration.settings import Settings
 from vlc.data.batch import Batch
+from vlc.data.composers import COMPOSERS
 from vlc.data.images import Picture, UndecodableImage, open_image, to_rgb
+from vlc.data.parts.candidates import CandidateTexts
 from vlc.data.parts.masked_answer import MaskedAnswer, masked_answers
 from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.stacking import stack_images
@@ -29,6 +31,7 @@ from vlc.evaluation.ranking import match_scores
 from vlc.model.passes import encode_passes
 from vlc.model.segments import Segment
 from vlc.objectives.base import Answer, Objective
+from vlc.objectives.choice import Choice
 from vlc.objectives.itc import ITC
 from vlc.objectives.options import ranking_kind
 from vlc.training.module import VLCModule
@@ -106,6 +109,41 @@ class Model:
             answers += sorted(found, key=lambda answer: answer.example)  # stable: the order of heads stays
             first += len(chunk)
         return answers
+
+    @torch.inference_mode()
+    def choose(
+        self,
+        image: ImageLike,
+        question: str,
+        options: Sequence[str],
+        *,
+        history: Sequence[tuple[str, str]] = (),
+        caption: str = "",
+    ) -> Answer:
+        """Return the options for the answer to a question about an image with their probabilities, the best first.
+
+        history: questions with their answers, the oldest first; as many of the last ones are read as in training.
+        caption: of the image; it belongs to the history.
+        Raises UserError where the checkpoint has no head that chooses among options, or there are none.
+        """
+        name = next((name for name, head in self.module.objectives.items() if _chooses(head)), None)
+        if name is None or not options:
+            heads = ", ".join(self.module.objectives)
+            lacking = "no options are given" if name else f"{self.path} has the heads {heads}, which choose among none"
+            raise UserError(f"choose needs options and a head of objective choice that has candidates, but {lacking}")
+        row = {"history": [words for turn in history for words in turn], "caption": caption}
+        earlier = COMPOSERS["dialogue"].history(row) if history or caption else ()
+        tokens = [self.text_encoder.composed([(question, 0), (option, 1)], earlier) for option in options]
+        text = self.text_encoder.pad([one.ids for one in tokens], [one.segments for one in tokens]).to(self.device)
+        images = self.stacked([[self.prepared(image)]])
+        batch = Batch(index=torch.arange(1), split="predict", images=images, text=self.text([question]))
+        batch = batch.with_parts(candidates=CandidateTexts(text, [list(options)]))
+        with self.forward_context():
+            head = self.module.objectives[name]
+            outcome = head(encode_passes(self.module.encoder, batch, head.passes(batch)), batch)
+        check_finite({f"the scores of {name}": outcome.logits})
+        (answer,) = head.answers(outcome, batch)
+        return replace(answer, head=name)
 
     def embed(
         self, *, images: ImageLike | Sequence[ImageLike] | None = None, texts: str | Sequence[str] | None = None
@@ -269,10 +307,16 @@ class Model:
     def _why_silent(self, num_images: int, text: str) -> str:
         heads = self.module.objectives
         told = f"{self.path} has the heads {', '.join(heads)}, which"
+        if any(map(_chooses, heads.values())):
+            return f"{told} say nothing of this text. One chooses among options: from Python, call choose of vlc.Model"
         if any(head.num_images(head.options) == num_images for head in heads.values()):
             return f'{told} say nothing of this text: pass text="..." (for words to fill in with [MASK] in their place)'
         wanted = "a second image (image2=FILE)" if num_images == 1 else "one image (leave image2 out)"
         return f"{told} take {wanted}"
+
+
+def _chooses(head: Objective) -> bool:
+    return isinstance(head, Choice) and bool(head.options.candidates)
 
 
 def _several(given: Any) -> list[Any]:
