@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 # The kernel's own record: getrusage would count what this process held when it started the other one.
-_PEAK = """
+PEAK = """
 import re, sys
 from write_arrow.__main__ import main
 main(sys.argv[1:])
@@ -116,7 +116,7 @@ def _memory(folder: Path, arguments: argparse.Namespace) -> list[tuple[str, str]
         raw, out = folder / f"raw_{num_images}", folder / f"out_{num_images}"
         _images(raw, num_images, arguments.small_kilobytes, arguments.few)
         words = ["sbu", "--root", str(raw), "--no-verify", "--workers", "1", "--out", str(out)]
-        printed = subprocess.run([sys.executable, "-c", _PEAK, *words], check=True, capture_output=True, text=True)
+        printed = subprocess.run([sys.executable, "-c", PEAK, *words], check=True, capture_output=True, text=True)
         peaks.append(int(printed.stdout.split()[-1]) / 1000)
         shutil.rmtree(out)
         shutil.rmtree(raw)

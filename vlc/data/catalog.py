@@ -35,11 +35,8 @@ _GQA_FIELDS = {
 }
 
 
-def _gqa(tables: dict[str, tuple[str, ...]], writer: str = "gqa", **options) -> DatasetSpec:
-    withheld = frozenset({"test", "challenge", "submission"} & tables.keys())
-    return DatasetSpec(
-        writer, tables, "questions", fields=_GQA_FIELDS, unique_texts=False, unlabelled=withheld, **options
-    )
+def _gqa(writer: str, tables: dict[str, tuple[str, ...]], **options) -> DatasetSpec:
+    return DatasetSpec(writer, tables, "questions", fields=_GQA_FIELDS, unique_texts=False, **options)
 
 
 _NLVR2_FIELDS = {
@@ -161,15 +158,22 @@ CATALOG: dict[str, DatasetSpec] = {
         test=("val",),
     ),
     "gqa": _gqa(
-        {split: (f"gqa_{split}",) for split in ("train", "val", "testdev", "test", "challenge")}, test=("testdev",)
+        "gqa",
+        {split: (f"gqa_{split}",) for split in ("train", "val", "testdev", "test", "challenge")},
+        test=("testdev",),
+        unlabelled=frozenset({"test", "challenge"}),
     ),
     "gqa_all": _gqa(
+        "gqa --questions all",
         {split: (f"gqa_all_{split}",) for split in ("train", "val", "testdev", "test", "challenge", "submission")},
-        writer="gqa --questions all",
         test=("testdev",),
+        unlabelled=frozenset({"test", "challenge", "submission"}),
     ),
     "gqa_trainval": _gqa(
-        {"train": ("gqa_trainval",), "val": ("gqa_minval",)}, writer="gqa --questions trainval", test=("val",)
+        "gqa --questions trainval",
+        {"train": ("gqa_trainval",), "minval": ("gqa_minval",)},
+        validation=("minval",),
+        test=("minval",),
     ),
     # -- pairs of images
     "nlvr2": _nlvr2(
@@ -227,6 +231,11 @@ CATALOG: dict[str, DatasetSpec] = {
         text="questions",
         fields=_VQA_FIELDS,
         unique_texts=False,
+        test=("test", "held_out"),
+    ),
+    "emoji_gqa": _gqa(
+        "emoji_gqa",
+        {split: (f"emoji_gqa_{split}",) for split in ("train", "val", "test", "held_out")},
         test=("test", "held_out"),
     ),
     "emoji_nlvr2": _nlvr2(

@@ -70,4 +70,15 @@ TASKS = {
         batch_size=32,
         learning_rate=3e-4,
     ),
+    "gqa_emoji": Task(
+        {"answers": 1},
+        ("emoji_gqa",),
+        {"answers": "gqa"},
+        {"answers": {"num_answers": 54, "described_by": _GQA_DESCRIBED}},
+        _GQA_REPORT,
+        max_text_len=16,
+        transforms=("mae_test", "mae_test"),
+        batch_size=32,
+        learning_rate=3e-4,
+    ),
 }

@@ -4,6 +4,7 @@ from write_arrow.machine.source import Source
 from write_arrow.sources import (
     captions,
     emoji,
+    emoji_gqa,
     emoji_groups,
     emoji_nlvr2,
     emoji_scenes,
@@ -26,7 +27,7 @@ from write_arrow.sources import (
 _FAMILIES = (
     *(karpathy, vg, pairs, vqav2, vgqa, gqa, nlvr2, snli_ve, foil, visdial),  # published data sets
     *(captions, table, text, imagenet),  # data of your own
-    *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes),  # embedded
+    *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes, emoji_gqa),  # embedded
 )
 
 
