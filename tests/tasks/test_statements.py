@@ -46,6 +46,8 @@ def test_judgements_are_lines_of_json(task, field, key):
     [
         ("snli_ve", ("dev", "test"), {"contradiction", "neutral"}),
         ("foil", ("test",), {"correct", "foil"}),
+        ("snli_ve_emoji", ("test", "held_out"), {"contradiction", "neutral", "place", "list"}),
+        ("foil_emoji", ("test", "held_out"), {"correct", "foil", "place", "list"}),
     ],
 )
 def test_a_task_is_trained_tested_and_asked_about_a_picture(task, splits, metrics, arrows, tmp_path):

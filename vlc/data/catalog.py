@@ -243,4 +243,20 @@ CATALOG: dict[str, DatasetSpec] = {
         writer="emoji_nlvr2",
         test=("test", "held_out"),
     ),
+    "emoji_snli_ve": DatasetSpec(
+        "emoji_snli_ve",
+        {split: (f"emoji_snli_ve_{split}",) for split in ("train", "val", "test", "held_out")},
+        text="sentences",
+        fields=_ENTAILMENT_FIELDS,
+        unique_texts=False,
+        test=("test", "held_out"),
+    ),
+    "emoji_foil": DatasetSpec(
+        "emoji_foil",
+        {split: (f"emoji_foil_{split}",) for split in ("train", "val", "test", "held_out")},
+        text="captions",
+        fields=_FOIL_FIELDS,
+        unique_texts=False,
+        test=("test", "held_out"),
+    ),
 }

@@ -4,10 +4,12 @@ from write_arrow.machine.source import Source
 from write_arrow.sources import (
     captions,
     emoji,
+    emoji_foil,
     emoji_gqa,
     emoji_groups,
     emoji_nlvr2,
     emoji_scenes,
+    emoji_snli_ve,
     foil,
     gqa,
     imagenet,
@@ -27,7 +29,7 @@ from write_arrow.sources import (
 _FAMILIES = (
     *(karpathy, vg, pairs, vqav2, vgqa, gqa, nlvr2, snli_ve, foil, visdial),  # published data sets
     *(captions, table, text, imagenet),  # data of your own
-    *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes, emoji_gqa),  # embedded
+    *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes, emoji_gqa, emoji_snli_ve, emoji_foil),  # embedded
 )
 
 

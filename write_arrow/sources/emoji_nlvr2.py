@@ -19,6 +19,7 @@ from write_arrow.sources.emoji_scenes import (
     NUMBERS,
     SPLIT_SIZES,
     Scene,
+    add_sizes,
     draw,
     draw_scene,
     held_out_pairs,
@@ -41,17 +42,14 @@ SCHEMA = pa.schema(
         "split": pa.string(),
     }
 )
-TWINS = {"train": 3_000, "val": 300, "test": 300, "held_out": 300}  # two pairs of scenes each
+SIZES = {"train": 6_000, "val": 600, "test": 600, "held_out": 600}  # pairs of scenes, two of which are twins
 ALIKE = 0.8  # chance that the scenes of a pair show a thing in common: most statements need it
 
 Pair = tuple[Scene, Scene]  # left, right
 
 
 def add_options(parser: ArgumentParser) -> None:
-    for split, size in TWINS.items():
-        name = split.replace("_", "-")
-        parser.add_argument(f"--num-{name}", type=int, default=2 * size, help=f"pairs in {split} (default: {2 * size})")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all splits (default: 0)")
+    add_sizes(parser, "pairs", SIZES)
 
 
 def tables(arguments: Namespace) -> list[Table]:

@@ -11,7 +11,7 @@ import itertools
 import zlib
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,9 +102,18 @@ _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "be
 
 
 def add_options(parser: ArgumentParser) -> None:
-    for split, size in SPLIT_SIZES.items():
+    add_sizes(parser, "scenes", SPLIT_SIZES)
+
+
+def add_sizes(parser: ArgumentParser, what: str, sizes: Mapping[str, int]) -> None:
+    """Add an option for the number of rows of each split, and one for the seed.
+
+    what: what a row shows, in the plural.
+    sizes: the default number of rows by split.
+    """
+    for split, size in sizes.items():
         name = split.replace("_", "-")
-        parser.add_argument(f"--num-{name}", type=int, default=size, help=f"scenes in {split} (default: {size})")
+        parser.add_argument(f"--num-{name}", type=int, default=size, help=f"{what} in {split} (default: {size})")
     parser.add_argument("--seed", type=int, default=0, help="seed of all splits (default: 0)")
 
 
@@ -161,12 +170,14 @@ def draw_scene(rng: np.random.Generator, split: str, held_out: set[frozenset[str
             pool = list(cells.values()) if repeat else NOUNS
             cells[cell] = pool[rng.integers(len(pool))]
         scene = Scene(cells)
-        if split == ("held_out" if scene.pairs & held_out else _owner(scene, seed)):
+        if split == split_of(scene, held_out, seed):
             return scene
 
 
-def _owner(scene: Scene, seed: int) -> str:
-    """The split that an arrangement without held-out pairs belongs to."""
+def split_of(scene: Scene, held_out: set[frozenset[str]], seed: int) -> str:
+    """The split that a scene belongs to: held_out if it shows a held-out pair, otherwise one by its hash."""
+    if scene.pairs & held_out:
+        return "held_out"
     hashed = zlib.crc32(f"{seed} {sorted(scene.cells.items())}".encode()) / 2**32
     for split, share in ARRANGEMENTS.items():
         hashed -= share
