@@ -68,4 +68,16 @@ TASKS = {
         epochs=20,
         composer="dialogue",
     ),
+    "visdial_emoji": Task(
+        {"choice": 1},
+        ("emoji_visdial",),
+        {"choice": "visdial"},
+        {"choice": _OPTIONS},
+        _REPORT,
+        max_text_len=48,
+        transforms=("mae_test", "mae_test"),
+        batch_size=32,
+        learning_rate=3e-4,
+        composer="dialogue",
+    ),
 }

@@ -9,6 +9,7 @@ from write_arrow.sources import (
     emoji_groups,
     emoji_nlvr2,
     emoji_scenes,
+    emoji_visdial,
     emoji_snli_ve,
     foil,
     gqa,
@@ -29,7 +30,7 @@ from write_arrow.sources import (
 _FAMILIES = (
     *(karpathy, vg, pairs, vqav2, vgqa, gqa, nlvr2, snli_ve, foil, visdial),  # published data sets
     *(captions, table, text, imagenet),  # data of your own
-    *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes, emoji_gqa, emoji_snli_ve, emoji_foil),  # embedded
+    *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes, emoji_gqa, emoji_snli_ve, emoji_foil, emoji_visdial),  # embedded
 )
 
 
