@@ -12,7 +12,7 @@ WRONG = Text(torch.arange(4, 20).view(4, 4), torch.ones(4, 4, dtype=torch.int64)
 
 
 def test_each_own_text_stands_before_the_others():
-    text = candidate_texts(OWN, WRONG, 0)
+    text = candidate_texts(OWN, WRONG, len(OWN.ids), 0)
     assert text.ids[:, 0].tolist() == [1, 4, 8, 3, 12, 16]
     assert text.ids[0].tolist() == [1, 2, 0, 0]
     assert text.num_real == text.mask.sum() == 19
@@ -24,7 +24,7 @@ def test_a_number_of_tokens_that_only_a_device_knows_stays_unknown():
 
 def test_segments_go_with_their_texts():
     segments = torch.tensor([[0, 1, 0], [1, 0, 0]])
-    text = candidate_texts(replace(OWN, segments=segments), WRONG, 0)
+    text = candidate_texts(replace(OWN, segments=segments), WRONG, len(OWN.ids), 0)
     assert text.segments[[0, 3]].tolist() == [[0, 1, 0, 0], [1, 0, 0, 0]]
     assert not text.segments[[1, 2, 4, 5]].any(), "texts without segments are of segment 0"
-    assert candidate_texts(OWN, WRONG, 0).segments is None
+    assert candidate_texts(OWN, WRONG, len(OWN.ids), 0).segments is None

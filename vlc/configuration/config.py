@@ -203,7 +203,7 @@ def config():
     itc = {"hard_negatives": hard_negatives}
     answers = head_options(loss_names, "answers") | {"num_answers": vqav2_label_size}
     classes = head_options(loss_names, "classes")
-    choice = {"wrong_texts": draw_false_text}
+    choice = head_options(loss_names, "choice") | {"wrong_texts": draw_false_text}
     locals().update(own_tasks.options())
 
     # each of the tasks: what differs from the options and keys of the run

@@ -27,15 +27,20 @@ def match_labels(batch: Batch) -> Tensor:
 
 
 def matched_images(batch: Batch) -> tuple[Tensor, ImageSizes | None]:
-    """The images that go with the texts, (B, 3, H, W), and their sizes (B,): by the labels own ones or others.
-
-    The others are from the batch, or from the data set where the batch brings them.
-    """
-    own, choice, (images, sizes) = match_labels(batch).bool(), batch.parts["wrong_images"], batch.images_at(0)
-    if choice.images is not None:
-        wrong, wrong_sizes = choice.images.at(0)
-    else:
-        wrong, wrong_sizes = images[choice.rows], None if sizes is None else sizes[choice.rows]
-    if sizes is not None:
+    """The images that go with the texts, (B, 3, H, W), and their sizes (B,): by the labels own ones or others."""
+    own, (images, sizes), (wrong, wrong_sizes) = match_labels(batch).bool(), batch.images_at(0), wrong_images(batch)
+    if sizes is not None and wrong_sizes is not None:  # padded alike: both have sizes, or none
         sizes = ImageSizes(torch.where(own[:, None], sizes.height_width, wrong_sizes.height_width), sizes.largest)
     return torch.where(own[:, None, None, None], images, wrong), sizes
+
+
+def wrong_images(batch: Batch) -> tuple[Tensor, ImageSizes | None]:
+    """The wrong image of each example, (B, 3, H, W), and their sizes (B,).
+
+    They are from the batch, or from the data set where the batch brings them.
+    """
+    choice = batch.parts["wrong_images"]
+    if choice.images is not None:
+        return choice.images.at(0)
+    images, sizes = batch.images_at(0)
+    return images[choice.rows], None if sizes is None else sizes[choice.rows]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vlc.common.inputs import Images, ImageSizes, Text, sum_if_known
 from vlc.data.batch import Batch
-from vlc.data.matching import matched_images
+from vlc.data.matching import matched_images, wrong_images
 
 InputT = TypeVar("InputT", Text, Images)
 
@@ -39,9 +39,10 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> Text | ImageInp
     """Return the input that a segment of a `Pass` is embedded from. Only this function reads the inputs of a batch.
 
     text: the batch's texts.
-    candidate_texts: each example's own text and then its wrong texts, (B * (1 + N), L).
+    candidate_texts: each example's own text, then its wrong texts, then texts of images that look alike, (B * (1 + N), L).
     image, image_1, ...: the first, second, ... image of each example.
     matched_images: the images of image-text matching.
+    wrong_images: the wrong image of each example.
     Any other name is the name of a part of the batch: of texts, of images, or with a field `text`.
     """
     # A batch without texts belongs to a model of images alone, which has no use for types.
@@ -49,9 +50,14 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> Text | ImageInp
     if name == "text":
         return _present(batch.text, name)
     if name == "candidate_texts":
-        return candidate_texts(_present(batch.text, name), batch.parts["wrong_texts"], pad_token_id)
+        texts = _present(batch.text, name)
+        for more in (batch.parts[part] for part in ("wrong_texts", "hard_texts") if part in batch.parts):
+            texts = candidate_texts(texts, more, len(batch), pad_token_id)
+        return texts
     if name == "matched_images":
         return ImageInput(*matched_images(batch), first_type)
+    if name == "wrong_images":
+        return ImageInput(*wrong_images(batch), first_type)
     if name == "image" or name.startswith("image_"):
         number = int(name.partition("_")[2] or 0)
         return ImageInput(*_present(batch.images, name).at(number), first_type and first_type + number)
@@ -85,10 +91,12 @@ def stacked_texts(first: Text, second: Text, pad_token_id: int) -> Text:
     return Text(ids, mask, sum_if_known((first.num_real, second.num_real)), segments)
 
 
-def candidate_texts(own: Text, wrong: Text, pad_token_id: int) -> Text:
-    """Own texts (B, L) and N wrong texts each (B * N, L) -> (B * (1 + N), L), grouped by example, its own text first."""
-    count = len(own.ids)
-    both = stacked_texts(own, wrong, pad_token_id)
-    order = torch.arange(len(both.ids), device=both.ids.device)
-    order = torch.cat([order[:count, None], order[count:].unflatten(0, (count, -1))], dim=1).flatten()
+def candidate_texts(texts: Text, more: Text, count: int, pad_token_id: int) -> Text:
+    """Join the texts of `count` examples, M and N for each: (B * M, L) and (B * N, L) -> (B * (M + N), L).
+
+    All are grouped by example, and the first ones stand first.
+    """
+    both = stacked_texts(texts, more, pad_token_id)
+    places = torch.arange(len(both.ids), device=both.ids.device).split([len(texts.ids), len(more.ids)])
+    order = torch.cat([own.unflatten(0, (count, -1)) for own in places], dim=1).flatten()
     return both.at(order, both.num_real)

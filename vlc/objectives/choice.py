@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlc.data.batch import Batch
-from vlc.data.parts import Candidates, Field, Part, WrongTexts
+from vlc.data.parts import Candidates, Field, HardTexts, Part, WrongImages, WrongTexts
 from vlc.model.embed import init_bert_weights
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
@@ -30,14 +30,17 @@ from vlc.objectives.options import ChoiceOptions
 _PASSES = {
     "candidates": Pass(("candidates", "image"), pooled_only=True),
     "wrong_texts": Pass(("candidate_texts", "image"), pooled_only=True),
+    "hard_texts": Pass(("candidate_texts", "image"), pooled_only=True),
+    "wrong_images": Pass(("text", "wrong_images"), pooled_only=True),
 }
 
 
 class Choice(Objective[ChoiceOptions]):
     """Cross entropy of the right candidate's score among the scores of all candidates; logits (B, candidates).
 
-    Candidates are an example's own text, which comes first, and wrong_texts other texts; or the texts that the data give
-    it to choose among. The image is embedded once for all of them. The head starts as the match row of image-text
+    Candidates are an example's own text, which comes first, wrong_texts other texts, hard_texts of images that look alike,
+    and its own text with another image, as 12-in-1 has them (Lu et al. 2020); or the texts that the data give it to choose
+    among. The image is embedded once for all texts. The head starts as the match row of image-text
     matching, where a checkpoint has it and no ranking head. Whole splits are ranked by `vlc.evaluation.ranking`.
     """
 
@@ -51,7 +54,12 @@ class Choice(Objective[ChoiceOptions]):
     @classmethod
     def parts(cls, options: ChoiceOptions) -> tuple[Part, ...]:
         if not options.candidates:
-            return (WrongTexts(options.wrong_texts),)
+            counts: dict[Part, int] = {
+                WrongTexts(options.wrong_texts): options.wrong_texts,
+                HardTexts(options.hard_texts, options.hard_pools): options.hard_texts,
+                WrongImages("dataset"): options.wrong_images,
+            }
+            return tuple(part for part, count in counts.items() if count)
         candidates = Candidates(options.candidates, options.label, options.drawn)
         ids = (Field(name, "always") for name in options.ids)
         described = (Field(name, "where_provided") for name in options.described_by)
@@ -68,7 +76,9 @@ class Choice(Objective[ChoiceOptions]):
         return linear_in_float32(self.rank_output, pooled)[:, 0]
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
-        return tuple(one for part, one in _PASSES.items() if part in batch.parts) or (POOLED,)
+        own = {part.name for part in self.parts(self.options)}  # the batch may have parts of other objectives too
+        passes = dict.fromkeys(one for part, one in _PASSES.items() if part in own & batch.parts.keys())
+        return tuple(passes) or (POOLED,)
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
         passes = self.passes(batch)

@@ -176,6 +176,9 @@ class ImageClassesOptions(Options):
 class ChoiceOptions(Options):
     """wrong_texts: number of texts of other images that each image ranks its own text above.
 
+    hard_texts: number of further texts, in training of images that look alike, which a hard pool names.
+    hard_pools: folder of the hard pools; None: each lies beside the tables of its data set.
+    wrong_images: 1: an example's own pair is also ranked above its text with another image of the data set.
     candidates: batch field of the texts that an example chooses among, where the data have them.
     label: batch field with the place of the right one among them.
     drawn: how many of them training shows, the right one and others at random; 0: all.
@@ -184,6 +187,9 @@ class ChoiceOptions(Options):
     """
 
     wrong_texts: int = 0
+    hard_texts: int = 0
+    hard_pools: str | None = None
+    wrong_images: int = 0
     candidates: str = ""
     label: str = "label"
     drawn: int = 0
@@ -192,10 +198,17 @@ class ChoiceOptions(Options):
 
     def check_values(self) -> None:
         require(self.wrong_texts >= 0, "draw_false_text", self.wrong_texts, "0 or more")
+        require(self.hard_texts >= 0, "choice.hard_texts", self.hard_texts, "0 or more")
+        require(self.wrong_images in (0, 1), "choice.wrong_images", self.wrong_images, "0 or 1")
         require(self.drawn == 0 or self.drawn > 1, "choice.drawn", self.drawn, "2 or more, or 0 for all")
 
     def check(self, others: Surroundings) -> None:
-        if self.wrong_texts == 0 and not self.candidates:
+        if self.candidates and (self.hard_texts or self.wrong_images):
+            raise UserError(
+                f"choice.hard_texts={self.hard_texts} and choice.wrong_images={self.wrong_images} stand beside texts of "
+                f"other images, not beside choice.candidates={self.candidates}: pass 0"
+            )
+        if self.wrong_texts + self.hard_texts == 0 and not self.candidates:
             raise UserError(
                 "loss_names.irtr needs texts of other images, but draw_false_text=0: pass draw_false_text=15"
             )

@@ -49,7 +49,7 @@ def make_hard_pools(config: Mapping[str, Any], given: Collection[str]) -> dict[s
         raise UserError("load_path and published_pool are both given: a hard pool is made from one of them")
     if use.published_pool:
         make = partial(_converted, PublishedPool.read(Path(use.published_pool)))
-        batch = {"per_gpu_batchsize": config["per_gpu_batchsize"] or 1}  # which is not used, and a run has to state it
+        batch = {"per_gpu_batchsize": config["per_gpu_batchsize"] or 2}  # which is not used, and a run has to state it
         data = Settings.from_config({**without_use_keys(config), **batch}).data
     else:
         model = open_pretrained(config, given)
