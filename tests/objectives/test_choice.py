@@ -12,7 +12,7 @@ from vlc.common.inputs import Text
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.composers import COMPOSERS
-from vlc.data.kinds import ANSWERS, IDENTIFIERS, TEXTS, class_labels
+from vlc.data.kinds import ANSWERS, IDENTIFIERS, TEXTS, one_of
 from vlc.data.samples import Samples
 from vlc.data.spec import Column
 from vlc.model.encoder import Encoder
@@ -26,7 +26,7 @@ SPEC = replace(
     CATALOG["coco"],
     fields={
         "options": Column("options", ANSWERS),
-        "right": Column("right", class_labels(5)),
+        "right": Column("right", one_of(5)),
         "turn": Column("turn", IDENTIFIERS),
         "history": Column("history", ANSWERS),
         "caption": Column("title", TEXTS, per_text=False),

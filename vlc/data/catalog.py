@@ -108,6 +108,10 @@ CATALOG: dict[str, DatasetSpec] = {
             "val": ("f30k_caption_karpathy_test",),
         },
     ),
+    **{
+        name: DatasetSpec(name, {split: (f"{name}_{split}",) for split in ("train", "val", "test")})
+        for name in ("coco_retrieval", "f30k_retrieval")
+    },
     "gcc": DatasetSpec(
         "gcc",
         {"train": ("conceptual_caption_train_*",), "val": ("conceptual_caption_val_*",)},

@@ -17,6 +17,7 @@ from write_arrow.sources import (
     karpathy,
     nlvr2,
     pairs,
+    retrieval,
     snli_ve,
     table,
     text,
@@ -28,7 +29,7 @@ from write_arrow.sources import (
 
 # In the order in which --help lists them.
 _FAMILIES = (
-    *(karpathy, vg, pairs, vqav2, vgqa, gqa, nlvr2, snli_ve, foil, visdial),  # published data sets
+    *(karpathy, retrieval, vg, pairs, vqav2, vgqa, gqa, nlvr2, snli_ve, foil, visdial),  # published data sets
     *(captions, table, text, imagenet),  # data of your own
     *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes, emoji_gqa, emoji_snli_ve, emoji_foil, emoji_visdial),  # embedded
 )
