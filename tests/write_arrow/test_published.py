@@ -292,16 +292,55 @@ def test_vqa_annotations_of_other_types_are_told(file, change, told, raw, tmp_pa
         write("vqav2", tmp_path / "raw")
 
 
-def test_labels_that_no_vocabulary_has_are_not_written(raw, tmp_path, write):
+@pytest.mark.parametrize("label", [-1, 2**24, 3.5, "3", None, True, [3]])
+def test_labels_that_no_vocabulary_has_are_not_written(label, raw, tmp_path, write):
     """vgqa reads labels from a file of the published code, which may hold anything."""
     root = tmp_path / "raw"
     shutil.copytree(raw / "vgqa", root)
     (root / "coco_vqa_label_info.pkl").unlink()
     labels = dict.fromkeys(
-        {answer for row in rows(GOLDEN / "arrow/vgqa/vgqa_train.arrow") for (answer,) in row["answers"]}, -1
+        {answer for row in rows(GOLDEN / "arrow/vgqa/vgqa_train.arrow") for (answer,) in row["answers"]}, label
     )
     (root / "coco_vqa_label_info.json").write_text(json.dumps({"ans2label": labels}))
-    with pytest.raises(
-        UserError, match=r"vgqa_train: answer_labels holds -1, expected .*, beside images/.*\.jpg\. Mend"
-    ):
+    told = re.escape(f"has label {label!r}, expected different whole numbers from 0")
+    with pytest.raises(UserError, match=rf"coco_vqa_label_info\.json: answer '.*' {told}"):
         write("vgqa", root, "--compat")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("coco_vqa_label_info.json", b"{", "cannot be read safely"),
+        ("coco_vqa_label_info.json", b"[]", "an entry lacks ans2label"),
+        ("coco_vqa_label_info.json", b'{"ans2label": {"yes": 3, "no": 3}}', "label 3 stands for 'yes' and for 'no'"),
+        ("coco_vqa_label_info.pkl", b"\x80\x04", "cannot be read safely"),
+        ("vqa_labels_info.pkl", b"", "cannot be read safely"),
+    ],
+)
+def test_files_of_labels_that_cannot_be_used_are_told(name, content, message, raw, tmp_path, write):
+    root = tmp_path / "raw"
+    shutil.copytree(raw / "vgqa", root)
+    for path in root.glob("*label_info*"):
+        path.unlink()
+    (root / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{re.escape(name)}.*{message}"):
+        write("vgqa", root, "--compat")
+
+
+@pytest.mark.parametrize("content", ["[", "{}", "[1]"])
+def test_a_damaged_vocabulary_of_vqav2_is_told(content, raw, tmp_path, write):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/vqav2_answers.json").write_text(content)
+    with pytest.raises(UserError, match=r"vqav2_answers\.json"):
+        write("vgqa", raw / "vgqa", "--keep-validation-images")
+
+
+def test_numbers_of_vgqa_may_be_spelled_as_texts(raw, tmp_path, write):
+    root = tmp_path / "raw"
+    shutil.copytree(raw / "vgqa", root)
+    for name in ("image_data.json", "question_answers.json"):
+        text = (root / name).read_text()
+        (root / name).write_text(re.sub(r'("(?:image_id|coco_id|qa_id)": )(\d+)', r'\1"\2"', text))
+    assert '"coco_id": "' in (root / "image_data.json").read_text()
+    out = write("vgqa", root, "--compat")
+    assert rows(out / "vgqa_train.arrow") == rows(GOLDEN / "arrow/vgqa/vgqa_train.arrow")

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from vlc.common.errors import UserError
 from vlc.data.answer_text import normalize_answer
+from vlc.data.kinds import LABELS, MOST_LABELS
 from write_arrow.machine.conversion import Conversion, value_columns
 from write_arrow.machine.plans import Files, Groups, Plans
 from write_arrow.machine.source import RawSource
@@ -113,11 +114,10 @@ def _coco_ids(held_out: set[int], conversion: Conversion) -> Iterator[tuple[int,
     path = "image_data.json"
     for entry in conversion.entries(path):
         (image_id,) = conversion.typed(entry, path, image_id=int)
-        (coco_id,) = conversion.pick(entry, path, "coco_id")
-        if not isinstance(coco_id, int | None):
-            raise UserError(f"{path}: image {image_id!r:.80} has coco_id {coco_id!r:.80}, and no number or null")
-        if coco_id is not None and coco_id not in held_out:
-            yield image_id, coco_id
+        if conversion.pick(entry, path, "coco_id") != [None]:
+            (coco_id,) = conversion.typed(entry, path, coco_id=int)
+            if coco_id not in held_out:
+                yield image_id, coco_id
 
 
 def _usable_questions(
@@ -141,15 +141,39 @@ def _usable_questions(
 def _labels(conversion: Conversion) -> dict[str, int]:
     """VQA's vocabulary: as vqav2 wrote it, as a file of the published code has it, or from VQA's annotations."""
     if not conversion.compat and (written := conversion.out.read_text(vqav2.ANSWERS_FILE)):
-        return {answer: label for label, answer in enumerate(json.loads(written))}
+        path = conversion.out.where(vqav2.ANSWERS_FILE)
+        answers = _loaded(json.loads, written, path)
+        if not isinstance(answers, list):
+            raise UserError(f"{path} should hold a list of answers: write it again (python -m write_arrow vqav2)")
+        return _checked({answer: label for label, answer in enumerate(answers)}, path)
     for name in _LABEL_FILES:
         if conversion.root.exists(name):
+            path = conversion.root.where(name)
             with conversion.root.open(name) as file:
-                content = (
-                    json.load(file) if name.endswith(".json") else _plain_pickle(file, conversion.root.where(name))
-                )
-            return conversion.typed(content, name, ans2label=dict)[0]
+                content = _loaded(json.load if name.endswith(".json") else _plain_pickle, file, path)
+            return _checked(conversion.typed(content, name, ans2label=dict)[0], path)
     return vqav2.vocabulary(conversion)
+
+
+def _loaded(load: Callable[[Any], Any], source: Any, path: str) -> Any:
+    """What `load` makes of a source. Raises UserError where it is damaged, or a pickle that could run code."""
+    try:
+        return load(source)
+    except Exception as error:  # a damaged pickle raises whatever its instructions meet
+        raise UserError(
+            f"{path} cannot be read safely ({error}): fetch or write it again, or save it as JSON"
+        ) from error
+
+
+def _checked(labels: dict[Any, Any], path: str) -> dict[str, int]:
+    """The labels by answer. Raises UserError where they are no vocabulary: different numbers from 0."""
+    answers: dict[int, Any] = {}
+    for answer, label in labels.items():
+        if not isinstance(answer, str) or type(label) is not int or not 0 <= label < MOST_LABELS:
+            raise UserError(f"{path}: answer {answer!r:.80} has label {label!r:.80}, expected {LABELS.expected}")
+        if answers.setdefault(label, answer) != answer:
+            raise UserError(f"{path}: label {label} stands for {answers[label]!r:.80} and for {answer!r:.80}")
+    return labels
 
 
 def _held_out(conversion: Conversion) -> set[int]:
@@ -172,12 +196,9 @@ def _place(file: BinaryIO, column: str) -> int:
     return pa.ipc.open_file(file).schema.get_field_index(column)
 
 
-def _plain_pickle(file: BinaryIO, name: str) -> Any:
-    """A pickle of plain containers, strings and numbers. Raises UserError if it holds more: that could run code."""
-    try:
-        return _PlainUnpickler(file).load()
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{name} cannot be read safely ({error}): save it as JSON") from error
+def _plain_pickle(file: BinaryIO) -> Any:
+    """A pickle of plain containers, strings and numbers. Raises UnpicklingError if it holds more: that could run code."""
+    return _PlainUnpickler(file).load()
 
 
 class _PlainUnpickler(pickle.Unpickler):
