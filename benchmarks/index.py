@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.worker import status
-from vlc.use.vectors import VectorFile, Vectors, build
+from vlc.use.vectors import Vectors, build
 
 K = 10
 _BLOCK = 50_000
@@ -52,10 +52,10 @@ def main() -> None:
 def _measured(folder: Path, size: int, arguments: argparse.Namespace) -> dict[str, float]:
     rng = np.random.default_rng(0)
     centres = _unit(rng.standard_normal((max(1, size // arguments.cluster), arguments.width), dtype=np.float32))
-    file = VectorFile(folder / "vectors", arguments.width)
+    vectors = np.memmap(folder / "vectors", np.float32, "w+", shape=(size, arguments.width))
     for first in range(0, size, _BLOCK):
-        file.append(_around(centres, min(_BLOCK, size - first), arguments.noise, rng))
-    vectors, queries = file.close(), _around(centres, arguments.queries, arguments.noise, rng)
+        vectors[first : first + _BLOCK] = _around(centres, min(_BLOCK, size - first), arguments.noise, rng)
+    queries = _around(centres, arguments.queries, arguments.noise, rng)
     start = time.perf_counter()
     true = _exact(vectors, queries)
     exact_seconds = time.perf_counter() - start

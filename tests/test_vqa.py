@@ -80,7 +80,7 @@ def test_training_on_other_answers_carries_the_shared_ones_over(options, tmp_pat
         assert torch.equal(parameter[2], before[OURS.index("red")])
         assert not any(torch.equal(parameter[1], row) for row in before) or name == "bias"
     assert module.objectives["vqa"].context.vocabulary.answers == tuple(THEIRS)
-    assert "2 of 4 answers start from those of the checkpoint (3)" in caplog.text
+    assert "2 of 4 answers start from the checkpoint's answers (3)" in caplog.text
 
 
 def test_the_same_answers_are_loaded_as_they_are(options):

@@ -132,7 +132,7 @@ def test_a_published_file_is_told_what_it_is_by_the_configuration(trained, files
     torch.save(content, saved)
     asked = {"image": files[0], "text": "what is it", "vit": VIT, "image_size": 32, "tokenizer": "emoji"}
     asked |= {"vocab_size": None, "max_text_len": 16, "vqav2_label_size": 3}
-    with pytest.raises(UserError, match=r"does not tell the answers that its labels stand for: pass data_root="):
+    with pytest.raises(UserError, match=r"does not hold the answers of its labels: pass data_root="):
         _ask(str(saved), **asked)
     told = _ask(str(saved), **asked, data_root=str(arrows), datasets=["vqa"])
     assert told == _ask(trained["vqa"], image=files[0], text="what is it")

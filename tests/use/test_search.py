@@ -22,7 +22,7 @@ from vlc.configuration.recipes import loss_weights
 from vlc.configuration.settings import Settings
 from vlc.configuration.use_settings import without_use_keys
 from vlc.data.corpus import Corpus
-from vlc.data.rows import Place
+from vlc.data.rows import Location
 from vlc.evaluation.ranking import Scorer
 from vlc.training.run import build_data, build_module, run
 from vlc.use.model import Model
@@ -335,7 +335,7 @@ def test_index_and_checkpoint_belong_together(trained, arrows, index, tmp_path):
         UserError, match=rf"was made by {Path(trained).resolve()} at image_size=32, whose weights are not"
     ):
         _search(other, index, query="a dog")
-    with pytest.raises(UserError, match=r"those of load_path=.* at image_size=48"):
+    with pytest.raises(UserError, match=r"the weights of load_path=.* at image_size=48"):
         _search(trained, index, query="a dog", image_size=48)
 
 
@@ -522,7 +522,7 @@ def test_searches_whose_values_are_not_finite_are_refused(trained, arrows, tmp_p
         lambda _: json.loads((Path(index) / "index.json").read_text())["fingerprint"],
     )
     broken = _broken(trained, tmp_path / "x.ckpt", "objectives.itc.text_projection")
-    with pytest.raises(NonFiniteMetric, match="NaN or infinite: the embedding of what is asked"):
+    with pytest.raises(NonFiniteMetric, match="NaN or infinite: the embedding of the query"):
         _search(broken, index, query="a dog", rerank_k=None)
     broken = _broken(trained, tmp_path / "y.ckpt", "objectives.irtr")
     with pytest.raises(NonFiniteMetric, match="NaN or infinite: the scores of a ranking"):
@@ -536,7 +536,7 @@ def test_an_index_from_before_there_were_checksums_is_searched_with_a_warning(tr
     older = {key: made_by[key] for key in ("checkpoint", "image_size", "fingerprint", "images", "texts")}
     (folder / "index.json").write_text(json.dumps(older))
     for kind in ("images", "texts"):
-        places = pa.ipc.open_file(str(folder / f"{kind}.arrow")).read_all().select(list(Place._fields))
+        places = pa.ipc.open_file(str(folder / f"{kind}.arrow")).read_all().select(list(Location._fields))
         with pa.ipc.new_file(str(folder / f"{kind}.arrow"), places.schema) as writer:
             writer.write_table(places)
     with pytest.warns(UserWarning, match="made before indexes had checksums.* Make it again: python run.py index with"):

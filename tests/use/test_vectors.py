@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlc.common.errors import DamagedIndex, UserError
-from vlc.use.vectors import VectorFile, Vectors, build
+from vlc.use.vectors import Vectors, build
 
 
 def _clustered(count: int, width: int = 32, seed: int = 0) -> np.ndarray:
@@ -45,15 +45,6 @@ def test_many_vectors_are_found_nearly_exactly(tmp_path, part):
     products, itself = index.nearest(vectors[::10], 1)
     assert (itself[:, 0] == np.arange(0, 5000, 10)).mean() > 0.99
     assert np.abs(products - 1).max() < 0.01, "half precision"
-
-
-def test_vectors_grow_on_disk(tmp_path):
-    file = VectorFile(tmp_path / "vectors", 3)
-    parts = [np.arange(6.0).reshape(2, 3), np.ones((1, 3), np.float16)]
-    for part in parts:
-        file.append(part)
-    np.testing.assert_array_equal(file.close(), np.concatenate(parts))
-    assert VectorFile(tmp_path / "none", 3).close().shape == (0, 3)
 
 
 def test_of_no_vectors_there_is_no_file(tmp_path):

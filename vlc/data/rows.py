@@ -18,10 +18,12 @@ from vlc.data.identity import FileIdentity, file_state
 from vlc.data.images import Picture, UndecodableImage, open_image
 
 
-class Place(NamedTuple):
-    """Where an image or text lies: a row of an arrow file of a data set, or an image file, which has neither.
+class Location(NamedTuple):
+    """The location of an image or text: a row in an arrow file of a data set, or an image file.
 
-    text: the text, of an image the first one of its row.
+    source: path of the file.
+    dataset, row: None for an image file.
+    text: the text; for an image the first text of its row.
     """
 
     source: str
@@ -40,7 +42,7 @@ class Images(Protocol):
 
     def read(self, number: int) -> pa.Buffer: ...
 
-    def place(self, number: int) -> Place: ...
+    def place(self, number: int) -> Location: ...
 
     def identity(self, number: int) -> FileIdentity:
         """Of the file that the image is read from."""
@@ -69,8 +71,8 @@ class FolderImages:
     def read(self, number: int) -> pa.Buffer:
         return read_image_file(self._paths[number].as_py())
 
-    def place(self, number: int) -> Place:
-        return Place(self._paths[number].as_py())
+    def place(self, number: int) -> Location:
+        return Location(self._paths[number].as_py())
 
     def identity(self, number: int) -> FileIdentity:
         return FileIdentity(*self._states[number].tolist())
@@ -88,7 +90,7 @@ class RowImages:
     def read(self, number: int) -> pa.Buffer:
         return self._rows.image(self._rows.locate(number), self._rows.spec.images[0])
 
-    def place(self, number: int) -> Place:
+    def place(self, number: int) -> Location:
         where = self._rows.locate(number)
         texts = [text for text in self._rows.texts(where) if text]
         return _place(self._rows, number, texts[0] if texts else None)
@@ -98,19 +100,19 @@ class RowImages:
         return self._rows.states[file].identity
 
 
-def texts(rows: ArrowSplit) -> Iterator[Place]:
+def texts(rows: ArrowSplit) -> Iterator[Location]:
     """All texts of a data set's tables; rows without one have none."""
     for sample in range(len(rows)):
         where = rows.locate(sample)
         yield _place(rows, sample, rows.text(where))
 
 
-def _place(rows: ArrowSplit, sample: int, text: str | None) -> Place:
+def _place(rows: ArrowSplit, sample: int, text: str | None) -> Location:
     file, row = rows.file_and_row(rows.locate(sample))
-    return Place(str(file.resolve()), rows.dataset, row, text)
+    return Location(str(file.resolve()), rows.dataset, row, text)
 
 
-def read_image(place: Place, identity: FileIdentity | None = None) -> pa.Buffer:
+def read_image(place: Location, identity: FileIdentity | None = None) -> pa.Buffer:
     """The encoded image of a place. Raises UserError or MissingFile if it is no longer there.
 
     identity: of the file that the place was found in, where this is known; raises ChangedFile if it is another one now.
@@ -146,7 +148,7 @@ class DecodedImages(Dataset):
     def __init__(self, images: Images, transform: Callable[[Picture, np.random.Generator], Tensor]):
         self.images, self.transform = images, transform
 
-    def __getitem__(self, numbers: list[int]) -> tuple[list[int], list[Tensor], list[tuple[Place, str]]]:
+    def __getitem__(self, numbers: list[int]) -> tuple[list[int], list[Tensor], list[tuple[Location, str]]]:
         good, pixels, bad = [], [], []
         for number in numbers:
             try:

@@ -237,6 +237,10 @@ class TextEncoder:
         encoding = self._rust.encode(text)
         return Tokens(encoding.ids, [-1 if word is None else word for word in encoding.word_ids])
 
+    def token_name(self, number: int) -> str:
+        """Return the token with this number in the vocabulary."""
+        return self._rust.id_to_token(number)
+
     def composed(self, sequences: Sequence[tuple[str, int]], history: Sequence[str] = ()) -> Tokens:
         """Words, each sequence with its segment, and a history as one text: [CLS] first [SEP] second [SEP] history [SEP].
 

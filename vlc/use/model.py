@@ -1,4 +1,4 @@
-"""Model: a trained checkpoint for use from Python, as `vlc.Model`. The commands predict, index and search stand on it."""
+"""Model: a trained checkpoint for use from Python, as `vlc.Model`. The commands predict, index and search use it."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +12,6 @@ import pyarrow as pa
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from vlc.common.errors import MissingFile, UserError
 from vlc.common.inputs import Images, Text
@@ -43,20 +42,19 @@ Example: TypeAlias = tuple[Sequence[Tensor], str]  # prepared images, and the te
 
 @dataclass(frozen=True)
 class Model:
-    """A trained checkpoint with its heads, and with images and texts prepared as its evaluation prepared them.
+    """A trained checkpoint with its heads, which prepares images and texts as its evaluation did.
 
     Images are paths, encoded bytes, Pillow images, or arrays (height, width, 3) uint8. Methods take any number of images or
     texts and compute batches of `per_gpu_batchsize`.
 
-    module: encoder and heads, in evaluation.
-    tokenizer, text_encoder: None for a model of images alone.
+    module: encoder and heads, in evaluation mode.
+    text_encoder: None for a model of images alone.
     pipeline: name of the image pipeline.
     pixels: name of the normalisation of pixels.
     """
 
     settings: Settings
     module: VLCModule
-    tokenizer: PreTrainedTokenizerFast | None
     text_encoder: TextEncoder | None
     device: torch.device
     pipeline: str
@@ -66,25 +64,26 @@ class Model:
     def from_checkpoint(cls, path: str | Path, *named_configs: str, **overrides: Any) -> "Model":
         """Return the model of a checkpoint file, or of a folder of the model hub.
 
-        Checkpoints of this project say all that is needed. Of others, tell what `run.py predict` would need.
+        Checkpoints of this project need no further arguments, other checkpoints need the arguments of `run.py predict`.
+        Raises UserError where the file is missing, damaged or does not fit.
 
         named_configs: named configurations.
         overrides: configuration keys, as in num_gpus=0, precision=32 or loss_names={"vqa": 1}, which chooses heads.
-        Raises UserError where the file is missing, damaged or does not fit.
         """
         from vlc.configuration.config import resolve_use  # here, as Sacred is not needed otherwise
 
         return open_pretrained(*resolve_use(*named_configs, **overrides, load_path=str(path)))
 
-    # -- what a model is asked
+    # -- answers, embeddings and scores
 
     def answer(self, images: ImageLike | Sequence[ImageLike], text: str | Sequence[str]) -> list[Answer]:
-        """Return what each head says of each text about an image, text by text.
+        """Return the answers of each head to each text about an image, text by text.
 
-        images: an image, or the two images of a statement about two; heads that take another number do not answer.
-        text: a text, or several about the same images; masked language modelling fills in [MASK].
-        Each answer has the number of its text as `example`. Raises UserError where no head has an answer to a text,
+        The `example` of an answer is the number of its text. Raises UserError where no head has an answer to a text,
         NonFiniteMetric where a value is NaN or infinite.
+
+        images: an image, or the two images of a statement; heads that take another number of images do not answer.
+        text: a text, or several about the same images; masked language modelling fills in [MASK].
         """
         prepared = [self.prepared(image) for image in _several(images)]
         texts = _several(text)
@@ -96,10 +95,10 @@ class Model:
 
     @torch.inference_mode()
     def answers(self, examples: Iterable[Example]) -> list[Answer]:
-        """Return what the heads say of examples that have equal numbers of images, in the order of the examples.
+        """Return the answers of the heads to examples with equal numbers of images, in the order of the examples.
 
-        Each answer has the number of its example; an example may have none. Raises NonFiniteMetric where a value is NaN or
-        infinite.
+        The `example` of an answer is the number of its example, which may have no answers. Raises NonFiniteMetric where a
+        value is NaN or infinite.
         """
         answers: list[Answer] = []
         first = 0
@@ -148,7 +147,7 @@ class Model:
     def embed(
         self, *, images: ImageLike | Sequence[ImageLike] | None = None, texts: str | Sequence[str] | None = None
     ) -> np.ndarray:
-        """Return the embeddings of images, or of texts, by the head of contrast: unit vectors (N, D) float32.
+        """Return the embeddings of images, or of texts, by the contrastive head: unit vectors (N, D) float32.
 
         Raises UserError where the checkpoint has no such head, NonFiniteMetric where a value is NaN or infinite.
         """
@@ -166,8 +165,8 @@ class Model:
     def score(self, image: ImageLike, texts: str | Sequence[str]) -> np.ndarray:
         """Return how well each text matches an image: scores (N,) float32, the higher the better.
 
-        The best head for it scores: of ranking, of matching, or else contrast by cosine similarities. Raises UserError
-        where the checkpoint has none of them, NonFiniteMetric where a score is NaN or infinite.
+        The scores are of the ranking head, or else of the matching head, or else cosine similarities of the contrastive
+        head. Raises UserError where the checkpoint has none of them, NonFiniteMetric where a score is NaN or infinite.
         """
         prepared = [self.prepared(image)]
         if self.ranking is None:
@@ -178,7 +177,7 @@ class Model:
         check_finite({"the scores": scores})
         return scores.cpu().numpy()
 
-    # -- the parts that commands stand on: they take prepared images, one batch at a time
+    # -- for the commands: one batch of prepared images at a time
 
     @property
     def path(self) -> Path:
@@ -186,7 +185,7 @@ class Model:
 
     @property
     def contrast(self) -> ITC:
-        """The head that makes embeddings. Raises UserError where there is none."""
+        """The head that computes embeddings. Raises UserError where there is none."""
         heads = self.settings.tasks[0].kinds
         if "itc" not in heads:
             raise UserError(
@@ -199,20 +198,20 @@ class Model:
 
     @property
     def ranking(self) -> Objective | None:
-        """The head whose scores of pairs rank best; None where embeddings have to."""
+        """The head whose scores of pairs rank best; None where only embeddings can rank."""
         heads = self.settings.tasks[0].kinds
         kind = ranking_kind(heads)
-        return None if kind in ("itc", None) else self.module.objectives[heads[kind].name]
+        return None if kind is None or kind == "itc" else self.module.objectives[heads[kind].name]
 
     @torch.inference_mode()
     def image_vectors(self, images: Sequence[Tensor]) -> Tensor:
-        """Prepared images -> unit vectors (N, D) float32, on the device."""
+        """Embed prepared images: unit vectors (N, D) float32, on the device."""
         with self.forward_context():
             return self.contrast.image_vectors(self._pooled(self._embedded(images)))
 
     @torch.inference_mode()
     def text_vectors(self, texts: Sequence[str]) -> Tensor:
-        """Texts -> unit vectors (N, D) float32, on the device."""
+        """Embed texts: unit vectors (N, D) float32, on the device."""
         with self.forward_context():
             return self.contrast.text_vectors(self._pooled(self.module.encoder.embed_text(self.text(texts))))
 
@@ -227,13 +226,14 @@ class Model:
 
     @torch.inference_mode()
     def match(self, texts: Sequence[str], images: Sequence[Tensor]) -> Tensor:
-        """Scores (N,) float32 of texts with prepared images by the ranking head; one text or image goes with all others."""
+        """Score texts with prepared images by the ranking head, (N,) float32; a single one is paired with all others."""
+        assert self.ranking is not None
         with self.forward_context():
             text, embedded = self.text(texts), self._embedded(images)
             return match_scores(self.module.encoder, self.ranking.score, text, embedded).float()
 
     def prepared(self, image: ImageLike, name: str = "") -> Tensor:
-        """An image, whole, in the model's size: (3, H, W) uint8. Raises MissingFile or UserError, with its name."""
+        """Prepare an image, whole, in the model's size: (3, H, W) uint8. Raises MissingFile or UserError with its name."""
         if isinstance(image, str | Path):
             image, name = _read(image), str(image)
         try:
@@ -243,7 +243,7 @@ class Model:
 
     @property
     def transform(self) -> Callable[[Picture, np.random.Generator], Tensor]:
-        """Pictures -> (3, H, W) uint8, whole and not augmented, whatever training did."""
+        """The image pipeline of evaluation: pictures -> (3, H, W) uint8, whole and not augmented."""
         return transform(self.pipeline, self.settings.data.image_size)
 
     def chunks(self, items: Iterable[Any]) -> Iterator[list[Any]]:
@@ -253,12 +253,14 @@ class Model:
             yield chunk
 
     def stacked(self, rows: Sequence[Sequence[Tensor]]) -> Images:
-        """Rows of K prepared images, on the device and as the encoder takes them."""
-        images = stack_images([list(row) for row in rows]).to(self.device)
+        """Stack rows of K prepared images on the device, normalised for the encoder."""
+        images = stack_images([list(row) for row in rows])
+        assert images is not None
+        images = images.to(self.device)
         return replace(images, pixels=normalize(images.pixels, self.pixels))
 
     def forward_context(self) -> AbstractContextManager:
-        """Half precision on a GPU, as `precision` says."""
+        """Compute in half precision on a GPU, or as `precision` says."""
         precision = self.settings.run.precision
         if (self.device.type == "cpu" and precision != "bf16-mixed") or precision in (32, "32-true"):
             return nullcontext()
@@ -266,9 +268,14 @@ class Model:
         return torch.autocast(self.device.type, half)
 
     def text(self, texts: Sequence[str]) -> Text:
+        return self.tokens.pad([self.tokens(text).ids for text in texts]).to(self.device)
+
+    @property
+    def tokens(self) -> TextEncoder:
+        """The text encoder. Raises UserError for a model of images alone."""
         if self.text_encoder is None:
             raise UserError(f"{self.path} was trained on images alone and reads no text")
-        return self.text_encoder.pad([self.text_encoder(text).ids for text in texts]).to(self.device)
+        return self.text_encoder
 
     def _embedded(self, images: Sequence[Tensor]) -> Segment:
         pixels, sizes = self.stacked([[image] for image in images]).at(0)
@@ -278,41 +285,41 @@ class Model:
         return self.module.encoder.encode([segment], pooled_only=True).pooled
 
     def _batch(self, examples: Sequence[Example]) -> Batch:
-        """A batch without supervision, with what heads want of the texts. Where these have [MASK], it is a hidden token."""
+        """Make a batch without supervision, with the parts that heads read of the texts; [MASK] is a hidden token."""
         texts = [text for _, text in examples]
         images, text = self.stacked([images for images, _ in examples]), self.text(texts)
         batch = Batch(index=torch.arange(len(examples)), split="predict", images=images, text=text)
-        positions = (text.ids.flatten() == self.text_encoder.mask_id).nonzero()[:, 0]
+        positions = (text.ids.flatten() == self.tokens.mask_id).nonzero()[:, 0]
         if len(positions):
             batch = batch.with_parts(masked_text=MaskedTokens(text, positions, torch.zeros_like(positions)))
         if any(MaskedAnswer() in head.parts(head.options) for head in self.module.objectives.values()):
-            masked = masked_answers(map(self.text_encoder, texts), self.text_encoder)
+            masked = masked_answers(map(self.tokens, texts), self.tokens)
             batch = batch.with_parts(masked_answer=masked.to(self.device))
         return batch
 
-    def _token_name(self, number: int) -> str:
-        return self.tokenizer.convert_ids_to_tokens([number])[0]
-
     def _answers(self, batch: Batch) -> Iterator[Answer]:
+        assert batch.images is not None
         count = batch.images.pixels.shape[1]
         heads = {name: head for name, head in self.module.objectives.items() if head.num_images(head.options) == count}
         with self.forward_context():
             passes = [one for head in heads.values() for one in head.passes(batch)]
             encoded = encode_passes(self.module.encoder, batch, passes)
             for name, head in heads.items():
-                for answer in head.answers(head(encoded, batch), batch, self._token_name):
+                for answer in head.answers(head(encoded, batch), batch, self.tokens.token_name):
                     check_finite({f"the {answer.unit} of {name}": torch.tensor([value for _, value in answer.choices])})
                     yield replace(answer, head=name)
 
     def _why_silent(self, num_images: int, text: str) -> str:
         heads = self.module.objectives
-        told = f"{self.path} has the heads {', '.join(heads)}, which"
+        named = f"{self.path} has the heads {', '.join(heads)}, which"
         if any(map(_chooses, heads.values())):
-            return f"{told} say nothing of this text. One chooses among options: from Python, call choose of vlc.Model"
+            return f"{named} say nothing of this text. One chooses among options: from Python, call choose of vlc.Model"
         if any(head.num_images(head.options) == num_images for head in heads.values()):
-            return f'{told} say nothing of this text: pass text="..." (for words to fill in with [MASK] in their place)'
+            return (
+                f'{named} say nothing of this text: pass text="..." (for words to fill in with [MASK] in their place)'
+            )
         wanted = "a second image (image2=FILE)" if num_images == 1 else "one image (leave image2 out)"
-        return f"{told} take {wanted}"
+        return f"{named} take {wanted}"
 
 
 def _chooses(head: Objective) -> bool:
@@ -345,5 +352,5 @@ def _picture(image: bytes | pa.Buffer | Image.Image | np.ndarray) -> Picture:
 
 
 def open_pretrained(config: Mapping[str, Any], given: Collection[str]) -> Model:
-    """The model of a configuration's load_path, for the commands; arguments and errors as in `opened`."""
+    """Open the model of a configuration's load_path, for the commands; arguments and errors as in `opened`."""
     return Model(**opened(config, given))

@@ -1,6 +1,7 @@
-"""`python run.py predict`: what every head of a checkpoint says of an image and a text."""
+"""`python run.py predict`: the answers of every head of a checkpoint to an image and a text."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ from vlc.objectives.mae import reconstruction
 from vlc.use.model import Model, open_pretrained
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-# How a text gets to the head, for those that are not answered without it.
+# The key of the text, for errors about a missing one.
 _WANTS = 'text="..." (for words to fill in with [MASK] in their place)'
 
 
 def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, Any]]:
-    """Answer, print, and write what was asked for; returns a record for each text and head, as in the JSON file.
+    """Answer, print and write; returns a record for each text and head, as in the JSON file.
 
     Records have task (the name of the head), text, about (which word), unit, and answers: pairs of answer and value.
     """
@@ -66,17 +67,19 @@ def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str,
 
 @torch.inference_mode()
 def _write_reconstruction(model: Model, image: Tensor, text: str | None, path: Path) -> None:
-    """The image, what the encoder saw of it, and what the decoder made of that, side by side."""
+    """Write the image, the patches that the encoder saw, and the decoder's reconstruction, side by side."""
     if "mae" not in model.module.objectives:
         raise UserError(f"picture={path} wants a reconstruction, but {model.path} has no mae head")
     encoder, settings, head = model.module.encoder, model.settings, model.module.objectives["mae"]
     noise = torch.rand(1, encoder.num_patches, generator=torch.Generator().manual_seed(settings.run.seed))
-    words = model.text([text]) if text and model.text_encoder else None
-    batch = Batch(index=torch.arange(1), split="predict", images=model.stacked([[image]]), text=words)
+    images = model.stacked([[image]])
+    batch = Batch(index=torch.arange(1), split="predict", images=images)
+    if text and model.text_encoder:
+        batch = replace(batch, text=model.text([text]))
     batch = batch.with_parts(patch_noise_0=noise).to(model.device)
     outcome = head(encode_passes(encoder, batch, head.passes(batch), settings.model.mask_ratio), batch)
     check_finite({"the patches of mae": outcome.logits})
-    pixels, _ = batch.images.at(0)
+    pixels, _ = images.at(0)
     masked, restored = reconstruction(outcome.logits, pixels, outcome.patches.dropped, encoder.size.patch_size)
     shown = torch.cat([pixels, masked, restored], dim=-1)
     path.parent.mkdir(parents=True, exist_ok=True)

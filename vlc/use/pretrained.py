@@ -1,6 +1,6 @@
-"""A trained checkpoint is opened for use: its model on a device, with tokenizer and images as it was trained with them.
+"""Opening a trained checkpoint for use: its model on a device, with the tokenizer and the image pipeline of its training.
 
-Our checkpoints tell all of this themselves; for published ones the configuration has to.
+Our checkpoints store all of this; for published checkpoints the configuration has to state it.
 """
 
 import math
@@ -31,7 +31,7 @@ from vlc.objectives.options import AnswersOptions, Options
 from vlc.tasks import HEADS, TASKS
 from vlc.training.module import VLCModule
 
-# What a checkpoint's own configuration decides, unless the command line states it. Which heads there are, its content does.
+# Keys that are taken from the checkpoint unless the user gives them. Which heads it has is read from its weights.
 _OF_THE_MODEL = {field.name for field in fields(ModelSettings)} - {"loss_names", "use_mae"}
 _OF_THE_MODEL |= {"image_size", "max_text_len", "tokenizer"}
 _OF_THE_MODEL |= {"mae_weight", "wpa_weight", "vqav2_label_size", "answers", "hard_negatives"}  # options of its heads
@@ -41,11 +41,11 @@ _TYPES = "encoder.token_types.weight"
 
 
 def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
-    """The fields of the `Model` of a configuration's load_path.
-
-    given: the keys that the user stated, which win over the checkpoint's.
+    """Return the fields of the `Model` of a configuration's load_path.
 
     loss_names, where given, chooses among the heads. Raises UserError where the checkpoint cannot be used this way.
+
+    given: the keys that the user stated; their values win over the checkpoint's.
     """
     if not config["load_path"]:
         raise UserError("load_path=CHECKPOINT is missing: what should answer?")
@@ -86,7 +86,7 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     encoder = None if tokenizer is None else TextEncoder(tokenizer, settings.data.max_text_len)
     images = _image_preprocessing(found, settings.model.size)
     fields = {"settings": settings, "module": module.eval().to(device), "device": device}
-    return fields | {"tokenizer": tokenizer, "text_encoder": encoder} | images
+    return fields | {"text_encoder": encoder} | images
 
 
 def _device(settings: Settings) -> torch.device:
@@ -97,14 +97,14 @@ def _device(settings: Settings) -> torch.device:
 
 
 def _tokenizer(found: weights.Checkpoint, settings: Settings, *, given: bool, named: bool) -> PreTrainedTokenizerFast:
-    """The tokenizer that the user named (given), or that the checkpoint holds, or in older ones that it names."""
+    """Return the tokenizer that the user names (given), or the checkpoint stores, or an older checkpoint names."""
     if "tokenizer" in found.extras and not given:
         return stored_tokenizer(found.extras["tokenizer"], str(found.path))
     return load_tokenizer(settings.data.tokenizer, stored=named)
 
 
 def _image_preprocessing(found: weights.Checkpoint, size: EncoderConfig) -> dict[str, str]:
-    """Image pipeline and normalisation: the checkpoint's, and in older ones what its encoder takes."""
+    """Return image pipeline and normalisation: the checkpoint's, or in older ones the encoder's."""
     images = size.preprocessing | found.extras.get("preprocessing", {})
     for name, known in (("pipeline", TRANSFORMS), ("pixels", PIXELS)):
         if images[name] not in known:
@@ -113,9 +113,9 @@ def _image_preprocessing(found: weights.Checkpoint, size: EncoderConfig) -> dict
 
 
 def _check_sizes(found: weights.Checkpoint, own: Mapping[str, Any]) -> None:
-    """Raise UserError where the checkpoint's configuration asks for tables of other sizes than it has.
+    """Raise UserError where the sizes in the checkpoint's configuration differ from its tables.
 
-    A damaged number would otherwise be allocated before it is compared.
+    Otherwise a table of a damaged size would be allocated before it is compared.
     """
     positions = "encoder.text_embeddings.position_embeddings.weight"
     sizes = {"max_text_len": len(found.state[positions])} if positions in found.state else {}
@@ -135,12 +135,12 @@ def _check_sizes(found: weights.Checkpoint, own: Mapping[str, Any]) -> None:
 
 
 def _names(found: weights.Checkpoint) -> list[str]:
-    """The names of the heads that the checkpoint has."""
+    """Return the names of the checkpoint's heads."""
     return list(dict.fromkeys(key.split(".")[1] for key in found.state if key.startswith("objectives.")))
 
 
 def _heads(found: weights.Checkpoint, settings: Settings) -> tuple[HeadSettings, ...]:
-    """The heads of the checkpoint that are known, with the options that it was trained with."""
+    """Return the known heads of the checkpoint, with the options of their training."""
     names = sorted(set(_names(found)) & set(HEADS), key=lambda name: (list(KINDS).index(HEADS[name].kind), name))
     if not names:
         raise UserError(f"{found.path} has no head for any of {', '.join(HEADS)}: it can answer nothing")
@@ -149,7 +149,7 @@ def _heads(found: weights.Checkpoint, settings: Settings) -> tuple[HeadSettings,
 
 
 def _answer_heads(found: weights.Checkpoint) -> dict[str, int]:
-    """The heads of the checkpoint that give answers, and how many each gives."""
+    """Return the number of answers of each head of the checkpoint that has a vocabulary."""
     return {
         name: len(found.state[layer])
         for name in _names(found)
@@ -160,9 +160,9 @@ def _answer_heads(found: weights.Checkpoint) -> dict[str, int]:
 
 
 def _stored_options(found: weights.Checkpoint) -> dict[str, Options]:
-    """The options of the heads that named tasks trained, by head, as the checkpoint's configuration tells them.
+    """Return the options of the heads of named tasks, by head, from the checkpoint's configuration.
 
-    Raises UserError where it is damaged: a damaged number would otherwise be allocated before it is compared.
+    Raises UserError where it is damaged: otherwise a head of a damaged size would be allocated before it is compared.
     """
     config = found.extras.get("config") or {}
     try:
@@ -185,7 +185,7 @@ def _stored_options(found: weights.Checkpoint) -> dict[str, Options]:
 
 
 def _vocabularies(found: weights.Checkpoint, settings: Settings) -> dict[str, Vocabulary]:
-    """The vocabulary of each head that gives answers: the checkpoint's, or else the data's."""
+    """Return the vocabulary of each head that has one: the checkpoint's, or else the data's."""
     task = settings.tasks[0]
     heads = [head.name for head in task.heads if KINDS[head.kind].answers_from_vocabulary]
     vocabularies = stored_vocabularies(found.extras, heads)
@@ -194,7 +194,7 @@ def _vocabularies(found: weights.Checkpoint, settings: Settings) -> dict[str, Vo
             if not settings.data.data_root:
                 having = (name for name, spec in CATALOG.items() if "answer_labels" in spec.fields)
                 raise UserError(
-                    f"{found.path} does not tell the answers that its labels stand for: pass data_root=FOLDER and "
+                    f"{found.path} does not hold the answers of its labels: pass data_root=FOLDER and "
                     f"datasets=[{next(having)}], the arrow files that do"
                 )
             vocabularies[head] = data_vocabulary(task.datasets, settings.data.data_root, settings.data.data_cache)

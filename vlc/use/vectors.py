@@ -1,7 +1,7 @@
-"""Vectors on disk that are found by their inner product: exactly while they are few, by faiss's inverted lists beyond.
+"""Vectors on disk that are found by their inner product: exactly if they are few, otherwise by faiss's inverted lists.
 
-Nothing here holds all vectors in memory: they are written to a file as they come, indexed from it part by part, and the
-finished lists are read from disk where a search needs them (faiss, Johnson et al. 2019, *Billion-scale similarity search*).
+Nothing here holds all vectors in memory: they are indexed part by part, and a search reads the lists that it needs from
+disk (faiss, Johnson et al. 2019, *Billion-scale similarity search*).
 """
 
 import logging
@@ -15,16 +15,16 @@ import numpy as np
 
 from vlc.common.errors import DamagedIndex, UserError
 
-FLAT_UP_TO = 100_000  # vectors that are compared one by one, where lists would not be much faster
+FLAT_UP_TO = 100_000  # the most vectors that are compared one by one, as lists would not be much faster
 PROBES = 1 / 8  # share of the lists that a search looks into
-_SAMPLES_OF_LIST = 40  # vectors that each list's centre is learnt from; faiss advises 39 to 256
+_SAMPLES_OF_LIST = 40  # number of vectors from which the centre of a list is learnt; faiss advises 39 to 256
 _PART = 500_000  # vectors in memory while an index is built
 _BLOCK = 16_384  # vectors that are read and assigned at once
 
 
 def load_faiss() -> ModuleType:
-    """faiss, or a UserError that tells how to install it."""
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells which processors it was not built for
+    """Import faiss. Raises UserError, with the command that installs it, where it is missing."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it logs the processors that it was not built for
     try:
         import faiss
     except ImportError as error:
@@ -34,37 +34,13 @@ def load_faiss() -> ModuleType:
     return faiss
 
 
-class VectorFile:
-    """Vectors (N, width) float32 that grow on disk."""
-
-    def __init__(self, path: Path, width: int):
-        self.path, self.width = path, width
-        self._file = path.open("wb")
-
-    def append(self, vectors: np.ndarray) -> None:
-        self._file.write(np.ascontiguousarray(vectors, dtype=np.float32).tobytes())
-
-    def close(self) -> np.ndarray:
-        """All vectors, mapped and not read."""
-        self._file.close()
-        if not self.path.stat().st_size:
-            return np.empty((0, self.width), dtype=np.float32)
-        return np.memmap(self.path, dtype=np.float32, mode="r").reshape(-1, self.width)
-
-
-def num_lists(num_vectors: int) -> int:
-    """2 * sqrt(N): assigning a vector and searching its lists then cost alike."""
-    return max(1, round(2 * num_vectors**0.5))
-
-
 def build(
     vectors: np.ndarray, folder: Path, name: str, *, flat_up_to: int = FLAT_UP_TO, part: int = _PART
 ) -> dict[str, Any]:
-    """Write the index of vectors (N, width) float32 to FOLDER/NAME.0.faiss, and in parts (NAME.1.faiss, ...) of many.
+    """Write the index of vectors (N, width) float32 to FOLDER/NAME.0.faiss, and further parts (NAME.1.faiss, ...).
 
-    Many vectors are kept in half precision. The centres of the lists are learnt from a sample that is drawn with a seed.
-    Returns what `Vectors` knows the files by: names -> size in bytes, and checksums of all of it, or of what stands
-    before the lists and of each list. Without vectors there are no files.
+    More than flat_up_to vectors are stored in half precision, in lists whose centres are learnt from a seeded sample.
+    Returns, by file, the size and checksums with which `Vectors` compares it. Without vectors there are no files.
     """
     faiss = load_faiss()
     count, width = vectors.shape
@@ -73,7 +49,7 @@ def build(
     if count <= flat_up_to:
         empty, part = faiss.IndexFlatIP(width), count
     else:
-        lists = num_lists(count)
+        lists = max(1, round(2 * count**0.5))  # assigning a vector and searching its lists then cost alike
         empty = faiss.index_factory(width, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
         wanted = min(count, _SAMPLES_OF_LIST * lists)
         chosen = np.sort(np.random.default_rng(0).choice(count, wanted, replace=False))
@@ -94,7 +70,7 @@ def build(
 
 
 def _checksums(path: Path, index: Any) -> dict[str, Any]:
-    """size, head (bytes before the lists), checksum of these, and lists: a checksum of each, of what is in memory."""
+    """Return size, head (bytes before the lists), their checksum, and lists: the checksum of each list in memory."""
     head = size = path.stat().st_size
     lists = []
     if hasattr(index, "invlists"):
@@ -104,7 +80,7 @@ def _checksums(path: Path, index: Any) -> dict[str, Any]:
 
 
 def file_checksum(path: Path, size: int) -> int:
-    """CRC-32 of the first bytes of a file: it tells damage, not intent."""
+    """Return the CRC-32 of the first bytes of a file. It finds damage, not intent."""
     checksum = 0
     with path.open("rb") as file:
         while size > 0 and (block := file.read(min(size, 1 << 24))):
@@ -114,7 +90,7 @@ def file_checksum(path: Path, size: int) -> int:
 
 
 def _list_checksum(index: Any, number: int) -> int:
-    """CRC-32 of the codes and ids of an inverted list."""
+    """Return the CRC-32 of the codes and ids of an inverted list."""
     lists, length = index.invlists, index.invlists.list_size(number)
     if not length:
         return 0
@@ -124,7 +100,7 @@ def _list_checksum(index: Any, number: int) -> int:
 
 
 def unverified(folder: Path, name: str) -> dict[str, None]:
-    """What stands for the return value of `build` where nobody kept it. Raises DamagedIndex where there are no files."""
+    """Return the files of an older index, which stored no checksums, for `Vectors`. Raises DamagedIndex without files."""
     names = [path.name for path in sorted(folder.glob(f"{name}.*.faiss"))]
     if not names:
         raise DamagedIndex(f"{folder} holds no vectors of {name}")
@@ -132,27 +108,27 @@ def unverified(folder: Path, name: str) -> dict[str, None]:
 
 
 class Vectors:
-    """A written index, opened for searching.
+    """A written index, opened for searching. Raises DamagedIndex.
 
-    files: what `build` or `unverified` returned. With the former, all that a search reads is compared with its checksum
-    before: files without lists and what stands before the lists when they are opened, each list when a search first looks
-    into it. Raises DamagedIndex.
+    With the checksums of `build`, files without lists, and the bytes before lists, are compared when they are opened, and
+    each list is compared when a search first looks into it.
+
+    files: the return value of `build` or `unverified`.
     """
 
     def __init__(self, folder: Path, files: Mapping[str, Any]):
         faiss = load_faiss()
-        self._parts, self._files = [], [(folder / name, entry) for name, entry in files.items()]
-        for path, entry in self._files:
-            self._parts.append(_opened(faiss, path, entry))
+        self._files = [(folder / name, entry) for name, entry in files.items()]
+        self._parts = [_opened(faiss, path, entry) for path, entry in self._files]
         self._sound: list[set[int]] = [set() for _ in self._parts]  # lists that were compared already
 
     def __len__(self) -> int:
         return sum(part.ntotal for part in self._parts)
 
     def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """For queries (Q, width) inner products (Q, k) float32, highest first, and numbers (Q, k) int64 of the vectors.
+        """Search for queries (Q, width): inner products (Q, k) float32, highest first, and numbers (Q, k) int64 of vectors.
 
-        k is cut to the number of vectors; where the lists looked into hold fewer, numbers end in -1.
+        k is at most the number of vectors. Where the searched lists hold fewer than k, the numbers end in -1.
         """
         k, queries = min(k, len(self)), np.ascontiguousarray(queries, dtype=np.float32)
         found = []
@@ -176,7 +152,7 @@ class Vectors:
 
 
 def _opened(faiss: ModuleType, path: Path, entry: Mapping[str, Any] | None) -> Any:
-    """A part whose lists stay on disk until they are searched."""
+    """Open a part, whose lists stay on disk until they are searched."""
     if not path.is_file():
         raise DamagedIndex(f"{path} is missing")
     if entry is not None:
@@ -186,7 +162,7 @@ def _opened(faiss: ModuleType, path: Path, entry: Mapping[str, Any] | None) -> A
             raise DamagedIndex(f"{path} is damaged: its checksum is another")
     try:
         part = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-    except RuntimeError as error:  # faiss's own, at length
+    except RuntimeError as error:  # faiss's own text is long
         raise DamagedIndex(f"{path} cannot be read as an index of faiss") from error
     if isinstance(part, faiss.IndexIVF):
         part.nprobe = max(16, round(PROBES * part.nlist))

@@ -18,7 +18,7 @@ from vlc.configuration.groups import DataSettings
 from vlc.configuration.use_settings import UseSettings
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
-from vlc.data.rows import DecodedImages, FolderImages, Images, Place, RowImages, texts
+from vlc.data.rows import DecodedImages, FolderImages, Images, Location, RowImages, texts
 from vlc.data.workers import worker_options
 from vlc.evaluation.predictions import require_writable, write_text
 from vlc.use.model import Model, open_pretrained
@@ -27,12 +27,12 @@ from vlc.use.vectors import load_faiss
 
 
 def build_index(config: Mapping[str, Any], given: Collection[str]) -> dict[str, int]:
-    """Embed and index all images and texts; returns how many, by kind. The folder appears whole or not at all.
+    """Embed and index all images and texts; returns how many, by kind. The folder is written atomically.
 
     Images that cannot be decoded are named and left out, up to a share of max_corrupt_ratio. Raises NonFiniteMetric where
     an embedding is NaN or infinite.
     """
-    load_faiss()  # tells at once where it is missing
+    load_faiss()  # raises UserError at once where it is missing
     use = UseSettings.from_config(config)
     model = open_pretrained(config, given)
     settings, width = model.settings, model.module.encoder.size.width
@@ -58,21 +58,21 @@ def build_index(config: Mapping[str, Any], given: Collection[str]) -> dict[str, 
         made_by |= {"fingerprint": mark, "source": _source(config)}
         written = made_by | counts | {"parts": parts}
         write_text(partial / "index.json", to_json(written | {"checksum": checksum_of(written)}))
-    told = f"{folder}: " + ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-    Console().print(cell(told), soft_wrap=True)
+    summary = f"{folder}: " + ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    Console().print(cell(summary), soft_wrap=True)
     return counts
 
 
 def open_rows(settings: DataSettings, *, read_texts: bool) -> list[ArrowSplit]:
-    """The tables of the data sets, every row a sample, or every text: of all splits, or of those that `splits` names.
+    """Open the tables of the data sets, of all splits or of the splits that `splits` names. Raises UserError for pairs.
 
-    Raises UserError where a data set has two images beside each other.
+    read_texts: every text is a sample; otherwise every row is one.
     """
     opened = []
     for name in settings.datasets:
         spec = CATALOG[name]
         if len(spec.images) != 1:
-            kind = "pairs of images, of which none can be found alone" if spec.images else "no images"
+            kind = "pairs of images, and a single one cannot be found" if spec.images else "no images"
             raise UserError(f"datasets: {name!r} has {kind}")
         stems = tuple(stem for split in settings.splits or spec.tables for stem in spec.tables.get(split, ()))
         paths = find_tables(settings.data_root, stems, name, spec.writer, settings.data_cache)
@@ -82,11 +82,11 @@ def open_rows(settings: DataSettings, *, read_texts: bool) -> list[ArrowSplit]:
 
 
 def _source(config: Mapping[str, Any]) -> str:
-    """What an index is made of, as words of a command line."""
+    """Return the data of an index as words of a command line."""
     keys = ("image_folder",) if config["image_folder"] else ("data_root", "data_cache", "datasets", "splits")
-    values = ((key, config[key]) for key in keys if config[key])
-    told = ((key, value if isinstance(value, str) else f"[{','.join(value)}]") for key, value in values)
-    return " ".join(shlex.quote(f"{key}={value}") for key, value in told)
+    values = {key: config[key] for key in keys if config[key]}
+    words = {key: value if isinstance(value, str) else f"[{','.join(value)}]" for key, value in values.items()}
+    return " ".join(shlex.quote(f"{key}={word}") for key, word in words.items())
 
 
 def _index_folder(path: str | None) -> Path:
@@ -131,10 +131,10 @@ def decoded(model: Model, sources: list[Images]) -> Iterator[tuple[Images, list[
                 advance(len(numbers) + len(failed))
 
 
-def _embedded_texts(model: Model, sources: list[ArrowSplit]) -> Iterator[tuple[list[Place], Tensor]]:
+def _embedded_texts(model: Model, sources: list[ArrowSplit]) -> Iterator[tuple[list[Location], Tensor]]:
     with progress("texts", sum(map(len, sources))) as advance:
         for rows in sources:
             places = texts(rows)
             while batch := list(islice(places, model.settings.data.per_gpu_batchsize)):
-                yield batch, model.text_vectors([place.text for place in batch])
+                yield batch, model.text_vectors([place.text or "" for place in batch])
                 advance(len(batch))

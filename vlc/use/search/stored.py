@@ -1,4 +1,4 @@
-"""An index on disk: what its files hold, how they are written, and how they are read with their checksums."""
+"""An index on disk: the content of its files, how they are written, and how they are read with their checksums."""
 
 import hashlib
 import json
@@ -17,27 +17,27 @@ from torch import Tensor, nn
 
 from vlc.common.errors import DamagedIndex
 from vlc.data.identity import FileIdentity
-from vlc.data.rows import Place
+from vlc.data.rows import Location
 from vlc.evaluation.metrics import check_finite
 from vlc.use.model import Model
-from vlc.use.vectors import VectorFile, build
+from vlc.use.vectors import build
 
 _PLACE = [("source", pa.string()), ("dataset", pa.string()), ("row", pa.int64()), ("text", pa.string())]
-_IDENTITY = [("size", pa.int64()), ("changed", pa.int64()), ("file_checksum", pa.string())]  # of the source
-_CHECKSUM = [("checksum", pa.uint32())]  # of the others, and of the place's number
-_PLACES = pa.schema(_PLACE + _CHECKSUM)  # of texts, and of images in indexes from before their files' identity was kept
+_IDENTITY = [("size", pa.int64()), ("changed", pa.int64()), ("file_checksum", pa.string())]  # identity of the source
+_CHECKSUM = [("checksum", pa.uint32())]  # checksum of the other values, and of the place's number
+_PLACES = pa.schema(_PLACE + _CHECKSUM)  # texts, and images of older indexes, which have no identity of the files
 _SCHEMAS = {"images": pa.schema(_PLACE + _IDENTITY + _CHECKSUM), "texts": _PLACES}
-Stored: TypeAlias = tuple[Place, FileIdentity | None]  # of the file; None: of a text, or not kept by an older index
+Stored: TypeAlias = tuple[Location, FileIdentity | None]  # None: a text, or an image of an older index
 _FILES = re.compile(r"index\.json|(images|texts)\.(arrow|\d+\.faiss)")
 
 
 def fingerprint(model: Model) -> str:
-    """What tells models apart whose embeddings differ: a hash of the weights that make them."""
+    """Return a hash of the weights that make embeddings, as indexes of other weights cannot be searched."""
     return weights_hash(model.module.encoder, model.contrast)
 
 
 def weights_hash(*parts: nn.Module) -> str:
-    """SHA-256 of names and weights."""
+    """Return the SHA-256 of names and weights."""
     digest = hashlib.sha256()
     for part in parts:
         for name, tensor in part.state_dict().items():
@@ -47,18 +47,18 @@ def weights_hash(*parts: nn.Module) -> str:
 
 
 def checksum_of(value: Any) -> int:
-    """CRC-32 of a plain value: it tells damage, not intent."""
+    """Return the CRC-32 of a plain value. It finds damage, not intent."""
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def is_index(folder: Path) -> bool:
-    """Whether a folder holds files of an index, perhaps not all, and nothing else: it may be replaced."""
+    """Whether a folder holds files of an index, perhaps not all, and nothing else, so that it may be replaced."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return bool(names) and all(_FILES.fullmatch(name) for name in names)
 
 
 def recover(folder: Path) -> None:
-    """Bring an index back whose replacement was killed between its two renames."""
+    """Restore an index whose replacement was killed between its two renames."""
     old = folder.with_name(f".{folder.name}.old")
     if old.is_dir() and not folder.exists():
         os.rename(old, folder)
@@ -66,7 +66,7 @@ def recover(folder: Path) -> None:
 
 @contextmanager
 def appearing_whole(folder: Path) -> Iterator[Path]:
-    """A folder that takes its name, from an older one if need be, once its content is there."""
+    """Yield a partial folder, which replaces the folder of this name when the block ends without exception."""
     partial, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
     for left in (partial, old):
         shutil.rmtree(left, ignore_errors=True)
@@ -84,16 +84,16 @@ def appearing_whole(folder: Path) -> Iterator[Path]:
 def write_kind(
     folder: Path, kind: str, batches: Iterable[tuple[Sequence[tuple], Tensor]], width: int
 ) -> tuple[int, dict[str, Any]]:
-    """Index batches of places and vectors (B, D) under a name; returns how many there were, and the checksums.
+    """Index batches of places and vectors (B, D) under a name; returns the number of places, and the checksums.
 
-    Places of images are followed by the identity of their file.
+    The values of an image's place are followed by the identity of its file.
     """
     count, checksum, schema = 0, 0, _SCHEMAS[kind]
-    vectors = VectorFile(folder / f".{kind}.vectors", width)
-    with pa.OSFile(str(folder / f"{kind}.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+    path = folder / f".{kind}.vectors"
+    with path.open("wb") as file, pa.ipc.new_file(str(folder / f"{kind}.arrow"), schema) as writer:
         for places, embedded in batches:
             check_finite({f"the embeddings of {kind}": embedded})
-            vectors.append(embedded.float().cpu().numpy())
+            file.write(np.ascontiguousarray(embedded.float().cpu().numpy()).data)
             rows = [
                 dict(zip(schema.names, (*place, checksum_of([number, *place])), strict=True))
                 for number, place in enumerate(places, start=count)
@@ -101,12 +101,12 @@ def write_kind(
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
             checksum = zlib.crc32(np.array([row["checksum"] for row in rows], dtype=np.uint32).data, checksum)
             count += len(places)
-    files = build(vectors.close(), folder, kind)
-    vectors.path.unlink()
+    files = build(np.memmap(path, np.float32, "r", shape=(count, width)), folder, kind) if count else {}
+    path.unlink()
     return count, {"files": files, "places": checksum}
 
 
-_OLDER = {"checkpoint", "image_size", "fingerprint"}  # what index.json tells, besides counts, where it has no checksums
+_OLDER = {"checkpoint", "image_size", "fingerprint"}  # keys of an older index.json, besides counts; it has no checksums
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -126,14 +126,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_places(path: Path, count: int, checksum: int | None) -> Callable[[int], Stored]:
-    """A function from numbers to places, which raises DamagedIndex for a place that is not what was written.
+    """Return a function from numbers to places, which raises DamagedIndex for a place that is damaged.
 
-    The places' own checksums are compared all together, with `checksum`, and each with its place when this is asked for;
-    with None there are none.
+    checksum: of the checksums of all places, which is compared first; each place is compared when it is read. None: an
+        older index, which has no checksums.
     """
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        fits = table.schema in _SCHEMAS.values() if checksum is not None else table.schema.names == list(Place._fields)
+        fits = (
+            table.schema in _SCHEMAS.values() if checksum is not None else table.schema.names == list(Location._fields)
+        )
         if not fits or len(table) != count:
             raise ValueError(f"it holds {len(table)} places, and {count} were written")
         if checksum is not None and zlib.crc32(table["checksum"].to_numpy()) != checksum:
@@ -150,8 +152,8 @@ def read_places(path: Path, count: int, checksum: int | None) -> Callable[[int],
                 raise ValueError("its checksum is another")
         except (pa.ArrowException, ValueError) as error:
             raise DamagedIndex(f"{path} is damaged: place {number}: {error}") from error
-        told = list(values.values())
-        place, identity = told[: len(_PLACE)], told[len(_PLACE) :]
-        return Place(*place), FileIdentity(*identity) if identity else None
+        stored = list(values.values())
+        place, identity = stored[: len(_PLACE)], stored[len(_PLACE) :]
+        return Location(*place), FileIdentity(*identity) if identity else None
 
     return place
