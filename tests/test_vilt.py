@@ -344,7 +344,7 @@ class TestBadInput:
 
     def test_another_activation(self, folder):
         self._configure(folder, hidden_act="relu")
-        with pytest.raises(UserError, match=r"activation 'relu'"):
+        with pytest.raises(UserError, match=r"hidden_act 'relu'"):
             weights.read(folder)
 
     def test_other_heads(self, folder):
@@ -384,7 +384,7 @@ class TestBadInput:
     )
     def test_values_that_contradict_the_weights(self, folder, key, value):
         self._configure(folder, **{key: value})
-        with pytest.raises(UserError, match=rf"config\.json.*{key}|config\.json.*activation"):
+        with pytest.raises(UserError, match=rf"config\.json.*{key}"):
             weights.read(folder)
 
     @pytest.mark.parametrize("key", sorted(CONFIG))

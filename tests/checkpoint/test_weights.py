@@ -413,7 +413,7 @@ def test_extras_of_wrong_types(golden, tmp_path, extras, suffix):
         torch.save({"state_dict": source.state, "vlc": extras}, path)
     else:
         save_file({name: value.clone() for name, value in source.state.items()}, path, {"vlc": json.dumps(extras)})
-    with pytest.raises(UserError, match="what it says beside its parameters .* is of a wrong type"):
+    with pytest.raises(UserError, match="its content beside the parameters .* is of a wrong type"):
         weights.read(path)
 
 
@@ -421,7 +421,7 @@ def test_extras_of_wrong_types(golden, tmp_path, extras, suffix):
 def test_extras_of_foreign_objects(golden, tmp_path, value):
     state = weights.read(golden / "tiny/mlm.ckpt").state
     torch.save({"state_dict": state, "vlc": {"config": {"vit": value}}}, tmp_path / "x.ckpt")
-    with pytest.raises(UserError, match=r"beside its parameters \(config\.vit"):
+    with pytest.raises(UserError, match=r"beside the parameters \(config\.vit"):
         weights.read(tmp_path / "x.ckpt")
 
 

@@ -159,7 +159,7 @@ def test_a_checkpoint_gives_a_task_whose_file_is_not_named(birds, monkeypatch, t
             lambda rows: rows["tasks"]["birds"].update(objectives={"os.system": 1}),
             "which is code of birds_of_a_test.py",
         ),
-        (lambda rows: rows["tasks"].update(vqa=rows["tasks"]["birds"]), "the name 'vqa' in TASKS is that of a row"),
+        (lambda rows: rows["tasks"].update(vqa=rows["tasks"]["birds"]), "the name 'vqa' in TASKS is the name of a row"),
     ],
 )
 def test_damaged_or_hostile_rows_of_a_checkpoint_are_refused(change, message, birds):
@@ -179,10 +179,10 @@ def test_damaged_or_hostile_rows_of_a_checkpoint_are_refused(change, message, bi
         ("epochs=3", "epochs=", r"line 22: the file raises SyntaxError"),
         ("epochs=3", "epoch=3", r"the file raises TypeError: .*'epoch'"),
         ("TASKS =", "ROWS =", r'has no rows TASKS = \{"NAME": Task\(...\)\}: add them as docs/your_own_task.md'),
-        ('"birds": Task', '"vqa": Task', r"line 17: the name 'vqa' in TASKS is that of a row.*choose another"),
+        ('"birds": Task', '"vqa": Task', r"line 17: the name 'vqa' in TASKS is the name of a row.*choose another"),
         ('"birds": Task', '"seed": Task', r"line 17: the name 'seed' in TASKS .*key of the configuration"),
         ('"birds": Task', '"a bird": Task', r"line 17: .*expected letters, digits and _"),
-        ('"nests": Data', '"coco": Data', r"line 8: the name 'coco' in DATASETS is that of a row"),
+        ('"nests": Data', '"coco": Data', r"line 8: the name 'coco' in DATASETS is the name of a row"),
         (
             '{"classes": 1}',
             '{"clases": 1}',
@@ -209,7 +209,7 @@ def test_which_file_and_which_row(birds, tmp_path, monkeypatch):
         resolve(tasks=[str(tmp_path / "no.py")])
     with pytest.raises(RunError, match=r"Python has a module json already .*: rename the file"):
         resolve(tasks=[birds(name="json.py")])
-    with pytest.raises(RunError, match="its name cannot be that of a module: rename the file"):
+    with pytest.raises(RunError, match="its name is not valid for a module: rename the file"):
         resolve(tasks=[birds(name="my-birds.py")])
     two = birds(text=FILE + '\nTASKS["others"] = TASKS["birds"]\n', name="two_of_a_test.py")
     with pytest.raises(
@@ -219,7 +219,7 @@ def test_which_file_and_which_row(birds, tmp_path, monkeypatch):
     with pytest.raises(RunError, match="has birds, others, and no third"):
         resolve(tasks=[f"{two}:third"])
     assert resolve(tasks=f"[{two}:others]")["tasks"] == ["others"]
-    with pytest.raises(RunError, match="is that of a row of .*two_of_a_test.py"):
+    with pytest.raises(RunError, match="is the name of a row of .*two_of_a_test.py"):
         resolve(tasks=[birds()])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RunError, match=r"pass tasks=\[two_of_a_test.py\]"):

@@ -22,7 +22,7 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
         return
     if target.samefile(source):
         raise UserError(
-            f"{target} is the checkpoint that is read: what is written holds weights alone, and the state of its run "
+            f"{target} is the checkpoint that is read: the new file holds only weights, and the state of its run "
             "(optimiser, step, place in the data) would be lost. Name another file."
         )
     if not overwrite:

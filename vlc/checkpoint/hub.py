@@ -90,7 +90,7 @@ def checked_config(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Any] 
     config = read_config(folder)
     if not config:
         return None
-    config = ViltConfig(num_labels=0).to_dict() | config  # type: ignore[call-arg]  # a property of the base class
+    config = ViltConfig().to_dict() | {"id2label": {}} | config
     path = folder / "config.json"
     for key, (name, axis) in _SIZES.items():
         value, tensor = config[key], state.get(name)

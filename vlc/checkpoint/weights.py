@@ -165,7 +165,7 @@ def _checked_extras(path: Path, extras: Any) -> dict[str, Any]:
         wrong = next(tables, None if valid else "answers")
     if wrong is not None:
         raise UserError(
-            f"{path} is damaged or not ours: what it says beside its parameters ({wrong}) is of a wrong type"
+            f"{path} is damaged or not ours: its content beside the parameters ({wrong}) is of a wrong type"
         )
     return dict(extras)
 
@@ -288,7 +288,7 @@ def with_vocabularies(checkpoint: Checkpoint, module: nn.Module) -> tuple[Checkp
             rows[labels] = state[name][their_labels].to(rows.dtype)
             state[name] = rows
         if theirs.answers != here.answers:
-            said.append(f"{len(pairs)} of {len(here)} answers start from those of the checkpoint ({len(theirs)})")
+            said.append(f"{len(pairs)} of {len(here)} answers start from the checkpoint's answers ({len(theirs)})")
     return replace(checkpoint, state=state), said
 
 

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -90,32 +91,17 @@ def full_disk_told(option: str, folder: str | Path) -> Iterator[None]:
 
 def _remove_abandoned(path: Path) -> None:
     """Remove the partial files of writers that have died: a living writer holds the lock of its file."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
     for partial in path.parent.iterdir():
-        owner = partial.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
-        if not (owner.isdecimal() and partial.name == f".{path.name}.{owner}.tmp"):
+        if not name.fullmatch(partial.name):
             continue
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # the writer lives, or the file system has no locks that would tell
             file = os.open(partial, os.O_RDWR)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 partial.unlink()
-            except BlockingIOError:
-                pass  # its writer lives
-            except OSError:  # a file system without locks
-                if not _is_alive(int(owner)):
-                    partial.unlink()
             finally:
                 os.close(file)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _sync(path: Path) -> None:

@@ -140,7 +140,7 @@ def _check_numbers(settings: Groups) -> None:
 
 def _check_data(task: TaskSettings) -> None:
     """Check the data of a task. Errors name its keys as the user gives them."""
-    prefix = f"{task.name}." if task.name else ""
+    prefix = task.prefix
     require(bool(task.datasets), f"{prefix}datasets", task.datasets, "at least one data set")
     for name in task.datasets:
         require(name in CATALOG, f"{prefix}datasets", name, f"names out of {', '.join(CATALOG)}")
@@ -158,8 +158,8 @@ def _check_data(task: TaskSettings) -> None:
 
 def _check_shapes(task: TaskSettings, model: ModelSettings) -> None:
     """Check that images of varying shape have positions that follow their shape, and that all their patches are kept."""
-    for key in ("train_transform_keys", "val_transform_keys"):
-        names = getattr(task, key)
+    for field in ("train_transform_keys", "val_transform_keys"):
+        key, names = task.prefix + field, getattr(task, field)
         if names[0] not in SHAPED_TRANSFORMS:
             continue
         if model.size.learned_grid is None:

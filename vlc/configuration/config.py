@@ -190,7 +190,7 @@ def config():
     draw_false_image = 1  # wrong images for itm, each sample: 1, or 0 without itm
     false_image_source = "batch"  # where they come from: batch (nothing more to decode), dataset
     draw_false_text = 0  # wrong texts, each sample
-    hard_negatives = False  # wrong images and texts in training: those of the batch that loss_names.itc finds alike
+    hard_negatives = False  # train on the wrong images and texts of the batch that loss_names.itc finds similar
     vqav2_label_size = 3129  # number of answers
     get_recall_metric = False  # rank all images against all texts at each validation (of irtr always when it is tested)
     rerank_k = 128  # beside itc: how many of the nearest the full model ranks again, None = all
@@ -215,7 +215,7 @@ def config():
     datasets = of_tasks(tasks, locals(), "datasets") or ["coco", "vg", "sbu", "gcc"]  # their training sets are joined
     dataset_weights = None  # shares of the data sets in training, a number for each; None = all samples of all
     published_splits = False  # validate on the files the published code validated on (test data among them)
-    verify = None  # compare what is read with the checksums of our files: True, False; None = in evaluation
+    verify = None  # compare our files with their checksums when they are read: True, False; None = in evaluation
     splits = None  # those that test_only evaluates (None = the test splits), or that index reads (None = all)
     train_transform_keys = ["mae"]  # image pipeline: mae, mae_randaug, mae_test, pixelbert, pixelbert_randaug, shift
     val_transform_keys = ["mae"]

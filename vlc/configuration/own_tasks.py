@@ -159,7 +159,7 @@ def _executed(path: Path) -> ModuleType:
     known = sys.modules.get(name) or (name.isidentifier() and importlib.util.find_spec(name))
     origin = getattr(known, "__file__", None) or getattr(known, "origin", None)
     if not name.isidentifier() or (known and origin != location):
-        reason = f"Python has a module {name} already ({origin})" if known else "its name cannot be that of a module"
+        reason = f"Python has a module {name} already ({origin})" if known else "its name is not valid for a module"
         raise UserError(f"{path} cannot be used, because {reason}: rename the file, for example to my_task.py")
     if str(path.resolve().parent) not in sys.path:
         sys.path.append(str(path.resolve().parent))
@@ -239,7 +239,7 @@ def _refuse_names(registry: str, name: Any, taken: Iterable[str], source: Source
         return  # the same file, read again
     if name in taken and (own is None or own.lines):
         owner = f"a row of {own.path}" if own else "a row, or a key of the configuration, of vlc itself"
-        raise UserError(f"the name {name!r} in {registry} is that of {owner}: choose another name")
+        raise UserError(f"the name {name!r} in {registry} is the name of {owner}: choose another name")
 
 
 def _enter_objective(kind: str, classes: Any, source: Source) -> None:

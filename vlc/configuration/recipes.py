@@ -101,7 +101,7 @@ def _finetuning(task: str, **values: Any) -> dict[str, dict[str, Any]]:
 
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # -- task_: what is learnt, on what, and how
+    # -- task_: objectives, data and optimisation
     "task_mlm_itm_mae": {
         "exp_name": "mlm_itm_mae",
         "datasets": ["coco", "vg", "sbu", "gcc"],

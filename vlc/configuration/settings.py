@@ -40,7 +40,7 @@ class Settings(Groups):
         for task in tasks:
             check_types(task, task.name)
             for head in task.heads:
-                check_types(head.options, f"{task.name}.{head.kind}" if task.name else head.kind)
+                check_types(head.options, task.prefix + head.kind)
         settings = cls(**groups, options=options, tasks=tasks)
         check(settings)
         return settings

@@ -67,6 +67,11 @@ class TaskSettings:
     evaluators: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
+    def prefix(self) -> str:
+        """The beginning of the task's keys in the configuration."""
+        return f"{self.name}." if self.name else ""
+
+    @property
     def kinds(self) -> dict[str, HeadSettings]:
         """The heads by the kind of their objective."""
         return {head.kind: head for head in self.heads}
@@ -103,7 +108,7 @@ class TaskSettings:
     def _own_key(self, flat: re.Match[str]) -> str:
         if flat[1]:
             return f"{self.name}.objectives.{HEADS[flat[1]].kind if flat[1] in HEADS else flat[1]}"
-        return ".".join((self.name, *ALIASES[flat[2]]))
+        return self.prefix + ".".join(ALIASES[flat[2]])
 
     def as_config(self) -> dict[str, Any]:
         """Return the dictionary of the task in the configuration."""

@@ -17,7 +17,7 @@ class UseSettings:
     image: str | None = None  # file that predict is asked about, or that search finds texts for
     image2: str | None = None  # second image of a statement about two
     text: str | tuple[str, ...] | None = None  # what predict is asked, or a list of it; [MASK] = a word to fill in
-    picture: str | None = None  # file for what a reconstructing checkpoint makes of the image
+    picture: str | None = None  # file for the reconstruction of the image by a mae head
     index: str | None = None  # folder of the index
     image_folder: str | None = None  # index the images below it in place of datasets
     query: str | None = None  # text that search finds images for

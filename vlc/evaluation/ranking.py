@@ -123,7 +123,7 @@ class Scorer:
                 advance(1)
 
     def _gathered(self, rows: list[np.ndarray]) -> np.ndarray:
-        """Gather the rows of all images from the processes, each of which has those of its own images."""
+        """Gather the rows of all images from the processes, which have the rows of their own images."""
         parts = gather_lists([(list(self._mine), rows)])
         numbered = dict(pair for numbers, values in parts for pair in zip(numbers, values, strict=True))
         return np.stack([numbered[image] for image in range(self.corpus.num_images)])

@@ -1,4 +1,4 @@
-"""The attention layer of a ViT block: timm's parameters, mixed as an attention pattern says."""
+"""The attention layer of a ViT block: timm's layer with an attention pattern in place of a mask."""
 
 import torch
 from timm.layers import Attention as TimmAttention
@@ -9,11 +9,11 @@ from vlc.model.patterns import FULL, AttentionPattern
 
 
 class Attention(TimmAttention):
-    """timm's attention, its parameters and its values, for any attention pattern and for first tokens alone."""
+    """timm's attention with the same parameters and values, for any attention pattern, and for first tokens only."""
 
-    # timm's takes a mask where this one takes a pattern.
+    # timm's method takes a mask.
     def forward(self, x: Tensor, pattern: AttentionPattern = FULL) -> Tensor:  # type: ignore[override]
-        """Tokens (B, L, D), or packed (N, D) with their pattern, -> as many."""
+        """Mix tokens (B, L, D), or packed tokens (N, D) with their pattern; returns the same shape."""
         return self.proj_drop(self.proj(pattern.attend(self.qkv(x), self.num_heads)))
 
     def forward_first_token(self, x: Tensor, pattern: AttentionPattern = FULL) -> Tensor:

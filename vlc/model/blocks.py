@@ -1,4 +1,4 @@
-"""The transformer block of encoder and decoder: timm's, with the norms MAE trains with."""
+"""The transformer block of encoder and decoder: timm's block with MAE's epsilon in the norms."""
 
 from functools import partial
 
@@ -13,13 +13,13 @@ layer_norm = partial(nn.LayerNorm, eps=1e-6)
 
 
 class Block(TimmBlock):
-    """timm's block, its parameters and its values, for any attention pattern and for first tokens alone."""
+    """timm's block with the same parameters and values, for any attention pattern, and for first tokens only."""
 
     attn: Attention
 
-    # timm's takes a mask where this one takes a pattern.
+    # timm's method takes a mask.
     def forward(self, x: Tensor, pattern: AttentionPattern = FULL) -> Tensor:  # type: ignore[override]
-        """Tokens as in `Attention.forward`, and as many."""
+        """Transform tokens of the shapes of `Attention.forward`."""
         x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), pattern)))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
@@ -43,9 +43,10 @@ def blocks(
     norm_eps: float = 1e-6,
     dropout: float = 0.0,
 ) -> nn.ModuleList:
-    """Pre-norm blocks; drop_path is the rate of the last one, the others rise to it linearly (stochastic depth).
+    """Return pre-norm blocks.
 
-    dropout: of what attention and MLP add to the tokens, and inside the MLP.
+    drop_path: rate of stochastic depth in the last block; the rates rise to it linearly.
+    dropout: rate of dropout on the outputs of attention and MLP, and inside the MLP.
     """
     norm, rates = partial(layer_norm, eps=norm_eps), torch.linspace(0, drop_path, depth).tolist()
     return nn.ModuleList(

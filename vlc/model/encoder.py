@@ -205,7 +205,7 @@ class Encoder(nn.Module):
             else:
                 tokens = block(tokens, pattern)
         if pooled_only:
-            # torch types what a ModuleList holds as any module.
+            # torch types the elements of a ModuleList as any module.
             tokens = self.blocks[-1].forward_first_token(tokens, pattern)  # type: ignore[operator]
             return tokens if packing is None else packing.in_order(tokens)
         return tokens if packing is None else packing.unpack(tokens)

@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class PatchMask(NamedTuple):
-    """Which patches a pass dropped.
+    """The patches that a pass dropped.
 
-    kept (B, K) int64: indices of the kept patches, in the order they enter the encoder.
-    dropped (B, P) float32: 1 = dropped, 0 = kept.
-    restore (B, P) int64: position of each patch in the shuffled order (kept ones first), for putting them back.
+    kept: (B, K) int64, indices of the kept patches, in the order in which they enter the encoder.
+    dropped: (B, P) float32, 1 = dropped, 0 = kept.
+    restore: (B, P) int64, position of each patch in the shuffled order (kept ones first), for `restore_patches`.
     """
 
     kept: Tensor
@@ -20,7 +20,7 @@ class PatchMask(NamedTuple):
 
 
 def num_kept(num_patches: int, mask_ratio: float) -> int:
-    """Patches that stay. The expression is the published one: its rounding decides the count."""
+    """Return how many patches stay. The expression is the published one, as its rounding decides the count."""
     return int(num_patches * (1 - mask_ratio))
 
 
@@ -34,7 +34,7 @@ def random_mask(noise: Tensor, mask_ratio: float) -> PatchMask:
 
 
 def shown_patches(extents: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Which patches of a padded grid belong to the image: (B, P) bool, from extents (B, 2) in rows and columns."""
+    """Return which patches of a padded grid belong to the image, (B, P) bool; extents (B, 2) in rows and columns."""
     rows, columns = (
         torch.arange(length, device=extents.device) < extents[:, axis, None] for axis, length in enumerate(grid)
     )
@@ -42,18 +42,18 @@ def shown_patches(extents: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def leading_patches(shown: Tensor, count: int, noise: Tensor | None = None) -> Tensor:
-    """Indices (B, count) of the shown patches (B, P), padding behind them; with noise (B, P) in a random order."""
+    """Return indices (B, count) of shown patches (B, P), then of padding; noise (B, P) orders them at random."""
     order = (~shown).float() if noise is None else noise + (~shown)
     return order.argsort(dim=1, stable=True)[:, :count]
 
 
 def take_patches(tokens: Tensor, indices: Tensor) -> Tensor:
-    """Tokens (B, P, D) at indices (B, K) -> (B, K, D)."""
+    """Select tokens (B, P, D) at indices (B, K): (B, K, D)."""
     return tokens.gather(1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 def restore_patches(kept: Tensor, fill: Tensor, restore: Tensor) -> Tensor:
-    """Kept tokens (B, K, D) back in image order (B, P, D), `fill` (1, 1, D) where a patch was dropped."""
+    """Put kept tokens (B, K, D) back in image order (B, P, D), with `fill` (1, 1, D) where a patch was dropped."""
     batch, count, width = kept.shape
     missing = fill.to(kept.dtype).expand(batch, restore.shape[1] - count, width)
     return take_patches(torch.cat([kept, missing], dim=1), restore)

@@ -1,4 +1,4 @@
-"""Sequences without their padding, which costs as much as real tokens."""
+"""Packing: sequences without their padding, which costs as much as real tokens."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ from vlc.model.patterns import AttentionPattern, CumulativeLengths, SequenceLeng
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the real tokens of padded sequences are.
+    """The positions of the real tokens of padded sequences.
 
-    rows: (N,) int64, their places among all B * S, sequence by sequence.
+    rows: (N,) int64, their indices among all B * S tokens, sequence by sequence.
     pattern: the attention pattern of the packed sequences.
     order: (B,) int64, the batch row of each packed sequence; None: they are in the order of the batch.
     size: B and S.
@@ -26,7 +26,7 @@ class Packing:
 
     @classmethod
     def on_host(cls, mask: Tensor) -> "Packing":
-        """Build from a mask (B, S) in the host's memory, nonzero = real; every sequence has a real token."""
+        """Build from a mask (B, S) in the host's memory, nonzero = real. Every sequence must have a real token."""
         order = mask.sum(1).argsort()
         real = mask[order].nonzero()
         lengths = torch.bincount(real[:, 0], minlength=len(mask))

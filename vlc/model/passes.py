@@ -131,7 +131,7 @@ def _encode_group(
 
 def _embedded_texts(encoder: Encoder, inputs: Mapping[str, Text | ImageInput]) -> dict[str, Tensor]:
     """Embed texts to (B, L, D) by name, with few look-ups, as each has a gradient for the whole vocabulary."""
-    # The order is that of older versions, so that dropout draws the same numbers in a resumed run.
+    # Older versions had this order; a resumed run then draws the same dropout.
     texts = {name: given for name, given in inputs.items() if isinstance(given, Text)}
     of_shape: dict[tuple, list[str]] = {}
     for name in sorted(texts, key=lambda name: name != "text"):

@@ -132,8 +132,8 @@ class Model:
             raise UserError(f"choose needs options and a head of objective choice that has candidates, but {lacking}")
         row = {"history": [words for turn in history for words in turn], "caption": caption}
         earlier = COMPOSERS["dialogue"].history(row) if history or caption else ()
-        tokens = [self.text_encoder.composed([(question, 0), (option, 1)], earlier) for option in options]
-        text = self.text_encoder.pad([one.ids for one in tokens], [one.segments for one in tokens]).to(self.device)
+        tokens = [self.tokens.composed([(question, 0), (option, 1)], earlier) for option in options]
+        text = self.tokens.pad([one.ids for one in tokens], [one.segments for one in tokens]).to(self.device)
         images = self.stacked([[self.prepared(image)]])
         batch = Batch(index=torch.arange(1), split="predict", images=images, text=self.text([question]))
         batch = batch.with_parts(candidates=CandidateTexts(text, [list(options)]))
