@@ -8,7 +8,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlc.data.flatbuffer import MAGIC, Block, Malformed, footer_blocks, inflated_size
+from vlc.data.flatbuffer import MAGIC, Malformed, footer_blocks, inflated_size
 
 _FIRST_MESSAGE = 8  # bytes, after the magic number and its padding
 _STREAM_END = 8  # bytes that may stand before the footer
@@ -24,90 +24,69 @@ def open_mapped(path: str | Path) -> pa.MemoryMappedFile:
 
 
 def record_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
-    """The schema of a file or stream and its record batches, views into the file; of what they contain nothing is read.
+    """The schema of a file or stream and its record batches, views into the file; their contents are not read.
 
-    The batches are read one after the other as the messages they are, and not where the footer says, which a flipped bit
-    would send elsewhere unnoticed. Some writers (polars) leave no such stream; then the messages that the footer lists have
-    to fill the file. Compressed batches are inflated, if that stays within `inflation_limit`. Raises pyarrow's errors, or
-    OSError or ValueError, if the file is damaged.
+    Raises as `open_batches`, and where the layout of a record batch leaves gaps.
     """
     source = open_mapped(path)
-    whole = source.read_buffer()
-    schema, batches = _read(source, whole)
-    for batch in batches:
-        batch.validate()
-        _check_layout(batch, whole)
+    schema, count, batch = open_batches(source)
+    batches = [batch(number) for number in range(count)]
+    whole = _whole(source)
+    for one in batches:
+        one.validate()
+        _check_layout(one, whole)
     return schema, batches
 
 
 def open_batches(source: pa.NativeFile | BinaryIO) -> tuple[pa.Schema, int, Callable[[int], pa.RecordBatch]]:
     """The schema of an open file or stream, how many record batches it has, and a function that reads one by its number.
 
-    Raises as `record_batches`; the layout is not looked at, and of remote files neither are the sizes.
+    The messages of a local file have to fill it: a flipped bit in the footer would lead elsewhere unnoticed. Compressed
+    batches are inflated, if that stays within `inflation_limit`. Of remote files neither is looked at. Raises pyarrow's
+    errors, or OSError or ValueError, if the file is damaged.
     """
     refuse_other_kinds(beginning := source.read(64))
     source.seek(0)
+    whole = _whole(source) if isinstance(source, pa.MemoryMappedFile) else None
     if not beginning.startswith(MAGIC):
+        if whole is not None:
+            _refuse_inflation(_stream_messages(whole), whole.size)
         stream = pa.ipc.open_stream(source)
         batches = list(stream)
         return stream.schema, len(batches), batches.__getitem__
     reader = pa.ipc.open_file(source)
-    if isinstance(source, pa.MemoryMappedFile):
-        source.seek(0)
-        whole = source.read_buffer()
-        _refuse_inflation(_block_messages(whole, footer_blocks(memoryview(whole))[0]), whole.size)
+    if whole is not None:
+        _refuse_inflation(_file_messages(whole), whole.size)
     return reader.schema, reader.num_record_batches, reader.get_batch
 
 
-def _read(source: pa.MemoryMappedFile, whole: pa.Buffer) -> tuple[pa.Schema, list[pa.RecordBatch]]:
-    refuse_other_kinds(bytes(whole[:64]))
-    if bytes(whole[:6]) != MAGIC:
-        return _read_stream(whole, 0)
-    footer = pa.ipc.open_file(source)
-    try:
-        schema, batches = _read_stream(whole, _FIRST_MESSAGE)
-    except (pa.ArrowException, OSError, Malformed) as error:
-        return _read_blocks(footer, whole, error)
-    if len(batches) != footer.num_record_batches or not schema.equals(footer.schema):
-        raise pa.ArrowInvalid("the footer contradicts the contents")
-    return schema, batches
+def _whole(source: pa.MemoryMappedFile) -> pa.Buffer:
+    source.seek(0)
+    whole = source.read_buffer()
+    source.seek(0)
+    return whole
 
 
-def _read_stream(whole: pa.Buffer, start: int) -> tuple[pa.Schema, list[pa.RecordBatch]]:
-    _refuse_inflation(_stream_messages(whole, start), whole.size)
-    stream = pa.ipc.open_stream(whole.slice(start))
-    return stream.schema, list(stream)
-
-
-def _stream_messages(whole: pa.Buffer, start: int) -> Iterator[tuple[pa.Buffer, pa.Buffer]]:
-    for message in pa.ipc.MessageReader.open_stream(whole.slice(start)):
+def _stream_messages(whole: pa.Buffer) -> Iterator[tuple[pa.Buffer, pa.Buffer]]:
+    """Metadata and body of the messages of a stream that hold data."""
+    for message in pa.ipc.MessageReader.open_stream(whole):
         if message.type in ("record batch", "dictionary"):
             yield message.metadata, message.body
 
 
-def _read_blocks(
-    footer: pa.RecordBatchFileReader, whole: pa.Buffer, error: Exception
-) -> tuple[pa.Schema, list[pa.RecordBatch]]:
-    """What the footer lists, if its messages lie one behind the other between schema and footer. Raises `error` if not.
+def _file_messages(whole: pa.Buffer) -> Iterator[tuple[pa.Buffer, pa.Buffer]]:
+    """The same of a file. Raises Malformed unless what its footer lists lies one behind the other up to the footer.
 
-    The footer holds the schema too, so that the first one takes no more room than the footer does.
+    The footer holds the schema too, so the message with the schema, which comes first, takes no more room than the footer.
     """
     blocks, end = footer_blocks(memoryview(whole))
     starts = [*(block.offset for block in blocks), end]
     if starts[0] > _FIRST_MESSAGE + (whole.size - end) + 64:
-        raise error
+        raise Malformed("there is a gap before the first message")
     for block, following in zip(blocks, starts[1:], strict=True):
         gap = following - block.end
         if min(block.offset - _FIRST_MESSAGE, block.metadata - 8, block.body, gap) < 0 or gap >= 64 + _STREAM_END:
-            raise error
-    _refuse_inflation(_block_messages(whole, blocks), whole.size)
-    return footer.schema, [footer.get_batch(number) for number in range(footer.num_record_batches)]
-
-
-def _block_messages(whole: pa.Buffer, blocks: list[Block]) -> Iterator[tuple[pa.Buffer, pa.Buffer]]:
-    for block in blocks:
-        if min(block) < 0 or block.end > whole.size:
-            raise Malformed("the footer leads out of the file")
+            raise Malformed("messages overlap or leave a gap")
         metadata = _without_length(whole.slice(block.offset, block.metadata))
         yield metadata, whole.slice(block.offset + block.metadata, block.body)
 
