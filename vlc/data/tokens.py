@@ -239,7 +239,7 @@ class TextEncoder:
 
     def token_name(self, number: int) -> str:
         """Return the token with this number in the vocabulary."""
-        return self._rust.id_to_token(number)
+        return self._rust.id_to_token(number) or ""
 
     def composed(self, sequences: Sequence[tuple[str, int]], history: Sequence[str] = ()) -> Tokens:
         """Words, each sequence with its segment, and a history as one text: [CLS] first [SEP] second [SEP] history [SEP].

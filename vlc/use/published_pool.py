@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
@@ -139,19 +139,23 @@ _CALLABLE |= {(module, "_reconstruct"): _Array for module in _NUMPY} | {
 }
 
 
+def _outside(*_: Any) -> NoReturn:
+    raise pickle.UnpicklingError("it refers to something outside")
+
+
 class _PoolUnpickler(Unpickler):
     """Follows a pickle of plain values and arrays; nothing that it names is imported."""
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(Unpickler.dispatch)
 
     def __init__(self, file: Any):
-        super().__init__(file, storage=None)
+        super().__init__(file, storage=_outside)
 
     def find_class(self, module: str, name: str) -> Any:
         return _CALLABLE.get((module, name), StandIn)
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it refers to something outside")
+        _outside()
 
     def _set_state(self) -> None:
         state = self.stack.pop()
