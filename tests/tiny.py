@@ -12,9 +12,13 @@ from PIL import Image
 from vlc.configuration.config import resolve
 from vlc.configuration.recipes import RECIPES
 from vlc.configuration.settings import Settings
+from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
+from vlc.data.hard_pool import pool_name, tables_of, write_pool
 from vlc.data.spec import DatasetSpec
 from vlc.model.sizes import EncoderConfig
+from vlc.tasks import TASKS
+from vlc.tasks.task import Task
 from write_arrow.machine import writer
 from write_arrow.sources import emoji_scenes
 
@@ -122,7 +126,23 @@ def write_catalog(folder: Path) -> Path:
             write_dataset(folder, name)
     for stem in ("train", "val", "test", "held_out"):  # one file serves both readings of the scenes
         _add_captions(folder / f"emoji_scenes_{stem}.arrow")
+    for name in {name for task in TASKS.values() if _uses_hard_texts(task) for name in task.datasets}:
+        write_hard_pool(folder, name)
     return folder
+
+
+def _uses_hard_texts(task: Task) -> bool:
+    return bool(task.options.get("choice", {}).get("hard_texts"))
+
+
+def write_hard_pool(folder: Path, name: str) -> None:
+    """A pool in which every image of the training split looks like the one after it."""
+    spec = CATALOG[name]
+    source = ArrowSplit(
+        [folder / f"{stem}.arrow" for stem in spec.tables["train"]], spec, name, set(), read_texts=False
+    )
+    near = (np.arange(source.num_rows, dtype=np.int32)[:, None] + 1) % source.num_rows
+    write_pool(folder / pool_name(name), near, list(map(str, range(len(near)))), (), {"tables": tables_of(source)})
 
 
 def _add_captions(path: Path) -> None:

@@ -17,7 +17,6 @@ from vlc.configuration.config import resolve_use
 from vlc.data.arrow import ArrowSplit
 from vlc.data.batch import Batch
 from vlc.data.catalog import CATALOG
-from vlc.data.hard_pool import pool_name, tables_of, write_pool
 from vlc.data.images import open_image
 from vlc.data.sample import Preparation
 from vlc.data.samples import Samples
@@ -183,11 +182,7 @@ def test_options_that_contradict_each_other(small_vit, values, message):
 def _with_pools(folder: Path, *names: str) -> dict[str, str]:
     """The keys of a run on small data sets whose pools name the next image."""
     for name in names:
-        tiny.write_dataset(folder, name)
-        paths = [folder / f"{stem}.arrow" for stem in CATALOG[name].tables["train"]]
-        source = ArrowSplit(paths, CATALOG[name], name, {"image", "caption"})
-        near = np.roll(np.arange(source.num_rows, dtype=np.int32), -1)[:, None]
-        write_pool(folder / pool_name(name), near, list(map(str, near)), (), {"tables": tables_of(source)})
+        tiny.write_hard_pool(tiny.write_dataset(folder, name), name)
     return {"data_root": str(folder), "log_dir": str(folder / "log")}
 
 

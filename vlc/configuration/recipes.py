@@ -124,7 +124,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_epoch": 10,
         "get_recall_metric": True,
     },
+    **_finetuning("gqa"),
+    **_finetuning("vgqa"),
     **_finetuning("snli_ve"),
+    **_finetuning("foil"),
+    **_finetuning("visdial"),
+    **_finetuning("irtr_mc4_coco"),
+    **_finetuning("irtr_mc4_f30k"),
     **{f"task_{name}": {**recipe, "exp_name": name} for name, recipe in _VILT_RECIPES.items()},
     **{
         f"task_{name}_randaug": {
