@@ -80,5 +80,6 @@ TASKS = {
         transforms=("mae_test", "mae_test"),
         batch_size=32,
         learning_rate=3e-4,
+        evaluators={"inputs": 0},
     ),
 }
