@@ -79,5 +79,6 @@ TASKS = {
         batch_size=32,
         learning_rate=3e-4,
         composer="dialogue",
+        evaluators={"inputs": 0},
     ),
 }

@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import GOLDEN
 from vlc.common.errors import UserError
+from vlc.evaluation.official.__main__ import main
 from vlc.evaluation.official.visdial import evaluate
 
 VISDIAL = GOLDEN / "tasks/visdial"
@@ -51,3 +52,13 @@ def test_a_file_that_is_not_whole_is_refused(dialogues, entries, change, message
     change(entries)
     with pytest.raises(UserError, match=message):
         evaluate(dialogues, entries)
+
+
+def test_the_command_scores_in_percent(entries, tmp_path, capsys):
+    (tmp_path / "ranks.json").write_text(json.dumps(entries))
+    files = {"--dialogues": VISDIAL / "visdial_1.0_val.json", "--ranks": tmp_path / "ranks.json"}
+    files["--dense"] = VISDIAL / "visdial_1.0_val_dense_annotations.json"
+    values = main(["visdial", *(str(word) for pair in files.items() for word in pair)])
+    assert values["r1"] == pytest.approx(100 * 14 / 30)
+    assert values["mean_rank"] == pytest.approx(20.1333, abs=1e-4)
+    assert "46.67" in capsys.readouterr().out

@@ -1,9 +1,12 @@
 """VisDial's official evaluation of a file of ranks, such as a test writes it and its server takes it."""
 
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from vlc.common.errors import UserError
+from vlc.evaluation.official.scorer import Scorer, read_json
 from vlc.tasks.dialogues import dialogue_metrics
 
 
@@ -46,3 +49,25 @@ def evaluate(
 
 def _named(place: tuple[int, int]) -> str:
     return "image {}, round {}".format(*place)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options that name the files."""
+    parser.add_argument("--dialogues", type=Path, required=True, metavar="FILE", help="visdial_1.0_SPLIT.json")
+    parser.add_argument("--ranks", type=Path, required=True, metavar="FILE", help="the ranks, as a test writes them")
+    parser.add_argument("--dense", type=Path, metavar="FILE", help="visdial_1.0_SPLIT_dense_annotations.json, for ndcg")
+
+
+def score(arguments: Namespace) -> dict[str, float]:
+    """Return what `evaluate` does, from the files, in percent but mean_rank. Raises UserError for files of another kind."""
+    dense = read_json(arguments.dense) if arguments.dense else ()
+    try:
+        values = evaluate(read_json(arguments.dialogues), read_json(arguments.ranks), dense)
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{arguments.dialogues}, or a file beside it, is not in the form of VisDial ({error!r})"
+        ) from error
+    return {name: value if name == "mean_rank" else 100 * value for name, value in values.items()}
+
+
+SCORER = Scorer("VisDial: R@1, 5 and 10, mean reciprocal and mean rank, NDCG", add_arguments, score)
