@@ -1,12 +1,14 @@
 """VQA's official accuracies: equal to the public evaluator's, and files that cannot be scored."""
 
 import json
+import re
 from argparse import ArgumentParser
 
 import pytest
 
 from tests.conftest import GOLDEN
 from vlc.common.errors import MissingFile, UserError
+from vlc.evaluation.official.__main__ import main
 from vlc.evaluation.official.vqa import SCORER, accuracy, evaluate
 
 VQA = GOLDEN / "tasks/vqa"
@@ -58,13 +60,13 @@ def test_a_question_without_prediction_and_a_prediction_without_question_are_tol
         evaluate(annotations, predictions | {"7": "yes"})
 
 
-def _scored(folder, annotations, predictions):
+def _scored(folder, annotations, predictions, *words):
     parser = ArgumentParser()
     SCORER.add_arguments(parser)
     paths = [folder / "annotations.json", folder / "predictions.json"]
     for path, content in zip(paths, (annotations, predictions), strict=True):
         path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return SCORER.score(parser.parse_args(["--annotations", str(paths[0]), "--predictions", str(paths[1])]))
+    return SCORER.score(parser.parse_args(["--annotations", str(paths[0]), "--predictions", str(paths[1]), *words]))
 
 
 def test_files_are_scored_whose_numbers_may_be_texts(annotations, tmp_path):
@@ -72,6 +74,30 @@ def test_files_are_scored_whose_numbers_may_be_texts(annotations, tmp_path):
     texts = [entry | {"question_id": str(entry["question_id"])} for entry in listed]
     for given in (listed, texts):
         assert _scored(tmp_path, {"annotations": annotations}, given) == _expected("official_accuracies")
+
+
+def test_the_command_prints_and_writes_the_accuracies(annotations, tmp_path, capsys):
+    files = {"annotations": {"annotations": annotations}, "predictions": _expected(PREDICTED)}
+    words = []
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+        words += [f"--{name}", str(tmp_path / name)]
+    expected = _expected("official_accuracies")
+    assert main(["vqa", *words, "--json", str(tmp_path / "scores.json")]) == expected
+    assert json.loads((tmp_path / "scores.json").read_text()) == expected
+    assert f"perAnswerType/yes/no {expected['perAnswerType']['yes/no']:.2f}" in re.sub(
+        " +", " ", capsys.readouterr().out
+    )
+
+
+def test_a_part_of_the_questions_is_scored_alone(annotations, predictions, tmp_path):
+    listed = _expected(PREDICTED)[:5]
+    numbers = {entry["question_id"] for entry in listed}
+    own = [entry for entry in annotations if entry["question_id"] in numbers]
+    expected = evaluate(own, {number: said for number, said in predictions.items() if int(number) in numbers})
+    assert _scored(tmp_path, {"annotations": annotations}, listed, "--part") == expected
+    with pytest.raises(UserError, match="no question is both annotated and predicted"):
+        _scored(tmp_path, {"annotations": annotations}, [{"question_id": 7, "answer": "yes"}], "--part")
 
 
 @pytest.mark.parametrize(
@@ -99,6 +125,12 @@ def test_predictions_that_cannot_be_read_are_told(given, message, annotations, t
         ([], "should hold a JSON object with a list of annotations"),
         ({"annotations": []}, "should hold a JSON object with a list of annotations"),
         ({"annotations": [{"question_id": 1}]}, "is not VQA's: an annotation lacks 'answers'"),
+        ({"annotations": [{"question_id": 1, "answers": []}]}, "question 1 has an annotation without answers"),
+        (
+            {"annotations": [{"question_id": 1, "answers": [{"answer": 3}]}]},
+            "is not VQA's: an annotation has other types",
+        ),
+        ({"annotations": [3]}, "is not VQA's: an annotation has other types"),
     ],
 )
 def test_annotations_that_cannot_be_read_are_told(given, message, tmp_path):

@@ -36,10 +36,14 @@ def evaluate(annotations: Iterable[Mapping[str, Any]], predictions: Mapping[str,
     for entry in annotations:
         number = str(entry["question_id"])
         if number not in predictions:
-            raise UserError(f"question {number} has no prediction: the file needs an answer to each annotated question")
+            raise UserError(f"question {number} has no prediction: answer each annotated question, or pass --part")
+        if not entry["answers"]:
+            raise UserError(f"question {number} has an annotation without answers: nothing can be compared with it")
         scores[number] = accuracy([answer["answer"] for answer in entry["answers"]], predictions[number])
         for kind, key in (("perQuestionType", "question_type"), ("perAnswerType", "answer_type")):
             kinds[kind].setdefault(entry[key], []).append(scores[number])
+    if not scores:
+        raise UserError("no question is both annotated and predicted: are the files of different splits?")
     unknown = next((number for number in predictions if number not in scores), None)
     if unknown is not None:
         raise UserError(
@@ -59,6 +63,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--predictions", required=True, metavar="FILE", help="a list of question_id and answer, as JSON"
     )
+    parser.add_argument(
+        "--part",
+        action="store_true",
+        help="score the predicted questions alone, which are a part of the annotated ones",
+    )
 
 
 def score(arguments: Namespace) -> dict[str, Any]:
@@ -67,10 +76,15 @@ def score(arguments: Namespace) -> dict[str, Any]:
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not (isinstance(annotations, list) and annotations):
         raise UserError(f"{arguments.annotations} should hold a JSON object with a list of annotations")
+    predictions = _read_predictions(arguments.predictions)
     try:
-        return evaluate(annotations, _read_predictions(arguments.predictions))
-    except (KeyError, TypeError) as error:
+        if arguments.part:
+            annotations = [entry for entry in annotations if str(entry["question_id"]) in predictions]
+        return evaluate(annotations, predictions)
+    except KeyError as error:
         raise UserError(f"{arguments.annotations} is not VQA's: an annotation lacks {error}") from error
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{arguments.annotations} is not VQA's: an annotation has other types ({error})") from error
 
 
 def _read_predictions(path: str) -> dict[str, str]:
