@@ -99,7 +99,9 @@ def _from_folder(name: str, folder: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(str(folder), **_LOCAL)
     except Exception as error:  # tokenizers raises no narrower class for damaged files
         raise UserError(
-            f"tokenizer={name!r}: no tokenizer can be read from this folder: {_first_line(error)}"
+            f"tokenizer={name!r}: no tokenizer can be read from this folder ({_first_line(error)}). It should hold "
+            "tokenizer.json or BERT's vocab.txt, as `hf download NAME --local-dir FOLDER` fetches them: fetch it again, or "
+            "pass another tokenizer"
         ) from error
 
 
