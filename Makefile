@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test format bench reliability clean
+.PHONY: help setup demo replicas test format bench reliability clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -21,6 +21,9 @@ $(INSTALLED): requirements.txt requirements-dev.txt
 	@# Python compiles what is imported, once; pip would compile everything, which takes 20 s more.
 	$(BIN)/python -c 'import vlc.training.run, main_finetune'
 	@touch $@
+
+replicas: $(INSTALLED) ## Fine-tune the tasks on embedded replicas, and test what the models rely on; writes result/replicas
+	$(BIN)/python -m demo.replicas
 
 demo: $(INSTALLED) ## Pre-train, fine-tune and evaluate on the embedded data; writes result/demo/report.html
 	$(BIN)/python -m demo

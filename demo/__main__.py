@@ -11,20 +11,15 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table as Grid
 
 import main_finetune
 from demo.baseline import majority_class, majority_scores, num_rows
-from demo.report import Stage, write_report
+from demo.commands import announce, console, run_command, write
+from demo.report import write_report
 from vlc.common.files import to_json
-from vlc.configuration.config import resolve
-from vlc.configuration.settings import Settings
 from vlc.evaluation.predictions import write_text
-from vlc.training.run import run
-from write_arrow.__main__ import main as write_arrow
 
-console = Console()
 # Augmentation is mild: a crop or a colour off, and many an emoji is another one.
 GROUPS_RECIPE = "--epochs 6 --warmup_epochs 1 --blr 0.016 --layer_decay 0.9 --drop_path 0 --smoothing 0".split()
 GROUPS_RECIPE += "--aa none --reprob 0".split()
@@ -37,18 +32,17 @@ def main() -> None:
     arguments = _parser().parse_args()
     started = time.perf_counter()
     for name in ("emoji", "emoji_groups", "emoji_scenes", "emoji_nlvr2"):
-        _announce(f"python -m write_arrow {name} --out {arguments.data}")
-        write_arrow([name, "--out", str(arguments.data)])
+        write(name, arguments.data)
     common = {"data_root": str(arguments.data), "log_dir": str(arguments.out / "log"), "seed": arguments.seed}
-    pretrained = _run("task_pretrain_emoji", **common)
-    finetuned = _run("task_finetune_vqa_emoji", load_path=pretrained.checkpoint, **common)
-    pretraining_test = _run("task_pretrain_emoji", load_path=pretrained.checkpoint, test_only=True, **common)
-    vqa_test = _run("task_finetune_vqa_emoji", load_path=finetuned.checkpoint, test_only=True, **common)
+    pretrained = run_command("task_pretrain_emoji", **common)
+    finetuned = run_command("task_finetune_vqa_emoji", load_path=pretrained.checkpoint, **common)
+    pretraining_test = run_command("task_pretrain_emoji", load_path=pretrained.checkpoint, test_only=True, **common)
+    vqa_test = run_command("task_finetune_vqa_emoji", load_path=finetuned.checkpoint, test_only=True, **common)
 
-    pairs = _run("task_finetune_nlvr2_emoji", load_path=finetuned.checkpoint, **common)
-    pairs_test = _run("task_finetune_nlvr2_emoji", load_path=pairs.checkpoint, test_only=True, **common)
-    retrieval = _run("task_retrieval_emoji", **common)
-    retrieval_test = _run("task_retrieval_emoji", load_path=retrieval.checkpoint, test_only=True, **common)
+    pairs = run_command("task_finetune_nlvr2_emoji", load_path=finetuned.checkpoint, **common)
+    pairs_test = run_command("task_finetune_nlvr2_emoji", load_path=pairs.checkpoint, test_only=True, **common)
+    retrieval = run_command("task_retrieval_emoji", **common)
+    retrieval_test = run_command("task_retrieval_emoji", load_path=retrieval.checkpoint, test_only=True, **common)
     groups_test = _classify(arguments, pretrained.checkpoint)
 
     majority = {split: majority_scores(arguments.data, split) for split in ("test", "held_out")}
@@ -77,18 +71,6 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _run(named: str, **updates) -> Stage:
-    """One run.py command, in this process."""
-    words = [f"{key}={value}" for key, value in updates.items()]
-    _announce(" ".join(["python run.py with", named, *words]))
-    started = time.perf_counter()
-    settings = Settings.from_config(resolve(named, **updates))
-    found = run(settings)
-    log_dir = Path(str(found.pop("log_dir")))
-    console.print(f"{time.perf_counter() - started:.0f} s")
-    return Stage(settings, {name: float(value) for name, value in found.items()}, log_dir)
-
-
 def _classify(arguments: argparse.Namespace, pretrained: str) -> dict[str, float]:
     """Fine-tune a classifier of emoji's groups with main_finetune.py, and evaluate it on test."""
     out = arguments.out / "emoji_groups"
@@ -108,16 +90,11 @@ def _classify(arguments: argparse.Namespace, pretrained: str) -> dict[str, float
     ]
     metrics: dict[str, float] = {}
     for words in (train, evaluate):
-        _announce(shlex.join(["python", "main_finetune.py", *common, *words]))
+        announce(shlex.join(["python", "main_finetune.py", *common, *words]))
         started = time.perf_counter()
         metrics = main_finetune.main([*common, *words])
         console.print(f"{time.perf_counter() - started:.0f} s")
     return metrics
-
-
-def _announce(command: str) -> None:
-    console.rule(style="dim")
-    console.print(f"$ {command}", style="bold", highlight=False, soft_wrap=True)
 
 
 def _table(vqa: dict[str, float], pretraining: dict[str, float], majority: dict[str, dict[str, float]]) -> list[dict]:

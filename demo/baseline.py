@@ -36,3 +36,21 @@ def _answers(path: Path) -> list[tuple[str, str]]:
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     kinds, answers = table["question_types"].to_pylist(), table["answers"].to_pylist()
     return [(kind, answer[0]) for row in zip(kinds, answers, strict=True) for kind, answer in zip(*row, strict=True)]
+
+
+def most_frequent_answer(folder: Path, name: str, split: str) -> float:
+    """Share of the questions of a split whose answer is the most frequent one in training."""
+    most_frequent = Counter(_column(folder / f"{name}_train.arrow", "answers")).most_common(1)[0][0]
+    answers = _column(folder / f"{name}_{split}.arrow", "answers")
+    return answers.count(most_frequent) / len(answers)
+
+
+def candidates(folder: Path, name: str, split: str) -> int:
+    """How many options the questions of a split have."""
+    return len(_column(folder / f"{name}_{split}.arrow", "options")[0])
+
+
+def _column(path: Path, name: str) -> list[tuple]:
+    """The lists that the texts of a file have in a column."""
+    rows = pa.ipc.open_file(pa.memory_map(str(path))).read_all()[name].to_pylist()
+    return [tuple(entry) for row in rows for entry in row]

@@ -1,0 +1,36 @@
+"""The commands of the demonstrations: each is printed as it can be typed, and runs in this process."""
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from demo.report import Stage
+from vlc.configuration.config import resolve
+from vlc.configuration.settings import Settings
+from vlc.training.run import run
+from write_arrow.__main__ import main as write_arrow
+
+console = Console()
+
+
+def announce(command: str) -> None:
+    console.rule(style="dim")
+    console.print(f"$ {command}", style="bold", highlight=False, soft_wrap=True)
+
+
+def write(dataset: str, folder: Path) -> None:
+    """Write an embedded data set."""
+    announce(f"python -m write_arrow {dataset} --out {folder}")
+    write_arrow([dataset, "--out", str(folder)])
+
+
+def run_command(named: str, **updates) -> Stage:
+    """A run of run.py, with a named configuration and keys."""
+    announce(" ".join(["python run.py with", named, *(f"{key}={value}" for key, value in updates.items())]))
+    started = time.perf_counter()
+    settings = Settings.from_config(resolve(named, **updates))
+    found = run(settings)
+    log_dir = Path(str(found.pop("log_dir")))
+    console.print(f"{time.perf_counter() - started:.0f} s")
+    return Stage(settings, {name: float(value) for name, value in found.items()}, log_dir)

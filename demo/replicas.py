@@ -1,0 +1,113 @@
+"""`python -m demo.replicas`: fine-tune the tasks whose data set is an embedded replica, and test what each model relies on.
+
+Every run starts from the checkpoint that `make demo` pre-trains, and is printed as a command that can be typed. The table
+has the metric on test, the value of a guess, and the values of the same model with the images of other rows and with empty
+texts.
+"""
+
+import argparse
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table as Grid
+
+from demo.baseline import candidates, most_frequent_answer
+from demo.commands import announce, console, run_command, write
+from vlc.common.files import to_json
+from vlc.configuration.config import resolve_use
+from vlc.evaluation.predictions import write_text
+from vlc.use.hard_pool import make_hard_pools
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A task on embedded data in the form of a published data set.
+
+    dataset: the name by which `python -m write_arrow` writes it.
+    metric: the metric of its head.
+    guess: what a guess reaches on test, from the folder of the Arrow files.
+    """
+
+    task: str
+    dataset: str
+    metric: str
+    guess: Callable[[Path], float]
+
+
+def _one_in(count: int) -> Callable[[Path], float]:
+    return lambda folder: 1 / count
+
+
+REPLICAS = (
+    Replica("gqa_emoji", "emoji_gqa", "score", lambda folder: most_frequent_answer(folder, "emoji_gqa", "test")),
+    Replica("snli_ve_emoji", "emoji_snli_ve", "accuracy", _one_in(3)),
+    Replica("foil_emoji", "emoji_foil", "accuracy", _one_in(2)),
+    Replica(
+        "visdial_emoji", "emoji_visdial", "accuracy", lambda folder: 1 / candidates(folder, "emoji_visdial", "test")
+    ),
+    Replica("irtr_mc4_emoji", "emoji_scenes", "accuracy", _one_in(4)),
+)
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    wanted = [replica for replica in REPLICAS if not arguments.tasks or replica.task in arguments.tasks]
+    rows = [_measured(replica, arguments) for replica in wanted]
+    grid = Grid(title="Embedded replicas on test")
+    for column in ("task", "metric", "value", "guess", "wrong images", "no text", "minutes"):
+        grid.add_column(column, justify="left" if column in ("task", "metric") else "right")
+    for row in rows:
+        grid.add_row(*(f"{value:.1f}" if isinstance(value, float) else value for value in row.values()))
+    console.print(grid)
+    write_text(arguments.out / "replicas.json", to_json(rows))
+
+
+def _parser() -> ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m demo.replicas", description=__doc__)
+    names = [replica.task for replica in REPLICAS]
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"some of {', '.join(names)} (default: all)")
+    parser.add_argument("--out", type=Path, default=Path("result/replicas"), help="folder of logs and table")
+    parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="folder of the arrow files")
+    parser.add_argument("--pretrained", type=Path, help="checkpoint to start from (default: pre-train one)")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _measured(replica: Replica, arguments: argparse.Namespace) -> dict[str, Any]:
+    """A row of the table: percentages, and the minutes of the training."""
+    write(replica.dataset, arguments.data)
+    common = {"data_root": str(arguments.data), "log_dir": str(arguments.out / "log"), "seed": arguments.seed}
+    if not arguments.pretrained:
+        for name in ("emoji", "emoji_scenes"):
+            write(name, arguments.data)
+        arguments.pretrained = run_command("task_pretrain_emoji", **common).checkpoint
+    if replica.task == "irtr_mc4_emoji":
+        _make_hard_pool(arguments)
+    named, started = f"task_finetune_{replica.task}", time.perf_counter()
+    trained = run_command(named, load_path=str(arguments.pretrained), **common)
+    minutes = (time.perf_counter() - started) / 60
+    tested = run_command(named, load_path=trained.checkpoint, test_only=True, **common).metrics
+    value = {
+        name: 100 * tested[f"{replica.task}/test/{replica.metric}{suffix}"]
+        for name, suffix in (("value", ""), ("wrong_images", "_with_wrong_images"), ("no_text", "_without_text"))
+    }
+    guess = 100 * replica.guess(arguments.data)
+    row = {"task": replica.task, "metric": replica.metric, "value": value.pop("value"), "guess": guess, **value}
+    return {name: round(number, 1) if isinstance(number, float) else number for name, number in row.items()} | {
+        "minutes": round(minutes, 1)
+    }
+
+
+def _make_hard_pool(arguments: argparse.Namespace) -> None:
+    """The images that look alike, from which retrieval by choice draws texts."""
+    keys = {"load_path": str(arguments.pretrained), "data_root": str(arguments.data), "datasets": ["emoji_scenes"]}
+    announce("python run.py hard_pool with " + " ".join(f"{key}={value}" for key, value in keys.items()))
+    make_hard_pools(*resolve_use(**keys))
+
+
+if __name__ == "__main__":
+    main()
