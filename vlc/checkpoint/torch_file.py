@@ -290,7 +290,10 @@ def _join_last(count: int, unpickler: "Unpickler") -> None:
 
 
 class Unpickler(pickle._Unpickler):  # the one written in Python, whose table of operations can be changed
-    """Reads a pickle without importing any of its names, and calls only the functions above."""
+    """Reads a pickle without importing any of its names, and calls only the functions above.
+
+    storage: returns a storage by dtype, key and number of values; None: the pickle refers to no storages.
+    """
 
     stack: list[Any]
     append: Callable[[Any], None]
@@ -299,7 +302,7 @@ class Unpickler(pickle._Unpickler):  # the one written in Python, whose table of
         key: load for key, load in pickle._Unpickler.dispatch.items() if key not in _NEVER_WRITTEN
     }
 
-    def __init__(self, file: Any, storage: Callable[..., _Storage]):
+    def __init__(self, file: Any, storage: Callable[..., _Storage] | None = None):
         super().__init__(file, encoding="latin1")
         self._storage = storage
 
@@ -314,7 +317,8 @@ class Unpickler(pickle._Unpickler):  # the one written in Python, whose table of
 
     def persistent_load(self, pid: Any) -> tuple[torch.dtype, _Storage]:
         kind, dtype, key, _location, count, *view = pid
-        if kind not in ("storage", b"storage") or not isinstance(key, str) or type(count) is not int or count < 0:
+        valid = kind in ("storage", b"storage") and isinstance(key, str) and type(count) is int and count >= 0
+        if self._storage is None or not valid:
             raise pickle.UnpicklingError("a storage is described in a way that torch does not write")
         return dtype, self._storage(dtype, key, count, *view)
 

@@ -1,4 +1,4 @@
-"""Inputs: an evaluator that measures what a head is worth without the right image, and without the text.
+"""Inputs: an evaluator that measures a head without the right image, and without the text.
 
 A model that answers as well from one input alone has learnt the habits of its data, and no vision and language (Goyal et
 al. 2017, "Making the V in VQA Matter").

@@ -65,8 +65,8 @@ def make_hard_pools(config: Mapping[str, Any], given: Collection[str]) -> dict[s
         near, undecodable, made_by = make(source)
         write_pool(path, near, _ids(source), undecodable, {"dataset": name, "tables": tables_of(source)} | made_by)
         counts[name] = int((near != NONE).any(axis=1).sum())
-        told = f"{path}: {counts[name]:,} of {len(near):,} images, up to {near.shape[1]} that look alike for each"
-        Console().print(cell(told), soft_wrap=True)
+        summary = f"{path}: {counts[name]:,} of {len(near):,} images, up to {near.shape[1]} that look alike for each"
+        Console().print(cell(summary), soft_wrap=True)
     return counts
 
 
@@ -75,9 +75,7 @@ def _training_rows(name: str, data: DataSettings) -> ArrowSplit:
     spec = CATALOG[name]
     stems = spec.splits(data.published_splits).get("train")
     if not stems or len(spec.images) != 1:
-        raise UserError(
-            f"datasets: {name!r} has no training images that stand alone, of which a hard pool could be made"
-        )
+        raise UserError(f"datasets: {name!r} has no training images that stand alone, so a hard pool cannot be made")
     paths = find_tables(data.data_root, stems, name, spec.writer, data.data_cache)
     options: dict[str, Any] = {"read_texts": False, "verify": data.verify is not False}
     source = ArrowSplit(paths, spec, name, {spec.text, *spec.images}, **options)
@@ -94,7 +92,7 @@ def _ids(source: ArrowSplit) -> list[str]:
 
 
 def _converted(pool: PublishedPool, source: ArrowSplit) -> _Neighbours:
-    """The neighbours that a published pool has of the images. It does not tell which of them cannot be decoded."""
+    """Return the neighbours of the images in a published pool, which does not name images that cannot be decoded."""
     return pool.for_images(_ids(source)), [], {"published_pool": str(pool.path.resolve())}
 
 

@@ -1,4 +1,4 @@
-"""12-in-1's published hard pools (Lu et al. 2020): `hard_negative.pkl`, read without executing what it says, and converted.
+"""12-in-1's published hard pools (Lu et al. 2020): `hard_negative.pkl`, read without executing its code, and converted.
 
 The file is a dictionary: `train_hard_pool` (N, K) numbers of images in `train_image_list`, the nearest first, itself
 included; and the ids of the N images. Only plain values and NumPy's arrays of numbers are taken from it.
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
@@ -139,23 +139,13 @@ _CALLABLE |= {(module, "_reconstruct"): _Array for module in _NUMPY} | {
 }
 
 
-def _outside(*_: Any) -> NoReturn:
-    raise pickle.UnpicklingError("it refers to something outside")
-
-
 class _PoolUnpickler(Unpickler):
-    """Follows a pickle of plain values and arrays; nothing that it names is imported."""
+    """Reads a pickle of plain values and arrays without importing any of its names."""
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(Unpickler.dispatch)
 
-    def __init__(self, file: Any):
-        super().__init__(file, storage=_outside)
-
     def find_class(self, module: str, name: str) -> Any:
         return _CALLABLE.get((module, name), StandIn)
-
-    def persistent_load(self, pid: Any) -> Any:
-        _outside()
 
     def _set_state(self) -> None:
         state = self.stack.pop()

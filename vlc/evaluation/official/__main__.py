@@ -21,7 +21,7 @@ SCORERS: dict[str, Scorer] = {"gqa": gqa.SCORER, "visdial": visdial.SCORER, "vqa
 def main(words: list[str] | None = None) -> Metrics:
     """Run one evaluator, print its metrics and return them.
 
-    words: the command line, by default that of the process.
+    words: the command line, by default the one of the process.
     Raises UserError for files that cannot be scored.
     """
     parser = argparse.ArgumentParser(prog="python -m vlc.evaluation.official", description=__doc__)

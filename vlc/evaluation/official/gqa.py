@@ -1,4 +1,4 @@
-"""GQA's official evaluator: all metrics in percent, but distribution, of which less is better.
+"""GQA's official evaluator: all metrics are in percent, except distribution, where less is better.
 
 It reads GQA's own files: the questions of a split (all of them, for consistency), and for validity and plausibility its
 choices. Grounding, which measures attention maps over regions, is left out.
@@ -29,7 +29,7 @@ def evaluate(
     questions: by identifier, as GQA's question files have them; those with isBalanced are measured.
     predictions: answers by identifier, of all balanced questions; consistency also needs those that they entail.
     choices: valid and plausible answers by identifier, as GQA's choices files have them. Without them, validity and
-        plausibility are left out, and so are other metrics that lack what they need.
+        plausibility are left out, and so are other metrics whose data are missing.
     Raises UserError for a balanced question without prediction or choices, and where no question is balanced.
     """
     answered = {number: _answered(question, predictions.get(number)) for number, question in questions.items()}

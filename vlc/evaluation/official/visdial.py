@@ -33,8 +33,8 @@ def evaluate(
     for entry in ranks:
         place = (entry["image_id"], entry["round_id"])
         if place not in right or place in records:
-            told = "has ranks twice" if place in records else "is none that has options"
-            raise UserError(f"{_named(place)} {told}: write the file of ranks again")
+            mistake = "has ranks twice" if place in records else "is none that has options"
+            raise UserError(f"{_named(place)} {mistake}: write the file of ranks again")
         label, count = right[place]
         if sorted(entry["ranks"]) != [*range(1, count + 1)]:
             raise UserError(f"The ranks of {_named(place)} are not the numbers from 1 to {count}, each once")
