@@ -13,7 +13,7 @@ from PIL import Image
 from vlc.data.catalog import CATALOG
 from write_arrow.machine.writer import write_table
 from write_arrow.sources import emoji_snli_ve
-from write_arrow.sources.emoji_scenes import CELL, NOUNS, PLACES, Scene, held_out_pairs, split_of
+from write_arrow.sources.emoji_scenes import CELL, NOUNS, Scene, held_out_pairs, plural, split_of
 
 SIZES = ["--num-train", "90", "--num-val", "21", "--num-test", "21", "--num-held-out", "21"]
 
@@ -32,15 +32,13 @@ def splits(tmp_path_factory) -> dict[str, list[dict]]:
     return _write(tmp_path_factory.mktemp("scenes"))
 
 
-def _label(sentence: str, things: dict[int, str], covered: int) -> int:
-    """The label of a sentence, from its words."""
-    named = [cell for cell, place in enumerate(PLACES) if place in sentence]
-    if covered in named:
-        return 1
-    if sentence.startswith("the same thing"):
-        return 2 * (things.get(named[0], "none") == things.get(named[1]))
-    noun = next((noun for noun in NOUNS if noun in sentence.split()), None)
-    return 2 * (things.get(named[0]) == noun)
+def _label(sentence: str, things: Counter) -> int:
+    """The label of a sentence about what is seen, from its words."""
+    if sentence.startswith("there are at least two "):
+        num_seen = min(things[next(noun for noun in NOUNS if plural(noun) == sentence.split()[-1])], 2)
+    else:
+        num_seen = sum(things[noun] > 0 for noun in NOUNS if noun in sentence.split())
+    return num_seen
 
 
 def test_the_seed_fixes_every_byte(tmp_path):
@@ -60,11 +58,10 @@ def test_labels_are_those_of_the_words(splits):
     kinds = set()
     for rows in splits.values():
         for row in rows:
-            things = dict(zip(row["cells"], row["objects"], strict=True))
-            assert row["covered"] not in things
-            assert row["labels"] == [_label(text, things, row["covered"]) for text in row["sentences"]]
+            assert {*row["cells"], row["covered"]} == set(range(4))
+            assert row["labels"] == [_label(text, Counter(row["objects"])) for text in row["sentences"]]
             kinds |= set(row["statement_types"])
-    assert kinds == {"place", "nothing", "alike"}
+    assert kinds == {"both", "two"}
 
 
 def test_a_sentence_alone_and_an_image_alone_say_nothing(splits):

@@ -134,7 +134,8 @@ TASKS = {
         max_text_len=16,
         transforms=("mae_test", "mae_test"),
         batch_size=32,
-        learning_rate=2e-4,
+        learning_rate=3e-4,
+        evaluators={"inputs": 0},
     ),
     "foil_emoji": Task(
         {"classes": 1},
@@ -142,9 +143,10 @@ TASKS = {
         _FOILS_HEAD,
         _FOILS,
         _FOILS_REPORT,
-        max_text_len=20,
+        max_text_len=16,
         transforms=("mae_test", "mae_test"),
         batch_size=32,
-        learning_rate=2e-4,
+        learning_rate=3e-4,
+        evaluators={"inputs": 0},
     ),
 }

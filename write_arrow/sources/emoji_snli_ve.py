@@ -1,6 +1,9 @@
 """Sentences about scenes of embedded emoji that are true, false or undecidable, made from a seed, in the form of SNLI-VE.
 
-One empty cell of each scene is covered. A sentence about a covered cell is undecidable, because nobody sees what is there.
+A scene shows three things, and its fourth cell is covered: nobody sees whether a thing is there. A sentence names two
+things. If both are seen it is true. If one is seen it is undecidable, because the other may be covered. If neither is seen
+it is false, because a cell has room for one thing only.
+
 Three scenes go together: each of three sentences is true of one of them, false of another and undecidable of the third, and
 each scene has one sentence of each class. So neither the sentence alone nor the image alone says anything. Scenes are
 divided between the splits as in `emoji_scenes`.
@@ -8,7 +11,8 @@ divided between the splits as in `emoji_scenes`.
 
 import itertools
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,12 +23,13 @@ from write_arrow.machine.writer import Table
 from write_arrow.sources.emoji import png
 from write_arrow.sources.emoji_scenes import (
     CELL,
-    PLACES,
+    NOUNS,
     Scene,
     add_sizes,
     draw,
-    draw_scene,
     held_out_pairs,
+    plural,
+    split_of,
     sprites,
     with_article,
 )
@@ -44,27 +49,16 @@ SCHEMA = pa.schema(
     }
 )
 SIZES = {"train": 6_000, "val": 600, "test": 600, "held_out": 600}  # scenes, three of which go together
+TWO = 0.3  # chance that a sentence names the same thing twice
 COVER = (20, 20, 20)  # darker than any background
 
 
 class Statement(NamedTuple):
-    """A sentence about cells of a scene.
-
-    cells: the cells that have to be seen to judge it.
-    is_true: takes a scene and says whether the sentence is true of it.
-    """
+    """A sentence, and the two things that it says are there."""
 
     kind: str
     text: str
-    cells: tuple[int, ...]
-    is_true: Callable[[Scene], bool]
-
-
-class Covered(NamedTuple):
-    """A scene, and the empty cell that is covered."""
-
-    scene: Scene
-    cell: int
+    things: tuple[str, str]
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -83,83 +77,63 @@ def tables(arguments: Namespace) -> list[Table]:
 def _rows(rng: np.random.Generator, split: str, trios: int, seed: int) -> Iterator[dict[str, Any]]:
     held_out, pictures = held_out_pairs(seed), sprites()
     for number in range(trios):
-        trio, told = draw_trio(rng, split, held_out, seed)
-        for place, shown in enumerate(trio):
-            image = draw(shown.scene, pictures, rng)
-            left, top = shown.cell % 2 * CELL, shown.cell // 2 * CELL
+        scenes, told = draw_trio(rng, split, held_out, seed)
+        for place, scene in enumerate(scenes):
+            (covered,) = set(range(4)) - scene.cells.keys()
+            image, left, top = draw(scene, pictures, rng), covered % 2 * CELL, covered // 2 * CELL
             image.paste(COVER, (left, top, left + CELL, top + CELL))
             yield {
                 "image": png(image),
                 "sentences": [statement.text for statement in told],
-                "labels": [label_of(statement, shown) for statement in told],
+                "labels": [label_of(statement, scene) for statement in told],
                 "pair_id": [f"{split}-{number}-{place}-{sentence}" for sentence in range(len(told))],
                 "statement_types": [statement.kind for statement in told],
-                "objects": list(shown.scene.cells.values()),
-                "cells": list(shown.scene.cells),
-                "covered": shown.cell,
+                "objects": list(scene.cells.values()),
+                "cells": list(scene.cells),
+                "covered": covered,
                 "split": split,
             }
 
 
 def draw_trio(
     rng: np.random.Generator, split: str, held_out: set[frozenset[str]], seed: int
-) -> tuple[list[Covered], list[Statement]]:
-    """Three scenes and three statements; of each scene, each of the three labels is that of one statement."""
+) -> tuple[list[Scene], list[Statement]]:
+    """Three scenes of a split and three statements.
+
+    A scene shows both things of its own statement and one thing of the statement before, and nothing of the third.
+    """
     while True:
-        trio = [_draw_covered(rng, split, held_out, seed) for _ in range(3)]
-        known = list(statements(sorted({noun for shown in trio for noun in shown.scene.counts})))
-        told = []
-        for first in range(3):
-            order = (trio[first], trio[first - 1], trio[first - 2])
-            fitting: dict[str, list[Statement]] = {}
-            for statement in known:
-                if [label_of(statement, shown) for shown in order] == list(LABELS.values()):
-                    fitting.setdefault(statement.kind, []).append(statement)
-            if fitting:
-                chosen = list(fitting.values())[rng.integers(len(fitting))]
-                told.append(chosen[rng.integers(len(chosen))])
-        if len(told) == 3:
-            return trio, told
+        nouns = iter(rng.permutation(NOUNS).tolist())
+        told = [_statement(next(nouns), None if rng.random() < TWO else next(nouns)) for _ in range(3)]
+        scenes = []
+        for number, own in enumerate(told):
+            shared = told[number - 1].things[rng.integers(2)]
+            scenes += _arranged((*own.things, shared), rng, split, held_out, seed)
+        if len(scenes) == 3:
+            return scenes, told
 
 
-def _draw_covered(rng: np.random.Generator, split: str, held_out: set[frozenset[str]], seed: int) -> Covered:
-    """A scene with one of its empty cells. Covering a thing could make it the scene of another split."""
-    while True:
-        scene = draw_scene(rng, split, held_out, seed)
-        empty = [cell for cell in range(4) if cell not in scene.cells]
-        if empty:
-            return Covered(scene, empty[rng.integers(len(empty))])
+def _statement(one: str, other: str | None) -> Statement:
+    if other is None:
+        return Statement("two", f"there are at least two {plural(one)}", (one, one))
+    return Statement("both", f"there is {with_article(one)} and {with_article(other)}", (one, other))
 
 
-def label_of(statement: Statement, shown: Covered) -> int:
-    """The label of a statement about a covered scene."""
-    if shown.cell in statement.cells:
-        return LABELS["neutral"]
-    return LABELS["entailment" if statement.is_true(shown.scene) else "contradiction"]
+def _arranged(
+    things: Sequence[str], rng: np.random.Generator, split: str, held_out: set[frozenset[str]], seed: int
+) -> list[Scene]:
+    """A scene with these things that belongs to the split; none if no arrangement does."""
+    for cells in rng.permutation(list(itertools.permutations(range(4), len(things)))).tolist():
+        scene = Scene(dict(sorted(zip(cells, things, strict=True))))
+        if split_of(scene, held_out, seed) == split:
+            return [scene]
+    return []
 
 
-def statements(nouns: list[str]) -> Iterator[Statement]:
-    """All statements that speak of these nouns."""
-    for cell in range(4):
-        yield _nothing(cell)
-        yield from (_stands(noun, cell) for noun in nouns)
-    yield from (_alike(*pair) for pair in itertools.combinations(range(4), 2))
-
-
-def _stands(noun: str, cell: int) -> Statement:
-    text = f"there is {with_article(noun)} {PLACES[cell]}"
-    return Statement("place", text, (cell,), lambda scene: scene.cells.get(cell) == noun)
-
-
-def _nothing(cell: int) -> Statement:
-    return Statement("nothing", f"there is nothing {PLACES[cell]}", (cell,), lambda scene: cell not in scene.cells)
-
-
-def _alike(one: int, other: int) -> Statement:
-    def is_true(scene: Scene) -> bool:
-        return one in scene.cells and scene.cells[one] == scene.cells.get(other)
-
-    return Statement("alike", f"the same thing is {PLACES[one]} and {PLACES[other]}", (one, other), is_true)
+def label_of(statement: Statement, scene: Scene) -> int:
+    """The label of a statement about a scene whose empty cell is covered."""
+    num_missing = (Counter(statement.things) - scene.counts).total()
+    return LABELS[("entailment", "neutral", "contradiction")[num_missing]]
 
 
 SOURCES = {
