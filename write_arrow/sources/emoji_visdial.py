@@ -1,8 +1,8 @@
 """Dialogues about scenes of embedded emoji, made from a seed, in the form of VisDial.
 
-A dialogue starts with a caption that names a thing, and goes on to what stands beside *it*, and to where *it* is. Only the
-rounds before tell what *it* is, and only the image tells the answer. Options are all things of the scene with others, or
-all places with things. Scenes have four different things, and are divided between the splits as in `emoji_scenes`.
+A dialogue starts with a caption that names a thing, and goes on to where *it* is, to what is beside *it*, and to whether
+there are other things. Only the rounds before tell what *it* is, and only the image tells the answer. Options are all
+answers of a question's type with other things. Scenes have four different things, and are divided as in `emoji_scenes`.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -45,8 +45,8 @@ SCHEMA = pa.schema(
     }
 )
 SIZES = {"train": 8_000, "val": 200, "test": 400, "held_out": 400}  # dialogues
-OPTIONS, ROUNDS = 10, 4  # a dialogue is shorter where nothing is left to ask
-ABOUT_IT = 0.85  # chance that a question names no thing, where there is a choice
+OPTIONS, ROUNDS = 10, 4
+WHERE, BESIDE, EXISTS = 0.7, 0.4, 0.7  # chances of "where is it", "what is left of it", and of things that are there
 
 Turn = tuple[str, str, str]  # type, question, answer
 
@@ -99,40 +99,34 @@ def _scene_of_different_things(rng: np.random.Generator, split: str, held_out: s
 
 
 def dialogue(scene: Scene, rng: np.random.Generator) -> tuple[str, list[Turn]]:
-    """A caption that names a thing of a scene, and up to ROUNDS questions, none of which the words before answer."""
+    """A caption that names a thing of a scene, and ROUNDS questions. What was said before does not answer them."""
     cells = {noun: cell for cell, noun in scene.cells.items()}
+    absent = [noun for noun in NOUNS if noun not in cells]
     it = list(cells)[rng.integers(len(cells))]
-    caption, named, placed = f"there is {with_article(it)}", {it}, False
-    directions: set[int] = set()  # both together, or a thing with its place, tell where "it" is
+    caption, named, placed = f"there is {with_article(it)}", {it}, False  # placed: the words tell where "it" is
     turns: list[Turn] = []
     while len(turns) < ROUNDS:
-        about_it: list[Turn] = []
-        if not placed and len(directions) < 2:
-            about_it.append(("where", "where is it", PLACES[cells[it]]))
-        for side in SIDES:
-            if (other := scene.neighbour(cells[it], side)) and other not in named:
-                about_it.append(("beside", f"what is {side} it", other))
-        others = [noun for noun in cells if noun not in named]
-        if about_it and (not others or rng.random() < ABOUT_IT):
-            turn = about_it[rng.integers(len(about_it))]
-            if turn[0] == "beside":
-                directions.add(abs(cells[turn[2]] - cells[it]))  # 1 beside each other, 2 above each other
-                it = turn[2]
-            else:
-                placed = True
-        elif others:
-            it, placed = others[rng.integers(len(others))], True
-            turn = ("named", f"where is the {it}", PLACES[cells[it]])
+        sides = SIDES if it in cells else ()
+        beside = [(side, other) for side in sides if (other := scene.neighbour(cells[it], side)) and other not in named]
+        shown = [noun for noun in cells if noun not in named]
+        if it in cells and not placed and rng.random() < WHERE:
+            turns.append(("where", "where is it", PLACES[cells[it]]))
+            placed = True
+        elif beside and rng.random() < BESIDE:
+            side, it = beside[rng.integers(len(beside))]
+            turns.append(("beside", f"what is {side} it", it))
         else:
-            break
-        turns.append(turn)
+            exists = bool(shown) and rng.random() < EXISTS
+            it = (shown if exists else absent)[rng.integers(len(shown if exists else absent))]
+            turns.append(("exists", f"is there {with_article(it)}", "yes" if exists else "no"))
+            placed = False
         named.add(it)
     return caption, turns
 
 
 def _options(answer: str, scene: Scene, rng: np.random.Generator) -> list[str]:
-    """The answer among what could be one, in random order."""
-    likely = [*PLACES] if answer in PLACES else [*scene.counts]
+    """The answer among what could be one, and other things, in random order."""
+    likely = next((list(words) for words in (PLACES, ("yes", "no")) if answer in words), list(scene.counts))
     others = [noun for noun in NOUNS if noun not in scene.counts]
     chosen = likely + rng.permutation(others)[: OPTIONS - len(likely)].tolist()
     return rng.permutation(chosen).tolist()
