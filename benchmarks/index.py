@@ -60,7 +60,7 @@ def _measured(folder: Path, size: int, arguments: argparse.Namespace) -> dict[st
     true = _exact(vectors, queries)
     exact_seconds = time.perf_counter() - start
     start = time.perf_counter()
-    with _peak_memory() as peak:
+    with peak_memory() as peak:
         files = build(vectors, folder, "index", flat_up_to=0)
     build_seconds = time.perf_counter() - start
     index = Vectors(folder, files)
@@ -82,7 +82,7 @@ def _measured(folder: Path, size: int, arguments: argparse.Namespace) -> dict[st
 
 
 @contextmanager
-def _peak_memory() -> Iterator[list[int]]:
+def peak_memory() -> Iterator[list[int]]:
     """Kilobytes of memory beyond what there was before, a few times a second; files that are mapped do not count."""
     done, sizes, before = threading.Event(), list[int](), status("RssAnon")
 

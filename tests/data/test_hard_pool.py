@@ -13,7 +13,7 @@ from vlc.common.errors import ChangedFile, MissingFile, UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.hard_pool import NONE, open_pool, tables_of, write_pool
-from vlc.data.parts import HardTexts
+from vlc.data.parts import HardTexts, WrongTexts
 from vlc.data.samples import Samples
 
 TEXTS = [["a dog", "one dog"], ["a cat"], ["a bus", "one bus"], ["a tree", "a cat"], ["the house"]]
@@ -159,3 +159,14 @@ def test_look_alikes_without_other_texts_are_told(tmp_path):
     dataset = _samples(tmp_path, HardTexts(1), texts)
     with pytest.raises(UserError, match="look like the one of 'same' have no texts that it lacks"):
         dataset[keys(0)]
+
+
+@pytest.mark.parametrize("part", [WrongTexts(2), HardTexts(2)], ids=str)
+def test_texts_are_empty_where_all_are(tmp_path, part):
+    """A measure of what images alone are worth may not tell the own text from others by being empty."""
+    silent = _samples(tmp_path, part, training=False).without_texts()
+    batch = silent[keys(0, 3)]
+    blank = ENCODER("").ids
+    for text in (batch.text, batch.parts[part.name]):
+        assert [ids[: len(blank)] for ids in text.ids.tolist()] == [blank] * len(text)
+        assert (text.mask.sum(dim=1) == len(blank)).all()

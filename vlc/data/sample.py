@@ -48,6 +48,10 @@ class Preparation:
         """The tokens of a row's text, with further sequences of words before its history."""
         return self.encoder.composed([*self.composer.compose(row), *more], self.composer.history(row))
 
+    def plain_tokens(self, text: str) -> Tokens:
+        """The tokens of a text by itself, which is empty where texts are blank."""
+        return self.encoder("" if self.blank_texts else text)
+
 
 class Source(Protocol):
     """One split of one data set: `ArrowSplit` or `LabelledImages`.

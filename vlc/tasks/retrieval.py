@@ -37,6 +37,7 @@ TASKS = {
         max_text_len=16,
         batch_size=32,
         learning_rate=2e-4,
+        evaluators={"ranking": 0, "inputs": 0},
     ),
     "retrieval_emoji": Task(
         {"itc": 1},
