@@ -12,6 +12,7 @@ from vlc.configuration import own_tasks
 from vlc.configuration.config import RunError, ex, resolve
 from vlc.configuration.config_files import load_config_file
 from vlc.configuration.settings import Settings
+from vlc.configuration.stored_rows import as_dataset, as_plain
 from vlc.data.catalog import CATALOG
 from vlc.data.kinds import one_of
 from vlc.data.spec import Column, DatasetSpec
@@ -246,6 +247,5 @@ def test_names_of_classes_are_numbered():
 
 @pytest.mark.parametrize("classes", [("a", "b"), 3])
 def test_classes_are_stored_by_their_names_or_their_number(classes):
-    column = Column("sort", one_of(classes))
-    stored = json.loads(json.dumps(own_tasks._plain_column(column)))
-    assert own_tasks._column(stored, Path("x.ckpt")) == column
+    spec = DatasetSpec("table", {"train": ("t",)}, fields={"labels": Column("sort", one_of(classes))})
+    assert as_dataset(json.loads(json.dumps(as_plain(spec))), Path("x.ckpt")) == spec
