@@ -9,6 +9,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,9 +34,7 @@ def main() -> None:
     for count in arguments.vectors:
         features = F.normalize(torch.randn(count, arguments.width, generator=torch.manual_seed(0)))
         known = torch.ones(count, dtype=torch.bool)
-        _measure(
-            f"{count:,} vectors of width {arguments.width}", count, lambda f=features, k=known: nearest_images(f, k)
-        )
+        _measure(f"{count:,} vectors of width {arguments.width}", count, partial(nearest_images, features, known))
     if arguments.checkpoint:
         values = {"data_root": arguments.data_root, "datasets": arguments.datasets, "load_path": arguments.checkpoint}
         values |= {"num_gpus": 0, "num_workers": arguments.workers, "per_gpu_batchsize": arguments.batch}

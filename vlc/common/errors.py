@@ -31,6 +31,11 @@ class NonFiniteMetric(UserError):
     """A value that an evaluation measured is NaN or infinite."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, or its class where it has none."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def require(valid: bool, key: str, value: Any, expected: str) -> None:
     """Raise UserError, with the expected values, where the value of a key is not valid."""
     if not valid:

@@ -1,8 +1,8 @@
 """Reading Arrow files: memory-mapped tables, and an index from sample number to (row, text).
 
-A sample is one text of one row (or one row, where texts are not read); a null is no text. Nothing is copied out of the
-files until a sample is used; what is kept in memory is a few numbers for each record batch and one for each text that is
-left out, because it is repeated or null.
+A sample is one text of one row, or one row where texts are not read. A null is no text. Nothing is copied out of the files
+until a sample is used. Memory holds a few numbers for each record batch, and one for each text that is left out because it
+is repeated or null.
 """
 
 import logging
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 def find_tables(
     data_root: str | Path, stems: tuple[str, ...], dataset: str, writer: str, cache: str | None = None
 ) -> list[Path]:
-    """Arrow files of the given stems, shards in numerical order; those of a URL are copied to the folder `cache` first.
+    """Arrow files of the given stems, shards in numerical order. Files of a URL are copied to the folder `cache` first.
 
     Raises MissingFile, naming the path, the data set and the command that writes it, if a stem has no file; UserError if
     a URL cannot be read, or if the files are what an interrupted conversion left (see `vlc.data.identity`).
@@ -95,12 +95,12 @@ class ArrowSplit:
     read_texts: False makes every row one sample without text.
     verify: compare what is read with the checksums that our writer left. A warning names files without any.
 
-    Raises UserError if a file is damaged or lacks a column: where its metadata show it, at once; where its offsets, its
-    texts or a checksum do, when a record batch or an image is first used; and if a file is not the one that was opened
-    first, by this object or by the one that it was unpickled from.
+    Raises UserError if a file is damaged or lacks a column. It does so at once where the metadata show this, and where
+    offsets, texts or a checksum show it, when a record batch or an image is first used. It also does so if a file is no
+    longer the one that was opened first, by this object or by the object that it was unpickled from.
     """
 
-    suffix = ".arrow"  # which names of tables in messages lack
+    suffix = ".arrow"
 
     def __init__(
         self,
@@ -115,9 +115,9 @@ class ArrowSplit:
         self.paths, self.spec, self.dataset, self.columns = paths, spec, dataset, columns
         self.read_texts, self.verify = read_texts, verify
         self.states: dict[Path, FileState] = {}
-        self.repeated: dict[Path, np.ndarray] = {}  # what `repeated_texts` found, for loader processes too
+        self.repeated: dict[Path, np.ndarray] = {}  # from `repeated_texts`; loader processes get it too
         self._open()
-        if verify and (without := [path for path in paths if not self._has_checksums(path)]):
+        if verify and (without := [path for path in paths if self.states[path].checksum is None]):
             _log.warning("Cannot be verified, as another writer left no checksums: %s", ", ".join(map(str, without)))
 
     def __getstate__(self):
@@ -131,8 +131,8 @@ class ArrowSplit:
         self._batches: list[pa.RecordBatch] = []
         self._files: list[Path] = []  # the file of each record batch
         self._first_rows: list[int] = []  # the number of its first row in that file
-        self._sound: set[int] = set()  # record batches that were checked
-        self._checksums: dict[int, BatchChecksums | None] = {}  # of the record batches that were checked
+        self._sound: set[int] = set()  # the numbers of record batches that were checked
+        self._checksums: dict[int, BatchChecksums | None] = {}  # by number, where a record batch was checked
         self.num_missing: dict[Path, int] = {}  # texts of each file that are null; they are left out
         counts, left_out, first = [], [np.empty(0, dtype=np.int64)], 0
         for path in self.paths:
@@ -143,7 +143,8 @@ class ArrowSplit:
                 self._files.append(path)
                 self._first_rows.append(rows)
                 with self._errors_name_the_file(path):
-                    counts.append(self._count_texts(batch))
+                    offsets = self._text_offsets(batch)
+                    counts.append(batch.num_rows if offsets is None else int(offsets[-1]) - int(offsets[0]))
                     if self.read_texts:
                         missing.append(texts + null_texts(batch.column(self.spec.text)))
                 texts += counts[-1]
@@ -158,12 +159,12 @@ class ArrowSplit:
             first = texts
             self._recognise(path)
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        # For each text left out the number of samples before it, so that a search tells how many to skip.
+        # For each text left out the number of samples before it, so that a search finds how many to skip.
         skipped = np.concatenate(left_out)
         self._skipped = skipped - np.arange(len(skipped))
 
     def _recognise(self, path: Path) -> None:
-        """The file is the one that was opened first."""
+        """Require that the file is the one that was opened first."""
         if path in self.states:
             self.states[path] = require_unchanged(path, self.states[path])
         else:
@@ -171,7 +172,7 @@ class ArrowSplit:
                 self.states[path] = file_state(path)
 
     def _require_unchanged(self, number: int) -> None:
-        """The file of a record batch was not written into. One that took its place does not matter: ours stays mapped."""
+        """Require that nobody wrote into a record batch's file. A file that took its place is harmless: ours is mapped."""
         path = self._files[number]
         try:
             status = os.stat(path)
@@ -180,9 +181,6 @@ class ArrowSplit:
         state = self.states[path]
         if status.st_mtime_ns != state.changed and status.st_ino == state.inode:
             self.states[path] = require_unchanged(path, state, status)
-
-    def _has_checksums(self, path: Path) -> bool:
-        return self.states[path].checksum is not None
 
     def _read(self, path: Path) -> list[pa.RecordBatch]:
         """The record batches of a file, their columns checked."""
@@ -208,7 +206,7 @@ class ArrowSplit:
             return [self._in_plain_layout(batch) for batch in batches]
 
     def _in_plain_layout(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Itself, or with copies of texts and annotations that came in another layout; images stay where they are."""
+        """The batch with texts and annotations copied where they have another layout; images stay where they are."""
         fields = self.spec.fields.values()
         read = self.columns | {column.name for field in fields for column in (field, field.fallback) if column}
         for place, name in enumerate(batch.schema.names):
@@ -243,15 +241,11 @@ class ArrowSplit:
             yield
         except UserError:
             raise
-        except (pa.ArrowException, OSError, ValueError, KeyError) as error:  # what pyarrow raises on damaged files
-            row = "" if where is None else f", row {self.file_and_row(where)[1]}"
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:  # pyarrow raises these on damaged files
+            row = "" if where is None else f", row {self.place(where.batch, where.row)[1]}"
             raise UserError(
                 f"{path} is damaged or not an Arrow IPC file ({error}{row}). {self._advice(path)}"
             ) from error
-
-    def _count_texts(self, batch: pa.RecordBatch) -> int:
-        offsets = self._text_offsets(batch)
-        return batch.num_rows if offsets is None else int(offsets[-1]) - int(offsets[0])
 
     def _text_offsets(self, batch: pa.RecordBatch) -> np.ndarray | None:
         """Row i has the texts [offsets[i], offsets[i + 1]) of the column's values; None: each row has one."""
@@ -271,7 +265,7 @@ class ArrowSplit:
                 for column in self.columns:
                     batch.column(column).validate(full=True)
                 self._check_lengths(number)
-                if self.verify and self._has_checksums(self._files[number]):
+                if self.verify and self.states[self._files[number]].checksum is not None:
                     self._checksums[number] = self._verified(number)
             self._sound.add(number)
         return batch
@@ -289,7 +283,7 @@ class ArrowSplit:
         return checksums
 
     def _check_lengths(self, number: int) -> None:
-        """Annotations are as many as texts in each row, or withheld for all of a record batch."""
+        """Require as many annotations as texts in each row, or none in a whole record batch."""
         batch = self._batches[number]
         offsets = self._text_offsets(batch)
         if offsets is None:
@@ -310,9 +304,9 @@ class ArrowSplit:
         return self._files[number], self._first_rows[number] + row
 
     def batches(self, fields: Collection[str] = ()) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The record batches with rows, each with its number, in plain layouts; what is read was checked for damage.
+        """The record batches with rows, each with its number, in plain layouts. The columns that are read are checked.
 
-        fields: of the catalogue's row, whose columns were checked too.
+        fields: the catalogue's fields whose columns are checked too.
         """
         for number in range(len(self._batches)):
             if self._batches[number].num_rows:
@@ -357,12 +351,8 @@ class ArrowSplit:
 
     def table_and_row(self, where: Location) -> tuple[str, int]:
         """File stem and row number in that file, for messages."""
-        file, row = self.file_and_row(where)
+        file, row = self.place(where.batch, where.row)
         return file.stem, row
-
-    def file_and_row(self, where: Location) -> tuple[Path, int]:
-        """The file, and the number of the row in it."""
-        return self.place(where.batch, where.row)
 
     def image(self, where: Location, column: str) -> pa.Buffer:
         """Encoded bytes of an image, a view into the file. (A scalar's buffer would be a copy.)
@@ -409,12 +399,6 @@ class ArrowSplit:
     def _cell(self, where: Location, column: str) -> pa.Scalar:
         return self._checked(where.batch).column(column)[where.row]
 
-    def column(self, name: str) -> pa.ChunkedArray:
-        """A whole column, for work on all rows at once."""
-        return pa.chunked_array(
-            [self._checked(n).column(name) for n, batch in enumerate(self._batches) if batch.num_rows]
-        )
-
 
 def _bytes(cells: pa.Array, row: int) -> pa.Buffer | None:
     """The content of a cell of bytes, in any layout; None where it is null."""
@@ -422,7 +406,7 @@ def _bytes(cells: pa.Array, row: int) -> pa.Buffer | None:
     if pa.types.is_dictionary(kind):
         number = cells.indices[row].as_py()
         return None if number is None else _bytes(cells.dictionary, number)
-    if not cells[row].is_valid if cells.null_count else False:
+    if cells.null_count and not cells[row].is_valid:
         return None
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         return cells[row].as_buffer()

@@ -1,4 +1,4 @@
-"""What crosses from data to model."""
+"""The batch, which the loaders hand to the model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from vlc.common.inputs import Images, ImageSizes, Tensors, Text
 
 @dataclass(frozen=True)
 class CorruptImage:
-    """An image that could not be decoded, and gave way to another sample in a training batch."""
+    """An image that could not be decoded. Another sample took its place in a training batch."""
 
     table: str
     row: int
@@ -27,9 +27,9 @@ class Batch(Tensors):
     task: the name of the task that the batch belongs to, "" where it has none.
     images: K images for each example; None where the data set has none.
     text (B, L): None where texts are not read.
-    parts: what objectives asked for beside texts and images, by the names of the parts (`vlc.data.parts`).
-    corrupt: images that gave way to other samples; in training only.
-    again: an evaluated batch that counts elsewhere (see `EvalSampler`).
+    parts: the parts that objectives asked for beside texts and images, by name (`vlc.data.parts`).
+    corrupt: images that other samples replaced; in training only.
+    again: whether this evaluated batch counts elsewhere (see `EvalSampler`).
     """
 
     index: Tensor

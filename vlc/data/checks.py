@@ -14,7 +14,7 @@ from vlc.data.values import flat_values, list_lengths, text_problems, value_prob
 
 
 def check_annotations(source: ArrowSplit, fields: Collection[str], *, training: bool) -> None:
-    """Raise UserError, with file, row and value, where a cell of these fields holds what is not understood.
+    """Raise UserError, with file, row and value, where a cell of these fields holds a value that is not understood.
 
     Texts that are null are left out of training, with a warning; evaluation, which leaves nothing out, refuses them.
     """
@@ -48,12 +48,12 @@ def check_ids(source: ArrowSplit, fields: Collection[str]) -> None:
                 places += [source.place(number, row) for row in found.tolist()]
             raise UserError(
                 f"{' and '.join(f'row {row} of {path}' for path, row in places[:2])} both have the {name} "
-                f"{value.as_py()!r}, by which predictions are told apart: give each its own"
+                f"{value.as_py()!r}, which identifies predictions: give each its own"
             )
 
 
 def _ids(source: ArrowSplit, name: str) -> Iterator[tuple[int, np.ndarray, pa.Array]]:
-    """Of each record batch its number, the rows of the ids, and the ids as strings."""
+    """For each record batch its number, the rows of the ids, and the ids as strings."""
     for number, batch in source.batches((name,)):
         cells = batch.column(source.spec.fields[name].within(batch.schema.names).name)
         lengths = list_lengths(cells) if is_any_list(cells.type) else 1

@@ -1,9 +1,9 @@
 """Checksums that our writers leave in their files, all of them CRC-32 as zlib computes it.
 
-An Arrow file has one for each image and for each other column in the metadata of its record batches, so that one image can
-be verified without its neighbours, and one of all its bytes in the footer. A Parquet file has one for each page (which
-pyarrow verifies) and one of all its bytes. A tar file has one of each image and of each row's values in KEY.json, and one
-of its global header. Arrow's own programs carry none of this along when they copy a table.
+An Arrow file has a checksum for each image and for each other column in the metadata of its record batches, so that one
+image can be verified without its neighbours, and a checksum of all its bytes in the footer. A Parquet file has a checksum
+for each page, which pyarrow verifies, and one of all its bytes. A tar file has a checksum of each image and of each row's
+values in KEY.json, and one of its global header. When Arrow's own programs copy a table, they drop all of these.
 """
 
 import base64
@@ -31,7 +31,7 @@ class DamagedData(ValueError):
 
 
 def column_checksum(column: pa.Array) -> int:
-    """Of a whole column of a record batch as it lies in a file."""
+    """The checksum of a whole column of a record batch as it lies in a file."""
     checksum = zlib.crc32(len(column).to_bytes(8, "little"))
     for buffer in column.buffers():
         size = -1 if buffer is None else buffer.size
@@ -104,15 +104,15 @@ def verify_columns(batch: pa.RecordBatch, checksums: BatchChecksums, names: Iter
 
 
 def metadata_checksum(metadata: Mapping[str, str]) -> str:
-    """Of the global header of a tar file, without itself."""
-    told = sorted((key, value) for key, value in metadata.items() if key != FILE.decode())
-    return f"{zlib.crc32(json.dumps(told).encode()):08x}"
+    """The checksum of the global header of a tar file, which itself is left out."""
+    values = sorted((key, value) for key, value in metadata.items() if key != FILE.decode())
+    return f"{zlib.crc32(json.dumps(values).encode()):08x}"
 
 
-def row_checksum(values: Mapping[str, Any]) -> int:
-    """Of what KEY.json of a tar file tells of a row, checksums left out."""
-    told = {key: value for key, value in values.items() if key not in (IMAGE_CHECKSUM, ROW_CHECKSUM)}
-    return zlib.crc32(json.dumps(told).encode())
+def row_checksum(row: Mapping[str, Any]) -> int:
+    """The checksum of the values of a row in KEY.json of a tar file; checksums among them are left out."""
+    values = {key: value for key, value in row.items() if key not in (IMAGE_CHECKSUM, ROW_CHECKSUM)}
+    return zlib.crc32(json.dumps(values).encode())
 
 
 class ChecksummedFile(io.RawIOBase):

@@ -1,4 +1,4 @@
-"""The little of Arrow's flatbuffers that pyarrow does not show: where messages lie, and how long their buffers will be.
+"""Reads from Arrow's flatbuffers what pyarrow does not show: where messages lie, and how long their buffers will be.
 
 See https://arrow.apache.org/docs/format/Columnar.html and format/{File,Message}.fbs there.
 """
@@ -7,7 +7,7 @@ import struct
 from typing import Any, NamedTuple
 
 MAGIC = b"ARROW1"
-_RECORD_BATCH = 3  # of the union MessageHeader
+_RECORD_BATCH = 3  # in the union MessageHeader
 _ERRORS = (struct.error, IndexError, ValueError)
 
 

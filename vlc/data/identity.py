@@ -1,8 +1,8 @@
-"""Which conversion a file belongs to, and whether it is still the file that was opened.
+"""Finds out which conversion a file belongs to, and whether it is still the file that was opened.
 
 Our writers leave a mark in each file they write: an identity of the conversion (the same for the same annotations and
-options), the file's name, and the names of all files of the conversion. Files of other writers have none, and are taken
-as they are.
+options), the file's name, and the names of all files of the conversion. Files of other writers have no mark, and are not
+checked.
 """
 
 import json
@@ -32,7 +32,7 @@ class Mark(NamedTuple):
     files: tuple[str, ...]
 
     def metadata(self) -> dict[str, str]:
-        """As it is written into a file."""
+        """The metadata by which a file carries the mark."""
         return {_RUN: self.run, _NAME: self.name, _FILES: json.dumps(self.files)}
 
 
@@ -49,7 +49,7 @@ def _text(value: str | bytes) -> str:
 
 
 def file_metadata(path: Path) -> Mapping:
-    """What stands in the footer of an Arrow or Parquet file, or in the first header of a tar file.
+    """The metadata in the footer of an Arrow or Parquet file, or in the first header of a tar file.
 
     Raises OSError, pyarrow's errors or tarfile's where it cannot be read.
     """
@@ -64,7 +64,7 @@ def file_metadata(path: Path) -> Mapping:
 
 
 def read_mark(path: Path) -> Mark | None:
-    """The mark of a file; None where it has none, or cannot be read: whoever opens the file says so better."""
+    """The mark of a file; None where it has none, or cannot be read. The code that opens the file reports the latter."""
     try:
         return mark_of(file_metadata(path))
     except (pa.ArrowException, tarfile.TarError, OSError, ValueError):
@@ -74,9 +74,11 @@ def read_mark(path: Path) -> Mark | None:
 def require_one_conversion(paths: list[Path], again: str) -> None:
     """Raises UserError where other files of the same conversion are missing, or files are of different conversions.
 
-    paths: files that are read together, as they are found in their folder. Looked at are these, numbered files of the
-    same stem, and whatever files beside them the same conversion wrote, as labels of a data set's splits depend on each
-    other. Files that were renamed stand for themselves. again: what to do about it.
+    paths: files that are read together, as they are found in their folder.
+    again: the advice for messages.
+
+    It looks at these files, at numbered files of the same stem, and at the files beside them that the same conversion
+    wrote, because labels of a data set's splits depend on each other. Files that were renamed are not compared.
     """
     found = {path.name: path for path in paths}
     marks: dict[Path, Mark | None] = {}
@@ -89,8 +91,8 @@ def require_one_conversion(paths: list[Path], again: str) -> None:
 
     def refuse(path: Path, other: Path) -> None:
         raise UserError(
-            f"{path} and {other.name} were written by different conversions, of which one may have been interrupted: their "
-            f"rows and labels need not fit each other. {again}"
+            f"{path} and {other.name} were written by different conversions, and one of them may have been interrupted: "
+            f"their rows and labels need not fit each other. {again}"
         )
 
     series: dict[tuple[str, str] | None, tuple[Path, str]] = {}
@@ -114,7 +116,7 @@ def require_one_conversion(paths: list[Path], again: str) -> None:
 
 
 def _stem(name: str) -> tuple[str, str] | None:
-    """Of a numbered file, what all files of its series have in common."""
+    """The parts of a numbered file's name that all files of its series have in common; None without a number."""
     match = _SHARD.fullmatch(name)
     return (match[1], match[2]) if match else None
 
@@ -147,29 +149,33 @@ def require_finished(names: Collection[str], journals: Iterable[Path], again: st
 
 
 class FileIdentity(NamedTuple):
-    """What tells a file from another one later, and on other machines, which have other inodes; else as `FileState`."""
+    """Recognises a file later and on other machines, where inodes differ. The fields are as in `FileState`."""
 
     size: int
     changed: int
     checksum: str | None = None
 
     def difference(self, now: "FileIdentity") -> str | None:
-        """What tells that a file is now another one, in words; None where it is the same.
+        """The reason, in words, why a file is no longer the same; None where it is.
 
-        A file that has a checksum may be copied and touched. Of others nobody knows what was written when their time
-        changed.
+        A file that has a checksum may be copied and touched. Any other file may have been written when its time changed.
         """
         if now.size != self.size:
             return f"it has {now.size:,} bytes now, and had {self.size:,}"
         if now.checksum != self.checksum:
             return "its checksum is another"
         if self.checksum is None and now.changed != self.changed:
-            return "it was written, copied or touched since, and has no checksum to tell that its content is the same"
+            return "it was written, copied or touched since, and has no checksum to show that its content is the same"
         return None
 
 
 class FileState(NamedTuple):
-    """A file when it was opened. size: bytes; changed: ns; checksum: of all its bytes, where our writer left it."""
+    """A file when it was opened.
+
+    size: the number of bytes.
+    changed: the time of the last change in nanoseconds.
+    checksum: the checksum of all its bytes, where our writer left one.
+    """
 
     size: int
     changed: int
@@ -196,9 +202,11 @@ def _checksum(path: Path) -> str | None:
 
 
 def require_unchanged(path: Path, state: FileState, status: os.stat_result | None = None) -> FileState:
-    """What is to be expected of the file from now on. Raises UserError where it is not the one that was opened.
+    """The state of the file from now on. Raises UserError where it is not the file that was opened.
 
-    status: of the file that is read, None = by path. A file whose time alone changed is the same where its checksum is.
+    status: the status of the file that is read; None: it is looked up by the path.
+
+    A file of which only the time changed is the same if its checksum is.
     """
     try:
         status = os.stat(path) if status is None else status

@@ -46,7 +46,7 @@ FORMATS = {
 }
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MAX_PIXELS = 89_478_485  # Pillow's own: a quarter of a gigabyte of RGB
-MAX_PIXELS_VARIABLE = "VLC_MAX_PIXELS"  # of the environment
+MAX_PIXELS_VARIABLE = "VLC_MAX_PIXELS"  # in the environment
 
 # What Pillow raises on damaged files, apart from its own UnidentifiedImageError (an OSError).
 _DECODE_ERRORS = (
@@ -81,9 +81,10 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _WHITE_IS_ZERO = 258, 262, 339, 0
 _BRIGHTEST_FRACTION = 2  # pictures from 0 to 1 overshoot a little where they were resized
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 
-# Smallest size of a scaled decoding, in multiples of the size it is resized to: the result is then 0.7 grey levels away
-# from that of a full decoding, on noise with the spectrum of photographs. At 1.5 it would be 1.2, at 1 it would be 2.2.
-# This holds for boxes whose edges are multiples of the scale; others move a little, which costs more: see DATA.md.
+# The smallest size of a scaled decoding, in multiples of the size it is resized to. The result then differs by 0.7 grey
+# levels from the result of a full decoding, on noise with the spectrum of photographs. With 1.5 it would differ by 1.2,
+# with 1 by 2.2. This holds for boxes whose edges are multiples of the scale. Other boxes move a little, which costs more:
+# see DATA.md.
 _RESERVE = 2
 
 
@@ -150,9 +151,9 @@ def max_pixels() -> int:
 def open_image(data: pa.Buffer) -> Picture:
     """Encoded bytes -> upright RGB image: a Jpeg if it is a plain one, and everything else decoded by Pillow.
 
-    EXIF orientation is applied once, as ImageOps.exif_transpose does; alpha is dropped, so that transparent pixels show the
-    colour stored beneath; of an animation or of several pages the first is taken; `to_rgb` tells what becomes of deeper
-    levels. Raises UndecodableImage with the reason.
+    EXIF orientation is applied once, as ImageOps.exif_transpose does. Alpha is dropped, so transparent pixels show the
+    colour stored beneath. Of an animation or of several pages the first is taken. `to_rgb` describes how deeper levels are
+    converted. Raises UndecodableImage with the reason.
     """
     encoded = np.frombuffer(data, np.uint8)
     if simplejpeg and (jpeg := _plain_jpeg(encoded)):
@@ -178,7 +179,7 @@ def opened(file: BinaryIO) -> Iterator[Image.Image]:
     limit = Image.MAX_IMAGE_PIXELS = max_pixels()  # Pillow looks at this one, before it takes memory
     try:
         with warnings.catch_warnings():
-            # Pillow only warns of what is up to twice too large. Odd metadata are no matter.
+            # Pillow only warns of images that are up to twice too large. Its warnings about odd metadata do not matter.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if _webp_pixels(file) > limit:
@@ -189,7 +190,7 @@ def opened(file: BinaryIO) -> Iterator[Image.Image]:
             yield image
     except _TOO_LARGE as error:
         raise UndecodableImage(_too_large(limit)) from error
-    except UnidentifiedImageError as error:  # its own text tells a memory address
+    except UnidentifiedImageError as error:  # its own text holds a memory address
         raise UndecodableImage("UnidentifiedImageError: not a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF") from error
     except _DECODE_ERRORS as error:
         if isinstance(error, UserError):
@@ -229,7 +230,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # Pillow would cut levels above 255 off
         image.load()
         levels = np.asarray(image)
-        tags = getattr(image, "tag_v2", {})  # of a TIFF
+        tags = getattr(image, "tag_v2", {})  # only TIFFs have them
         if image.mode == "I" and tags.get(_SAMPLE_FORMAT, (2,))[0] == 1:
             levels = levels.view(np.uint32)  # Pillow has no such mode
         levels = _eight_bits(levels, tags.get(_BITS, (16,))[0])
@@ -262,7 +263,7 @@ def to_pil(image: Picture) -> Image.Image:
 
 
 def _plain_jpeg(data: np.ndarray) -> Jpeg | None:
-    """A Jpeg, if its header says that nothing special is the matter. Ten times as fast as Pillow's reading of headers."""
+    """A Jpeg, if its header says that it needs nothing special. This is ten times as fast as Pillow reads headers."""
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:

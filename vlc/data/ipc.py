@@ -75,9 +75,10 @@ def _stream_messages(whole: pa.Buffer) -> Iterator[tuple[pa.Buffer, pa.Buffer]]:
 
 
 def _file_messages(whole: pa.Buffer) -> Iterator[tuple[pa.Buffer, pa.Buffer]]:
-    """The same of a file. Raises Malformed unless what its footer lists lies one behind the other up to the footer.
+    """The messages of a file that hold data, as in `_stream_messages`.
 
-    The footer holds the schema too, so the message with the schema, which comes first, takes no more room than the footer.
+    The messages that the footer lists have to lie one behind the other up to the footer; otherwise it raises Malformed. The
+    footer holds the schema too, so the message with the schema, which comes first, takes no more room than the footer.
     """
     blocks, end = footer_blocks(memoryview(whole))
     starts = [*(block.offset for block in blocks), end]
@@ -111,7 +112,7 @@ def inflation_limit(file_size: int) -> int:
 
 
 def _refuse_inflation(messages: Iterator[tuple[pa.Buffer, pa.Buffer]], file_size: int) -> None:
-    """Compressed data are kept in memory as a whole, so what they say that they will take is added up beforehand."""
+    """Compressed data are kept in memory as a whole, so the sizes that they declare are added up beforehand."""
     declared, limit = 0, inflation_limit(file_size)
     for metadata, body in messages:
         declared += inflated_size(memoryview(metadata), memoryview(body))
@@ -129,7 +130,7 @@ def inflation_refusal(file_size: int, declared: int) -> str:
 def _check_layout(batch: pa.RecordBatch, file: pa.Buffer) -> None:
     """The buffers of a record batch lie one behind the other, aligned to 8 or 64 bytes: nothing else points to data.
 
-    Alignment is that of the file, or that of the record batch.
+    They are aligned with the beginning of the file or of the record batch.
     """
     first = end = None
     for buffer in (buffer for column in batch.columns for buffer in column.buffers() if buffer):

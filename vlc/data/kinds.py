@@ -9,18 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-MOST_LABELS = 2**24  # of a vocabulary: a label above is a mistake, and a list by label would fill the memory
+MOST_LABELS = 2**24  # in a vocabulary: a larger label is a mistake, and a list by label would fill the memory
 _TRUTHS = {"true": 1, "1": 1, 1.0: 1, "false": 0, "0": 0, 0.0: 0}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the values of a column are.
+    """The kind of values in a column.
 
-    expected: what they should be, in words.
-    understood: values without nulls -> mask (N,) bool of those that are; None: this type holds none.
-    collate: cells of a batch, all understood -> the batch's field, a list or an array that becomes a tensor (a
-    module-level function: worker processes pickle it).
+    expected: a description of valid values, for messages.
+    understood: values without nulls -> mask (N,) bool of the valid ones; None: no value of this type is valid.
+    collate: valid cells of a batch -> the batch's field, a list or an array that becomes a tensor. Worker processes pickle
+        it, so it is no lambda.
     several: whether the cell of a text is a list of values.
     distinct: whether the values of such a list all differ.
     nullable: whether values may be missing.
@@ -70,7 +70,7 @@ def _is_string(kind: pa.DataType) -> bool:
 
 
 def as_numbers(values: pa.Array) -> np.ndarray | None:
-    """The values (N,) as numbers; None: they are none."""
+    """The values (N,) as numbers; None: they are no numbers."""
     if pa.types.is_integer(values.type):
         return values.to_numpy(zero_copy_only=False)
     if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
@@ -89,7 +89,7 @@ def _are_truths(values: pa.Array) -> np.ndarray | None:
 
 
 def are_labels(values: pa.Array, count: int = MOST_LABELS) -> np.ndarray | None:
-    """Mask (N,) of whole numbers from 0 to below `count`, of whatever type of numbers; None: no numbers."""
+    """Mask (N,) of whole numbers from 0 to below `count`, of any type of numbers; None: they are no numbers."""
     numbers = as_numbers(values)
     return None if numbers is None else (numbers >= 0) & (numbers < count) & (numbers == np.floor(numbers))
 
@@ -153,5 +153,5 @@ RELEVANCES = Kind("numbers from 0 to 1", _are_scores, several=True)  # of some t
 NUMBERS = Kind(f"a whole number from 0 to {MOST_LABELS - 1:,}", are_labels)
 ANSWERS = Kind("strings", _are_texts, several=True)
 IDENTIFIERS = Kind("an integer, or a string that is not empty", _are_identifiers)
-NAMES = Kind("a string", _are_texts, nullable=True)  # of what a question or statement is, where that is known
+NAMES = Kind("a string", _are_texts, nullable=True)  # such as the type of a question, where it is known
 TEXTS = Kind("a string", _are_texts)

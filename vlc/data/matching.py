@@ -1,4 +1,4 @@
-"""Which images a batch's texts are matched with."""
+"""The images that a batch's texts are matched with."""
 
 import torch
 from torch import Tensor
@@ -27,7 +27,10 @@ def match_labels(batch: Batch) -> Tensor:
 
 
 def matched_images(batch: Batch) -> tuple[Tensor, ImageSizes | None]:
-    """The images that go with the texts, (B, 3, H, W), and their sizes (B,): by the labels own ones or others."""
+    """The images that go with the texts, (B, 3, H, W), and their sizes (B,).
+
+    By `match_labels`, a text has its own image or a wrong one.
+    """
     own, (images, sizes), (wrong, wrong_sizes) = match_labels(batch).bool(), batch.images_at(0), wrong_images(batch)
     if sizes is not None and wrong_sizes is not None:  # padded alike: both have sizes, or none
         sizes = ImageSizes(torch.where(own[:, None], sizes.height_width, wrong_sizes.height_width), sizes.largest)

@@ -28,7 +28,7 @@ class RemoteFolder:
     def __init__(self, url: str, cache: str | Path | None):
         if cache is None:
             raise UserError(
-                f"data_root={url!r} is a URL, whose files are copied before they are read: pass data_cache=FOLDER, with "
+                f"data_root={url!r} is a URL, and its files are copied before they are read: pass data_cache=FOLDER, with "
                 "room for them"
             )
         self.url, self.cache = url.rstrip("/"), Path(cache).expanduser()

@@ -21,9 +21,9 @@ from vlc.data.images import Picture, UndecodableImage, open_image
 class Location(NamedTuple):
     """The location of an image or text: a row in an arrow file of a data set, or an image file.
 
-    source: path of the file.
+    source: the path of the file.
     dataset, row: None for an image file.
-    text: the text; for an image the first text of its row.
+    text: the text, or the first text of an image's row.
     """
 
     source: str
@@ -45,7 +45,7 @@ class Images(Protocol):
     def place(self, number: int) -> Location: ...
 
     def identity(self, number: int) -> FileIdentity:
-        """Of the file that the image is read from."""
+        """The identity of the file that the image is read from."""
 
 
 class FolderImages:
@@ -96,26 +96,26 @@ class RowImages:
         return _place(self._rows, number, texts[0] if texts else None)
 
     def identity(self, number: int) -> FileIdentity:
-        file, _ = self._rows.file_and_row(self._rows.locate(number))
+        file, _ = self._rows.place(*self._rows.locate(number)[:2])
         return self._rows.states[file].identity
 
 
 def texts(rows: ArrowSplit) -> Iterator[Location]:
-    """All texts of a data set's tables; rows without one have none."""
+    """All texts of a data set's tables."""
     for sample in range(len(rows)):
         where = rows.locate(sample)
         yield _place(rows, sample, rows.text(where))
 
 
 def _place(rows: ArrowSplit, sample: int, text: str | None) -> Location:
-    file, row = rows.file_and_row(rows.locate(sample))
+    file, row = rows.place(*rows.locate(sample)[:2])
     return Location(str(file.resolve()), rows.dataset, row, text)
 
 
 def read_image(place: Location, identity: FileIdentity | None = None) -> pa.Buffer:
     """The encoded image of a place. Raises UserError or MissingFile if it is no longer there.
 
-    identity: of the file that the place was found in, where this is known; raises ChangedFile if it is another one now.
+    identity: the identity of the file when the place was found, where it is known. Raises ChangedFile if it differs now.
     """
     path = Path(place.source)
     if not path.is_file():
@@ -140,7 +140,7 @@ def _require_same(path: Path, indexed: FileIdentity | None, now: FileIdentity) -
 
 
 class DecodedImages(Dataset):
-    """Batches by lists of numbers: numbers and images (3, H, W) uint8 of those that can be decoded, and the others.
+    """Batches by lists of numbers: the numbers and images (3, H, W) uint8 that can be decoded, and the other images.
 
     The others are pairs of place and reason.
     """

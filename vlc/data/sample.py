@@ -1,4 +1,4 @@
-"""One example before it is collated, and what parts of a batch may ask of the samples that it is one of."""
+"""One example before it is collated, and the interfaces through which the parts of a batch see the data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +20,10 @@ from vlc.data.tokens import TextEncoder, Tokens
 class Preparation:
     """How samples are prepared.
 
-    transform: image pipeline.
-    num_patches: length of a row of patch noise.
+    transform: the image pipeline.
+    num_patches: the length of a row of patch noise.
     text_encoder: None where texts are not read.
-    composer: how texts are put together.
+    composer: puts the text of a sample together.
     blank_texts: every text is empty, to measure what a model makes of images alone. Parts that make texts heed it.
     """
 
@@ -56,7 +56,7 @@ class Preparation:
 class Source(Protocol):
     """One split of one data set: `ArrowSplit` or `LabelledImages`.
 
-    suffix: what the names of tables in messages lack.
+    suffix: the suffix of its files, which `table_and_row` leaves out of their names.
     """
 
     spec: DatasetSpec
@@ -112,9 +112,9 @@ class Sample:
 class SampleSet(Protocol):
     """All samples of a split, as a `Part` sees them; `vlc.data.samples.Samples` is one.
 
-    name: of the split.
+    name: the name of the split.
     training: whether samples may be drawn at random.
-    kinds: what the values of each field are; fields that the split withholds are not among them.
+    kinds: the kind of each field's values; fields that the split withholds are not among them.
     """
 
     name: str

@@ -49,7 +49,7 @@ class TrainSampler(Sampler):
         whole_steps: int | None = None,
     ):
         self.sizes, self.seed = tuple(sizes), seed
-        self.drawn = self.sizes if weights is None else _shares(self.sizes, weights)  # of each data set, an epoch
+        self.drawn = self.sizes if weights is None else _shares(self.sizes, weights)  # from each data set in an epoch
         self.rank, self.world_size = rank, world_size
         self.global_batch = batch_size * world_size
         self.epoch, self.start = start
@@ -89,17 +89,17 @@ class TrainSampler(Sampler):
 
 
 def _shares(sizes: tuple[int, ...], weights: Sequence[float]) -> tuple[int, ...]:
-    """Samples of each data set in proportion to its weight, as many as there are of the one that is used up first."""
+    """Samples of each data set in proportion to its weight, until the first data set is used up."""
     scale = min(size / weight for size, weight in zip(sizes, weights, strict=True))
     return tuple(min(size, round(weight * scale)) for size, weight in zip(sizes, weights, strict=True))
 
 
 class RoundRobin(Sampler):
-    """Whole batches of one task each, in turn: the first one's, the second one's, ..., and again the first one's.
+    """Whole batches of one task each. The tasks take turns.
 
-    A task whose samples are used up begins its next epoch. An epoch of all has as many rounds as the largest task has
-    batches. Which batch comes when follows from its number alone, so a run continues anywhere, and all processes visit the
-    same task at once.
+    A task whose samples are used up begins its next epoch. An epoch of all tasks has as many rounds as the largest task has
+    batches. The number of a batch alone decides its task and samples, so a run can resume anywhere, and all processes visit
+    the same task at once.
     """
 
     def __init__(self, tasks: Mapping[str, TrainSampler], *, start: Position = Position(0, 0)):  # noqa: B008  immutable
@@ -140,11 +140,10 @@ def _endless(sampler: TrainSampler, number: int) -> Iterator[list[Key]]:
 
 
 class EvalSampler(Sampler):
-    """Batches in order, dealt out to the processes whole: they do not depend on who handles them, so neither do metrics
-    that look across a batch.
+    """Whole batches in order, dealt out to the processes. Metrics across a batch do not depend on the number of processes.
 
-    All processes get the same number of batches, as sharded models need all of them for every pass. Where the batches do
-    not divide, the last ones come `again`: they are computed, and not counted.
+    All processes get the same number of batches, because sharded models need all processes for every pass. Where the
+    batches do not divide by the processes, the last ones come `again`: they are computed, but not counted.
     """
 
     def __init__(self, num_samples: int, batch_size: int, *, rank: int = 0, world_size: int = 1):

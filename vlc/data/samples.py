@@ -30,11 +30,11 @@ _ATTEMPTS = 100  # at replacing a corrupt image
 class Samples(Dataset):
     """The samples of one or more splits (of the same name, of several data sets), by lists of keys.
 
-    Indexing with a list of keys gives a Batch. An image that cannot be decoded gives way to another sample in training
-    (and is listed in the batch), and raises UserError in evaluation.
+    Indexing with a list of keys gives a Batch. In training, another sample replaces an image that cannot be decoded, and
+    the batch lists the image; in evaluation such an image raises UserError.
 
-    parts: what batches hold beside texts and images. On splits without labels they lack those that read labels.
-    called: how batches and metrics name the split, where not by its own name.
+    parts: what batches hold beside texts and images. On splits without labels, parts that read labels are left out.
+    called: the name that batches and metrics give the split, if not its own name.
     task: the task that batches are for.
     """
 
@@ -158,7 +158,7 @@ class TaskBatches(Dataset):
 
 
 def _served(name: str, sources: Sequence[Source], parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """Those parts that batches of a split hold. Raises UserError where some sources have labels and others do not."""
+    """The parts that batches of a split hold. Raises UserError where some sources have labels and others do not."""
     supervision = columns_of(parts, "labelled")
     labelled = [
         name not in source.spec.unlabelled and not (supervision and all(map(source.withholds, supervision)))
@@ -166,7 +166,9 @@ def _served(name: str, sources: Sequence[Source], parts: tuple[Part, ...]) -> tu
     ]
     if any(labelled) and not all(labelled):
         without = ", ".join(source.dataset for source, has in zip(sources, labelled, strict=True) if not has)
-        raise UserError(f"split {name!r} of {without} has no labels, that of the others has: use one at a time")
+        raise UserError(
+            f"split {name!r} of {without} has no labels, and the other data sets have labels: use one at a time"
+        )
 
     def is_served(part: Part) -> bool:
         if part.presence == "always":
@@ -180,9 +182,9 @@ def _served(name: str, sources: Sequence[Source], parts: tuple[Part, ...]) -> tu
 
 
 def _kind(field: str, sources: Sequence[Source]) -> Kind:
-    """What the values of a field are in all sources. Raises UserError where they differ."""
+    """The kind of a field's values, in all sources. Raises UserError where they differ."""
     kinds = {source.dataset: source.spec.fields[field].kind for source in sources}
     if len(set(kinds.values())) > 1:
-        told = ", ".join(f"{dataset} has {kind.expected}" for dataset, kind in kinds.items())
-        raise UserError(f"Data sets {', '.join(kinds)} cannot be joined, as they differ in {field!r}: {told}")
+        found = ", ".join(f"{dataset} has {kind.expected}" for dataset, kind in kinds.items())
+        raise UserError(f"Data sets {', '.join(kinds)} cannot be joined, as they differ in {field!r}: {found}")
     return next(iter(kinds.values()))

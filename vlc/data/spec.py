@@ -10,7 +10,7 @@ from vlc.data.kinds import Kind
 class Column:
     """One annotation column.
 
-    kind: what its values are.
+    kind: the kind of its values.
     per_text: whether the cell holds one value for each text of the row.
     numbered: whether the value is followed by a dash and the number of the text in its row.
     fallback: the column that is read where a file lacks this one.
@@ -71,7 +71,7 @@ class DatasetSpec:
     def selecting(self, published: bool = False) -> tuple[str, ...]:
         """The splits that select the checkpoint: all that are validated.
 
-        With `published`, where the published code validated on other splits, the last of them, by which it selected.
+        With `published`, where the published code validated on other splits, it is the last of these.
         """
         validated = self.validated(published)
         return validated[-1:] if published and self.published_validation else validated

@@ -1,4 +1,4 @@
-"""Tar files: where their members lie, as their headers say, and which members belong together."""
+"""Tar files: the places of their members according to the headers, and which members belong together."""
 
 import os
 import posixpath
@@ -77,7 +77,8 @@ class Section:
 def open_tar(section: Section, name: str) -> Iterator[tarfile.TarFile]:
     """An uncompressed tar file.
 
-    name: of the file, for messages.
+    name: the name of the file, for messages.
+
     Raises UserError where the file turns out to be damaged or of another kind, also while the block reads it.
     """
     try:

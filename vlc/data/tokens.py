@@ -22,7 +22,7 @@ from transformers import (  # type: ignore[attr-defined]  # it makes BertTokeniz
     PreTrainedTokenizerFast,
 )
 
-from vlc.common.errors import UserError
+from vlc.common.errors import UserError, first_line
 from vlc.common.inputs import Text
 
 EMBEDDED = {"emoji": "data/assets/emoji/tokenizer"}
@@ -32,9 +32,10 @@ PAD_MULTIPLE = 8  # lengths are rounded up to it: few distinct shapes, and align
 def load_tokenizer(name: str, *, stored: bool = False) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a hub name, a local folder (a vocab.txt alone will do), or "emoji" (embedded).
 
-    No code that comes with a tokenizer is run. stored: the name comes out of a checkpoint, and no hub is asked for it.
-    Where a tokenizer has [CLS] and [SEP] but does not put them around a text, it does so here. Raises UserError if it
-    cannot be had, or lacks one of the tokens the suite needs.
+    stored: the name comes out of a checkpoint, so the hub is not asked for it.
+
+    No code that comes with a tokenizer is run. A tokenizer that has [CLS] and [SEP] but does not put them around a text is
+    made to do so. Raises UserError if no tokenizer is found, or if it lacks a token that the suite needs.
     """
     embedded = name in EMBEDDED
     folder = Path(str(files("vlc") / EMBEDDED[name])) if embedded else Path(name)
@@ -57,14 +58,14 @@ def tokenizer_to_store(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 
 
 def stored_tokenizer(stored: Mapping[str, Any], path: str) -> PreTrainedTokenizerFast:
-    """The tokenizer that a checkpoint holds. Raises UserError where it is damaged. Nothing is looked up, no code is run."""
+    """The tokenizer that a checkpoint holds, made without network or foreign code. Raises UserError where it is damaged."""
     try:
         special = {t: stored["special"].get(t) for t in (*_SPECIAL, "unk_token")}
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(stored["json"]), **special)
         return _checked(path, tokenizer)
     except Exception as error:  # tokenizers raises no narrower class for damaged text
         raise UserError(
-            f"{path} is damaged: no tokenizer can be made of what it holds ({_first_line(error)}). Pass tokenizer=NAME or "
+            f"{path} is damaged: no tokenizer can be made of what it holds ({first_line(error)}). Pass tokenizer=NAME or "
             "tokenizer=FOLDER"
         ) from error
 
@@ -99,7 +100,7 @@ def _from_folder(name: str, folder: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(str(folder), **_LOCAL)
     except Exception as error:  # tokenizers raises no narrower class for damaged files
         raise UserError(
-            f"tokenizer={name!r}: no tokenizer can be read from this folder ({_first_line(error)}). It should hold "
+            f"tokenizer={name!r}: no tokenizer can be read from this folder ({first_line(error)}). It should hold "
             "tokenizer.json or BERT's vocab.txt, as `hf download NAME --local-dir FOLDER` fetches them: fetch it again, or "
             "pass another tokenizer"
         ) from error
@@ -120,14 +121,14 @@ def _is_lower_case(words: list[str]) -> bool:
 
 
 def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerBase:
-    """What an earlier download left on this machine, or else the hub's; the hub is asked once whether it is there."""
+    """The tokenizer in this machine's cache of the hub, or else the hub's; the hub is asked once whether it answers."""
     local = None
     if (folder := _cached(name)) is not None:
         try:
             tokenizer = _from_folder(name, folder)
-            tokenizer.name_or_path = name  # it is told to users
+            tokenizer.name_or_path = name  # messages show it
             return tokenizer
-        except UserError as error:  # most often that the download was not complete
+        except UserError as error:  # most often the download was not complete
             local = error
     if stored:
         raise UserError(
@@ -138,8 +139,8 @@ def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerBase:
     if reason is None:
         try:
             return AutoTokenizer.from_pretrained(name, **(_LOCAL | {"local_files_only": False}))
-        except Exception as error:  # as above
-            reason = _first_line(error)
+        except Exception as error:  # transformers raises no narrower class
+            reason = first_line(error)
     raise UserError(
         f"tokenizer={name!r} is neither an embedded tokenizer ({', '.join(EMBEDDED)}), nor a folder, nor in this machine's "
         f"cache of the model hub, nor to be had from there ({reason}). Fetch it where there is a network (hf download "
@@ -150,8 +151,8 @@ def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerBase:
 def _cached(name: str) -> Path | None:
     """The folder of a hub name in this machine's cache.
 
-    Loading by name with local_files_only opens connections all the same: huggingface_hub asks what its requests should say
-    of this machine. So the name is only looked up among files.
+    The name is looked up among files, because loading by name opens connections even with local_files_only:
+    huggingface_hub asks how its requests should describe this machine.
     """
     try:
         found = (try_to_load_from_cache(name, file) for file in _FILES)
@@ -161,18 +162,14 @@ def _cached(name: str) -> Path | None:
 
 
 def _unreachable(address: str) -> str | None:
-    """Why nothing answers there, asked once: transformers would try again for most of a minute."""
+    """The reason why nothing answers there, or None. We ask once; transformers would try again for most of a minute."""
     try:
         urlopen(Request(address, method="HEAD"), timeout=5).close()
     except HTTPError:
-        return None  # it answers, whatever it says
+        return None  # it answers
     except OSError as error:
         return f"{address} does not answer: {getattr(error, 'reason', error)}"
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _put_ends(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -187,21 +184,24 @@ def _put_ends(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerFast) -> int:
-    """One more than the largest id; where ids have gaps, that is more than there are tokens."""
+    """One more than the largest id. Where ids have gaps, there are fewer tokens."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def vocabulary(tokenizer: PreTrainedTokenizerFast | None, wanted: int | None) -> tuple[int, int]:
-    """Padding id and vocabulary size: the tokenizer's, or the larger one that is wanted."""
+def vocabulary(tokenizer: PreTrainedTokenizerFast | None, vocab_size: int | None) -> tuple[int, int]:
+    """Padding id and vocabulary size: the tokenizer's size, or a larger `vocab_size`.
+
+    Raises UserError where vocab_size is smaller than the tokenizer's.
+    """
     if tokenizer is None:
-        return 0, wanted or 1
+        return 0, vocab_size or 1
     size = vocabulary_size(tokenizer)
-    if wanted is not None and wanted < size:
+    if vocab_size is not None and vocab_size < size:
         raise UserError(
-            f"vocab_size={wanted} is smaller than the vocabulary of tokenizer={tokenizer.name_or_path} ({size}): leave "
+            f"vocab_size={vocab_size} is smaller than the vocabulary of tokenizer={tokenizer.name_or_path} ({size}): leave "
             "vocab_size out (or pass vocab_size=None), it follows"
         )
-    return tokenizer.pad_token_id, wanted or size
+    return tokenizer.pad_token_id, vocab_size or size
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Tokens:
 
     ids: with [CLS] and [SEP].
     words: number of the word of each token, -1 for special tokens.
-    segments: number of the segment of each token, where the text has several sequences; None: it is one.
+    segments: number of the segment of each token; None: the text is one sequence.
     """
 
     ids: list[int]
@@ -275,7 +275,7 @@ class TextEncoder:
     def pad(self, rows: list[list[int]], segments: Sequence[list[int] | None] = ()) -> Text:
         """Token ids of B texts as one batch, as long as the longest, rounded up to a multiple of 8.
 
-        segments: of each row, as in `Tokens`; where all are None the batch has none.
+        segments: the segments of each row, as in `Tokens`. Where all are None, the batch has none.
         """
         longest = max(len(row) for row in rows)
         length = min(-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE, self.max_text_len)
@@ -308,11 +308,12 @@ class HiddenTokens:
 class TokenHider:
     """Hides tokens for masked language modelling, as BERT does (Devlin et al. 2019, section 3.1).
 
-    Each token is chosen with `probability`. With whole_words, words are drawn as the published code does: out of the text
-    padded to max_text_len, in which every [PAD] is a word too, until that share of the padded length is reached; the
-    padding among them is then left out. So a word is hidden about as often in a short text as in a long one. Where that
-    hides nothing, which the published code allows, a word at random is hidden. Of the chosen tokens 80 % become [MASK],
-    10 % a random token, 10 % stay.
+    probability: the probability with which a token is chosen. Of the chosen tokens 80 % become [MASK], 10 % become a random
+        token, and 10 % stay.
+    whole_words: choose whole words, as the published code does. It draws words from the text padded to max_text_len, in
+        which every [PAD] counts as a word, until `probability` of the padded length is reached, and then drops the padding.
+        So a word is hidden about as often in a short text as in a long one. Where the published code would hide nothing,
+        we hide one random word.
     """
 
     def __init__(self, encoder: TextEncoder, probability: float, whole_words: bool):

@@ -2,7 +2,7 @@
 
 All randomness comes from the generator, so a sample looks the same whichever process prepares it. Pixels stay uint8;
 normalisation waits until the batch is on its device. Decoded images are resized by Pillow, exactly as published; JPEGs by
-torch, with the same filter, ten times as fast and nearly the same (DATA.md, "Images", tells how near).
+torch, with the same filter, which is ten times as fast and gives nearly the same pixels (see DATA.md, "Images").
 """
 
 import math
@@ -19,13 +19,13 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from vlc.data.images import Jpeg, Picture, to_pil
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as MAE was trained
+MEAN = (0.485, 0.456, 0.406)  # MAE was trained with the statistics of ImageNet
 STD = (0.229, 0.224, 0.225)
-# How models see pixels: mean and standard deviation of each channel. ViLT's run from -1 to 1.
+# The mean and standard deviation of each channel by which a model's pixels are normalised. ViLT's pixels run from -1 to 1.
 PIXELS = {"imagenet": (MEAN, STD), "centred": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
 
-# RandAugment's operations: value at 9/30 of their range, and whether the sign is drawn. Ranges are the published ones
-# of ViLT and VLC; the operations are timm's, but for SolarizeAdd, which in timm leaves bright pixels alone.
+# RandAugment's operations: the value at 9/30 of their range, and whether the sign is drawn. The ranges are published by
+# ViLT and VLC. The operations are timm's, except SolarizeAdd, which in timm leaves bright pixels alone.
 _MAGNITUDE = 9 / 30
 RANDAUGMENT_OPS: dict[str, tuple[float, bool]] = {
     "AutoContrast": (0, False),
@@ -114,8 +114,10 @@ _LONGEST = 1333 / 800  # times the shorter side
 
 
 def shaped_size(width: int, height: int, size: int) -> tuple[int, int]:
-    """Height and width that an image keeps nearly its shape in: `size` pixels on the shorter side, a longer side of at most
-    1.67 times as many, both rounded down to multiples of 32, of which there is at least one (Kim et al. 2021, ViLT).
+    """Height and width for an image that nearly keeps its shape (Kim et al. 2021, ViLT).
+
+    The shorter side has `size` pixels, the longer side at most 1.67 times as many. Both are rounded down to multiples of
+    32, and are at least 32.
     """
     longest, scale = int(_LONGEST * size), size / min(width, height)
     sides = [size if side == min(width, height) else side * scale for side in (height, width)]

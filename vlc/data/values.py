@@ -1,7 +1,7 @@
-"""What is wrong with the values of annotation columns, and where.
+"""Finds the values of annotation columns that are wrong, and their rows.
 
-The writers, `write_arrow check` and the start of a run ask the same function, `value_problems`; batches are then made of
-what it let through. Everything is looked at a column at a time: a million questions take about a second.
+The writers, `write_arrow check` and the start of a run call the same function, `value_problems`, before batches are made.
+It looks at whole columns: a million questions take about a second.
 """
 
 from collections.abc import Collection, Iterator
@@ -86,7 +86,7 @@ def _unknown(column: Column, values: pa.Array, rows: np.ndarray, expected: str) 
 
 
 def _repeated(column: Column, labels: pa.Array, rows: np.ndarray, owners: np.ndarray) -> Iterator[Problem]:
-    """Labels that stand twice in one list; owners (N,): the list of each."""
+    """Labels that stand twice in one list. owners (N,): the number of each label's list."""
     numbers = as_numbers(labels)
     assert numbers is not None  # they are understood
     keys = owners * MOST_LABELS + numbers.astype(np.int64)
@@ -100,10 +100,10 @@ def _unpaired(column: Column, cells: pa.Array, others: pa.Array) -> Iterator[Pro
     """Lists of values that are longer or shorter than another column's lists for the same text."""
     if not (is_any_list(cells.type) and is_any_list(others.type)):
         return
-    (ours, rows, _), (theirs, other_rows, _) = (_entries(part, np.arange(len(part))) for part in (cells, others))
-    if not np.array_equal(rows, other_rows) or not (_may_be_lists(ours.type) and _may_be_lists(theirs.type)):
-        return  # told already
-    lengths, other_lengths = list_lengths(ours), list_lengths(theirs)
+    (own, rows, _), (other, other_rows, _) = (_entries(part, np.arange(len(part))) for part in (cells, others))
+    if not np.array_equal(rows, other_rows) or not (_may_be_lists(own.type) and _may_be_lists(other.type)):
+        return  # this problem is listed already
+    lengths, other_lengths = list_lengths(own), list_lengths(other)
     for place in np.flatnonzero(lengths != other_lengths).tolist():
         problem = f"{lengths[place]} {column.name} and {other_lengths[place]} {column.beside} for one text"
         yield int(rows[place]), problem
@@ -118,7 +118,7 @@ def uneven(cells: pa.Array, counts: np.ndarray, column: str, text: str) -> Itera
 
 
 def text_problems(texts: pa.Array, column: str) -> Iterator[Problem]:
-    """Texts that are null, each with its row; a row without any is none."""
+    """Texts that are null, each with its row. A row without any text is no problem."""
     rows = np.arange(len(texts))
     if is_any_list(texts.type):
         texts, rows, _ = _entries(texts, rows)
@@ -127,7 +127,7 @@ def text_problems(texts: pa.Array, column: str) -> Iterator[Problem]:
 
 
 def null_texts(texts: pa.Array) -> np.ndarray:
-    """Sorted numbers of the texts that are none, counted as the column's offsets count; (0,) for most columns, at once."""
+    """Sorted numbers of the texts that are null, counted as the column's offsets count them."""
     if not pa.types.is_list(texts.type) and not pa.types.is_large_list(texts.type):
         return np.flatnonzero(_nulls(texts)) if texts.null_count and not pa.types.is_null(texts.type) else _NONE
     offsets = texts.offsets.to_numpy().astype(np.int64)
@@ -148,11 +148,8 @@ def num_texts(texts: pa.Array) -> np.ndarray:
 
 
 def num_values(cells: pa.Array) -> int:
-    """How many values a column holds, in lists of any depth."""
-    while is_any_list(cells.type):
-        cells = pc.list_flatten(cells)
-    cells = plain(cells)
-    return len(cells) - cells.null_count
+    """How many values a column holds, in lists of any depth, without nulls."""
+    return len(flat_values(cells))
 
 
 def flat_values(cells: pa.Array) -> pa.Array:

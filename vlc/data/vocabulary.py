@@ -1,4 +1,4 @@
-"""The answer vocabulary of a head: the answers behind its labels, and how they meet answers of data and checkpoints."""
+"""The answer vocabulary of a head, and how it is matched with the answers of data and checkpoints."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ class Vocabulary:
     """Answers by label.
 
     answers: "" where the answer of a label is not known.
-    of_data: the answers by the labels of the data, where the data are labelled otherwise.
+    of_data: the answers by the labels of the data, where the data use other labels.
     """
 
     answers: tuple[str, ...] = ()
@@ -42,12 +42,12 @@ class Vocabulary:
         return [own.get(answer, UNKNOWN) for answer in self.of_data]
 
     def shared_labels(self, other: "Vocabulary") -> list[tuple[int, int]]:
-        """Labels here and there of each answer that both have."""
-        theirs = other.labels
-        return [(label, theirs[answer]) for label, answer in enumerate(self.answers) if answer in theirs]
+        """The labels, in this vocabulary and in the other one, of each answer that both have."""
+        labels = other.labels
+        return [(label, labels[answer]) for label, answer in enumerate(self.answers) if answer in labels]
 
     def tested_on(self, data: "Vocabulary") -> "Vocabulary":
-        """This vocabulary with what translates the labels of the data, where they differ."""
+        """This vocabulary with a translation of the data's labels, where they differ."""
         own = self.answers[: len(data.answers)]
         if all(answer in ("", here) for answer, here in zip_longest(data.answers, own, fillvalue=None)):
             return self

@@ -32,7 +32,7 @@ _IMPORTED_ONCE = [
 def start_worker_server(*modules: str) -> None:
     """Begin the server's imports while this process does its own. Otherwise they wait for the first worker.
 
-    modules: what the workers need beyond the usual, which each would import for itself.
+    modules: further modules that the workers need. Otherwise each worker would import them for itself.
     """
     if _context(modules).get_start_method() == "forkserver":
         # Signals for all processes of a job are for the main one to obey; the server ends when that one does.
@@ -45,7 +45,10 @@ def start_worker_server(*modules: str) -> None:
 
 
 def loader_options(num_workers: int, *, pinned: bool) -> dict[str, Any]:
-    """The options of a DataLoader whose sampler yields whole batches. pinned: in memory that a GPU copies from."""
+    """The options of a DataLoader whose sampler yields whole batches.
+
+    pinned: put batches into memory from which a GPU copies.
+    """
     return worker_options(num_workers) | {"batch_size": None, "pin_memory": pinned}
 
 
@@ -89,8 +92,8 @@ def _end_with(main: int) -> None:
 def leave_signals_to_the_main_process(worker: int) -> None:
     """Signals reach all processes of a terminal or a job; the main one still needs batches to finish its step.
 
-    SIGTERM, by which a loader ends workers that do not end by themselves, is obeyed after a while, and at once when it
-    comes again.
+    A loader sends SIGTERM to workers that do not end by themselves. They obey it after a while, and at once when it comes
+    again.
     """
     for number in (signal.SIGINT, *_FOR_THE_JOB):
         signal.signal(number, signal.SIG_IGN)
@@ -99,4 +102,4 @@ def leave_signals_to_the_main_process(worker: int) -> None:
 
 def _end_later(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.alarm(_PATIENCE)  # whose signal ends the process
+    signal.alarm(_PATIENCE)  # its signal ends the process

@@ -87,7 +87,7 @@ def _training_rows(name: str, data: DataSettings) -> ArrowSplit:
 def _ids(source: ArrowSplit) -> list[str]:
     """The names of the images: their ids where the tables have them, else table and row."""
     if source.has_column("image_id"):
-        return [str(value) for value in source.column("image_id").to_pylist()]
+        return [str(value) for _, batch in source.batches() for value in batch.column("image_id").to_pylist()]
     return ["{}:{}".format(*source.table_and_row(source.locate(number))) for number in range(len(source))]
 
 

@@ -1,4 +1,4 @@
-"""What every form of labelled images is: a source of samples, with all labels known from the start."""
+"""The base of all forms of labelled images: a source of samples whose labels are known from the start."""
 
 import tarfile
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ class LabelledImages:
     """The images of one split, without texts: a `Source` whose rows are numbered throughout.
 
     labels: (N,) int64.
-    class_names: by label; None where the data do not tell them.
+    class_names: the names by label; None where the data have no names.
     """
 
     spec, dataset, suffix = SPEC, "labelled images", ""
@@ -77,6 +77,7 @@ class LabelledImages:
 
 
 def states_of(paths: list[str]) -> dict[str, FileState]:
+    """The state of each file. Raises UserError where one cannot be read."""
     states = {}
     for path in paths:
         with blaming(path, "a data file"):
@@ -86,7 +87,7 @@ def states_of(paths: list[str]) -> dict[str, FileState]:
 
 @contextmanager
 def blaming(path: str, kind: str) -> Iterator[None]:
-    """Errors of a damaged file as one that names it."""
+    """Turns the errors of a damaged file into a UserError that names it."""
     try:
         yield
     except UserError:
@@ -96,7 +97,7 @@ def blaming(path: str, kind: str) -> Iterator[None]:
 
 
 def labels_of(column: pa.Array, place: Callable[[int], tuple[Path | str, int]]) -> np.ndarray:
-    """Labels (N,) int64. Raises UserError for the first row, told by `place`, that holds none."""
+    """Labels (N,) int64. Raises UserError for the first row that holds none, naming the place that `place` gives."""
     values = plain(column)
     understood = ~values.is_null().to_numpy(zero_copy_only=False)
     known = are_labels(values.drop_null())

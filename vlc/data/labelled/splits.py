@@ -20,8 +20,11 @@ _ALIASES = {"val": ("val", "validation")}
 def open_split(data_path: str | Path, split: str, *, verify: bool = False) -> LabelledImages:
     """The images of a split: DATA_PATH/SPLIT/CLASS/*, or the shards DATA_PATH/NAME_SPLIT_*.{arrow,parquet,tar}.
 
-    DATA_PATH/NAME chooses among several data sets in one folder. verify: compare what is read with the checksums that our
-    writer left. Raises MissingFile or UserError, naming what was found.
+    DATA_PATH/NAME chooses among several data sets in one folder.
+
+    verify: compare what is read with the checksums that our writer left.
+
+    Raises MissingFile or UserError, naming what was found.
     """
     path = Path(data_path)
     if (path / split).is_dir():
@@ -39,19 +42,19 @@ def open_split(data_path: str | Path, split: str, *, verify: bool = False) -> La
 
 def find_shards(path: Path, split: str) -> list[Path]:
     """The shards of a split, in numerical order; `path` is a folder, or a folder and a data set's name."""
-    folder, wanted = (path, None) if path.is_dir() else (path.parent, path.name)
+    folder, dataset = (path, None) if path.is_dir() else (path.parent, path.name)
     names = "|".join(_ALIASES.get(split, (re.escape(split),)))
     pattern = re.compile(rf"(?:(?P<name>.+)[-_])?(?:{names})(?:[-_](?P<number>\d+)(?:-of-\d+)?)?\.(arrow|parquet|tar)")
     found: dict[str, list[tuple[int, Path]]] = {}
     for file in folder.iterdir() if folder.is_dir() else ():
         if match := pattern.fullmatch(file.name):
             found.setdefault(match["name"] or "", []).append((int(match["number"] or 0), file))
-    if wanted is not None:
-        found = {name: files for name, files in found.items() if name == wanted}
+    if dataset is not None:
+        found = {name: files for name, files in found.items() if name == dataset}
     if not found:
         raise MissingFile(
             f"--data_path {path} has no images of split {split!r}: neither a folder {path / split} with a folder for each "
-            f"class, nor shards such as {path if wanted else path / 'imagenet'}_{split}_0.arrow. Write shards: {WRITER}"
+            f"class, nor shards such as {path if dataset else path / 'imagenet'}_{split}_0.arrow. Write shards: {WRITER}"
         )
     if len(found) > 1:
         raise UserError(f"{folder} holds several data sets: choose one, as --data_path {folder / min(found)}. "
@@ -62,7 +65,8 @@ def find_shards(path: Path, split: str) -> list[Path]:
 def check_classes(sources: dict[str, LabelledImages], num_classes: int, training: Sequence[str] = ("train",)) -> None:
     """Raise UserError where labels, class names or --nb_classes do not fit each other, or a class has no images.
 
-    sources: by split. A class without images is a mistake in the splits named by `training` only.
+    sources: the images by the name of their split.
+    training: the splits in which a class without images is a mistake.
     """
     for split, source in sources.items():
         found = max(len(source.class_names or ()), int(source.labels.max(initial=-1)) + 1)

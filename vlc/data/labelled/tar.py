@@ -80,8 +80,8 @@ def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
                     found.setdefault(stem, {})[suffix] = (member.offset, member.size)
             _require_end(path, file)
             if beginning[156:157] == tarfile.XGLTYPE and b"vlc." in beginning:  # typeflag of a header that we wrote
-                told = file.pax_headers
-                if mark_of(told) is None or told.get(FILE.decode()) != metadata_checksum(told):
+                header = file.pax_headers
+                if mark_of(header) is None or header.get(FILE.decode()) != metadata_checksum(header):
                     raise ValueError("its global header is not as it was written")
     return found
 
@@ -109,7 +109,7 @@ def _is_further_part(key: str, parts: dict, found: dict[str, dict]) -> bool:
 def _tar_label(
     path: str, state: FileState, key: str, parts: dict[str, tuple[int, int]]
 ) -> tuple[int, str | None, int | None]:
-    """Label, class name if told, and the checksum of the image if our writer left one."""
+    """The label, the class name if there is one, and the checksum of the image if our writer left one."""
     try:
         described = json.loads(_read_at(path, state, *parts["json"])) if "json" in parts else {}
         label = int(_read_at(path, state, *parts["cls"])) if "cls" in parts else int(described["label"])
@@ -136,7 +136,7 @@ def _read_at(path: str, state: FileState, offset: int, size: int) -> bytes:
 
 @lru_cache(maxsize=256)
 def _descriptor(path: str, state: FileState) -> int:
-    """state: tells a file from one that had this name before."""
+    """The number of an open file. state: distinguishes it from an older file of this name, so that this is not kept."""
     try:
         return os.open(path, os.O_RDONLY)
     except OSError as error:

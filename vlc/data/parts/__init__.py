@@ -1,4 +1,4 @@
-"""What a batch can hold beside texts and images, a file for each kind of part.
+"""The parts that a batch can hold beside texts and images, with a file for each kind.
 
 A part is a small frozen object: objectives list the parts that they want, and equal parts are made once. It is made from
 samples in a loader process, and lies in `Batch.parts` under its name.

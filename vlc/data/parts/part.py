@@ -1,4 +1,4 @@
-"""The plug between samples and what objectives want in their batches."""
+"""The base of all parts of a batch that objectives can ask for."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ class Part:
 
     name: its key in `Batch.parts`. The parts of a batch are made in the order of their names, and draw from the samples'
         generators in this order, whichever objectives asked for them.
-    presence: "always"; "labelled": absent on splits whose labels are withheld; "where_provided": absent there, and where
-        the files lack its columns.
+    presence: "always"; "labelled": it is absent on splits whose labels are withheld; "where_provided": it is also absent
+        where the files lack its columns.
     columns: the fields of the catalogue's row that it reads. The start of a run checks that the data sets have them.
     """
 
@@ -35,11 +35,11 @@ class Part:
         return self
 
     def of(self, sample: Sample, samples: SampleSet) -> Any:
-        """What one sample brings; `sample.rng` is the only source of randomness."""
+        """The contribution of one sample. `sample.rng` is the only source of randomness."""
         raise NotImplementedError
 
     def collate(self, cells: list[Any], samples: SampleSet) -> Any:
-        """What the samples bring, as one tensor, one `Tensors`, or a list."""
+        """The contributions of a batch as one tensor, one `Tensors`, or a list."""
         raise NotImplementedError
 
     def make(self, batch: Sequence[Sample], samples: SampleSet) -> Any:

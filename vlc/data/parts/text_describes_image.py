@@ -1,4 +1,4 @@
-"""Which texts of a batch describe which of its images, for contrast."""
+"""Which texts of a batch describe which images of it, for contrast."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Descriptions(Tensors):
     """Which texts describe which images.
 
     within (B, B) bool: whether the text of the row describes the image of the column; its own always does.
-    identity: tells it of pairs of other processes too; None for a batch made by hand, of one process.
+    identity: decides it for pairs of other processes too; None for a batch made by hand, of one process.
     """
 
     within: Tensor

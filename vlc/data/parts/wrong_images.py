@@ -63,7 +63,7 @@ def _wrong_image(sample: Sample, samples: SampleSet) -> Tensor:
 
 
 def _wrong_row(number: int, batch: Sequence[Sample]) -> int:
-    """A random other row of the batch whose image does not have this sample's text; its own number if there is none."""
+    """The number of a random sample whose image does not have this sample's text; its own number if there is none."""
     sample = batch[number]
     for other in sample.rng.permutation(len(batch)).tolist():
         if not _describes(sample, batch[other].source, batch[other].where):
