@@ -1,4 +1,4 @@
-"""What every objective is: it declares encoder passes, receives them, and returns an outcome."""
+"""The base of all objectives: an objective declares encoder passes, receives them, and returns an outcome."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ Ratio = tuple[Tensor, int]  # (sum, count): adds up over steps and processes
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an objective makes of a batch.
+    """The result of an objective for a batch.
 
     loss: scalar, unweighted; None on unlabelled splits.
     metrics: name -> (sum, count).
@@ -45,7 +45,7 @@ class Answer:
     """A head's answer about an example.
 
     choices: (answer, value), the best first.
-    unit: what the values are.
+    unit: the unit of the values.
     about: which part of the example the answer is about; empty: all of it.
     example: the number of the example in its batch.
     head: the name of the head.
@@ -62,9 +62,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class ModelContext:
-    """What a head needs to know of the model that it belongs to.
+    """What a head needs to know about its model.
 
-    vocabulary: of the answers, for heads that give some.
+    vocabulary: the answers by label, for heads that give answers.
     """
 
     width: int
@@ -76,17 +76,17 @@ class ModelContext:
 
 
 class Objective(nn.Module, Generic[OptionsT]):
-    """A head with its loss, its metrics and its predictions. Knows nothing of trainer or loader.
+    """A head with its loss, its metrics and its predictions. It knows neither trainer nor loader.
 
-    needs_images: whether it can do nothing with texts alone.
-    metrics: the names it reports.
+    needs_images: whether it needs more than texts.
+    metrics: the names of the metrics that it reports.
     headline: the metric that selects checkpoints, if any.
     reads_pooled: whether it reads the pooled feature.
     task_head: whether the head takes the learning-rate factor lr_mult, as the published classifiers do.
     writes_records: whether the answers of a tested split are written into a file.
     answers_from_vocabulary: whether the head has a vocabulary of answers.
-    starts_from: parameters that start from those of other heads, by their names, where a checkpoint has the latter alone:
-        as the whole of one of the same shape, otherwise as its row 1.
+    starts_from: names of parameters, and the names of other heads' parameters from which they start where a checkpoint has
+        only the latter: from the whole of one with the same shape, otherwise from its row 1.
     """
 
     needs_images: ClassVar[bool] = True
@@ -144,10 +144,10 @@ class Objective(nn.Module, Generic[OptionsT]):
         """Compile, with options of torch.compile, what gains from it; default: nothing."""
 
     def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
-        """Return what the head says of the examples of a batch, in their order; default: nothing.
+        """Return the head's answers about the examples of a batch, in their order; default: none.
 
-        outcome: what `forward` made of the batch.
-        token_name: the token of an id.
+        outcome: the result of `forward` for the batch.
+        token_name: returns the token of an id.
         """
         return []
 
@@ -160,7 +160,7 @@ def most_probable(probabilities: Tensor, name: Callable[[int], str], count: int 
 
 
 def with_records(choices: list[list[tuple[str, float]]], columns: Mapping[str, Sequence[Any]] | None) -> list[Answer]:
-    """Answers with the records whose values stand in columns by name; None: they have no records."""
+    """Answers with their records. columns: the values of the records by name; None: the answers have no records."""
     if columns is None:
         return [Answer(own, example=number) for number, own in enumerate(choices)]
     records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -174,15 +174,15 @@ def mean_ratio(mean: Tensor, count: int) -> Ratio:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Ratio:
-    """Right arg-maxes and their number; logits (N, C), labels (N,). Of equal logits the first is the answer, as told."""
+    """How many arg-maxes are right, and their number; logits (N, C), labels (N,). Of equal logits the first one counts."""
     return (logits.argmax(dim=-1) == labels).sum(), labels.numel()
 
 
 def ranked_accuracy(scores: Tensor, own: Tensor) -> Ratio:
     """How many queries score their own candidate above all others, and their number; scores (N, C), own (N,).
 
-    Ties count against us, and so does NaN: the own candidates have places of their own (the first, the diagonal), by
-    which an arg-max would favour them.
+    Ties and NaN count as wrong. An arg-max would favour the own candidates, because they have fixed places (the first, or
+    the diagonal).
     """
     right = scores.gather(1, own[:, None])
     return ((~(scores < right)).sum(dim=1) == 1).sum(), own.numel()

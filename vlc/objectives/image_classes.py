@@ -15,7 +15,7 @@ from vlc.model.segments import Encoded
 from vlc.objectives.base import ModelContext, Objective, Outcome, mean_ratio
 from vlc.objectives.options import ImageClassesOptions
 
-HEAD_STD = 2e-5  # of the new linear layer's weights, as published: the first logits are almost equal
+HEAD_STD = 2e-5  # for the weights of the new linear layer, as published: the first logits are almost equal
 IMAGE = Pass(("image",))
 TOP_K = (1, 5)
 
@@ -23,8 +23,8 @@ TOP_K = (1, 5)
 class ImageClasses(Objective):
     """A linear classifier of the mean patch token, normalised after pooling, or of the class token; logits (B, C).
 
-    In training, labels may be mixed: probabilities (B, C) in place of numbers (B,). acc1 and acc5 are in percent, as MAE
-    has them.
+    In training, labels may be mixed: they are then probabilities (B, C) instead of numbers (B,). acc1 and acc5 are in
+    percent, as in MAE.
     """
 
     metrics = ("loss", *(f"acc{k}" for k in TOP_K))
@@ -61,6 +61,6 @@ class ImageClasses(Objective):
 
 
 def _hits(logits: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, int]]:
-    """Among the first 1 and 5 classes of (B, C) logits the right ones of (B,) labels, times 100, and their number."""
+    """How often the label (B,) is among the 1 or 5 highest logits (B, C), times 100, and the number of labels."""
     best = logits.topk(min(max(TOP_K), logits.shape[1])).indices == labels[:, None]
     return {f"acc{k}": (100 * best[:, :k].sum(), len(labels)) for k in TOP_K}

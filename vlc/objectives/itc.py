@@ -1,7 +1,7 @@
 """Image-text contrast: images and texts encoded apart, each found by the other among a batch (Radford et al. 2021, CLIP).
 
-What it learns makes retrieval fast: embeddings of a split are computed once, and `vlc.evaluation.ranking` lets the full
-model re-rank only the best of them.
+It makes retrieval fast: the embeddings of a split are computed once, and in `vlc.evaluation.ranking` the full model
+re-ranks only the nearest candidates.
 """
 
 import math
@@ -30,7 +30,7 @@ from vlc.objectives.base import (
 )
 from vlc.objectives.options import ITCOptions
 
-MAX_SCALE = 100.0  # of the similarities, as in CLIP
+MAX_SCALE = 100.0  # the inverse temperature is clamped to it, as in CLIP
 IMAGES, TEXTS = Pass(("image",), pooled_only=True), Pass(("text",), pooled_only=True)
 
 
@@ -39,8 +39,8 @@ class ITC(Objective[ITCOptions]):
 
     Without supervision: the similarity of each text to its image, (B, 1).
 
-    The encoder runs on the image alone and on the text alone; the pooled features are projected to unit length. Other
-    pairs of the batch of all processes that match too (a text or an image that occurs twice) are no candidates.
+    The encoder runs on the image alone and on the text alone, and the pooled features are projected to unit length. Other
+    pairs of the batch that match too, because a text or an image occurs twice, are no candidates.
     """
 
     metrics = ("loss", "accuracy")
@@ -73,7 +73,7 @@ class ITC(Objective[ITCOptions]):
         return IMAGES, TEXTS
 
     def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
-        """How near each text is to its image; nothing of a supervised batch, whose logits are about all pairs in it."""
+        """How near each text is to its image. A supervised batch has none: its logits are about all pairs in it."""
         values = [] if outcome.loss is not None else outcome.logits[:, 0].tolist()
         return [Answer([("near", value)], "cosine similarity", example=number) for number, value in enumerate(values)]
 
@@ -88,10 +88,10 @@ class ITC(Objective[ITCOptions]):
 
     @torch.no_grad()
     def with_hard_negatives(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Batch:
-        """Return the batch with wrong images and texts out of itself that are hard to tell from the right ones.
+        """Return the batch with wrong images and texts of its own that are hard to distinguish from the right ones.
 
         Wrong images are drawn in proportion to the exponential of their scaled similarity to the text (Li et al. 2021,
-        ALBEF), wrong texts are the most similar to the image. Where the batch has none, those of the loader stay.
+        ALBEF). Wrong texts are the texts most similar to the image. Where the batch has none, the loader's choice stays.
         """
         images, texts = self._vectors(encoded)
         describes = batch.parts["text_describes_image"].within
@@ -147,6 +147,6 @@ def _described(batch: Batch, first: int) -> tuple[Tensor, Tensor]:
         return descriptions.within.T, descriptions.within
     others = replace(identity, row=gather_values(identity.row), text=gather_values(identity.text))
     of_images = identity.described_by(others).T
-    # Only its own process knows all texts of an image's row: it tells the others.
+    # Only its own process knows all texts of an image's row, and shares them with the others.
     everywhere = gather_values(of_images.to(torch.uint8)).bool()
     return of_images, everywhere[:, first : first + len(batch)].T

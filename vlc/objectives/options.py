@@ -9,10 +9,10 @@ from vlc.common.errors import UserError, require
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the checks of options look at besides the options.
+    """The other settings that the checks of options look at.
 
     kinds: the objectives of the same task.
-    weight: of the objective's loss.
+    weight: the weight of the objective's loss.
     per_device: examples in a batch of one device.
     max_text_len: tokens of a text, with [CLS] and [SEP].
     """
@@ -163,7 +163,7 @@ class ClassesOptions(Options):
 class ImageClassesOptions(Options):
     """num_classes: size of the head.
 
-    smoothing: of the labels, in training.
+    smoothing: the smoothing of the labels, in training.
     global_pool: classify the mean patch token; otherwise the class token.
     """
 
@@ -226,7 +226,7 @@ OPTIONS: dict[str, type[Options]] = {
 
 
 CLASSES: dict[str, type] = {}
-"""The class of each kind of objective: `vlc.objectives.kinds` enters ours, a user's file its own."""
+"""The class of each kind of objective. `vlc.objectives.kinds` enters ours, and a user's file its own."""
 
 RANKING = ("choice", "itm", "itc")  # the kinds that can rank images and texts, the better ones first
 RANKED_IN_TESTS = ("choice", "itc")  # the kinds whose tests rank without being asked to

@@ -22,10 +22,13 @@ Iteration = Callable[..., tuple[Tensor, Tensor]]
 def iteration(
     kernel: Tensor, plan: Tensor, word_scale: Tensor, counts: tuple[Tensor, Tensor], absent: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The next plan (B, P, L) and the next scaling factors of the words (B, 1, L), of sums that compile into few kernels.
+    """One step of IPOT: the next plan (B, P, L) and the next scaling factors of the words (B, 1, L).
 
-    counts (B, 1, 1): of patches and of words. absent (B, P, 1) and (B, 1, L): large where one takes no part, so that its
-    scaling factor becomes (nearly) 0, never infinite.
+    counts: the numbers of patches and of words, (B, 1, 1) each.
+    absent: (B, P, 1) and (B, 1, L), large where a patch or word takes no part, so that its scaling factor becomes nearly 0
+        and never infinite.
+
+    It consists of element-wise products and sums, so that torch.compile makes few kernels of it.
     """
     scaled = kernel * plan
     patch_scale = 1 / (counts[0] * (scaled * word_scale).sum(2, keepdim=True) + absent[0])
