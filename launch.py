@@ -1,15 +1,15 @@
 """Start a script in several processes, on one host or many: `python -m launch --nproc_per_node 8 SCRIPT ARGUMENTS`.
 
-Takes the flags of torch.distributed.run, to which it forwards, and those of the older torch.distributed.launch that
-published commands use: `--use_env`, which is the only way now and needs no flag, and underscores in names. Workers that are
-restarted (`--max_restarts`) find in VLC_LAUNCHED when this launch began, and so tell its checkpoints from older ones.
+It takes the flags of torch.distributed.run and forwards to it. It also takes what published commands pass to the older
+torch.distributed.launch: underscores in names, and `--use_env`, which is always on and so has no effect. Restarted workers
+(`--max_restarts`) find in VLC_LAUNCHED when this launch began, so they recognise its checkpoints.
 
 Restarted workers must not read what their predecessors left in a shared key-value store: their addresses, where nobody
 answers any more (seen with torch 2.13). With dynamic rendezvous each round gets a store of its own; with the static one
 `vlc.hardware.distributed.init_process_group_after_restart` separates the attempts.
 
-The store by which processes meet listens on the address of --master_addr or --rdzv_endpoint alone, where it is one: on
-127.0.0.1 it is reached from this host only.
+The store by which processes meet listens only on the address that --master_addr or --rdzv_endpoint gives, if they give one.
+With 127.0.0.1 it can be reached from this host only.
 """
 
 import os
@@ -24,6 +24,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.run import get_args_parser, run
 
+from vlc.common.errors import first_line
 from vlc.common.terminal import printable
 from vlc.hardware.rendezvous import bind_stores, is_loopback, stay_local, tell_missing
 
@@ -31,18 +32,18 @@ _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")  # passed on to
 
 
 def main(words: list[str] | None = None) -> str | int | None:
-    """Returns what sys.exit takes: a message where the hosts did not find each other, 1 where a worker failed.
+    """Return the argument for sys.exit: a message where the hosts did not find each other, 1 where a worker failed.
 
-    After a signal it is 128 + the signal's number, as shells have it.
+    After a signal it is 128 + the signal's number, as in shells.
     """
     parser = get_args_parser()
     parser.prog = "python -m launch"
     parser.add_argument(
         "--use_env", "--use-env", action="store_true", default=True, help="always so; for older commands"
     )
-    # What nohup had us ignore stays ignored: the launcher would stop its workers where it is told to handle a signal.
-    told = [name for name in _SIGNALS if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
-    parser.set_defaults(signals_to_handle=",".join(told))
+    # Signals that nohup ignores stay ignored: the launcher stops its workers on every signal that it handles.
+    handled = [name for name in _SIGNALS if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
+    parser.set_defaults(signals_to_handle=",".join(handled))
     arguments = parser.parse_args(words)
     started = time.time()
     os.environ["VLC_LAUNCHED"] = str(started)
@@ -81,12 +82,12 @@ def _meeting_place(arguments: Namespace) -> tuple[str, int]:
 
 
 def _no_meeting(arguments: Namespace, error: Exception, seconds: float) -> str:
-    """What went wrong when hosts looked for each other: who did not answer, where, and for how long."""
+    """The message for hosts that did not find each other: it names the host and port that did not answer, and the time."""
     place = arguments.rdzv_endpoint or f"{arguments.master_addr}:{arguments.master_port}"
     causes = []
     cause: BaseException | None = error
     while cause is not None:
-        causes.append(str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__)
+        causes.append(first_line(cause).strip())
         cause = cause.__cause__
     reason = " / ".join(dict.fromkeys(causes))
     if "EADDRINUSE" in reason or "address already in use" in reason.lower():

@@ -58,7 +58,7 @@ def main(_config, _run):
     with user_errors_without_traceback():
         from vlc.configuration.settings import Settings
 
-        settings = Settings.from_config(_config)  # before the heavy imports: mistakes are told at once
+        settings = Settings.from_config(_config)  # before the heavy imports, so that mistakes show at once
         if settings.data.num_workers:
             start_worker_server()
         from vlc.hardware.distributed import destroy_process_group

@@ -1,4 +1,4 @@
-"""What watches over a run: losses and states that are not finite, corrupt images, speed."""
+"""Callbacks that watch a run: for losses and states that are not finite, corrupt images, and speed."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from vlc.training.saving import last_checkpoint
 
 
 class FinalValidation(Callback):
-    """Validates, and so saves, after the last step of max_steps too: it seldom falls on a regular validation."""
+    """Validates, and so saves, after the last step of max_steps, which seldom falls on a regular validation."""
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_idx: int) -> None:
         if trainer.global_step == trainer.max_steps:
@@ -24,7 +24,7 @@ class FinalValidation(Callback):
 
 
 class NonFiniteLossGuard(Callback):
-    """Stops a run whose loss became NaN or infinite, and tells the step; no checkpoint of such a state is written.
+    """Stops a run whose loss became NaN or infinite, and names the step. It lets no checkpoint of such a state be written.
 
     The first bad step is kept on the device, and looked at every `every` batches and before each validation, so that
     the host does not wait for the device in every step.
@@ -50,8 +50,8 @@ class NonFiniteLossGuard(Callback):
         self._check(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        # Sums are as good as looking at each number (nothing finite adds up to more than float32 holds), and 25 times
-        # as fast.
+        # Sums find as much as looking at each number, because no finite numbers add up to more than float32 holds. They are
+        # 25 times as fast.
         sums = [tensor.sum(dtype=torch.float32) for tensor in _floats(checkpoint)]
         if sums and not torch.stack([value.to(sums[0].device) for value in sums]).isfinite().all():
             raise NonFiniteLoss(self._message(trainer, "The weights", f"by optimiser step {trainer.global_step}"))
@@ -67,7 +67,7 @@ class NonFiniteLossGuard(Callback):
 
 
 def _floats(checkpoint: dict[str, Any]) -> Iterator[torch.Tensor]:
-    """The weights, and what the optimiser keeps of them; of a sharded model the first process alone has them."""
+    """The weights and the optimiser's state. Only rank 0 has those of a sharded model."""
     states = (state for optimizer in checkpoint["optimizer_states"] for state in optimizer.get("state", {}).values())
     for values in (checkpoint["state_dict"], *states):
         yield from (value for value in values.values() if torch.is_tensor(value) and value.is_floating_point())
@@ -98,7 +98,7 @@ class CorruptImages(Callback):
 
 
 class CastWeightsOnce(Callback):
-    """Keeps what autocast made of the weights for a whole evaluation; by itself it casts them anew for every batch."""
+    """Keeps the weights that autocast has cast for a whole evaluation. Autocast alone casts them for every batch."""
 
     def __init__(self):
         self._context = ExitStack()

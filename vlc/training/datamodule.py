@@ -29,10 +29,10 @@ from vlc.data.workers import loader_options
 
 @dataclass(frozen=True)
 class TaskNeeds:
-    """What the objectives of a task want in its batches.
+    """The requirements of a task's objectives for its batches.
 
     parts: what batches hold beside texts and images.
-    num_images: how many images an example has.
+    num_images: the number of images of an example.
     images_required: whether data sets without any are refused.
     """
 
@@ -69,27 +69,27 @@ class TaskData:
         _check_images(specs, needs)
         _check_fields(specs, columns_of(needs.parts, "labelled", "always") | self.composer.columns)
         self.text_only = not any(spec.images for spec in specs.values())
-        self._told = f"datasets={list(specs)}" + (f" of task {task.name}" if task.name else "")
+        self._description = f"datasets={list(specs)}" + (f" of task {task.name}" if task.name else "")
         if not test_only and not any("train" in spec.tables for spec in specs.values()):
-            raise UserError(f"{self._told} have no training split: pass test_only=True")
+            raise UserError(f"{self._description} have no training split: pass test_only=True")
         self.train = None if test_only else self._dataset("train", task.datasets, training=True)
-        wanted = {name: _evaluated(spec, settings, test_only) for name, spec in specs.items()}
-        self.evaluated_splits = list(dict.fromkeys(split for splits in wanted.values() for split in splits))
+        evaluated = {name: _evaluated(spec, settings, test_only) for name, spec in specs.items()}
+        self.evaluated_splits = list(dict.fromkeys(split for splits in evaluated.values() for split in splits))
 
         def called(split: str, dataset: str) -> str:
-            return f"{split}_{dataset}" if sum(split in splits for splits in wanted.values()) > 1 else split
+            return f"{split}_{dataset}" if sum(split in splits for splits in evaluated.values()) > 1 else split
 
         self.evaluation = {
             called(split, name): self._dataset(split, (name,), called=called(split, name))
             for split in self.evaluated_splits
-            for name in wanted
-            if split in wanted[name]
+            for name in evaluated
+            if split in evaluated[name]
         }
         published = settings.published_splits
         self.selecting = {called(split, name) for name, spec in specs.items() for split in spec.selecting(published)}
         if test_only and not self.evaluated_splits:
             cure = f": leave {task.name} out of tasks" if task.name else ""
-            raise UserError(f"test_only=True, but {self._told} have no test split{cure}")
+            raise UserError(f"test_only=True, but {self._description} have no test split{cure}")
 
     def _dataset(
         self, split: str, datasets: Sequence[str], *, training: bool = False, called: str | None = None
@@ -146,11 +146,12 @@ class TaskData:
 
 
 class DataModule(LightningDataModule):
-    """Opens the data of the tasks of a run and serves what their objectives need. `start` is where training begins.
+    """Opens the data of a run's tasks. `start` is the position where training begins.
 
-    needs: what the objectives of each task want in its batches, in the order of the tasks.
-    test_only opens the test splits instead of training and validation. Raises UserError or MissingFile, before any
-    training, where files, columns or fields are missing.
+    needs: the needs of each task, in the order of the tasks.
+    test_only: open the test splits instead of training and validation.
+
+    Raises UserError or MissingFile, before any training, where files, columns or fields are missing.
     """
 
     trainer: Trainer  # Lightning sets it before it asks for loaders
@@ -201,7 +202,7 @@ class DataModule(LightningDataModule):
         return all(data.text_only for data in self.tasks.values())
 
     def facts(self, world_size: int) -> dict[str, Any]:
-        """What a position in the training data depends on: samples a step over all processes, samples of the data sets."""
+        """The numbers that a position depends on: samples of a step on all processes, and samples of each data set."""
         return {
             "global_batch": self.settings.per_gpu_batchsize * world_size,
             "num_samples": [size for samples in self._training.values() for size in samples.sizes],

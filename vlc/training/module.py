@@ -1,4 +1,4 @@
-"""The one place that weighs, sums and logs; nothing here knows a task."""
+"""The Lightning module, which weighs and sums losses and logs metrics. It knows no task by name."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ def task_needs(task: TaskSettings, *, drops_patches: bool) -> TaskNeeds:
 
 
 class Measured(NamedTuple):
-    """What a metric measures.
+    """The task, head and split that a metric belongs to.
 
     selects: whether its split selects the checkpoint.
     """
@@ -70,11 +70,11 @@ class VLCModule(LightningModule):
     vocabularies: the vocabulary of each head that gives answers.
     image_only: no batch has texts.
     text_only: no batch has images.
-    splits: by task, the names of the evaluated splits, for which metrics are kept.
-    selecting: by task, the splits that select the checkpoint; by default all.
-    evaluators: by task, what else is measured on its evaluated splits.
-    config: written into checkpoints.
-    encoder: in place of the one that the settings describe, which are None then.
+    splits: the names of the evaluated splits, by task.
+    selecting: the splits that select the checkpoint, by task; by default all.
+    evaluators: further measurements on the evaluated splits, by task.
+    config: the configuration that is written into checkpoints.
+    encoder: an encoder to use instead of the one that the settings describe. The settings are None then.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class VLCModule(LightningModule):
         self.records: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
 
     def _freeze_unread(self, *, image_only: bool, text_only: bool) -> None:
-        """Freeze the parts of the encoder that no loss reaches, for whose gradients DDP would wait."""
+        """Freeze the parts of the encoder that no loss reaches, because DDP would wait for their gradients."""
         encoder = self.encoder
         unread: list[nn.Module | nn.Parameter] = []
         if not any(objective.reads_pooled for objective in self.objectives.values()):
@@ -210,7 +210,7 @@ class VLCModule(LightningModule):
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer, optimizer_closure=None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        optimizer.zero_grad()  # Lightning's comes after the next forward pass, whose activations need the room
+        optimizer.zero_grad()  # Lightning does so after the next forward pass, which needs the memory
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate(batch)
@@ -221,13 +221,13 @@ class VLCModule(LightningModule):
             if not self.objectives[name].writes_records:
                 continue
             records = [dict(answer.record or {}) for answer in self.objectives[name].answers(outcome, batch)]
-            if outcome.logits.isnan().any():  # without labels no loss would tell
+            if outcome.logits.isnan().any():  # without labels no loss would show it
                 head = next(head for head in task.heads if head.name == name)
                 check_finite({task.metric(head, batch.split, "logits"): math.nan})
             self.records.setdefault((task.name, name, batch.split), []).extend(records)
 
     def _evaluate(self, batch: Batch) -> dict[str, Outcome]:
-        """The batch's outcomes, with what they measured added up; none of a batch that counts elsewhere."""
+        """The outcomes of a batch, after their metrics were added up; none for a batch that counts elsewhere."""
         outcomes = self.outcomes(batch)
         if batch.again:
             return {}
@@ -261,17 +261,17 @@ class VLCModule(LightningModule):
         self.log_dict({name: float(value) for name, value in values.items()})
 
     def _evaluator_values(self, folder: str | None, due: Callable[[Evaluator], bool]) -> dict[str, Tensor]:
-        """What the evaluators that are due measure on every evaluated split of their tasks."""
-        wanted = [(name, evaluator) for name, own in self.evaluators.items() for evaluator in own if due(evaluator)]
-        if not wanted:
+        """The metrics of the evaluators that are due, on every evaluated split of their tasks."""
+        chosen = [(name, evaluator) for name, own in self.evaluators.items() for evaluator in own if due(evaluator)]
+        if not chosen:
             return {}
         with gathered(self):
-            return self._run_evaluators(wanted, folder)
+            return self._run_evaluators(chosen, folder)
 
-    def _run_evaluators(self, wanted: list[tuple[str, Evaluator]], folder: str | None) -> dict[str, Tensor]:
+    def _run_evaluators(self, chosen: list[tuple[str, Evaluator]], folder: str | None) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
-        for task, evaluator in ((self.tasks[name], evaluator) for name, evaluator in wanted):
+        for task, evaluator in ((self.tasks[name], evaluator) for name, evaluator in chosen):
             head = next(head for head in task.heads if head.name == evaluator.head)
             for split, samples in data.tasks[task.name].evaluation.items():
                 out = Path(folder) / task.file(head, split) if folder else None
@@ -295,10 +295,10 @@ class VLCModule(LightningModule):
         return values
 
     def the_metric(self, values: Mapping[str, Tensor]) -> Tensor:
-        """What selects checkpoints: the sum of the objectives' headlines over the selecting splits, higher is better.
+        """The metric that selects checkpoints: the sum of the objectives' headlines over the selecting splits.
 
-        Where no objective has one (reconstruction alone), the negative sum of the losses. Raises UserError where nothing
-        was counted.
+        Higher is better. Where no objective has a headline, as in reconstruction, it is the negative sum of the losses.
+        Raises UserError where nothing was counted.
         """
         headlines, losses = [], []
         for key, value in values.items():
@@ -335,7 +335,7 @@ class VLCModule(LightningModule):
         return layer_decay_groups(self, self.optim)
 
     def checkpoint_bytes(self) -> int:
-        """The least room a checkpoint takes: float32 weights, and what the optimiser keeps of those it trains."""
+        """The smallest size of a checkpoint: float32 weights, and the optimiser's state of the trained ones."""
         kept = 1 if self.optim_settings and self.optim_settings.optim_type == "sgd" else 2
         return sum(4 * value.numel() * (1 + kept * value.requires_grad) for value in self.parameters())
 
@@ -344,7 +344,7 @@ class VLCModule(LightningModule):
         return LAYERS
 
     def configure_model(self) -> None:
-        """Shards the model where the trainer's strategy is to; Lightning calls it once the processes have met."""
+        """Shard the model where the trainer's strategy does so. Lightning calls this once the processes have met."""
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and not isinstance(self, FSDPModule):
             assert self.device_mesh is not None
             shard(self, self.device_mesh["data_parallel"])
@@ -358,7 +358,7 @@ class VLCModule(LightningModule):
         checkpoint["validations"] = self.validations
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Gives the temperature of contrast its dimension, which older checkpoints lack, in the optimiser's state too."""
+        """Give the temperature of contrast its dimension, which older checkpoints lack, also in the optimiser's state."""
         self.validations = checkpoint.get("validations", 0)
         name = "objectives.itc.log_scale"
         state = checkpoint.get("state_dict", {})  # sharded training reads the weights by itself
@@ -392,7 +392,7 @@ def _made_heads(
 
 
 def shard(module: VLCModule, mesh: DeviceMesh) -> None:
-    """Share a module out over a mesh in place (FSDP2): each block gathers its weights while it runs, the rest at once."""
+    """Shard a module over a mesh in place (FSDP2). Each block gathers its weights while it runs; the rest is one unit."""
     for block in [part for part in module.modules() if isinstance(part, Block)]:
         fully_shard(block, mesh=mesh)
         register_fsdp_forward_method(block, "forward_first_token")
@@ -403,7 +403,7 @@ def shard(module: VLCModule, mesh: DeviceMesh) -> None:
 
 @contextmanager
 def gathered(module: nn.Module) -> Iterator[None]:
-    """All weights of a sharded module on every process for a while, so that each makes as many passes as it likes."""
+    """Keep all weights of a sharded module on every process, so that each process runs any number of passes."""
     parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
     inner = [part for part in parts if part is not module]
     for part in inner:

@@ -73,7 +73,8 @@ def plain_groups(module: nn.Module, settings: OptimSettings, head_parameters: se
 def layer_decay_groups(module: nn.Module, settings: OptimSettings) -> list[dict]:
     """Fine-tuning's groups: the rate falls by layer_decay from each of LAYERS to the one below (Bao et al. 2022, BEiT).
 
-    The last layer has the full rate; one-dimensional parameters do not decay. `module` tells LAYERS as group_matcher.
+    The last layer has the full rate, and one-dimensional parameters do not decay. The module's `group_matcher` returns
+    LAYERS.
     """
     groups = param_groups_layer_decay(module, settings.weight_decay, layer_decay=settings.layer_decay)
     return [{**group, "lr": settings.learning_rate * group.pop("lr_scale")} for group in groups]
@@ -89,7 +90,10 @@ def may_fuse(precision: str, *, clips: bool) -> bool:
 
 
 def build_optimizer(groups: list[dict], settings: OptimSettings, *, fused: bool | None = None) -> torch.optim.Optimizer:
-    """The optimiser named by optim_type. fused: torch's single-kernel step, not for float16 with a gradient scaler."""
+    """The optimiser named by optim_type.
+
+    fused: use torch's single-kernel step, which does not suit float16 with a gradient scaler.
+    """
     if settings.optim_type == "adamw":
         return AdamW(groups, settings.learning_rate, fused=fused)
     if settings.optim_type == "adam":

@@ -1,8 +1,8 @@
-"""Where training stands: the one notion of epoch and batch that order, augmentation, dropout and checkpoints share.
+"""The position in training: one pair of epoch and batch that order, augmentation, dropout and checkpoints share.
 
-Lightning counts in several places that it advances at different times, and restores them by rules of its own, which depend
-on where a checkpoint was taken and on whether a run is as long as its steps or its epochs. Here the position is that of the
-last optimiser step, whose weights a checkpoint holds: batches of a step that was not completed are read again.
+Lightning has several counters that advance at different times. How it restores them depends on where a checkpoint was
+taken, and on whether steps or epochs limit the run. Here the position is after the last optimiser step, whose weights a
+checkpoint holds. Batches of a step that was not completed are read again.
 """
 
 from typing import Any
@@ -19,13 +19,13 @@ def at_step_end(trainer: Trainer) -> bool:
 
 
 class Progress(Callback):
-    """Keeps the position in checkpoints, and takes up training there. Comes first among the callbacks.
+    """Keeps the position in checkpoints, and resumes training there. It comes first among the callbacks.
 
-    start: where a run begins that continues none.
+    start: where a run begins that resumes no checkpoint.
     """
 
     def __init__(self, start: Position = Position(0, 0)):  # noqa: B008  it is immutable
-        self.facts: dict[str, Any] = {}  # what a checkpoint tells of its data, for those that continue it
+        self.facts: dict[str, Any] = {}  # `DataModule.facts`, for the checkpoints
         self.position = start
         self.validated = False  # whether the validation that is due at the position has been
         self._total_batches = 0  # over all epochs
@@ -100,7 +100,7 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self._resumed:
-            # The number that loggers call the step. Where Lightning considers a validation first, it counts one up.
+            # Loggers call this number the step. Where Lightning considers a validation first, it adds one.
             loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
             assert fetcher is not None
             loop._batches_that_stepped = trainer.global_step - loop._should_check_val_fx(fetcher)
@@ -112,7 +112,7 @@ def _counts(number: int) -> dict[str, int]:
 
 
 def _older_state(loops: dict[str, Any]) -> dict[str, Any]:
-    """The state of a checkpoint that does not tell its position, from Lightning's counters."""
+    """The state for a checkpoint that does not hold it, from Lightning's counters."""
     epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
     inside = epochs["started"] > epochs["processed"]
     # An epoch that max_steps ended counts as processed, though batches of it are left.

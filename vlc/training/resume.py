@@ -1,4 +1,4 @@
-"""Whether a checkpoint can be continued by this run, told before training; and which one, where the run is to find it."""
+"""Checks before training whether this run can continue a checkpoint, and finds the newest checkpoint of a run."""
 
 import pickle
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vlc.common.errors import MissingFile, UserError
+from vlc.common.errors import MissingFile, UserError, first_line
 
 # What torch.load raises for files that are none of its own.
 _READ_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError, OSError)
@@ -21,18 +21,19 @@ def newest(paths: Iterable[Path]) -> Path | None:
 
 
 def read(option: str, path: str | Path, otherwise: str) -> Mapping[str, Any]:
-    """What a checkpoint of a run holds; its tensors stay on the disk.
+    """The content of a run's checkpoint; its tensors stay on the disk.
 
-    option: how the user named it, as in "resume_from=x.ckpt". otherwise: what to do with weights alone. Raises UserError
-    where it is missing, damaged, or no checkpoint of a run.
+    option: how the user named it, as in "resume_from=x.ckpt".
+    otherwise: the advice for a file that holds weights alone.
+
+    Raises UserError where the file is missing, damaged, or no checkpoint of a run.
     """
     if not Path(path).is_file():
         raise MissingFile(f"{option} does not exist")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except _READ_ERRORS as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{option} cannot be read as a checkpoint of a run ({reason})") from error
+        raise UserError(f"{option} cannot be read as a checkpoint of a run ({first_line(error)})") from error
     parts = {"state_dict", "optimizer_states", "loops", "callbacks", "vlc"}
     if not isinstance(found, Mapping) or not parts <= set(found):
         raise UserError(f"{option} holds no state of a run of this program, at most weights: {otherwise}")
@@ -40,7 +41,7 @@ def read(option: str, path: str | Path, otherwise: str) -> Mapping[str, Any]:
 
 
 def facts(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the checkpoint tells of its run besides the settings; empty in older ones."""
+    """`DataModule.facts` of the run that wrote the checkpoint; older checkpoints have none."""
     return checkpoint["callbacks"].get("Progress", {}).get("facts", {})
 
 
@@ -61,7 +62,7 @@ def check_facts(option: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[str]:
-    """Settings that differ, as "name VALUE (now VALUE)"; those that only one of them has are left out."""
+    """Settings that differ, as "name VALUE (now VALUE)". Settings that only one of the two has are left out."""
     return [
         f"{name} {saved[name]!r} (now {now[name]!r})"
         for name in saved
@@ -70,7 +71,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignored: Itera
 
 
 def misfits(saved: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> list[str]:
-    """Names of parameters that only one of two models has, or in another shape; a number may lack its dimension."""
+    """Names of parameters that only one of two models has, or has in another shape. A scalar equals a shape of (1,)."""
     shapes, here = ({name: tuple(value.shape) or (1,) for name, value in state.items()} for state in (saved, now))
     return [name for name in {**shapes, **here} if shapes.get(name) != here.get(name)]
 

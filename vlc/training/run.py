@@ -145,8 +145,8 @@ def _evaluators(task: TaskSettings, settings: Settings) -> list[Evaluator]:
 def _vocabularies(settings: Settings, data: DataModule, checkpoints: list[weights.Checkpoint]) -> dict[str, Vocabulary]:
     """The vocabulary of each head that gives answers.
 
-    Training has that of the data, of all tasks that share the head. A test has the checkpoint's, which translates the
-    labels of the data.
+    Training uses the vocabulary of the data of all tasks that share the head. A test uses the checkpoint's vocabulary,
+    which translates the labels of the data.
     """
     heads: dict[str, list[TaskSettings]] = {}
     for task in settings.tasks:
@@ -199,7 +199,7 @@ _WITHOUT_EFFECT = frozenset(
 
 
 def _resume_from(settings: Settings, module: VLCModule, data: DataModule, trainer: Trainer) -> Path | None:
-    """The checkpoint to continue, if there is one to continue; what differs from its run is refused or told."""
+    """The checkpoint to resume, if there is one. Differences to its run raise UserError or are logged."""
     path: str | Path | None = settings.run.resume_from
     if path is None:
         return None
@@ -228,8 +228,8 @@ def _resume_from(settings: Settings, module: VLCModule, data: DataModule, traine
     resume.check_facts(option, resume.facts(saved), data.facts(trainer.world_size))
     if changed:
         rank_zero_warn(
-            f"{option} was saved with other settings: {_said(changed)}. The rates and decay of the optimiser stay those of "
-            "the checkpoint"
+            f"{option} was saved with other settings: {_said(changed)}. The optimiser keeps the rates and decay of the "
+            "checkpoint"
         )
     return Path(path)
 
@@ -247,7 +247,7 @@ def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
     return make_trainer(
         accelerator,
         precision,
-        caches_casts=not run.fsdp,  # which frees weights after each use: casts would be memory for the whole model
+        caches_casts=not run.fsdp,  # FSDP frees weights after each use, and casts would take memory for the whole model
         devices=devices,
         num_nodes=run.num_nodes,
         strategy=_strategy(run, num_devices * run.num_nodes, num_tasks=len(settings.tasks)),
@@ -260,7 +260,7 @@ def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
         fast_dev_run=run.fast_dev_run,
         logger=logger,
         callbacks=_callbacks(settings, has_validation),
-        inference_mode=not run.fsdp,  # whose tensors cannot take part in gathering weights
+        inference_mode=not run.fsdp,  # its tensors cannot take part in FSDP's gathering of weights
     )
 
 
@@ -302,11 +302,11 @@ def _devices(run: RunSettings) -> tuple[str, int | list[int]]:
 
     On the CPU there are as many processes as the launcher started here (LOCAL_WORLD_SIZE), by default one.
     """
-    wanted = list(run.num_gpus) if isinstance(run.num_gpus, tuple) else run.num_gpus
-    if wanted and torch.cuda.is_available():
-        return "gpu", wanted
-    if wanted not in (0, 1):
-        rank_zero_warn(f"num_gpus={wanted}, but no GPU was found: running on the CPU")
+    num_gpus = list(run.num_gpus) if isinstance(run.num_gpus, tuple) else run.num_gpus
+    if num_gpus and torch.cuda.is_available():
+        return "gpu", num_gpus
+    if num_gpus not in (0, 1):
+        rank_zero_warn(f"num_gpus={num_gpus}, but no GPU was found: running on the CPU")
     return "cpu", int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 

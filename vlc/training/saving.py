@@ -1,4 +1,4 @@
-"""When last.ckpt is written besides at validations: in intervals, and when a signal ends the run."""
+"""Writes last.ckpt between validations: in intervals, and when a signal ends the run."""
 
 import os
 import signal
@@ -64,10 +64,12 @@ def _is_trial(trainer: Trainer) -> bool:
 class Saving(Callback):
     """Saves last.ckpt every `every` optimiser steps (None = never for that), every `interval` seconds, and on signals.
 
-    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the batch, save and stop; outside of batches they do so at once. A checkpoint
-    that is being written then is completed first, and serves where it holds the state. All processes stop at the same
-    batch where only one of them was told. A second Ctrl-C does not wait. After SIGUSR1 a SLURM job is put into the queue
-    again. resume: how the command is told to continue.
+    resume: the option by which a command continues a checkpoint, for messages.
+
+    After Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 the run completes the batch, saves and stops; outside of batches it does so at
+    once. A checkpoint that is being written at this moment is completed first, and is kept if it holds the state. All
+    processes stop at the same batch, even if only one of them received the signal. A second Ctrl-C does not wait. After
+    SIGUSR1 a SLURM job is put into the queue again.
     """
 
     def __init__(self, resume: str = "resume_from=", every: int | None = None, interval: float = INTERVAL):
@@ -86,7 +88,7 @@ class Saving(Callback):
             return
         numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1] if stage == "fit" else [signal.SIGINT]
         for number in numbers:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            if signal.getsignal(number) != signal.SIG_IGN:  # which nohup sets
                 self._previous[number] = signal.signal(
                     number, lambda given, frame: self._received(trainer, given, frame)
                 )
@@ -124,31 +126,31 @@ class Saving(Callback):
         self._in_training = True
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._stop_if_told(trainer)
+        self._stop_if_signalled(trainer)
         self._in_training = False
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch, batch_idx: int) -> None:
         if trainer.world_size == 1:  # several agree at the end of the batch
-            self._stop_if_told(trainer)
+            self._stop_if_signalled(trainer)
         self._in_batch = True
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_idx: int) -> None:
         self._in_batch = False
-        wanted = _SAVE if self._asked is None and self._is_due(trainer) else self._asked or 0
-        if agreed := self._agreed(trainer, wanted):
+        asked = _SAVE if self._asked is None and self._is_due(trainer) else self._asked or 0
+        if agreed := self._agreed(trainer, asked):
             if agreed != _SAVE:
                 raise Interrupted(int(agreed), save=True, together=True)
             trainer.save_checkpoint(last_checkpoint(trainer), weights_only=False)
             if trainer.world_size == 1:
-                self._stop_if_told(trainer)
+                self._stop_if_signalled(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        # Only here do all processes take the same number of steps for certain, which gathering weights needs.
+        # Gathering weights needs all processes at the same step, which is certain only here.
         if self._in_training and _is_sharded(trainer):
-            self._stop_if_told(trainer)
+            self._stop_if_signalled(trainer)
 
-    def _stop_if_told(self, trainer: Trainer) -> None:
-        """Stop after a signal that any process had; all of them ask at the same place."""
+    def _stop_if_signalled(self, trainer: Trainer) -> None:
+        """Stop if any process received a signal. All processes call this at the same place."""
         if number := self._agreed(trainer, self._asked or 0):
             raise Interrupted(int(number), save=True, together=True)
 
@@ -160,12 +162,12 @@ class Saving(Callback):
         return due or time.monotonic() - self._saved_at >= self.interval
 
     @staticmethod
-    def _agreed(trainer: Trainer, wanted: float) -> float:
-        """What any process wants: nothing (0), a checkpoint (_SAVE), or to stop after a signal (its number)."""
+    def _agreed(trainer: Trainer, asked: float) -> float:
+        """The most that any process asks for: nothing (0), a checkpoint (_SAVE), or a stop after a signal (its number)."""
         if trainer.world_size == 1:
-            return wanted
-        told = torch.tensor(float(wanted), device=trainer.strategy.root_device)
-        return float(trainer.strategy.reduce(told, reduce_op="max"))
+            return asked
+        value = torch.tensor(float(asked), device=trainer.strategy.root_device)
+        return float(trainer.strategy.reduce(value, reduce_op="max"))
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
@@ -178,7 +180,7 @@ class Saving(Callback):
                 self._save_interrupted(trainer, exception)
         finally:
             self._in_training = False
-            self.teardown(trainer, module, "")  # which Lightning leaves out here
+            self.teardown(trainer, module, "")  # Lightning leaves it out here
 
     @staticmethod
     def _is_saved(trainer: Trainer, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What every run sets up alike: the trainer, its callbacks, and a CPU's memory and layers."""
+"""The setup that all runs share: the trainer, its callbacks, and a CPU's memory and layers."""
 
 import warnings
 from typing import Any
@@ -16,9 +16,9 @@ from vlc.training.saving import leave_signals_to_us
 
 LOG_EVERY = 10  # batches
 
-# Advice of Lightning's that does not apply: metrics are summed over the processes before they are logged, a data module
-# leaves batches to the module, few workers may be right, a checkpoint folder is meant to be used again, a moving average is
-# never in training, and the sampler knows where a resumed run stands.
+# Advice from Lightning that does not apply: metrics are summed over the processes before they are logged, the data module
+# leaves batches to the module, few workers may be right, a checkpoint folder is used again on purpose, a moving average is
+# never in training mode, and the sampler knows the position of a resumed run.
 for _advice in (
     "It is recommended to use `self.log",
     "You have overridden `on_after_batch_transfer`",
@@ -36,9 +36,10 @@ def make_trainer(
 ) -> Trainer:
     """Return a trainer whose checkpoints, samplers and signals are ours.
 
-    precision: Lightning's name of it.
-    caches_casts: keep what autocast made of the weights for a whole step.
-    plugins, options: further ones of Lightning's `Trainer`.
+    precision: the precision by Lightning's name.
+    caches_casts: keep the weights that autocast has cast for a whole step.
+    plugins: further plug-ins of the trainer.
+    options: further options of Lightning's `Trainer`.
     """
     made: dict[str, Any] = precision_options(precision, accelerator) if caches_casts else {"precision": precision}
     made["plugins"] = [*plugins, CheckpointIO(), *made.get("plugins", [])]
@@ -63,12 +64,12 @@ def common_callbacks() -> list[Callback]:
 
 
 def guards(max_corrupt_ratio: float, **options: Any) -> list[Callback]:
-    """The callbacks that watch over training. options: of `NonFiniteLossGuard`."""
+    """The callbacks that watch over training. options: the options of `NonFiniteLossGuard`."""
     return [NonFiniteLossGuard(LOG_EVERY, **options), CorruptImages(max_corrupt_ratio), Throughput(LOG_EVERY)]
 
 
 def suit_cpu(module: LightningModule, width: int, precision: str, *, sharded: bool = False) -> None:
-    """Keep freed memory, and take oneDNN's layers where they are faster; a sharded model would be packed whole."""
+    """Keep freed memory, and use oneDNN's layers where they are faster. They would pack a sharded model as a whole."""
     keep_freed_memory()
     if suits_onednn(width, half=precision == "bf16-mixed") and not sharded:
         use_onednn(module)
