@@ -14,7 +14,6 @@ import collections.abc
 import contextlib
 import importlib
 import io
-import json
 import logging
 import statistics
 import sys
@@ -29,12 +28,11 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 import main_finetune
 from benchmarks.cases import DEPTH, HIDDEN, PATCH, WIDTH, stack_flops
-from benchmarks.step import environment, machine, measured_peak
+from benchmarks.report import report
+from benchmarks.step import measured_peak
 from vlc.checkpoint import weights
 from vlc.common.inputs import Images
 from vlc.data.batch import Batch
@@ -69,12 +67,7 @@ def main() -> None:
     if arguments.validate:
         rows += evaluation(arguments)
     speeds = ", ".join(f"{name} {measured_peak(getattr(torch, name)) / 1e12:.2f} TFLOP/s" for name in DTYPES)
-    grid = Table(*rows[0], title=f"{MODEL} at {SIZE}, batch {arguments.batch}; {machine()}; products: {speeds}")
-    for row in rows:
-        grid.add_row(*map(str, row.values()))
-    Console(width=140).print(grid)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(environment(arguments) | {"rows": rows}, indent=1))
+    report(rows, f"{MODEL} at {SIZE}, batch {arguments.batch}; products: {speeds}", arguments)
 
 
 def _module(precision: str, words: list[str]) -> ImageClassifier:
@@ -88,7 +81,7 @@ def _module(precision: str, words: list[str]) -> ImageClassifier:
 
 
 def _flops_per_image(*, trains: bool) -> float:
-    """Of the matrix products alone; a training step takes three times the forward pass."""
+    """The operations of the matrix products alone. A training step takes three times the forward pass."""
     patches = (SIZE // PATCH) ** 2
     forward = stack_flops([1 + patches], WIDTH, HIDDEN, DEPTH) + 2 * patches * 3 * PATCH**2 * WIDTH
     return 3 * forward if trains else forward

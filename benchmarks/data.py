@@ -1,6 +1,6 @@
 """Reading: images a second on one core beside the published pipeline, and what opening a data set and verifying cost.
 
-`python -m benchmarks.data [images] [opening] [verifying]`; prints tables and, with --json, writes them. The sides of a
+`python -m benchmarks.data [images] [opening] [verifying]` prints tables and, with --json, writes them. The sides of a
 table take turns in one process, so that a busy machine slows all of them down. Decoders that are not installed are left
 out.
 """
@@ -8,11 +8,8 @@ out.
 import argparse
 import io
 import itertools
-import json
 import multiprocessing
-import os
 import pickle
-import platform
 import statistics
 import tempfile
 import time
@@ -25,11 +22,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
-import vlc
 from benchmarks.pictures import photograph
+from benchmarks.report import machine, show, write
 from vlc.data import images
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
@@ -52,13 +47,8 @@ def main() -> None:
     if "verifying" in arguments.parts:
         tables["images a second, compared with their checksums or not"] = _verifying(arguments)
     for title, rows in tables.items():
-        _print(title, rows)
-    if arguments.json:
-        versions = {"vlc": vlc.__version__, "torch": torch.__version__, "python": platform.python_version()}
-        settings = {key: str(value) for key, value in vars(arguments).items()}
-        arguments.json.write_text(
-            json.dumps({"machine": _machine(), "versions": versions, "settings": settings, "tables": tables}, indent=1)
-        )
+        show(rows, f"{title} ({machine()})")
+    write(arguments, tables=tables)
 
 
 def _parse() -> argparse.Namespace:
@@ -73,17 +63,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--captions", type=int, nargs="+", default=list(NUM_CAPTIONS))
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     return parser.parse_args()
-
-
-def _machine() -> str:
-    return f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    grid = Table(*rows[0], title=f"{title} ({_machine()})")
-    for row in rows:
-        grid.add_row(*map(str, row.values()))
-    Console(width=140).print(grid)
 
 
 # -- images

@@ -5,16 +5,13 @@ size, and each image size at the smallest batch. Prints a table; writes it with 
 """
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from benchmarks.cases import CASES
-from benchmarks.step import DTYPES, ROOT, Side, environment, machine
+from benchmarks.report import ROOT, report
+from benchmarks.step import DTYPES, Side
 
 
 def main() -> None:
@@ -23,12 +20,7 @@ def main() -> None:
     points = [(batch, case.image_size) for batch in sorted(arguments.batches)]
     points += [(least, size) for size in sorted(arguments.image_sizes) if size != case.image_size]
     rows = [_row(batch, size, arguments) for batch, size in points]
-    grid = Table(*rows[0], title=f"{arguments.case}, {arguments.precision}, {machine()}, {arguments.repeats} repeats")
-    for row in rows:
-        grid.add_row(*map(str, row.values()))
-    Console(width=120).print(grid)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(environment(arguments) | {"rows": rows}, indent=1))
+    report(rows, f"{arguments.case}, {arguments.precision}", arguments)
 
 
 def _parse() -> argparse.Namespace:

@@ -1,13 +1,10 @@
 """Building and searching an index of embeddings, and how much of the exact result it finds.
 
-`python -m benchmarks.index`; prints a table and, with --json, writes it. Vectors are of the model's width, around random
-centres on the unit sphere; queries are further such vectors. The exact result comes from comparing all vectors.
+`python -m benchmarks.index` prints a table and, with --json, writes it. Vectors have the model's width and lie around
+random centres on the unit sphere; queries are further such vectors. The exact result comes from comparing all vectors.
 """
 
 import argparse
-import json
-import os
-import platform
 import tempfile
 import threading
 import time
@@ -16,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.report import report
 from benchmarks.worker import status
 from vlc.use.vectors import Vectors, build
 
@@ -40,13 +36,7 @@ def main() -> None:
     for size in arguments.sizes:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             rows.append(_measured(Path(folder), size, arguments))
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" for value in row.values()))
-    Console().print(table)
-    if arguments.json:
-        machine = {"processor": platform.processor(), "cores": os.cpu_count(), "python": platform.python_version()}
-        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    report(rows, "searching an index", arguments)
 
 
 def _measured(folder: Path, size: int, arguments: argparse.Namespace) -> dict[str, float]:

@@ -101,7 +101,7 @@ class _Corpus(Corpus):
 
 
 def _padded(rows: list[list[int]]) -> Text:
-    """As `vlc.data.tokens.TextEncoder` pads: to a multiple of 8."""
+    """Pads to a multiple of 8, as `vlc.data.tokens.TextEncoder` does."""
     length = -(-max(map(len, rows)) // 8) * 8
     ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
     return Text(ids, (ids != 0).long(), sum(map(len, rows)))

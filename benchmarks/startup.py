@@ -5,17 +5,13 @@ The run trains one batch, validates one and ends (`fast_dev_run`). Prints a tabl
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.step import ROOT, environment, machine
+from benchmarks.report import ROOT, report
 
 
 def main() -> None:
@@ -43,12 +39,7 @@ def main() -> None:
         seconds = [_seconds(words) for _ in range(arguments.repeats)]
         spread = round(max(seconds) - min(seconds), 2)
         rows.append({"command": name, "median_s": round(statistics.median(seconds), 2), "spread_s": spread})
-    grid = Table(*rows[0], title=f"{machine()}, {arguments.repeats} repeats")
-    for row in rows:
-        grid.add_row(*map(str, row.values()))
-    Console().print(grid)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(environment(arguments) | {"rows": rows}, indent=1))
+    report(rows, "starting", arguments)
 
 
 def _seconds(words: list[str]) -> float:

@@ -12,7 +12,6 @@ Both sides run in processes of their own and take turns, so that a noisy machine
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,15 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
-import vlc
 from benchmarks.cases import CASES, inputs, needed_flops
+from benchmarks.report import ROOT, report
 
-ROOT = Path(__file__).parents[1]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-PEAK_SIZE = 2048  # of the square matrices whose product is the measure of the processor
+PEAK_SIZE = 2048  # sides of the square matrices by whose product the processor is measured
 
 
 class Side:
@@ -67,7 +63,7 @@ class Side:
         return self._answer()
 
     def close(self) -> None:
-        self._process.communicate()  # which closes its input
+        self._process.communicate()  # closes its input, and waits
 
 
 def main() -> None:
@@ -77,9 +73,8 @@ def main() -> None:
     for name in arguments.case:
         for precision in arguments.precision:
             rows += measure(name, precision, arguments, peaks[precision])
-    _print(rows, peaks, arguments)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(environment(arguments) | {"peaks": peaks, "rows": rows}, indent=1))
+    speeds = ", ".join(f"{name} {peak / 1e12:.2f} TFLOP/s" for name, peak in peaks.items())
+    report(rows, f"products: {speeds}", arguments, peaks=peaks)
 
 
 def _parse() -> argparse.Namespace:
@@ -159,41 +154,6 @@ def measured_peak(dtype: torch.dtype) -> float:
                 torch.cuda.synchronize()
             best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best
-
-
-def machine() -> str:
-    """Processor, cores and threads, or the GPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{model or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-
-
-def environment(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What a file of figures states beside them: machine, versions, commits, arguments."""
-
-    def commit(folder: Path) -> str:
-        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-    beside = getattr(arguments, "against", None) or getattr(arguments, "compare", None)
-    versions = {"vlc": vlc.__version__, "torch": torch.__version__, "python": platform.python_version()}
-    return {
-        "machine": machine(),
-        "versions": versions,
-        "commit": commit(ROOT),
-        "compared_with": commit(beside) if beside else None,
-        "arguments": {key: str(value) for key, value in vars(arguments).items()},
-    }
-
-
-def _print(rows: list[dict[str, Any]], peaks: dict[str, float], arguments: argparse.Namespace) -> None:
-    speeds = ", ".join(f"{name} {peak / 1e12:.2f} TFLOP/s" for name, peak in peaks.items())
-    grid = Table(*rows[0], title=f"{machine()}; products: {speeds}; {arguments.repeats} repeats")
-    for row in rows:
-        grid.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console(width=140).print(grid)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,11 @@ load_path=CHECKPOINT`: named configs and keys as run.py takes them. Prints a tab
 """
 
 import argparse
-import json
-import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
-from rich.table import Table
-
-import vlc
+from benchmarks.report import report
 from benchmarks.words import config_values
 from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
@@ -49,7 +42,7 @@ def main() -> None:
     scorer = Scorer(module.encoder, corpus, module.device, score=score, itc=itc)
     rows += [_timed(f"{depth} re-ranked", scorer, depth) for depth in DEPTHS if depth < corpus.num_images]
     rows.append(_timed("all, exact", scorer, None))
-    _report(rows, corpus, arguments)
+    report(rows, f"{corpus.num_images} images, {corpus.num_texts} texts", arguments)
 
 
 def _timed(name: str, scorer: Scorer, depth: int | None) -> dict[str, Any]:
@@ -57,20 +50,6 @@ def _timed(name: str, scorer: Scorer, depth: int | None) -> dict[str, Any]:
     found = evaluate(scorer, None, rerank_k=depth)
     seconds = time.perf_counter() - started
     return {"ranking": name, "seconds": round(seconds, 2)} | {key: round(100 * found[key], 1) for key in SHOWN}
-
-
-def _report(rows: list[dict[str, Any]], corpus: Corpus, arguments: argparse.Namespace) -> None:
-    machine = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {os.cpu_count()} cores"
-    )
-    title = f"{corpus.num_images} images, {corpus.num_texts} texts, {machine}, {torch.get_num_threads()} threads"
-    grid = Table(*rows[0], title=title)
-    for row in rows:
-        grid.add_row(*map(str, row.values()))
-    Console().print(grid)
-    if arguments.json:
-        versions = {"vlc": vlc.__version__, "torch": torch.__version__, "python": platform.python_version()}
-        arguments.json.write_text(json.dumps({"title": title, "versions": versions, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

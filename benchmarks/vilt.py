@@ -5,9 +5,6 @@
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -16,11 +13,9 @@ from pathlib import Path
 
 import torch
 import transformers
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-import vlc
+from benchmarks.report import report
 from vlc.checkpoint import weights
 from vlc.common.inputs import ImageSizes
 from vlc.configuration.config import resolve
@@ -56,7 +51,7 @@ def main() -> None:
             difference = (sides["vlc"]() - sides["transformers ViltModel"]()).abs().max().item()
             times = _alternate(sides, arguments.repeats, device)
         rows += _rows(precision, times, arguments.batch, difference)
-    _report(rows, arguments, device)
+    report(rows, f"ViLT-B/32, batch {arguments.batch}", arguments)
 
 
 def _parse() -> argparse.Namespace:
@@ -131,20 +126,6 @@ def _rows(precision: str, times: dict[str, list[float]], batch: int, difference:
         }
         for name, seconds in times.items()
     ]
-
-
-def _report(rows: list[dict], arguments: argparse.Namespace, device: torch.device) -> None:
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
-    grid = Table(*rows[0], title=f"ViLT-B/32, batch {arguments.batch}, {machine}, {arguments.repeats} repeats")
-    for row in rows:
-        grid.add_row(*map(str, row.values()))
-    Console().print(grid)
-    if arguments.json:
-        versions = {"vlc": vlc.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
-        settings = {key: str(value) for key, value in vars(arguments).items()}
-        arguments.json.write_text(
-            json.dumps({"machine": machine, "versions": versions, "settings": settings, "rows": rows}, indent=1)
-        )
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Memory:
 
 
 def serve(build: Callable[[], Callable[[], None]]) -> None:
-    """Build what is timed, then a repeat for each line read, until there is none: {"seconds": ..., "peak_mb": ...}."""
+    """Build what is timed, then run it for each line read, and answer with {"seconds": ..., "peak_mb": ...}."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever else prints does not answer
     memory = Memory()

@@ -1,13 +1,13 @@
 """The writer's throughput beside a plain copy of the same files, and its peak memory at few and at many images.
 
-`python -m benchmarks.write`; prints a table and, with --json, writes it. Images are random bytes, verification is off: what
-is measured is reading, planning and writing. The writer ends with its file on disk (fsync); the copy is timed both ways.
+`python -m benchmarks.write` prints a table and, with --json, writes it. Images are random bytes and verification is off, so
+that only reading, planning and writing are measured. The writer ends with its file on disk (fsync); the copy is timed both
+ways.
 """
 
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+
+from benchmarks.report import report
 
 # The kernel's own record: getrusage would count what this process held when it started the other one.
 PEAK = """
@@ -34,23 +34,19 @@ def main() -> None:
     arguments = _parse()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         rows = _throughput(Path(folder), arguments) + _memory(Path(folder), arguments)
-    table = Table("measure", "value")
-    for name, value in rows:
-        table.add_row(name, value)
-    Console().print(table)
-    if arguments.json:
-        machine = {"processor": platform.processor(), "cores": os.cpu_count(), "python": platform.python_version()}
-        arguments.json.write_text(json.dumps({"machine": machine, "rows": dict(rows)}, indent=1))
+    report([{"measure": name, "value": value} for name, value in rows], "writing", arguments)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.write", description=__doc__)
-    parser.add_argument("--images", type=int, default=3000, help="of the throughput (default: 3000)")
-    parser.add_argument("--kilobytes", type=int, default=100, help="of each of them (default: 100)")
+    parser.add_argument("--images", type=int, default=3000, help="images for the throughput (default: 3000)")
+    parser.add_argument("--kilobytes", type=int, default=100, help="size of each of these images (default: 100)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--few", type=int, default=1000, help="images of the lower memory measurement (default: 1000)")
     parser.add_argument("--many", type=int, default=100_000, help="images of the higher one (default: 100000)")
-    parser.add_argument("--small-kilobytes", type=int, default=20, help="of each image there (default: 20)")
+    parser.add_argument(
+        "--small-kilobytes", type=int, default=20, help="size of each image of the memory measurements (default: 20)"
+    )
     parser.add_argument("--folder", type=Path, help="where temporary files go (default: the system's)")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""What can be had without looking at the image: the most frequent training answer to each type of question."""
+"""Scores that are reached without looking at the image, by the most frequent training answer to each type of question."""
 
 from collections import Counter, defaultdict
 from pathlib import Path
