@@ -76,7 +76,7 @@ TASKS = {
         _REPORT,
         max_text_len=48,
         transforms=("mae_test", "mae_test"),
-        batch_size=32,
+        batch_size=16,
         learning_rate=3e-4,
         composer="dialogue",
         evaluators={"inputs": 0},

@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
     }
 )
 SIZES = {"train": 8_000, "val": 200, "test": 400, "held_out": 400}  # dialogues
-OPTIONS, ROUNDS = 10, 4
+OPTIONS, ROUNDS = 5, 4
 WHERE, BESIDE, EXISTS = 0.7, 0.4, 0.7  # chances of "where is it", "what is left of it", and of things that are there
 
 Turn = tuple[str, str, str]  # type, question, answer
