@@ -15,15 +15,18 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from transformers import PreTrainedTokenizerFast
 
 from vlc.common.errors import UserError
 from vlc.common.inputs import Images, mapped
 from vlc.common.modules import Modules
 from vlc.configuration import own_tasks
 from vlc.configuration.groups import ModelSettings, OptimSettings
+from vlc.configuration.settings import Settings
 from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.data.batch import Batch
 from vlc.data.parts import PatchNoise
+from vlc.data.tokens import vocabulary
 from vlc.data.transforms import normalize
 from vlc.data.vocabulary import Vocabulary
 from vlc.evaluation.evaluator import Evaluator, is_due, selects
@@ -368,6 +371,27 @@ class VLCModule(LightningModule):
                 for moments in optimizer["state"].values():
                     scalars = [key for key, value in moments.items() if key != "step" and not value.ndim]
                     moments |= {key: moments[key].reshape(1) for key in scalars}
+
+
+def module_of(
+    settings: Settings, tokenizer: PreTrainedTokenizerFast | None, vocab_size: int | None, **options: Any
+) -> VLCModule:
+    """Return the module that settings describe.
+
+    tokenizer: None for a model of images alone.
+    vocab_size: rows of its table of words; None: as many as the tokenizer has.
+    options: further arguments of `VLCModule`.
+    """
+    pad_token_id, num_rows = vocabulary(tokenizer, vocab_size)
+    return VLCModule(
+        settings.model,
+        settings.tasks,
+        image_size=settings.data.image_size,
+        max_text_len=settings.data.max_text_len,
+        vocab_size=num_rows,
+        pad_token_id=pad_token_id,
+        **options,
+    )
 
 
 def _made_heads(

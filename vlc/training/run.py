@@ -20,7 +20,7 @@ from vlc.configuration.aliases import under_flat_names
 from vlc.configuration.groups import OptimSettings, RunSettings
 from vlc.configuration.settings import Settings
 from vlc.configuration.task_settings import TaskSettings
-from vlc.data.tokens import tokenizer_to_store, vocabulary
+from vlc.data.tokens import tokenizer_to_store
 from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.evaluation.evaluator import Evaluator
 from vlc.evaluation.inputs import Inputs
@@ -33,7 +33,7 @@ from vlc.objectives.options import ranking_kind
 from vlc.training import resume
 from vlc.training.callbacks import FinalValidation
 from vlc.training.datamodule import DataModule
-from vlc.training.module import VLCModule, task_needs
+from vlc.training.module import VLCModule, module_of, task_needs
 from vlc.training.progress import Progress
 from vlc.training.saving import Saving
 from vlc.training.trainer import common_callbacks, guards, make_trainer, suit_cpu
@@ -91,14 +91,10 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
     checkpoints = [weights.read(path) for path in paths]
     if settings.run.test_only and not settings.run.load_path:
         raise UserError("test_only=True needs load_path=CHECKPOINT")
-    pad_token_id, vocab_size = vocabulary(data.tokenizer, settings.model.vocab_size)
-    module = VLCModule(
-        settings.model,
-        settings.tasks,
-        image_size=settings.data.image_size,
-        max_text_len=settings.data.max_text_len,
-        vocab_size=vocab_size,
-        pad_token_id=pad_token_id,
+    module = module_of(
+        settings,
+        data.tokenizer,
+        settings.model.vocab_size,
         num_images=data.num_images,
         vocabularies=_vocabularies(settings, data, checkpoints),
         image_only=settings.data.image_only,

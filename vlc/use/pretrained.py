@@ -21,7 +21,7 @@ from vlc.configuration.task_settings import HeadSettings, flat_head, make_option
 from vlc.configuration.use_settings import without_use_keys
 from vlc.configuration.values import check_types
 from vlc.data.catalog import CATALOG
-from vlc.data.tokens import TextEncoder, load_tokenizer, stored_tokenizer, vocabulary
+from vlc.data.tokens import TextEncoder, load_tokenizer, stored_tokenizer
 from vlc.data.transforms import PIXELS, TRANSFORMS
 from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.hardware.onednn import suits_onednn, use_onednn
@@ -29,7 +29,7 @@ from vlc.model.sizes import ENCODERS, EncoderConfig
 from vlc.objectives.kinds import KINDS
 from vlc.objectives.options import AnswersOptions, Options
 from vlc.tasks import HEADS, TASKS
-from vlc.training.module import VLCModule
+from vlc.training.module import module_of
 
 # Keys that are taken from the checkpoint unless the user gives them. Which heads it has is read from its weights.
 _OF_THE_MODEL = {field.name for field in fields(ModelSettings)} - {"loss_names", "use_mae"}
@@ -68,17 +68,8 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     tokenizer = None
     if sizes[_WORDS] > 1:  # 1: image_only=True
         tokenizer = _tokenizer(found, settings, given="tokenizer" in given, named="tokenizer" in own)
-    pad_token_id, vocab_size = vocabulary(tokenizer, sizes[_WORDS])
-    module = VLCModule(
-        settings.model,
-        settings.tasks,
-        image_size=settings.data.image_size,
-        max_text_len=settings.data.max_text_len,
-        vocab_size=vocab_size,
-        pad_token_id=pad_token_id,
-        num_images=sizes[_TYPES] - 1,
-        vocabularies=_vocabularies(found, settings),
-    )
+    vocabularies = _vocabularies(found, settings)
+    module = module_of(settings, tokenizer, sizes[_WORDS], num_images=sizes[_TYPES] - 1, vocabularies=vocabularies)
     weights.load(module, found, complete=True)
     device = _device(settings)
     if device.type == "cpu" and suits_onednn(settings.model.size.width, half=settings.run.precision == "bf16-mixed"):
