@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cases import VOCABULARY
-from benchmarks.step import machine
+from benchmarks.report import machine
 from benchmarks.write import PEAK
 from vlc.common.inputs import Images, Text
 from vlc.data.batch import Batch
