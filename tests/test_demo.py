@@ -8,15 +8,20 @@ import torch
 
 import main_finetune
 from demo.__main__ import GROUPS_RECIPE, QUESTION_TYPES, SCENES, _groups_row, _pairs_row, _retrieval_rows, _table
-from demo.baseline import majority_class, majority_scores
+from demo.baseline import candidates, majority_class, majority_scores, most_frequent_answer
+from demo.replicas import REPLICAS
 from demo.report import CURVES, QUESTIONS_OF_TYPE, RECONSTRUCTIONS, Stage, write_report
 from tests import tiny
 from vlc.configuration.config import resolve
+from vlc.configuration.recipes import RECIPES
 from vlc.configuration.settings import Settings
+from vlc.data.catalog import CATALOG
+from vlc.objectives.kinds import KINDS
 from vlc.objectives.mae import patchify, unpatchify
+from vlc.tasks import TASKS
 from vlc.training.run import run
 from write_arrow.machine.writer import write_table
-from write_arrow.sources import emoji_groups
+from write_arrow.sources import SOURCES, emoji_groups
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +106,22 @@ def test_the_row_of_emoji_groups(tmp_path):
 def test_patches_and_back():
     images = torch.rand(2, 3, 64, 64)
     assert torch.equal(unpatchify(patchify(images, 16), 16), images)
+
+
+@pytest.mark.parametrize("replica", REPLICAS, ids=lambda replica: replica.task)
+def test_replicas_name_what_there_is(replica):
+    row = TASKS[replica.task]
+    (kind,) = row.objectives
+    assert replica.metric == KINDS[kind].headline
+    assert "inputs" in row.evaluators
+    assert replica.dataset in SOURCES
+    assert RECIPES[f"task_finetune_{replica.task}"]["tasks"] == [replica.task]
+    assert {CATALOG[name].writer for name in row.datasets} == {replica.dataset}
+
+
+def test_guesses_at_replicas(tmp_path):
+    answers = {"answers": [[["yes"], ["no"]], [["yes"]]], "options": [[["a", "b", "c"]] * 2, [["a", "b", "c"]]]}
+    for split in ("train", "test"):
+        tiny.write_table(tmp_path / f"own_{split}.arrow", answers)
+    assert most_frequent_answer(tmp_path, "own", "test") == pytest.approx(2 / 3)
+    assert candidates(tmp_path, "own", "test") == 3
