@@ -103,7 +103,7 @@ def _make(raw: Path, split: str, count: int) -> None:
         file.write("]}}")
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _ranked(rounds: int, alone: int) -> list[dict[str, Any]]:
     """Together: as a test ranks them, the image embedded once. One by one: image and text of each option by themselves."""
     torch.manual_seed(0)
