@@ -9,7 +9,7 @@ from tests.write_arrow.conftest import table
 from vlc.data.catalog import CATALOG
 from write_arrow.machine.writer import write_table
 from write_arrow.sources import emoji_visdial
-from write_arrow.sources.emoji_scenes import NOUNS, PLACES, SIDES, Scene
+from write_arrow.sources.emoji_scenes import Scene, plural
 
 SIZES = ["--num-train", "60", "--num-val", "5", "--num-test", "5", "--num-held-out", "5"]
 
@@ -32,14 +32,12 @@ def _rounds(row: dict) -> list[tuple]:
 
 
 def _answer(question: str, said: list[str], scene: Scene) -> str:
-    """The answer, from what is shown and from what was said before; the caption is said first."""
-    cells = {noun: cell for cell, noun in scene.cells.items()}
-    spoken = [word for text in [*said, question] for word in text.split() if word in NOUNS]
-    if question.startswith("is there"):
-        return "yes" if spoken[-1] in cells else "no"
-    it = cells[spoken[-1]]
-    side = next((side for side in SIDES if f" {side} " in question), None)
-    return PLACES[it] if side is None else scene.neighbour(it, side)
+    """The answer, from what is shown and from what was asked before."""
+    whole = next(text for text in [question, *reversed(said)] if text.startswith(("are there", "how many")))
+    count = sum(count for noun, count in scene.counts.items() if plural(noun) in question.split())
+    if whole.startswith("are there"):
+        return "yes" if count else "no"
+    return emoji_visdial.COUNTS[count]
 
 
 def test_the_seed_fixes_every_byte(tmp_path):
@@ -56,11 +54,10 @@ def test_answers_follow_from_the_scene_and_the_rounds_before(splits):
     for rows in splits.values():
         for row in rows:
             scene = Scene(dict(zip(row["cells"], row["objects"], strict=True)))
-            assert len(scene.counts) == 4
             for question, options, answer, kind, history, _ in _rounds(row):
                 assert options[answer] == _answer(question, [row["caption"], *history], scene)
                 kinds.add(kind)
-    assert kinds == {"beside", "where", "exists"}
+    assert kinds == {"exists", "count"}
 
 
 def test_history_is_what_was_asked_and_answered(splits):
@@ -71,17 +68,17 @@ def test_history_is_what_was_asked_and_answered(splits):
             said += [question, options[answer]]
 
 
-def test_options_are_all_that_could_be_the_answer_and_others(splits):
+def test_all_questions_have_the_same_options(splits):
     for row in splits["train"]:
-        for _, options, answer, *_ in _rounds(row):
-            assert len(options) == len(set(options)) == emoji_visdial.OPTIONS
-            kinds = [kind for kind in (PLACES, ("yes", "no"), row["objects"]) if options[answer] in kind]
-            assert set(kinds[0]) < set(options)
+        for _, options, *_ in _rounds(row):
+            assert sorted(options) == sorted(emoji_visdial.OPTIONS)
 
 
-def test_many_questions_name_no_thing(splits):
+def test_many_questions_need_the_rounds_before(splits):
     rounds = [turn for row in splits["train"] for turn in _rounds(row)]
-    assert sum("it" in turn[0].split() for turn in rounds) > 0.5 * len(rounds)
+    short = [kind for question, _, _, kind, *_ in rounds if question.startswith("and ")]
+    assert len(short) > 0.3 * len(rounds)
+    assert set(short) == {"exists", "count"}
 
 
 def test_columns_are_those_the_catalogue_reads(splits):

@@ -1,8 +1,8 @@
 """Dialogues about scenes of embedded emoji, made from a seed, in the form of VisDial.
 
-A dialogue starts with a caption that names a thing, and goes on to where *it* is, to what is beside *it*, and to whether
-there are other things. Only the rounds before tell what *it* is, and only the image tells the answer. Options are all
-answers of a question's type with other things. Scenes have four different things, and are divided as in `emoji_scenes`.
+A dialogue asks whether there are things ("are there dogs") and how many ("how many dogs are there"). Many questions are
+short ("and cats"): only the rounds before tell which of the two they ask, and only the image tells the answer. All have the
+same options. Scenes are divided as in `emoji_scenes`.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -17,15 +17,14 @@ from write_arrow.machine.writer import Table
 from write_arrow.sources.emoji import png
 from write_arrow.sources.emoji_scenes import (
     NOUNS,
-    PLACES,
-    SIDES,
+    NUMBERS,
     SPLIT_SIZES,
     Scene,
     draw,
     draw_scene,
     held_out_pairs,
+    plural,
     sprites,
-    with_article,
 )
 
 SCHEMA = pa.schema(
@@ -45,8 +44,11 @@ SCHEMA = pa.schema(
     }
 )
 SIZES = {"train": 8_000, "val": 200, "test": 400, "held_out": 400}  # dialogues
-OPTIONS, ROUNDS = 5, 4
-WHERE, BESIDE, EXISTS = 0.7, 0.4, 0.7  # chances of "where is it", "what is left of it", and of things that are there
+YES, NO = "yes", "no"
+COUNTS = ("none", "one", "two", "three", "four")
+OPTIONS, ROUNDS = (YES, NO, *COUNTS), 3
+SHORT = 0.6  # chance that a question after the first is a short one
+SHOWN = {"exists": 0.5, "count": 0.8}  # chance of asking about things that are there
 
 Turn = tuple[str, str, str]  # type, question, answer
 
@@ -71,9 +73,9 @@ def _rows(rng: np.random.Generator, split: str, size: int, seed: int) -> Iterato
     held_out, pictures = held_out_pairs(seed), sprites()
     offset = list(SPLIT_SIZES).index(split) * 10_000_000  # ids of the splits never meet
     for number in range(size):
-        scene = _scene_of_different_things(rng, split, held_out, seed)
+        scene = draw_scene(rng, split, held_out, seed)
         caption, turns = dialogue(scene, rng)
-        options = [_options(answer, scene, rng) for _, _, answer in turns]
+        options = [rng.permutation(OPTIONS).tolist() for _ in turns]
         said = [words for _, question, answer in turns for words in (question, answer)]
         yield {
             "image": png(draw(scene, pictures, rng)),
@@ -91,45 +93,24 @@ def _rows(rng: np.random.Generator, split: str, size: int, seed: int) -> Iterato
         }
 
 
-def _scene_of_different_things(rng: np.random.Generator, split: str, held_out: set[frozenset[str]], seed: int) -> Scene:
-    while True:
-        scene = draw_scene(rng, split, held_out, seed)
-        if len(scene.counts) == 4:
-            return scene
-
-
 def dialogue(scene: Scene, rng: np.random.Generator) -> tuple[str, list[Turn]]:
-    """A caption that names a thing of a scene, and ROUNDS questions. What was said before does not answer them."""
-    cells = {noun: cell for cell, noun in scene.cells.items()}
-    absent = [noun for noun in NOUNS if noun not in cells]
-    it = list(cells)[rng.integers(len(cells))]
-    caption, named, placed = f"there is {with_article(it)}", {it}, False  # placed: the words tell where "it" is
-    turns: list[Turn] = []
+    """A caption and ROUNDS questions about different things of a scene. What was said before does not answer them."""
+    counts, asked = scene.counts, set[str]()
+    kind, turns = "", list[Turn]()
     while len(turns) < ROUNDS:
-        sides = SIDES if it in cells else ()
-        beside = [(side, other) for side in sides if (other := scene.neighbour(cells[it], side)) and other not in named]
-        shown = [noun for noun in cells if noun not in named]
-        if it in cells and not placed and rng.random() < WHERE:
-            turns.append(("where", "where is it", PLACES[cells[it]]))
-            placed = True
-        elif beside and rng.random() < BESIDE:
-            side, it = beside[rng.integers(len(beside))]
-            turns.append(("beside", f"what is {side} it", it))
-        else:
-            exists = bool(shown) and rng.random() < EXISTS
-            it = (shown if exists else absent)[rng.integers(len(shown if exists else absent))]
-            turns.append(("exists", f"is there {with_article(it)}", "yes" if exists else "no"))
-            placed = False
-        named.add(it)
-    return caption, turns
-
-
-def _options(answer: str, scene: Scene, rng: np.random.Generator) -> list[str]:
-    """The answer among what could be one, and other things, in random order."""
-    likely = next((list(words) for words in (PLACES, ("yes", "no")) if answer in words), list(scene.counts))
-    others = [noun for noun in NOUNS if noun not in scene.counts]
-    chosen = likely + rng.permutation(others)[: OPTIONS - len(likely)].tolist()
-    return rng.permutation(chosen).tolist()
+        short = bool(turns) and rng.random() < SHORT
+        kind = kind if short else str(rng.choice(list(SHOWN)))
+        shown = [noun for noun in counts if noun not in asked]
+        absent = [noun for noun in NOUNS if noun not in counts and noun not in asked]
+        there = bool(shown) and rng.random() < SHOWN[kind]
+        noun = (shown if there else absent)[rng.integers(len(shown if there else absent))]
+        asked.add(noun)
+        things = plural(noun)
+        whole = f"are there {things}" if kind == "exists" else f"how many {things} are there"
+        answer = (YES if there else NO) if kind == "exists" else COUNTS[counts[noun]]
+        turns.append((kind, f"and {things}" if short else whole, answer))
+    size = len(scene.cells)
+    return "one thing" if size == 1 else f"{NUMBERS[size]} things", turns
 
 
 SOURCES = {
