@@ -5,14 +5,24 @@ main_finetune.py ...`.
 """
 
 import argparse
+import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vlc.common.errors import UserError
+from vlc.common.files import check_room
 from vlc.common.terminal import printable
 from vlc.data.workers import start_worker_server
 from vlc.model.sizes import ENCODERS
+
+if TYPE_CHECKING:
+    from pytorch_lightning.plugins.environments import ClusterEnvironment
+
+    from vlc.configuration.settings import Settings
+    from vlc.data.augmentation import Augmentation
 
 _SIZES = [name for name, size in ENCODERS.items() if size.learned_grid is None]
 MODELS = [*_SIZES, *(name.removeprefix("mae_") for name in _SIZES)]
@@ -152,6 +162,8 @@ def check(arguments: argparse.Namespace) -> None:
             raise UserError(f"--cutmix_minmax {low} {high}: expected two shares of the side, the smaller one first")
     if arguments.start_epoch >= arguments.epochs:
         raise UserError(f"--start_epoch {arguments.start_epoch} leaves nothing of --epochs {arguments.epochs}")
+    if arguments.input_size % (patch := ENCODERS[_vit(arguments)].patch_size):
+        raise UserError(f"--input_size: image_size {arguments.input_size} is not a multiple of the patch size {patch}")
     if arguments.eval and not (arguments.resume or arguments.finetune):
         raise UserError("--eval needs --resume CHECKPOINT (or --finetune CHECKPOINT) with a classifier")
     for name in ("resume", "finetune"):
@@ -163,6 +175,155 @@ def check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--dist_url {arguments.dist_url}: expected env:// or tcp://HOST:PORT")
 
 
+def translated(arguments: argparse.Namespace, environment: "ClusterEnvironment") -> "Settings":
+    """The settings of the run that checked arguments describe: MAE's recipe for the task of classifying images.
+
+    Raises UserError for a device, a precision or an augmentation that is not there.
+    """
+    from vlc.configuration.config import RunError, resolve
+    from vlc.configuration.settings import Settings
+
+    given, processes = vars(arguments), environment.world_size()
+    step = arguments.batch_size * arguments.accum_iter * processes
+    rate = arguments.blr * step / 256 if arguments.lr is None else arguments.lr
+    accelerator, devices = _device(arguments.device, _local_size(environment))
+    names = ("smoothing", "global_pool", *(name for name in given if name.startswith(("mixup", "cutmix"))))
+    config = dict(
+        tasks=["image_classification"],
+        image_classes={"num_classes": arguments.nb_classes, **{name: given[name] for name in names}},
+        **{ours: given[flag] for flag, ours in _KEYS.items()},
+        vit=_vit(arguments),
+        optim_type="adamw_torch",
+        learning_rate=rate,
+        gradient_clip=arguments.clip_grad or 0.0,
+        batch_size=step,
+        load_path=(arguments.eval and arguments.resume) or arguments.finetune,
+        resume_from=None if arguments.eval else arguments.resume or None,
+        num_nodes=processes // _local_size(environment),
+    )
+    try:
+        settings = Settings.from_config(resolve(**config))
+    except RunError as error:
+        raise UserError(str(error)) from error
+    epochs = {"warmup_epochs": arguments.warmup_epochs, "start_epoch": arguments.start_epoch}
+    machine = {"accelerator": accelerator, "num_gpus": devices, "precision": _precision(arguments.amp, accelerator)}
+    data = {"shares_evaluation": arguments.dist_eval, "pin_memory": arguments.pin_mem, "whole_steps": True}
+    return replace(
+        settings,
+        data=replace(settings.data, splits=(arguments.eval_split,), train_transform=augmentation(arguments), **data),
+        model=replace(settings.model, drop_path=arguments.drop_path),
+        optim=replace(settings.optim, ema=arguments.ema, **epochs),
+        run=replace(settings.run, flags=given, output_dir=arguments.output_dir, **machine),
+    )
+
+
+# Keys of the configuration that say the same as a flag.
+_KEYS = {
+    "seed": "seed",
+    "batch_size": "per_gpu_batchsize",
+    "epochs": "max_epoch",
+    "input_size": "image_size",
+    "weight_decay": "weight_decay",
+    "layer_decay": "layer_decay",
+    "min_lr": "end_lr",
+    "data_path": "data_root",
+    "verify": "verify",
+    "log_dir": "log_dir",
+    "checkpoint_every": "checkpoint_every",
+    "eval": "test_only",
+    "compile": "compile",
+    "num_workers": "num_workers",
+}
+
+
+def _vit(arguments: argparse.Namespace) -> str:
+    return arguments.model if arguments.model in ENCODERS else f"mae_{arguments.model}"
+
+
+def augmentation(arguments: argparse.Namespace) -> "Augmentation":
+    """The image pipeline of training. Raises UserError for an --aa that timm does not know."""
+    from vlc.data.augmentation import Augmentation
+
+    options = (arguments.aa, arguments.color_jitter, arguments.reprob, arguments.remode, arguments.recount)
+    try:
+        return Augmentation(arguments.input_size, *options)
+    except ValueError as error:
+        raise UserError(f"--aa {arguments.aa}: timm has no such policy ({error})") from error
+
+
+# -- processes and devices
+
+
+def _environment(arguments: argparse.Namespace) -> "ClusterEnvironment":
+    """What the launcher told about the other processes: in the usual variables, Open MPI's (--dist_on_itp) or srun's."""
+    from pytorch_lightning.plugins import environments
+
+    if arguments.dist_on_itp:
+        names = {"RANK": "RANK", "WORLD_SIZE": "SIZE", "LOCAL_RANK": "LOCAL_RANK", "LOCAL_WORLD_SIZE": "LOCAL_SIZE"}
+        theirs = {ours: f"OMPI_COMM_WORLD_{name}" for ours, name in names.items()}
+        if missing := [name for name in theirs.values() if name not in os.environ]:
+            raise UserError(
+                f"--dist_on_itp reads Open MPI's variables, but {', '.join(missing)} are not set: use mpirun"
+            )
+        os.environ |= {ours: os.environ[name] for ours, name in theirs.items()}
+    if arguments.dist_url.startswith("tcp://"):
+        host, _, port = arguments.dist_url.removeprefix("tcp://").rpartition(":")
+        os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": port}
+    if not {"RANK", "WORLD_SIZE"} <= set(os.environ):
+        if not environments.SLURMEnvironment.detect():
+            return environments.LightningEnvironment()
+        tasks, nodes = (int(os.environ.get(name, 1)) for name in ("SLURM_NTASKS", "SLURM_NNODES"))
+        os.environ.setdefault("LOCAL_WORLD_SIZE", str(tasks // nodes))
+        try:
+            return environments.SLURMEnvironment(auto_requeue=False)
+        except RuntimeError as error:  # a SLURM option that Lightning does not take
+            raise UserError(f"{error} Or start with python -m launch, as scripts/slurm.sbatch does") from error
+    if absent := {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ):
+        raise UserError(
+            f"RANK and WORLD_SIZE are set, but not {', '.join(sorted(absent))}: start with python -m launch"
+        )
+    os.environ.setdefault("LOCAL_WORLD_SIZE", "1")
+    return environments.TorchElasticEnvironment()
+
+
+def _local_size(environment: "ClusterEnvironment") -> int:
+    """The processes of this host."""
+    return 1 if environment.world_size() == 1 else int(os.environ["LOCAL_WORLD_SIZE"])
+
+
+def _device(name: str, processes: int) -> tuple[str, int | tuple[int, ...]]:
+    """Lightning's accelerator and devices; the CPU, and a line that says so, where there is no GPU."""
+    import torch
+    from pytorch_lightning.utilities import rank_zero_warn
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is not a device: expected cuda, cuda:N, mps or cpu") from error
+    if device.type == "cuda":
+        found = torch.cuda.device_count()
+        if not torch.cuda.is_available():
+            rank_zero_warn(f"--device {name}, but no GPU was found: running on the CPU")
+            return "cpu", processes
+        if max(processes, (device.index or 0) + 1) > found:
+            raise UserError(f"--device {name} with {processes} processes on this host, which has {found} GPUs")
+        return "gpu", processes if device.index is None else (device.index,)
+    if device.type not in ("cpu", "mps"):
+        raise UserError(f"--device {name} is not supported: expected cuda, cuda:N, mps or cpu")
+    return device.type, processes
+
+
+def _precision(amp: str, accelerator: str) -> str:
+    """Lightning's name for a precision; auto is bfloat16 where the device computes in it, else float32."""
+    from vlc.hardware.onednn import computes_bfloat16
+
+    if amp == "fp16" and accelerator != "gpu":
+        raise UserError("--amp fp16 needs a GPU: use --amp bf16 or --amp off")
+    if amp == "auto":
+        amp = "bf16" if computes_bfloat16(accelerator) else "off"
+    return {"bf16": "bf16-mixed", "fp16": "16-mixed", "off": "32-true"}[amp]
+
+
 def main(words: list[str] | None = None) -> dict[str, float]:
     """words: the command line, by default that of the process. Returns the last metrics."""
     arguments = parser().parse_args(words)
@@ -171,18 +332,35 @@ def main(words: list[str] | None = None) -> dict[str, float]:
         start_worker_server("vlc.data.augmentation")
     from vlc.hardware.distributed import destroy_process_group
     from vlc.hardware.rendezvous import bind_stores
-    from vlc.training.finetune import run
+    from vlc.training.run import run
     from vlc.training.saving import Interrupted
 
+    environment = _environment(arguments)
+    settings = translated(arguments, environment)
+    _announce(arguments, settings, environment)
     bind_stores()
     try:
-        metrics = run(arguments)
+        metrics = run(settings, environment)
     except Interrupted as stop:
         if stop.together:
             destroy_process_group()
         raise
     destroy_process_group()
     return metrics
+
+
+def _announce(arguments: argparse.Namespace, settings: "Settings", environment: "ClusterEnvironment") -> None:
+    """Say what the run does, and make sure of its folders."""
+    from pytorch_lightning.utilities import rank_zero_info
+
+    for name in () if arguments.eval else ("output_dir", "log_dir"):
+        if folder := getattr(arguments, name):
+            check_room(f"--{name} ", folder)
+    rate, step = settings.optim.learning_rate, settings.optim.batch_size
+    if not arguments.eval:
+        rank_zero_info(f"Learning rate {rate:.3g} for a step of {step} samples ({rate * 256 / step:.3g} for 256)")
+    processes = environment.world_size()
+    rank_zero_info(f"Running on {settings.run.accelerator} in {settings.run.precision}, {processes} processes")
 
 
 if __name__ == "__main__":

@@ -37,9 +37,8 @@ from vlc.checkpoint import weights
 from vlc.common.inputs import Images
 from vlc.data.batch import Batch
 from vlc.hardware.onednn import suits_onednn, use_onednn
-from vlc.training import finetune
-from vlc.training.image_classifier import ImageClassifier
-from vlc.training.image_data import ImageData
+from vlc.training.datamodule import DataModule
+from vlc.training.module import VLCModule
 
 MODEL, SIZE, CLASSES = "vit_base_patch16", 224, 1000
 TRAINING = "training step"
@@ -70,11 +69,14 @@ def main() -> None:
     report(rows, f"{MODEL} at {SIZE}, batch {arguments.batch}; products: {speeds}", arguments)
 
 
-def _module(precision: str, words: list[str]) -> ImageClassifier:
+def _module(precision: str, words: list[str]) -> VLCModule:
     """Our module as `main_finetune.py` sets it up on the CPU."""
     words = ["--model", MODEL, "--data_path", "x", "--layer_decay", "0.65", "--batch_size", "8", *words]
-    options = main_finetune.parser().parse_args(words)
-    module = ImageClassifier(finetune._encoder(options), options, 1e-4)
+    arguments = main_finetune.parser().parse_args([*words, "--lr", "1e-4"])
+    settings = main_finetune.translated(arguments, main_finetune._environment(arguments))
+    module = VLCModule(
+        settings.model, settings.tasks, image_size=SIZE, max_text_len=1, vocab_size=1, optim=settings.optim
+    )
     if suits_onednn(module.encoder.size.width, half=DTYPES[precision]):
         use_onednn(module)
     return module
@@ -127,11 +129,12 @@ def training(arguments: argparse.Namespace) -> list[dict]:
 def _our_step(precision: str, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
     module = _module(precision, []).train()
     # What the two methods ask.
-    vars(module)["_trainer"] = SimpleNamespace(precision=precision, current_epoch=0, global_rank=0)
-    optimizer = module.configure_optimizers()
-    batch = Batch(
-        index=torch.arange(len(images)), split="train", images=Images(images[:, None]), parts={"label": labels}
-    )
+    trainer = SimpleNamespace(precision=precision, current_epoch=0, global_rank=0)
+    vars(module).update(_trainer=trainer, log_dict=lambda *values, **options: None)
+    optimizer, (task,) = module.configure_optimizers(), module.tasks
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    shown, index = Images(images[:, None]), torch.arange(len(images))
+    batch = Batch(index=index, split="train", task=task, images=shown, parts={"label": labels})
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=DTYPES[precision]):
@@ -282,10 +285,10 @@ def _timm(arguments: argparse.Namespace, precision: str, data: Path, weights: Pa
 def _ours(arguments: argparse.Namespace, precision: str, data: Path, weights: Path) -> float:
     words = ["--data_path", str(data), "--model", MODEL, "--resume", str(weights), "--eval", "--num_workers", "1"]
     words += ["--batch_size", str(arguments.batch), "--amp", "bf16" if DTYPES[precision] else "off", "--device", "cpu"]
-    create, finish, made = ImageData.val_dataloader, ImageClassifier.on_validation_epoch_end, []
+    create, finish, made = DataModule.test_dataloader, VLCModule.on_test_epoch_end, []
 
     def timed(self) -> _Timed:
-        made.append(_Timed(create(self)))
+        made.append(_Timed(*create(self)))
         return made[0]
 
     def finished(self) -> None:  # Lightning does not ask for a batch after the last
@@ -293,8 +296,8 @@ def _ours(arguments: argparse.Namespace, precision: str, data: Path, weights: Pa
         made[0].stop()
 
     with (
-        mock.patch.object(ImageData, "val_dataloader", timed),
-        mock.patch.object(ImageClassifier, "on_validation_epoch_end", finished),
+        mock.patch.object(DataModule, "test_dataloader", timed),
+        mock.patch.object(VLCModule, "on_test_epoch_end", finished),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         main_finetune.main(words)

@@ -118,6 +118,9 @@ def datasets() -> str:
     """The files of every data set, by what they serve, and the command that writes them."""
     rows = []
     for name, spec in CATALOG.items():
+        if spec.labelled:
+            rows.append((f"`{name}`", spec.writer, *["any form of [labelled images](#labelled-images)"] * 3))
+            continue
         evaluated = [_stems(spec.tables[split] for split in splits) for splits in (spec.validation, spec.test)]
         others = set(spec.tables) - {"train", *spec.validation, *spec.test}
         named = f" (and with `splits`: {_stems(spec.tables[split] for split in sorted(others))})" if others else ""

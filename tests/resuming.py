@@ -15,7 +15,6 @@ from pytorch_lightning import LightningModule
 import main_finetune
 from tests import tiny
 from tests.labelled_folders import words
-from vlc.training.image_classifier import ImageClassifier
 from vlc.training.module import VLCModule
 from vlc.training.run import run
 from vlc.training.saving import Interrupted
@@ -60,7 +59,7 @@ def finetuning(images: Path, **options: Any) -> Program:
         main_finetune.main(words(images, folder, **{"drop_path": 0.2, "mixup": 0.8, **options}, **more))
         return folder
 
-    return Program(ImageClassifier, start)
+    return Program(VLCModule, start)
 
 
 @contextmanager

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from timm.scheduler import CosineLRScheduler
 
 import main_finetune
+from main_finetune import _environment, _local_size
 from tests import tiny
 from tests.labelled_folders import arguments, words, write_folder
 from vlc.checkpoint.weights import read
 from vlc.common.errors import MissingFile, UserError
-from vlc.training.finetune import _environment, _local_size
-from vlc.training.image_classifier import ImageClassifier, half_cosine
+from vlc.training.finetune import half_cosine
+from vlc.training.module import VLCModule
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -119,7 +121,8 @@ def test_the_schedule_is_maes():
     group = {"params": [torch.nn.Parameter(torch.zeros(1))], "lr_scale": 0.5}
     optimizer = torch.optim.AdamW([group], lr=1e-3)
     options = main_finetune.parser().parse_args(["--epochs", "10", "--warmup_epochs", "2", "--min_lr", "1e-5"])
-    schedule = half_cosine(optimizer, options, steps_per_epoch=4)
+    settings = main_finetune.translated(options, LightningEnvironment())
+    schedule = half_cosine(optimizer, settings.optim, steps_per_epoch=4)
     assert isinstance(schedule, CosineLRScheduler)
     rates = []
     for step in range(40):
@@ -237,17 +240,17 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(images, tmp_path, monkeypatc
     """Stopped in the middle of an epoch, with everything random on."""
     options = {"epochs": 3, "mixup": 0.8, "drop_path": 0.3, "reprob": 0.5, "ema": 0.9}
     main_finetune.main(words(images, tmp_path / "whole", **options))
-    step = ImageClassifier.training_step
+    step = VLCModule.training_step
 
     def interrupted(self, batch, batch_idx):
         if self.current_epoch == 1 and batch_idx == 2:
             signal.raise_signal(signal.SIGTERM)
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(ImageClassifier, "training_step", interrupted)
+    monkeypatch.setattr(VLCModule, "training_step", interrupted)
     with pytest.raises(SystemExit):
         main_finetune.main(words(images, tmp_path / "parts", **options))
-    monkeypatch.setattr(ImageClassifier, "training_step", step)
+    monkeypatch.setattr(VLCModule, "training_step", step)
     last = tmp_path / "parts/last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 9, "six of the first epoch, three of the second"
     metrics = main_finetune.main(words(images, tmp_path / "parts", **options, resume=last))
@@ -388,15 +391,14 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 import main_finetune
-from vlc.training.finetune import _environment, _local_size
-from vlc.training.image_classifier import ImageClassifier
-marker, step = Path(sys.argv.pop(1)), ImageClassifier.training_step
+from vlc.training.module import VLCModule
+marker, step = Path(sys.argv.pop(1)), VLCModule.training_step
 def killed(self, batch, batch_idx):
     if self.current_epoch == 1 and batch_idx == 1 and self.global_rank == 1 and not marker.exists():
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batch, batch_idx)
-ImageClassifier.training_step = killed
+VLCModule.training_step = killed
 main_finetune.main()
 """
 

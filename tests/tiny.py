@@ -119,6 +119,8 @@ def write_dataset(folder: Path, name: str, num_rows: int = ROWS) -> Path:
 
 def write_catalog(folder: Path) -> Path:
     for name in CATALOG:
+        if CATALOG[name].labelled:
+            continue
         if (
             name == "emoji_scenes_vqa"
             or not (folder / f"{next(iter(CATALOG[name].tables.values()))[0]}.arrow").exists()

@@ -120,6 +120,13 @@ def test_a_file_with_an_objective_of_its_own(birds):
         own_tasks.enter_stored("x.ckpt", rows)
 
 
+def test_a_head_without_a_name_has_that_of_its_kind(birds):
+    """Also where a head of ours of another kind is called so."""
+    assert HEADS["classes"].kind == "image_classes"
+    (task,) = _settings(birds('{"classes": "birds"}', "{}")).tasks
+    assert (task.heads[0].name, HEADS["classes"].kind) == ("classes", "classes")
+
+
 def test_rows_come_back_from_plain_data(birds):
     (task,) = _settings(birds()).tasks
     rows = json.loads(json.dumps(own_tasks.stored([task])))

@@ -61,14 +61,12 @@ class Training:
 
 def announce_steps() -> None:
     """Every training step of this process appends its number to the file that STEPS_FILE names."""
-    from vlc.training.image_classifier import ImageClassifier
     from vlc.training.module import VLCModule
 
     path = os.environ[STEPS_FILE]
     if os.environ.get("RANK", "0") != "0":
         return
-    for kind in (VLCModule, ImageClassifier):
-        kind.training_step = _announced(kind.training_step, path)
+    VLCModule.training_step = _announced(VLCModule.training_step, path)
 
 
 def _announced(step: Callable, path: str) -> Callable:

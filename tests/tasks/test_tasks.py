@@ -50,7 +50,8 @@ def test_a_row_names_what_exists(name):
 
 def test_names_mean_one_thing():
     assert not set(TASKS) & set(config_keys()), "a task is a dictionary beside the keys"
-    assert not set(HEADS) & set(KINDS) - {"mlm", "mae", "itm", "itc"}, "a head of several tasks has a name of its own"
+    published = {"mlm", "mae", "itm", "itc", "classes"}  # the last is in checkpoints of main_finetune.py
+    assert not set(HEADS) & set(KINDS) - published, "a head of several tasks has a name of its own"
 
 
 def test_tasks_that_share_a_head_agree_in_its_kind():

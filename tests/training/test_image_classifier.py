@@ -1,8 +1,11 @@
 """The classifier against timm's ViT and MAE's parameter groups, and its checkpoints."""
 
+from unittest.mock import patch
+
 import pytest
 import timm
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from timm.optim import param_groups_layer_decay
 
 import main_finetune
@@ -12,19 +15,25 @@ from vlc.common.inputs import Images
 from vlc.data.batch import Batch
 from vlc.model.passes import encode_passes
 from vlc.model.sizes import ENCODERS, EncoderConfig
-from vlc.training.image_classifier import HEAD, UNDECAYED, ImageClassifier, image_encoder
+from vlc.training.module import VLCModule
+from vlc.training.optim import POSITIONS
+
+HEAD = "classes"
 
 
-def classifier(size: EncoderConfig, image_size: int, num_classes: int, global_pool: bool = True) -> ImageClassifier:
+def classifier(
+    size: EncoderConfig, image_size: int, num_classes: int, global_pool: bool = True, *words: str
+) -> VLCModule:
     """The module of main_finetune.py."""
-    words = [] if global_pool else ["--cls_token"]
-    arguments = main_finetune.parser().parse_args(
-        [*words, "--input_size", str(image_size), "--nb_classes", str(num_classes)]
-    )
-    return ImageClassifier(image_encoder(size, image_size, global_pool=global_pool), arguments, 1e-3)
+    words = [*words] if global_pool else [*words, "--cls_token"]
+    words += ["--model", "vit_tiny_patch16", "--input_size", str(image_size), "--nb_classes", str(num_classes)]
+    with patch.dict(ENCODERS, {"mae_vit_tiny_patch16": size}):
+        settings = main_finetune.translated(main_finetune.parser().parse_args(words), LightningEnvironment())
+        options = {"optim": settings.optim, "splits": {"image_classification": ("val",)}}
+        return VLCModule(settings.model, settings.tasks, image_size=image_size, max_text_len=1, vocab_size=1, **options)
 
 
-def logits_of(module: ImageClassifier, images: torch.Tensor) -> torch.Tensor:
+def logits_of(module: VLCModule, images: torch.Tensor) -> torch.Tensor:
     """Logits (B, C) of normalised images (B, 3, H, W)."""
     batch = Batch(index=torch.arange(len(images)), split="val", images=Images(images[:, None]))
     head = module.objectives[HEAD]
@@ -61,7 +70,7 @@ def test_layers_and_decay_are_timms(pair):
     for decay in (0.65, 0.75):
         groups = {}
         for model, prefixes in ((theirs, ("",)), (ours, ("encoder.", "objectives.classes."))):
-            made = param_groups_layer_decay(model, 0.05, (*UNDECAYED, "pos_embed", "cls_token"), layer_decay=decay)
+            made = param_groups_layer_decay(model, 0.05, (*POSITIONS, "pos_embed", "cls_token"), layer_decay=decay)
             names = {parameter: name for name, parameter in model.named_parameters()}
             for group in made:
                 for parameter in group["params"]:
@@ -70,7 +79,7 @@ def test_layers_and_decay_are_timms(pair):
                         name = name.removeprefix(prefix)
                     name = (
                         "fc_norm" + name[4:]
-                        if model is ours and ours.arguments.global_pool and name[:5] == "norm."
+                        if model is ours and ours.objectives[HEAD].options.global_pool and name[:5] == "norm."
                         else name
                     )
                     groups.setdefault(name, []).append((group["lr_scale"], group["weight_decay"]))
@@ -81,7 +90,7 @@ def test_layers_and_decay_are_timms(pair):
 def test_rates_fall_by_layer_as_maes():
     """MAE: decay ** (depth + 1 - layer), with the embeddings as layer 0, block i as i + 1, norm and head as the last."""
     model = classifier(tiny.SMALL, 32, 3)
-    groups = param_groups_layer_decay(model, 0.05, UNDECAYED, layer_decay=0.5)
+    groups = param_groups_layer_decay(model, 0.05, POSITIONS, layer_decay=0.5)
     names = {parameter: name for name, parameter in model.named_parameters()}
     found = {names[p]: (group["lr_scale"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert set(found) == set(dict(model.named_parameters()))

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from torchvision import transforms
 
+from main_finetune import augmentation, translated
 from tests import tiny
 from tests.labelled_folders import arguments, write_folder
+from tests.training.test_image_classifier import classifier
 from vlc.common.inputs import Images
-from vlc.data.augmentation import central_crop
 from vlc.data.batch import Batch
-from vlc.data.transforms import MEAN, STD, normalize
-from vlc.training.image_classifier import ImageClassifier, image_encoder
-from vlc.training.image_data import ImageData, augmentation
+from vlc.data.transforms import MEAN, STD, normalize, transform
+from vlc.training.finetune import MovingAverage
+from vlc.training.run import build_data
 
 
 def _picture(width: int = 90, height: int = 70) -> Image.Image:
@@ -34,7 +36,7 @@ def test_evaluation_sees_what_mae_does(size, resized):
             transforms.Normalize(MEAN, STD),
         ]
     )
-    found = normalize(central_crop(_picture(), np.random.default_rng(0), size)[None])[0]
+    found = normalize(transform("central_crop", size)(_picture(), np.random.default_rng(0))[None])[0]
     torch.testing.assert_close(found, published(_picture()), rtol=0, atol=1e-5)
 
 
@@ -66,15 +68,16 @@ def test_each_process_evaluates_its_share(tmp_path, num_images, dist_eval):
     """Together each image is counted once, also where there are fewer than processes; without --dist_eval all by each."""
     root = write_folder(tmp_path, {"train": 8, "val": num_images}, ("one",))
     more = {"dist_eval": True} if dist_eval else {}
-    data = ImageData(arguments(root, batch_size=2, nb_classes=1, **more), world_size=3)
+    data = build_data(translated(arguments(root, batch_size=2, nb_classes=1, **more), LightningEnvironment()))
     numbers = []
     for rank in range(3):
         data.trainer = Namespace(global_rank=rank, world_size=3, strategy=Namespace(root_device=torch.device("cpu")))
-        batches = list(data.val_dataloader().sampler)
+        (loader,) = data.val_dataloader()
+        batches = list(loader.sampler)
         assert batches, "Lightning refuses a process without batches"
         assert all(len(batch) <= 2 for batch in batches)
         numbers.append([key.sample for batch in batches for key in batch if not key.again])
-        assert [data.evaluation[batch].again for batch in batches] == [batch[0].again for batch in batches]
+        assert [loader.dataset[batch].again for batch in batches] == [batch[0].again for batch in batches]
     everything = list(range(num_images))
     if dist_eval:
         assert sorted(itertools.chain(*numbers)) == everything
@@ -83,12 +86,16 @@ def test_each_process_evaluates_its_share(tmp_path, num_images, dist_eval):
 
 
 def test_a_batch_that_counts_elsewhere_is_not_counted(images):
-    module = ImageClassifier(image_encoder(tiny.SMALL, 32), arguments(images, ema=0.9), 1e-3).eval()
+    module = classifier(tiny.SMALL, 32, 3).eval()
+    average = MovingAverage(0.9)
+    average.setup(None, module, "fit")
     for again in (False, True):
         labels = {"label": torch.zeros(4, dtype=torch.int64)}
         pixels = Images(torch.zeros(4, 1, 3, 32, 32))
-        batch = Batch(index=torch.arange(4), split="val", images=pixels, parts=labels, again=again)
+        of = {"split": "val", "task": "image_classification"}
+        batch = Batch(index=torch.arange(4), images=pixels, parts=labels, again=again, **of)
         module.validation_step(batch, 0)
-    ratios = [*module.ratios.values(), *module.ema_ratios.values()]
+        average.on_validation_batch_end(None, module, None, batch, 0)
+    ratios = [*module.ratios.values(), *average.ratios.values()]
     assert len(ratios) == 6
     assert {int(ratio.count) for ratio in ratios} == {4}

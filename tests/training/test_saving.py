@@ -294,7 +294,7 @@ def test_a_launch_that_is_terminated_saves_and_says_so_by_its_status(arrows, tmp
 def test_one_worker_that_is_told_stops_all(images, tmp_path):
     program = (
         "import os, signal, main_finetune\n"
-        "from vlc.training.image_classifier import ImageClassifier as Module\n"
+        "from vlc.training.module import VLCModule as Module\n"
         "step = Module.training_step\n"
         "def told(self, batch, batch_idx):\n"
         "    if self.global_rank == 1 and self.global_step == 3: os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -336,13 +336,11 @@ def test_no_process_outlives_a_run_that_is_killed(arrows, images, tmp_path, prog
 
 
 def test_main_finetune_saves_too(images, tmp_path, monkeypatch):
-    from vlc.training.image_classifier import ImageClassifier
-
-    with stopped(ImageClassifier, Stop("training_step", 5, "kill"), monkeypatch), pytest.raises(Killed):
+    with stopped(VLCModule, Stop("training_step", 5, "kill"), monkeypatch), pytest.raises(Killed):
         main_finetune.main(words(images, tmp_path, checkpoint_every=2))
     assert _saved_step(tmp_path) == 4
     with (
-        stopped(ImageClassifier, Stop("training_step", 1, "SIGTERM"), monkeypatch),
+        stopped(VLCModule, Stop("training_step", 1, "SIGTERM"), monkeypatch),
         pytest.raises(Interrupted) as stop,
     ):
         main_finetune.main(words(images, tmp_path, resume="auto"))

@@ -148,6 +148,7 @@ _AXES = {
     "encoder.token_types.weight": 2,
 }
 _AXES_OF_HEADS = {f".{layer}.{part}": axes for layer in ANSWER_LAYERS for part, axes in (("weight", 2), ("bias", 1))}
+_AXES_OF_HEADS |= {".head.weight": 2}
 
 
 _TABLES = ("config", "arguments", "preprocessing", "tokenizer", "rows")  # which are dictionaries
@@ -183,10 +184,10 @@ def _first_not_plain(value: Any, name: str, depth: int = 0) -> str | None:
     return None
 
 
-_CHECK = "vit, max_text_len, vocab_size, vqav2_label_size, answers.pool and loss_names"
+CHECK = "vit, max_text_len, vocab_size, vqav2_label_size, answers.pool and loss_names"
 
 
-def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, check: str = _CHECK) -> LoadReport:
+def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, check: str = CHECK) -> LoadReport:
     """Copy a checkpoint's parameters into a module, in place.
 
     Position tables are resized to the module's grid or text length, the token types to its number of images. Heads that

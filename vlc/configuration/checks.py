@@ -9,11 +9,11 @@ from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.configuration.values import check_known, is_number, is_whole
 from vlc.data.catalog import CATALOG
 from vlc.model.sizes import ENCODERS
-from vlc.objectives.options import RANKING, Surroundings, check_ranking, check_together, ranking_kind
+from vlc.objectives.options import IMAGES_ALONE, RANKING, Surroundings, check_ranking, check_together, ranking_kind
 from vlc.tasks.task import EVALUATORS
 
 SHAPED_TRANSFORMS = ("pixelbert", "pixelbert_randaug")  # images keep their shape, the others make squares
-TRANSFORM_NAMES = ("mae", "mae_randaug", "mae_test", "shift", *SHAPED_TRANSFORMS)
+TRANSFORM_NAMES = ("mae", "mae_randaug", "mae_test", "shift", "central_crop", *SHAPED_TRANSFORMS)
 PRECISIONS = (16, 32, "16-mixed", "bf16-mixed", "32-true")
 
 
@@ -40,12 +40,13 @@ def check(settings: Groups) -> None:
         _check_evaluators(task)
     if run.get_recall_metric:
         check_ranking({kind for task in settings.tasks for kind in task.kinds})
-    if data.image_only and any(set(task.kinds) != {"mae"} for task in settings.tasks):
-        others = sorted({head.name for task in settings.tasks for head in task.heads if head.kind != "mae"})
-        raise UserError(f"image_only=True leaves no text for {', '.join(others)}")
+    others = {head.name for task in settings.tasks for head in task.heads if head.kind not in IMAGES_ALONE}
+    if data.image_only and others:
+        raise UserError(f"image_only=True leaves no text for {', '.join(sorted(others))}")
     require(data.per_gpu_batchsize > 0, "per_gpu_batchsize", data.per_gpu_batchsize, "the batch size of one device")
     _check_numbers(settings)
-    require(optim.optim_type in ("adamw", "adam", "sgd"), "optim_type", optim.optim_type, "adamw, adam or sgd")
+    valid = optim.optim_type in ("adamw_torch", "adamw", "adam", "sgd")
+    require(valid, "optim_type", optim.optim_type, "adamw_torch, adamw, adam or sgd")
     require(run.precision in PRECISIONS, "precision", run.precision, f"one of {', '.join(map(str, PRECISIONS))}")
 
 

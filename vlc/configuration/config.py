@@ -204,6 +204,7 @@ def config():
     answers = head_options(loss_names, "answers") | {"num_answers": vqav2_label_size}
     classes = head_options(loss_names, "classes")
     choice = head_options(loss_names, "choice") | {"wrong_texts": draw_false_text}
+    image_classes = head_options(loss_names, "image_classes")
     locals().update(own_tasks.options())
 
     # each of the tasks: what differs from the options and keys of the run
@@ -220,7 +221,7 @@ def config():
     train_transform_keys = ["mae"]  # image pipeline: mae, mae_randaug, mae_test, pixelbert, pixelbert_randaug, shift
     val_transform_keys = ["mae"]
     image_size = 384  # pixels, square; of pixelbert's images the shorter side
-    image_only = False  # read no texts
+    image_only = row_default(tasks, "image_only", False)  # read no texts
     max_image_len = -1  # patches that training with learned positions keeps of an image, drawn at random; -1 = all
     max_text_len = of_tasks(tasks, locals(), "max_text_len") or 40  # tokens with [CLS] and [SEP]
     tokenizer = "bert-base-uncased"  # hub name, local folder, or emoji (embedded)
@@ -242,7 +243,7 @@ def config():
     load_path = ""  # checkpoint to start from, or to test
 
     # optimiser and schedule
-    optim_type = "adamw"  # adamw, adam, sgd
+    optim_type = "adamw"  # adamw, adam, sgd, or adamw_torch, which is torch's with its defaults, as MAE fine-tunes
     learning_rate = of_tasks(tasks, locals(), "learning_rate") or 1e-4
     weight_decay = 0.01
     layer_decay = 1.0 if is_pretrain else 0.5  # learning-rate factor from one layer to the one below

@@ -17,6 +17,7 @@ from vlc.common.errors import UserError
 from vlc.configuration.settings import check_keys, check_sources
 from vlc.configuration.task_settings import OWN_FILE, task_names
 from vlc.configuration.use_settings import USE_KEYS
+from vlc.objectives.options import OPTIONS
 from vlc.tasks import TASKS
 
 MAX_BYTES = 64 * 1024  # all keys with their comments take 10 kB
@@ -101,7 +102,8 @@ def check_value(key: Any, value: Any) -> None:
         singles = value
     elif isinstance(value, dict):
         singles = [*value.keys(), *value.values()]
-        if key in TASKS:  # the dictionary of a task has lists, and the options of its objectives
+        # The dictionaries of tasks and options have lists, and a task's dictionary has the options of its objectives.
+        if key in TASKS or key.rpartition(".")[2] in OPTIONS:
             for name, part in value.items():
                 check_value(f"{key}.{name}", part)
             singles = list(value)

@@ -1,16 +1,31 @@
-"""The groups of settings, plain and frozen; `vlc.configuration.settings` fills and checks them."""
+"""The groups of settings, plain and frozen; `vlc.configuration.settings` fills and checks them.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+A field without a default is a key of the configuration. Fields with one are set by main_finetune.py alone, by its flags.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
 
 from vlc.configuration.task_settings import TaskSettings
 from vlc.model.sizes import ENCODERS, EncoderConfig
 from vlc.objectives.options import Options
 
 
+def keys(group: Any) -> tuple[str, ...]:
+    """The fields of a group that are keys of the configuration."""
+    return tuple(one.name for one in fields(group) if one.default is MISSING and one.default_factory is MISSING)
+
+
 @dataclass(frozen=True)
 class DataSettings:
-    """The samples and how they are prepared."""
+    """The samples and how they are prepared.
+
+    train_transform: the image pipeline of training, instead of train_transform_keys.
+    whole_steps: an epoch consists of whole optimiser steps (see `vlc.data.sampler.TrainSampler`).
+    shares_evaluation: the processes share the evaluated samples; otherwise each evaluates all of them.
+    pin_memory: batches for a GPU are copied from pinned memory.
+    """
 
     data_root: str
     data_cache: str | None
@@ -28,11 +43,18 @@ class DataSettings:
     per_gpu_batchsize: int
     num_workers: int
     max_corrupt_ratio: float
+    train_transform: Callable[..., Any] | None = None
+    whole_steps: bool = False
+    shares_evaluation: bool = True
+    pin_memory: bool = True
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The network."""
+    """The network.
+
+    drop_path: rate of stochastic depth in the last block.
+    """
 
     vit: str
     patch_size: int
@@ -49,6 +71,7 @@ class ModelSettings:
     is_pretrain: bool
     use_mae: bool
     max_image_len: int
+    drop_path: float = 0.0
 
     @property
     def size(self) -> EncoderConfig:
@@ -67,7 +90,12 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class OptimSettings:
-    """Optimiser, schedule and length of training."""
+    """Optimiser, schedule and length of training.
+
+    warmup_epochs: epochs of warm-up, of a schedule that a callback keeps (`vlc.training.finetune.HalfCosine`).
+    start_epoch: where a run begins that continues none.
+    ema: decay of a moving average of the weights; None: there is none.
+    """
 
     optim_type: str
     learning_rate: float
@@ -81,11 +109,19 @@ class OptimSettings:
     max_steps: int | None
     gradient_clip: float
     batch_size: int
+    warmup_epochs: int | None = None
+    start_epoch: int = 0
+    ema: float | None = None
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where and how the run happens."""
+    """Where and how the run happens.
+
+    flags: the command line of main_finetune.py, by which its checkpoints are compared; empty: the run is one of run.py.
+    output_dir: folder for checkpoints and log.txt of main_finetune.py; empty: nothing is written.
+    accelerator: Lightning's name for the device, of which there are num_gpus; None: GPUs, or else the CPU.
+    """
 
     exp_name: str
     seed: int
@@ -104,6 +140,9 @@ class RunSettings:
     num_nodes: int
     fsdp: bool
     precision: int | str
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    output_dir: str = ""
+    accelerator: str | None = None
 
 
 @dataclass(frozen=True)

@@ -221,9 +221,9 @@ def _enter(source: Source) -> None:
     TASKS.update(source.tasks)
     _OWN.update({("DATASETS", name): source for name in source.datasets})
     _OWN.update({("TASKS", name): source for name in source.tasks})
-    heads = [task.head(kind) for task in source.tasks.values() for kind in task.objectives]
-    for name in heads:
-        if ("HEADS", name) in _OWN or name not in HEADS:
+    heads = {task.head(kind): kind for task in source.tasks.values() for kind in task.objectives}
+    for name, kind in heads.items():
+        if ("HEADS", name) in _OWN or name not in HEADS or HEADS[name].kind != kind:
             _OWN["HEADS", name] = source
             HEADS.pop(name, None)
     for task in source.tasks.values():
@@ -278,7 +278,8 @@ def _check_task(name: str, task: Task, datasets: Mapping[str, DatasetSpec], sour
             made.check_values()
         with source.at(head, name):
             require(isinstance(head, str) and head.isidentifier(), f"{name}.heads", head, "names of letters and digits")
-            if ("HEADS", head) not in _OWN and head in HEADS and HEADS[head].kind != kind:
+            # A head without a name of its own has that of its kind, whatever our heads are called.
+            if head != kind and ("HEADS", head) not in _OWN and head in HEADS and HEADS[head].kind != kind:
                 raise UserError(f"the head {head!r} of {name} is a head of vlc of another kind ({HEADS[head].kind})")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from vlc.common.errors import UserError, require
 from vlc.configuration.aliases import ALIASES
 from vlc.configuration.checks import check
-from vlc.configuration.groups import DataSettings, Groups, ModelSettings, OptimSettings, RunSettings
+from vlc.configuration.groups import DataSettings, Groups, ModelSettings, OptimSettings, RunSettings, keys
 from vlc.configuration.recipes import OBJECTIVE_NAMES
 from vlc.configuration.task_settings import OF_A_TASK, TASK_FIELDS, configured_tasks, read_options, task_names
 from vlc.configuration.values import as_text, check_known, check_types, is_number, is_whole, plain, read
@@ -29,8 +29,8 @@ class Settings(Groups):
         check_keys(config)
         groups = {}
         for name, group in _GROUPS.items():
-            values = {field.name: read(config[field.name], field.type) for field in fields(group)}
-            groups[name] = group(**values)
+            types = {field.name: field.type for field in fields(group)}
+            groups[name] = group(**{key: read(config[key], types[key]) for key in keys(group)})
             check_types(groups[name])
         check_weights(groups["model"].loss_names)
         options = read_options(config)
@@ -47,8 +47,8 @@ class Settings(Groups):
 
     def as_config(self) -> dict[str, Any]:
         """Return the settings as a dictionary of plain values, as checkpoints store it."""
-        groups = {name: asdict(getattr(self, name)) for name in _GROUPS}
-        config = {key: value for group in groups.values() for key, value in group.items()}
+        groups = [getattr(self, name) for name in _GROUPS]
+        config = {key: getattr(group, key) for group in groups for key in keys(group)}
         config |= {kind: asdict(options) for kind, options in self.options.items()}
         config |= {key: config[kind][option] for key, (kind, option) in ALIASES.items()}
         named = {task.name: task.as_config() for task in self.tasks if task.name}
@@ -57,7 +57,7 @@ class Settings(Groups):
 
 def config_keys() -> tuple[str, ...]:
     """Return every key of a configuration without named tasks."""
-    flat = (field.name for group in _GROUPS.values() for field in fields(group))
+    flat = (key for group in _GROUPS.values() for key in keys(group))
     return (*flat, *ALIASES, *OPTIONS, "tasks")
 
 

@@ -1,4 +1,4 @@
-"""timm's augmentation and the crop of MAE's evaluation, as image pipelines of `vlc.data.sample.Preparation`."""
+"""timm's augmentation, as an image pipeline of `vlc.data.sample.Preparation`."""
 
 import random
 from typing import Any
@@ -9,7 +9,6 @@ from PIL import Image
 from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, AutoAugment, RandAugment, posterize
 from torch import Tensor
-from torchvision.transforms.functional import InterpolationMode, center_crop, pil_to_tensor, resize
 
 from vlc.data.images import Picture, to_pil
 from vlc.data.transforms import MEAN, STD
@@ -71,9 +70,3 @@ def _operations(step: Any) -> list[AugmentOp]:
 def _posterize(image: Image.Image, bits: int, **options: Any) -> Image.Image:
     """timm's, with at least one bit left: drawn magnitudes reach none, which Pillow refuses since release 13."""
     return posterize(image, max(bits, 1), **options)
-
-
-def central_crop(picture: Picture, rng: np.random.Generator, size: int) -> Tensor:
-    """A picture -> uint8 (3, S, S): the central 7/8 up to 224 pixels, the largest central square above (as MAE's)."""
-    short_side = int(size * 256 / 224) if size <= 224 else size
-    return pil_to_tensor(center_crop(resize(to_pil(picture), short_side, InterpolationMode.BICUBIC), size))

@@ -4,6 +4,7 @@ from vlc.data.kinds import (
     ANSWERS,
     IDENTIFIERS,
     LABELS,
+    MOST_LABELS,
     NAMES,
     NUMBERS,
     RELEVANCES,
@@ -211,6 +212,14 @@ CATALOG: dict[str, DatasetSpec] = {
     # -- dialogues
     "visdial": _dialogues(
         "visdial", 100, ("train", "val", "test"), unlabelled=frozenset({"test"}), test=("val", "test")
+    ),
+    # -- images in classes
+    "labelled_images": DatasetSpec(
+        "imagenet",
+        {"train": (), "val": ()},
+        fields={"label": Column("label", one_of(MOST_LABELS), per_text=False)},
+        test=("val",),
+        labelled=True,
     ),
     # -- embedded data
     "emoji": DatasetSpec(

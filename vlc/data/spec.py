@@ -46,6 +46,7 @@ class DatasetSpec:
     published_validation: the splits that the published code validated on, if not `validation`. It selected checkpoints by
         the last one.
     writer: the name `python -m write_arrow` knows it by, with the options that write its files.
+    labelled: images without texts in any of the forms that `vlc.data.labelled` opens by the name of a split.
     """
 
     writer: str
@@ -59,6 +60,7 @@ class DatasetSpec:
     test: tuple[str, ...] = ("test",)
     published: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     published_validation: tuple[str, ...] = ()
+    labelled: bool = False
 
     def splits(self, published: bool = False) -> dict[str, tuple[str, ...]]:
         """Split -> stems; with `published`, as the published code read them."""

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from timm.data.auto_augment import NAME_TO_OP
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.transforms.functional import InterpolationMode, center_crop, pil_to_tensor, resize
 
 from vlc.data.images import Jpeg, Picture, to_pil
 
@@ -161,6 +161,11 @@ def _shift(image: Picture, rng: np.random.Generator, size: int) -> Tensor:
     return pixels[:, rows[:, None], columns]  # the border repeats where pixels move in from outside
 
 
+def _central_crop(image: Picture, rng: np.random.Generator, size: int) -> Tensor:
+    short_side = int(size * 256 / 224) if size <= 224 else size
+    return pil_to_tensor(center_crop(resize(to_pil(image), short_side, InterpolationMode.BICUBIC), size))
+
+
 TRANSFORMS: dict[str, Callable[[Picture, np.random.Generator, int], Tensor]] = {
     "mae": _mae,  # random crop of 80 to 100 % of the area, random flip
     "mae_randaug": _mae_randaug,  # RandAugment (2 operations, magnitude 9), random crop of 90 to 100 %
@@ -168,6 +173,7 @@ TRANSFORMS: dict[str, Callable[[Picture, np.random.Generator, int], Tensor]] = {
     "pixelbert": _pixelbert,  # resized, in nearly its own shape: see `shaped_size`
     "pixelbert_randaug": _pixelbert_randaug,  # RandAugment as above, resized like that
     "shift": _shift,  # resized, then moved by up to 5 %: for images whose left, right and colours carry meaning
+    "central_crop": _central_crop,  # the central 7/8 up to 224 pixels, above the largest square, as MAE evaluates classes
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,6 +83,9 @@ class Objective(nn.Module, Generic[OptionsT]):
     metrics: the names of the metrics that it reports.
     headline: the metric that selects checkpoints, if any.
     reads_pooled: whether it reads the pooled feature.
+    reads_normalised: whether it reads tokens behind the encoder's final norm.
+    images_alone: whether it reads no texts, so that the text half of the encoder is left out where all heads are so.
+    starts_anew: whether training takes the encoder of a checkpoint, but not this head.
     task_head: whether the head takes the learning-rate factor lr_mult, as the published classifiers do.
     writes_records: whether the answers of a tested split are written into a file.
     answers_from_vocabulary: whether the head has a vocabulary of answers.
@@ -93,6 +97,9 @@ class Objective(nn.Module, Generic[OptionsT]):
     metrics: ClassVar[tuple[str, ...]] = ("loss",)
     headline: ClassVar[str | None] = None
     reads_pooled: bool = True
+    reads_normalised: bool = True
+    images_alone: ClassVar[bool] = False
+    starts_anew: ClassVar[bool] = False
     task_head: ClassVar[bool] = False
     writes_records: bool = False
     answers_from_vocabulary: ClassVar[bool] = False
@@ -108,6 +115,16 @@ class Objective(nn.Module, Generic[OptionsT]):
         """Return how many images of an example the objective reads."""
         return 1
 
+    @classmethod
+    def num_classes(cls, options: OptionsT) -> int | None:
+        """Return how many classes labelled images have to have; None: the objective reads none."""
+        return None
+
+    @classmethod
+    def options_of(cls, options: OptionsT, state: Mapping[str, Tensor]) -> OptionsT:
+        """Return the options with what a head's stored parameters tell of them; default: nothing."""
+        return options
+
     def __init__(self, options: OptionsT, context: ModelContext):
         """Create the parameters of the head."""
         super().__init__()
@@ -117,6 +134,10 @@ class Objective(nn.Module, Generic[OptionsT]):
     def hard_negatives(self) -> bool:
         """Whether training draws wrong images and texts anew, by `with_hard_negatives`."""
         return False
+
+    def training_batch(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Return a normalised batch as training sees it; default: as it is. rng: the only source of randomness."""
+        return batch
 
     def with_hard_negatives(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Batch:
         """Return the batch with other wrong images and texts; encoded has the objective's passes."""

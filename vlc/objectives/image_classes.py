@@ -1,18 +1,23 @@
 """Classes of images alone, as MAE fine-tunes them (He et al. 2022, section 4.3)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+import numpy as np
 import torch.nn.functional as F
+from timm.data import Mixup
 from timm.layers import trunc_normal_
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
+from vlc.common.inputs import Images
+from vlc.data.augmentation import seed_everything_drawn_from
 from vlc.data.batch import Batch
 from vlc.data.parts import Field, Part
 from vlc.model.blocks import layer_norm
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
-from vlc.objectives.base import ModelContext, Objective, Outcome, mean_ratio
+from vlc.objectives.base import Answer, ModelContext, Objective, Outcome, mean_ratio, most_probable, with_records
 from vlc.objectives.options import ImageClassesOptions
 
 HEAD_STD = 2e-5  # for the weights of the new linear layer, as published: the first logits are almost equal
@@ -20,20 +25,31 @@ IMAGE = Pass(("image",))
 TOP_K = (1, 5)
 
 
-class ImageClasses(Objective):
+class ImageClasses(Objective[ImageClassesOptions]):
     """A linear classifier of the mean patch token, normalised after pooling, or of the class token; logits (B, C).
 
     In training, labels may be mixed: they are then probabilities (B, C) instead of numbers (B,). acc1 and acc5 are in
-    percent, as in MAE.
+    percent, as in MAE. The vocabulary, if there is one, has the names of the classes.
     """
 
     metrics = ("loss", *(f"acc{k}" for k in TOP_K))
     headline = "acc1"
     reads_pooled = False
+    images_alone = True
+    starts_anew = True
 
     @classmethod
     def parts(cls, options: ImageClassesOptions) -> tuple[Part, ...]:
         return (Field("label"),)
+
+    @classmethod
+    def num_classes(cls, options: ImageClassesOptions) -> int:
+        return options.num_classes
+
+    @classmethod
+    def options_of(cls, options: ImageClassesOptions, state: Mapping[str, Tensor]) -> ImageClassesOptions:
+        num_classes = len(state["head.weight"]) if "head.weight" in state else options.num_classes
+        return replace(options, num_classes=num_classes, global_pool="norm.weight" in state)
 
     def __init__(self, options: ImageClassesOptions, context: ModelContext):
         super().__init__(options, context)
@@ -41,7 +57,28 @@ class ImageClasses(Objective):
         self.head = nn.Linear(context.width, options.num_classes)
         trunc_normal_(self.head.weight, std=HEAD_STD)
         nn.init.zeros_(self.head.bias)
+        self.reads_normalised = not options.global_pool
         self.smoothed = LabelSmoothingCrossEntropy(options.smoothing) if options.smoothing > 0 else F.cross_entropy
+        self.mixup = None
+        if options.mixes:  # Mixup smooths the labels itself
+            self.mixup = Mixup(
+                options.mixup,
+                options.cutmix,
+                options.cutmix_minmax,
+                prob=options.mixup_prob,
+                switch_prob=options.mixup_switch_prob,
+                mode=options.mixup_mode,
+                label_smoothing=options.smoothing,
+                num_classes=options.num_classes,
+            )
+
+    def training_batch(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """The batch with mixed images and probabilities (B, C) as labels, where mixing is on."""
+        seed_everything_drawn_from(rng)  # mixup's generator, and that of stochastic depth
+        if self.mixup is None:
+            return batch
+        pixels, labels = self.mixup(batch.images_at(0)[0], batch.parts["label"])
+        return replace(batch, images=Images(pixels[:, None])).with_parts(label=labels)
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
         return (IMAGE,)
@@ -58,6 +95,12 @@ class ImageClasses(Objective):
             return Outcome(loss, {"loss": mean_ratio(loss, len(labels))}, logits)
         total, size = F.cross_entropy(logits, labels, reduction="sum"), len(labels)
         return Outcome(total / size, {"loss": (total, size), **_hits(logits, labels)}, logits)
+
+    def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
+        """The classes with their probabilities. A class without a name has its number instead."""
+        names = dict(enumerate(self.context.vocabulary.answers))
+        choices = most_probable(outcome.logits.softmax(1), lambda label: names.get(label) or str(label))
+        return with_records(choices, None)
 
 
 def _hits(logits: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, int]]:

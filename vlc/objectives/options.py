@@ -159,17 +159,56 @@ class ClassesOptions(Options):
         require(len(self.names) > 1, "classes.names", self.names, "the names of two classes or more")
 
 
+MIXUP_MODES = ("batch", "pair", "elem")
+
+
 @dataclass(frozen=True)
 class ImageClassesOptions(Options):
     """num_classes: size of the head.
 
     smoothing: the smoothing of the labels, in training.
     global_pool: classify the mean patch token; otherwise the class token.
+    mixup, cutmix: the alphas by which training mixes images (Zhang et al. 2018, Yun et al. 2019), 0 = off.
+    cutmix_minmax: a range of side lengths, as shares, in place of the alpha of cutmix.
+    mixup_prob: probability that a batch is mixed.
+    mixup_switch_prob: probability of cutmix where both are on.
+    mixup_mode: what shares a mixing ratio: batch, pair or elem.
     """
 
-    num_classes: int
+    num_classes: int = 1000
     smoothing: float = 0.1
     global_pool: bool = True
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    cutmix_minmax: tuple[float, ...] | None = None
+    mixup_prob: float = 1.0
+    mixup_switch_prob: float = 0.5
+    mixup_mode: str = "batch"
+
+    @property
+    def mixes(self) -> bool:
+        return self.mixup > 0 or self.cutmix > 0 or self.cutmix_minmax is not None
+
+    def check_values(self) -> None:
+        require(self.num_classes > 0, "image_classes.num_classes", self.num_classes, "a number of classes")
+        require(0 <= self.smoothing < 1, "image_classes.smoothing", self.smoothing, "a share from 0 to below 1")
+        for name in ("mixup", "cutmix"):
+            alpha = getattr(self, name)
+            require(alpha >= 0, f"image_classes.{name}", alpha, "0 or more")
+        for name in ("mixup_prob", "mixup_switch_prob"):
+            share = getattr(self, name)
+            require(0 <= share <= 1, f"image_classes.{name}", share, "a share from 0 to 1")
+        sides = self.cutmix_minmax
+        valid = sides is None or (len(sides) == 2 and 0 <= sides[0] < sides[1] <= 1)
+        require(valid, "image_classes.cutmix_minmax", sides, "two shares of the side, the smaller one first, or None")
+        require(self.mixup_mode in MIXUP_MODES, "image_classes.mixup_mode", self.mixup_mode, ", ".join(MIXUP_MODES))
+
+    def check(self, others: Surroundings) -> None:
+        if self.mixes and others.per_device % 2:
+            raise UserError(
+                f"per_gpu_batchsize={others.per_device} is odd, but image_classes.mixup and image_classes.cutmix mix "
+                "pairs: pass an even number"
+            )
 
 
 @dataclass(frozen=True)
@@ -222,12 +261,14 @@ OPTIONS: dict[str, type[Options]] = {
     "answers": AnswersOptions,
     "classes": ClassesOptions,
     "choice": ChoiceOptions,
+    "image_classes": ImageClassesOptions,
 }
 
 
 CLASSES: dict[str, type] = {}
 """The class of each kind of objective. `vlc.objectives.kinds` enters ours, and a user's file its own."""
 
+IMAGES_ALONE = ("mae", "image_classes")  # the kinds that do without texts
 RANKING = ("choice", "itm", "itc")  # the kinds that can rank images and texts, the better ones first
 RANKED_IN_TESTS = ("choice", "itc")  # the kinds whose tests rank without being asked to
 

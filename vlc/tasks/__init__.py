@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlc.tasks import dialogues, pretraining, questions, retrieval, statements
+from vlc.tasks import dialogues, images, pretraining, questions, retrieval, statements
 from vlc.tasks.task import Report, Task
 
-TASKS: dict[str, Task] = pretraining.TASKS | questions.TASKS | statements.TASKS | retrieval.TASKS | dialogues.TASKS
+_FAMILIES = (pretraining, questions, statements, retrieval, dialogues, images)
+TASKS: dict[str, Task] = {name: task for family in _FAMILIES for name, task in family.TASKS.items()}
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Task:
     batch_size, learning_rate, epochs: defaults of the run that trains the task.
     composer: the name in `vlc.data.composers.COMPOSERS` by which texts are put together.
     drops_patches: the encoder sees a part of the patches, as in pre-training.
+    image_only: no texts are read.
     evaluators: names out of EVALUATORS; each runs in tests, and at every n-th validation where its number n is not 0.
     """
 
@@ -58,6 +59,7 @@ class Task:
     learning_rate: float = 1e-4
     epochs: int = 10
     drops_patches: bool = False
+    image_only: bool = False
     composer: str = "plain"
     evaluators: Mapping[str, int] = field(default_factory=dict)
 

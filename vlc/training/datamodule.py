@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningDataModule, Trainer
@@ -17,6 +16,8 @@ from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids
 from vlc.data.composers import COMPOSERS
 from vlc.data.kinds import IDENTIFIERS
+from vlc.data.labelled.source import LabelledImages
+from vlc.data.labelled.splits import check_classes, open_split
 from vlc.data.parts import Part, columns_of
 from vlc.data.sample import Preparation
 from vlc.data.sampler import EvalSampler, Position, RoundRobin, TrainSampler
@@ -34,11 +35,13 @@ class TaskNeeds:
     parts: what batches hold beside texts and images.
     num_images: the number of images of an example.
     images_required: whether data sets without any are refused.
+    num_classes: the number of classes of labelled images; None: no objective reads such images.
     """
 
     parts: frozenset[Part]
     num_images: int = 1
     images_required: bool = True
+    num_classes: int | None = None
 
 
 class TaskData:
@@ -86,7 +89,11 @@ class TaskData:
             if split in evaluated[name]
         }
         published = settings.published_splits
-        self.selecting = {called(split, name) for name, spec in specs.items() for split in spec.selecting(published)}
+        selecting = {
+            name: evaluated[name] if spec.labelled else spec.selecting(published) for name, spec in specs.items()
+        }
+        self.selecting = {called(split, name) for name, splits in selecting.items() for split in splits}
+        self.class_names = () if needs.num_classes is None else self._checked_classes(needs.num_classes)
         if test_only and not self.evaluated_splits:
             cure = f": leave {task.name} out of tasks" if task.name else ""
             raise UserError(f"test_only=True, but {self._description} have no test split{cure}")
@@ -95,10 +102,10 @@ class TaskData:
         self, split: str, datasets: Sequence[str], *, training: bool = False, called: str | None = None
     ) -> Samples:
         """A split of data sets, joined."""
-        sources = [
-            self._open(name, stems, training)
+        sources: list[Any] = [
+            self._open(name, split, training)
             for name in datasets
-            if (stems := CATALOG[name].splits(self.settings.published_splits).get(split))
+            if CATALOG[name].labelled or split in CATALOG[name].splits(self.settings.published_splits)
         ]
         dataset = Samples(
             split,
@@ -110,6 +117,8 @@ class TaskData:
             called=called,
             task=self.task.name,
         )
+        if self.needs.num_classes is not None:
+            return dataset  # its labels were checked when it was opened
         if not len(dataset):
             raise UserError(f"split {split!r} of datasets={list(datasets)} has no samples")
         if not self.test_only and (lacking := columns_of(self.needs.parts, "labelled") - dataset.fields):
@@ -125,24 +134,35 @@ class TaskData:
                 check_ids(source, [name for name in always if source.spec.fields[name].kind is IDENTIFIERS])
         return dataset
 
-    def _open(self, name: str, stems: tuple[str, ...], training: bool) -> ArrowSplit:
+    def _open(self, name: str, split: str, training: bool) -> ArrowSplit | LabelledImages:
         spec, settings = CATALOG[name], self.settings
+        verify = not training if settings.verify is None else settings.verify
+        if spec.labelled:
+            return open_split(settings.data_root, split, verify=verify)
         columns = spec.columns(columns_of(self.needs.parts, "labelled", "always") | self.composer.columns)
         if settings.image_only:
             columns = columns - {spec.text}
-        paths = self._find(stems, name)
-        verify = not training if settings.verify is None else settings.verify
+        stems = spec.splits(settings.published_splits)[split]
+        paths = find_tables(settings.data_root, stems, name, spec.writer, settings.data_cache)
         return ArrowSplit(paths, spec, name, columns, read_texts=not settings.image_only, verify=verify)
 
-    def _find(self, stems: tuple[str, ...], name: str) -> list[Path]:
-        settings = self.settings
-        return find_tables(settings.data_root, stems, name, CATALOG[name].writer, settings.data_cache)
+    def _checked_classes(self, num_classes: int) -> tuple[str, ...]:
+        """The names of the classes by label, where the data have names. Raises UserError where splits do not agree."""
+        opened = {"train": self.train, **self.evaluation}
+        sources: dict[str, Any] = {
+            split: samples.sources[0] for split, samples in opened.items() if samples is not None
+        }
+        check_classes(sources, num_classes)
+        return next((source.class_names for source in sources.values() if source.class_names), ())
 
     def _preparation(self, training: bool) -> Preparation:
-        task = self.task
+        task, settings = self.task, self.settings
         (pipeline,) = task.train_transform_keys if training else task.val_transform_keys
-        encoder = None if self.tokenizer is None else TextEncoder(self.tokenizer, task.max_text_len)
-        return Preparation(transform(pipeline, self.settings.image_size), self.num_patches, encoder, self.composer)
+        prepared = (training and settings.train_transform) or transform(pipeline, settings.image_size)
+        encoder = None
+        if self.tokenizer is not None and self.needs.num_classes is None:
+            encoder = TextEncoder(self.tokenizer, task.max_text_len)
+        return Preparation(prepared, self.num_patches, encoder, self.composer)
 
 
 class DataModule(LightningDataModule):
@@ -215,7 +235,8 @@ class DataModule(LightningDataModule):
         return DataLoader(self.train, sampler=sampler, **self._loader_options())
 
     def _train_sampler(self, task: str, samples: Samples) -> TrainSampler:
-        return TrainSampler(
+        whole = self.trainer.accumulate_grad_batches if self.settings.whole_steps else None
+        sampler = TrainSampler(
             samples.sizes,
             self.settings.per_gpu_batchsize,
             seed=self.seed,
@@ -223,7 +244,15 @@ class DataModule(LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             start=self.start,
+            whole_steps=whole,
         )
+        if whole is not None and not len(sampler):
+            batch, processes = self.settings.per_gpu_batchsize, self.trainer.world_size
+            raise UserError(
+                f"Split 'train' has {sampler.num_samples} images, fewer than one step takes: {batch * whole * processes} "
+                f"(--batch_size {batch} x --accum_iter {whole} x {processes} processes)"
+            )
+        return sampler
 
     def val_dataloader(self) -> list[DataLoader]:
         return [self._evaluation_loader(dataset) for dataset in self.evaluation.values()]
@@ -231,21 +260,21 @@ class DataModule(LightningDataModule):
     test_dataloader = val_dataloader
 
     def _evaluation_loader(self, dataset: Samples) -> DataLoader:
-        sampler = EvalSampler(
-            len(dataset),
-            self.settings.per_gpu_batchsize,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
-        )
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        if not self.settings.shares_evaluation:
+            rank, processes = 0, 1
+        sampler = EvalSampler(len(dataset), self.settings.per_gpu_batchsize, rank=rank, world_size=processes)
         return DataLoader(dataset, sampler=sampler, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:
-        pinned = self.trainer.strategy.root_device.type == "cuda"
+        pinned = self.settings.pin_memory and self.trainer.strategy.root_device.type == "cuda"
         return loader_options(self.settings.num_workers, pinned=pinned)
 
 
 def _evaluated(spec: DatasetSpec, settings: DataSettings, test_only: bool) -> Collection[str]:
     """The splits of a data set that are evaluated."""
+    if spec.labelled and settings.splits is not None:
+        return settings.splits
     if not test_only:
         return spec.validated(settings.published_splits)
     return spec.test if settings.splits is None else [split for split in settings.splits if split in spec.tables]

@@ -49,6 +49,7 @@ def task_needs(task: TaskSettings, *, drops_patches: bool) -> TaskNeeds:
         frozenset(part for part in parts if drops_patches or not isinstance(part, PatchNoise)),
         max(kind.num_images(options) for kind, options in kinds),
         any(kind.needs_images for kind, _ in kinds),
+        next((kind.num_classes(options) for kind, options in kinds if kind.num_classes(options) is not None), None),
     )
 
 
@@ -77,12 +78,11 @@ class VLCModule(LightningModule):
     selecting: the splits that select the checkpoint, by task; by default all.
     evaluators: further measurements on the evaluated splits, by task.
     config: the configuration that is written into checkpoints.
-    encoder: an encoder to use instead of the one that the settings describe. The settings are None then.
     """
 
     def __init__(
         self,
-        settings: ModelSettings | None,
+        settings: ModelSettings,
         tasks: Sequence[TaskSettings],
         *,
         image_size: int,
@@ -99,7 +99,6 @@ class VLCModule(LightningModule):
         evaluators: Mapping[str, Sequence[Evaluator]] | None = None,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
-        encoder: Encoder | None = None,
     ):
         super().__init__()
         self.settings, self.optim_settings, self.seed = settings, optim, seed
@@ -110,22 +109,25 @@ class VLCModule(LightningModule):
         self.extras = {"config": dict(config or {}), "answers": stored}
         if rows := own_tasks.stored(self.tasks.values()):
             self.extras["rows"] = rows
-        if encoder is None:
-            assert settings is not None
-            encoder = Encoder(
-                settings.size,
-                image_size,
-                vocab_size=vocab_size,
-                max_text_len=max_text_len,
-                text_dropout=settings.drop_rate,
-                pad_token_id=pad_token_id,
-                num_image_types=num_images,
-                activation_checkpointing=settings.activation_checkpointing,
-                max_patches=settings.max_image_len if settings.max_image_len > 0 else None,
-            )
-        self.encoder = encoder
-        self.objectives: Modules[Objective] = _made_heads(tasks, encoder, vocab_size, pad_token_id, vocabularies)
-        self._freeze_unread(image_only=image_only, text_only=text_only)
+        self.encoder = Encoder(
+            settings.size,
+            image_size,
+            vocab_size=vocab_size,
+            max_text_len=max_text_len,
+            text_dropout=settings.drop_rate,
+            pad_token_id=pad_token_id,
+            num_image_types=num_images,
+            drop_path=settings.drop_path,
+            activation_checkpointing=settings.activation_checkpointing,
+            max_patches=settings.max_image_len if settings.max_image_len > 0 else None,
+        )
+        self.objectives: Modules[Objective] = _made_heads(tasks, self.encoder, vocab_size, pad_token_id, vocabularies)
+        self.images_alone = all(objective.images_alone for objective in self.objectives.values())
+        if self.images_alone:
+            final_norm = any(objective.reads_normalised for objective in self.objectives.values())
+            self.encoder.keep_images_only(final_norm=final_norm)
+        else:
+            self._freeze_unread(image_only=image_only, text_only=text_only)
         self.selecting = selecting or splits
         self.measured = {
             task.metric(head, split, metric): self._measured(task, head, split, metric)
@@ -178,7 +180,7 @@ class VLCModule(LightningModule):
     def outcomes(self, batch: Batch) -> dict[str, Outcome]:
         """Return the outcome of each head of the batch's task for a normalised batch; heads share encoder passes."""
         heads, known = self.tasks[batch.task].heads, None
-        ratio = self.settings.dropped_ratio if self.settings else 0.0
+        ratio = self.settings.dropped_ratio
         objectives = {head.name: self.objectives[head.name] for head in heads}
         for objective in objectives.values() if self.training else ():
             if objective.hard_negatives:
@@ -202,6 +204,8 @@ class VLCModule(LightningModule):
         # Dropout draws from the global generator: seeding it here makes a resumed run continue with the same draws.
         place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        for head in self.tasks[batch.task].heads:
+            batch = self.objectives[head.name].training_batch(batch, np.random.default_rng(place))
         outcomes = self.outcomes(batch)
         loss = self.total_loss(outcomes, batch.task)
         values, task = {"train/loss": loss.detach()}, self.tasks[batch.task]
@@ -328,19 +332,21 @@ class VLCModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig | torch.optim.Optimizer:
         fused = may_fuse(self.trainer.precision, clips=bool(self.optim.gradient_clip))
         optimizer = build_optimizer(self.parameter_groups(), self.optim, fused=fused)
+        if self.optim.warmup_epochs is not None:
+            return optimizer  # a callback sets its learning rates
         schedule = build_schedule(optimizer, self.optim, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The groups of parameters that the optimiser is made of."""
-        if self.optim.layer_decay == 1:
+        if self.optim.layer_decay == 1 and self.optim.optim_type != "adamw_torch":
             return plain_groups(self, self.optim, self._task_head_parameters())
         return layer_decay_groups(self, self.optim)
 
     def checkpoint_bytes(self) -> int:
-        """The smallest size of a checkpoint: float32 weights, and the optimiser's state of the trained ones."""
-        kept = 1 if self.optim_settings and self.optim_settings.optim_type == "sgd" else 2
-        return sum(4 * value.numel() * (1 + kept * value.requires_grad) for value in self.parameters())
+        """The smallest size of a checkpoint: float32 weights, their average, and the optimiser's state of trained ones."""
+        copies, kept = 1 + (self.optim.ema is not None), 1 if self.optim.optim_type == "sgd" else 2
+        return sum(4 * value.numel() * (copies + kept * value.requires_grad) for value in self.parameters())
 
     def group_matcher(self, coarse: bool = False) -> Mapping[str, Any]:
         """The layers, for timm's parameter groups."""

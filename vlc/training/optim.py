@@ -19,6 +19,8 @@ BETAS, EPS = (0.9, 0.98), 1e-8
 # is not caught, and decays. The temperature of contrast, which the published code lacks, is no weight.
 _UNDECAYED = re.compile(r"bias$|norm\d?\.weight$|LayerNorm\.weight$|log_scale$")
 
+POSITIONS = ("encoder.pos_embed", "encoder.cls_token")  # they do not decay in MAE's and timm's fine-tuning
+
 # Layers for the layer-wise decay, in timm's notation: 0 the embeddings, i + 1 the i-th block, then all the rest.
 LAYERS = {
     "stem": r"encoder\.(?:cls_token|pos_embed|patch_embed|text_embeddings|token_types)|.*\bmask_token$",
@@ -73,10 +75,11 @@ def plain_groups(module: nn.Module, settings: OptimSettings, head_parameters: se
 def layer_decay_groups(module: nn.Module, settings: OptimSettings) -> list[dict]:
     """Fine-tuning's groups: the rate falls by layer_decay from each of LAYERS to the one below (Bao et al. 2022, BEiT).
 
-    The last layer has the full rate, and one-dimensional parameters do not decay. The module's `group_matcher` returns
-    LAYERS.
+    The last layer has the full rate. One-dimensional parameters do not decay, nor do POSITIONS with adamw_torch. The
+    module's `group_matcher` returns LAYERS.
     """
-    groups = param_groups_layer_decay(module, settings.weight_decay, layer_decay=settings.layer_decay)
+    undecayed = POSITIONS if settings.optim_type == "adamw_torch" else ()
+    groups = param_groups_layer_decay(module, settings.weight_decay, undecayed, layer_decay=settings.layer_decay)
     return [{**group, "lr": settings.learning_rate * group.pop("lr_scale")} for group in groups]
 
 
@@ -96,6 +99,8 @@ def build_optimizer(groups: list[dict], settings: OptimSettings, *, fused: bool 
     """
     if settings.optim_type == "adamw":
         return AdamW(groups, settings.learning_rate, fused=fused)
+    if settings.optim_type == "adamw_torch":
+        return torch.optim.AdamW(groups, settings.learning_rate, fused=fused)
     if settings.optim_type == "adam":
         return torch.optim.Adam(groups, settings.learning_rate, fused=fused)
     return torch.optim.SGD(groups, settings.learning_rate, momentum=0.9)

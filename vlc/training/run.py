@@ -1,12 +1,15 @@
 """From settings to a finished run: data, module, checkpoint, trainer, in this order."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import ModelParallelStrategy, ParallelStrategy, Strategy
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 from rich.console import Console
@@ -25,12 +28,13 @@ from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.evaluation.evaluator import Evaluator
 from vlc.evaluation.inputs import Inputs
 from vlc.evaluation.ranking import Ranking
+from vlc.hardware.distributed import init_process_group_after_restart
 from vlc.hardware.onednn import MIN_WIDTH_FOR_FAST_PRODUCTS, computes_bfloat16
 from vlc.hardware.rendezvous import watch_nodes
 from vlc.model.sizes import EncoderConfig
 from vlc.objectives.kinds import KINDS
 from vlc.objectives.options import ranking_kind
-from vlc.training import resume
+from vlc.training import finetune, resume
 from vlc.training.callbacks import FinalValidation
 from vlc.training.datamodule import DataModule
 from vlc.training.module import VLCModule, module_of, task_needs
@@ -39,15 +43,24 @@ from vlc.training.saving import Saving
 from vlc.training.trainer import common_callbacks, guards, make_trainer, suit_cpu
 
 
-def run(settings: Settings) -> dict[str, float | str]:
-    """Train, or with test_only test; returns the last metrics by name, with the key "log_dir" for where they lie."""
+def run(settings: Settings, environment: ClusterEnvironment | None = None) -> dict[str, Any]:
+    """Train, or with test_only test; returns the last metrics by name, with the key "log_dir" for where they lie.
+
+    environment: where the other processes are; None: Lightning finds out.
+    """
     seed_everything(settings.run.seed, verbose=False)
     _warn_of_settings_without_effect(settings)
-    if not settings.run.fast_dev_run:
-        check_room("log_dir=", settings.run.log_dir)
+    option, folder = (
+        ("--output_dir ", settings.run.output_dir) if settings.run.flags else ("log_dir=", settings.run.log_dir)
+    )
+    writes = bool(folder) and not settings.run.fast_dev_run
+    if writes:
+        check_room(option, folder)
     data = build_data(settings)
     module = build_module(settings, data)
-    trainer = build_trainer(settings, has_validation=bool(data.evaluation))
+    trainer = build_trainer(settings, has_validation=bool(data.evaluation), environment=environment)
+    if trainer.world_size > 1:
+        init_process_group_after_restart("nccl" if trainer.strategy.root_device.type == "cuda" else "gloo")
     if settings.run.num_nodes > 1:
         assert isinstance(trainer.strategy, ParallelStrategy)
         assert trainer.strategy.cluster_environment is not None
@@ -56,15 +69,17 @@ def run(settings: Settings) -> dict[str, float | str]:
         suit_cpu(module, settings.model.size.width, trainer.precision, sharded=settings.run.fsdp)
     if settings.model.compile:
         module.compile_parts()
-    with full_disk_told("log_dir=", settings.run.log_dir):
+    with full_disk_told(option, folder):
         if settings.run.test_only:
             trainer.test(module, datamodule=data, verbose=False)
         else:
             path = _resume_from(settings, module, data, trainer)
-            if not settings.run.fast_dev_run:
-                check_room("log_dir=", settings.run.log_dir, module.checkpoint_bytes())
+            if writes:
+                check_room(option, folder, module.checkpoint_bytes())
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
     metrics: dict[str, float] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if settings.run.flags:
+        return finetune.metrics(trainer)
     log_dir = str(trainer.log_dir)  # asks the other processes
     if settings.run.test_only:
         _print_metrics(metrics, log_dir)
@@ -107,16 +122,29 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         config=settings.as_config(),
     )
     module.extras["preprocessing"] = settings.model.size.preprocessing
+    if module.images_alone:  # its evaluation crops
+        module.extras["preprocessing"]["pipeline"] = settings.tasks[0].val_transform_keys[0]
+    if settings.run.flags:
+        module.extras["arguments"] = dict(settings.run.flags)
     if data.tokenizer is not None:
         module.extras["tokenizer"] = tokenizer_to_store(data.tokenizer)
     for loaded in checkpoints:
         complete = settings.run.test_only and loaded is checkpoints[-1]
         if not settings.run.test_only:
-            loaded, said = weights.with_vocabularies(loaded, module)
+            loaded, said = weights.with_vocabularies(_without_new_heads(loaded, module), module)
             for line in said:
                 rank_zero_info(line)
-        rank_zero_info(str(weights.load(module, loaded, complete=complete)))
+        check = finetune.CHECK if settings.run.flags else weights.CHECK
+        rank_zero_info(str(weights.load(module, loaded, complete=complete, check=check)))
     return module
+
+
+def _without_new_heads(loaded: weights.Checkpoint, module: VLCModule) -> weights.Checkpoint:
+    """The checkpoint without the heads that start anew."""
+    heads = tuple(f"objectives.{name}." for name, objective in module.objectives.items() if objective.starts_anew)
+    dropped = [name for name in loaded.state if heads and name.startswith(heads)]
+    kept = {name: value for name, value in loaded.state.items() if name not in dropped}
+    return replace(loaded, state=kept, dropped=(*loaded.dropped, *dropped))
 
 
 def _evaluators(task: TaskSettings, settings: Settings) -> list[Evaluator]:
@@ -139,17 +167,21 @@ def _evaluators(task: TaskSettings, settings: Settings) -> list[Evaluator]:
 
 
 def _vocabularies(settings: Settings, data: DataModule, checkpoints: list[weights.Checkpoint]) -> dict[str, Vocabulary]:
-    """The vocabulary of each head that gives answers.
+    """The vocabulary of each head that gives answers, and the names of classes where the data tell them.
 
     Training uses the vocabulary of the data of all tasks that share the head. A test uses the checkpoint's vocabulary,
     which translates the labels of the data.
     """
     heads: dict[str, list[TaskSettings]] = {}
+    classes: dict[str, Vocabulary] = {}
     for task in settings.tasks:
         for head in task.heads:
+            if (names := data.tasks[task.name].class_names) and KINDS[head.kind].images_alone:
+                classes[head.name] = Vocabulary(names)
             if KINDS[head.kind].answers_from_vocabulary:
                 heads.setdefault(head.name, []).append(task)
-    return {head: _vocabulary(head, list(heads), tasks, settings, data, checkpoints) for head, tasks in heads.items()}
+    own = {head: _vocabulary(head, list(heads), tasks, settings, data, checkpoints) for head, tasks in heads.items()}
+    return own | classes
 
 
 def _vocabulary(
@@ -194,9 +226,11 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
-def _resume_from(settings: Settings, module: VLCModule, data: DataModule, trainer: Trainer) -> Path | None:
+def _resume_from(settings: Settings, module: VLCModule, data: DataModule, trainer: Trainer) -> str | Path | None:
     """The checkpoint to resume, if there is one. Differences to its run raise UserError or are logged."""
     path: str | Path | None = settings.run.resume_from
+    if settings.run.flags:
+        return finetune.resume_from(settings.run, data.facts(trainer.world_size))
     if path is None:
         return None
     if path == resume.AUTO:
@@ -234,15 +268,23 @@ def _said(changed: list[str]) -> str:
     return ", ".join(changed)
 
 
-def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
+def build_trainer(
+    settings: Settings, *, has_validation: bool, environment: ClusterEnvironment | None = None
+) -> Trainer:
     run, optim = settings.run, settings.optim
     accelerator, devices = _devices(run)
     num_devices = devices if isinstance(devices, int) else len(devices)
-    logger = TensorBoardLogger(run.log_dir, name=_log_name(run), default_hp_metric=False)
+    logger: TensorBoardLogger | bool = False
+    if not run.flags:
+        logger = TensorBoardLogger(run.log_dir, name=_log_name(run), default_hp_metric=False)
+    elif run.log_dir and not run.test_only:
+        logger = TensorBoardLogger(run.log_dir, name="", version="")
+    callbacks = finetune.callbacks(settings) if run.flags else _callbacks(settings, has_validation)
     precision = _precision(run.precision, accelerator, settings.model.size)
     return make_trainer(
         accelerator,
         precision,
+        plugins=() if environment is None else (environment,),
         caches_casts=not run.fsdp,  # FSDP frees weights after each use, and casts would take memory for the whole model
         devices=devices,
         num_nodes=run.num_nodes,
@@ -255,7 +297,9 @@ def build_trainer(settings: Settings, *, has_validation: bool) -> Trainer:
         check_val_every_n_epoch=None if isinstance(run.val_check_interval, int) else 1,  # int: batches across epochs
         fast_dev_run=run.fast_dev_run,
         logger=logger,
-        callbacks=_callbacks(settings, has_validation),
+        callbacks=callbacks,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        num_sanity_val_steps=0 if run.flags else None,
         inference_mode=not run.fsdp,  # its tensors cannot take part in FSDP's gathering of weights
     )
 
@@ -299,6 +343,8 @@ def _devices(run: RunSettings) -> tuple[str, int | list[int]]:
     On the CPU there are as many processes as the launcher started here (LOCAL_WORLD_SIZE), by default one.
     """
     num_gpus = list(run.num_gpus) if isinstance(run.num_gpus, tuple) else run.num_gpus
+    if run.accelerator is not None:
+        return run.accelerator, num_gpus
     if num_gpus and torch.cuda.is_available():
         return "gpu", num_gpus
     if num_gpus not in (0, 1):

@@ -37,7 +37,7 @@ from vlc.training.module import VLCModule
 from vlc.use.pretrained import opened
 
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
-Example: TypeAlias = tuple[Sequence[Tensor], str]  # prepared images, and the text about them
+Example: TypeAlias = tuple[Sequence[Tensor], str | None]  # prepared images, and the text about them, if any
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,24 @@ class Model:
 
     # -- answers, embeddings and scores
 
-    def answer(self, images: ImageLike | Sequence[ImageLike], text: str | Sequence[str]) -> list[Answer]:
-        """Return the answers of each head to each text about an image, text by text.
+    def answer(self, images: ImageLike | Sequence[ImageLike], text: str | Sequence[str] | None = None) -> list[Answer]:
+        """Return the answers of each head to each text about an image, text by text; without a text, to each image.
 
-        The `example` of an answer is the number of its text. Raises UserError where no head has an answer to a text,
+        The `example` of an answer is the number of its text, or image. Raises UserError where no head has an answer,
         NonFiniteMetric where a value is NaN or infinite.
 
-        images: an image, or the two images of a statement; heads that take another number of images do not answer.
+        images: an image, or the two images of a statement; heads that take another number of images do not answer. Without
+            a text, any number of images, each of which a head that reads no text sorts into classes.
         text: a text, or several about the same images; masked language modelling fills in [MASK].
         """
         prepared = [self.prepared(image) for image in _several(images)]
-        texts = _several(text)
-        answers = self.answers((prepared, text) for text in texts)
-        silent = set(range(len(texts))) - {answer.example for answer in answers}
+        examples: list[Example] = [([image], None) for image in prepared]
+        if text is not None:
+            examples = [(prepared, one) for one in _several(text)]
+        answers = self.answers(examples)
+        silent = set(range(len(examples))) - {answer.example for answer in answers}
         if silent:
-            raise UserError(self._why_silent(len(prepared), texts[min(silent)]))
+            raise UserError(self._why_silent(*examples[min(silent)]))
         return answers
 
     @torch.inference_mode()
@@ -286,9 +289,15 @@ class Model:
 
     def _batch(self, examples: Sequence[Example]) -> Batch:
         """Make a batch without supervision, with the parts that heads read of the texts; [MASK] is a hidden token."""
-        texts = [text for _, text in examples]
-        images, text = self.stacked([images for images, _ in examples]), self.text(texts)
-        batch = Batch(index=torch.arange(len(examples)), split="predict", images=images, text=text)
+        images, texts = (
+            self.stacked([images for images, _ in examples]),
+            [text for _, text in examples if text is not None],
+        )
+        batch = Batch(index=torch.arange(len(examples)), split="predict", images=images)
+        if not texts:
+            return batch
+        text = self.text(texts)
+        batch = replace(batch, text=text)
         positions = (text.ids.flatten() == self.tokens.mask_id).nonzero()[:, 0]
         if len(positions):
             batch = batch.with_parts(masked_text=MaskedTokens(text, positions, torch.zeros_like(positions)))
@@ -300,23 +309,30 @@ class Model:
     def _answers(self, batch: Batch) -> Iterator[Answer]:
         assert batch.images is not None
         count = batch.images.pixels.shape[1]
-        heads = {name: head for name, head in self.module.objectives.items() if head.num_images(head.options) == count}
+        heads = {
+            name: head
+            for name, head in self.module.objectives.items()
+            if head.num_images(head.options) == count and (batch.text is not None or head.images_alone)
+        }
         with self.forward_context():
             passes = [one for head in heads.values() for one in head.passes(batch)]
             encoded = encode_passes(self.module.encoder, batch, passes)
+            token_name = str if batch.text is None else self.tokens.token_name
             for name, head in heads.items():
-                for answer in head.answers(head(encoded, batch), batch, self.tokens.token_name):
+                for answer in head.answers(head(encoded, batch), batch, token_name):
                     check_finite({f"the {answer.unit} of {name}": torch.tensor([value for _, value in answer.choices])})
                     yield replace(answer, head=name)
 
-    def _why_silent(self, num_images: int, text: str) -> str:
+    def _why_silent(self, images: Sequence[Tensor], text: str | None) -> str:
+        num_images = len(images)
         heads = self.module.objectives
         named = f"{self.path} has the heads {', '.join(heads)}, which"
         if any(map(_chooses, heads.values())):
             return f"{named} say nothing of this text. One chooses among options: from Python, call choose of vlc.Model"
         if any(head.num_images(head.options) == num_images for head in heads.values()):
+            which = "without a" if text is None else "of this"
             return (
-                f'{named} say nothing of this text: pass text="..." (for words to fill in with [MASK] in their place)'
+                f'{named} say nothing {which} text: pass text="..." (for words to fill in with [MASK] in their place)'
             )
         wanted = "a second image (image2=FILE)" if num_images == 1 else "one image (leave image2 out)"
         return f"{named} take {wanted}"

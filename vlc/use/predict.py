@@ -31,7 +31,8 @@ _WANTS = 'text="..." (for words to fill in with [MASK] in their place)'
 def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, Any]]:
     """Answer, print and write; returns a record for each text and head, as in the JSON file.
 
-    Records have task (the name of the head), text, about (which word), unit, and answers: pairs of answer and value.
+    Records have task (the name of the head), text (or the image, where the checkpoint reads no text), about (which word),
+    unit, and answers: pairs of answer and value.
     """
     use = UseSettings.from_config(config)
     model = open_pretrained(config, given)
@@ -48,14 +49,15 @@ def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str,
         raise UserError(
             f"picture={use.picture} is of no kind that is written here: name a file {' or '.join(_PICTURES)}"
         )
-    if not (texts or use.picture):
+    asked = texts or (images if model.module.images_alone else [])
+    if not (asked or use.picture):
         raise UserError(
             f"There is nothing to answer: pass {_WANTS}, or picture=FILE.png of a checkpoint with a mae head"
         )
     records = [
-        {"task": answer.head, "text": texts[answer.example], "about": answer.about, "unit": answer.unit}
+        {"task": answer.head, "text": asked[answer.example], "about": answer.about, "unit": answer.unit}
         | {"answers": answer.choices}
-        for answer in (model.answer(images, texts) if texts else ())
+        for answer in (model.answer(images, texts or None) if asked else ())
     ]
     if use.picture:
         _write_reconstruction(model, model.prepared(use.image), texts[0] if texts else None, Path(use.picture))

@@ -5,7 +5,7 @@ Our checkpoints store all of this; for published checkpoints the configuration h
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from vlc.checkpoint import weights
 from vlc.common.errors import UserError
 from vlc.configuration import own_tasks
 from vlc.configuration.aliases import FLAT_NAMES
-from vlc.configuration.groups import ModelSettings
+from vlc.configuration.groups import ModelSettings, keys
 from vlc.configuration.settings import Settings, check_keys
 from vlc.configuration.task_settings import HeadSettings, flat_head, make_options, task_names
 from vlc.configuration.use_settings import without_use_keys
@@ -32,7 +32,7 @@ from vlc.tasks import HEADS, TASKS
 from vlc.training.module import module_of
 
 # Keys that are taken from the checkpoint unless the user gives them. Which heads it has is read from its weights.
-_OF_THE_MODEL = {field.name for field in fields(ModelSettings)} - {"loss_names", "use_mae"}
+_OF_THE_MODEL = set(keys(ModelSettings)) - {"loss_names", "use_mae"}
 _OF_THE_MODEL |= {"image_size", "max_text_len", "tokenizer"}
 _OF_THE_MODEL |= {"mae_weight", "wpa_weight", "vqav2_label_size", "answers", "hard_negatives"}  # options of its heads
 _BATCH = 32  # where per_gpu_batchsize is not given
@@ -52,6 +52,11 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     found = weights.read(config["load_path"])
     own_tasks.enter_stored(found.path, found.extras.get("rows", {}))
     stored = found.extras.get("config") or {}
+    if not stored and (flags := found.extras.get("arguments")):  # of an older run of main_finetune.py
+        from vlc.configuration.config import resolve  # here, as Sacred is not needed otherwise
+
+        vit = f"mae_{str(flags.get('model')).removeprefix('mae_')}"
+        stored = {**resolve(vit=vit), "image_size": flags.get("input_size")}
     own = {key: stored[key] for key in _OF_THE_MODEL & set(stored) - set(given)}
     _check_sizes(found, own)
     batch = {"per_gpu_batchsize": config["per_gpu_batchsize"] or _BATCH}
@@ -61,10 +66,10 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     else:
         heads = _heads(found, settings)
     settings = replace(settings, tasks=(replace(settings.tasks[0], name="", heads=heads),))
-    for name in (_WORDS, _TYPES):
-        if name not in found.state:
-            raise UserError(f"{found.path} (layout {found.layout.name}) is of images alone: nothing here can use it")
-    sizes = {name: len(found.state[name]) for name in (_WORDS, _TYPES)}
+    reads_texts = not all(KINDS[head.kind].images_alone for head in heads)
+    if reads_texts and not {_WORDS, _TYPES} <= found.state.keys():
+        raise UserError(f"{found.path} (layout {found.layout.name}) is of images alone: nothing here can use it")
+    sizes = {name: len(found.state[name]) if reads_texts else least for name, least in ((_WORDS, 1), (_TYPES, 2))}
     tokenizer = None
     if sizes[_WORDS] > 1:  # 1: image_only=True
         tokenizer = _tokenizer(found, settings, given="tokenizer" in given, named="tokenizer" in own)
@@ -75,7 +80,7 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     if device.type == "cpu" and suits_onednn(settings.model.size.width, half=settings.run.precision == "bf16-mixed"):
         use_onednn(module)
     encoder = None if tokenizer is None else TextEncoder(tokenizer, settings.data.max_text_len)
-    images = _image_preprocessing(found, settings.model.size)
+    images = _image_preprocessing(found, settings.model.size, reads_texts)
     fields = {"settings": settings, "module": module.eval().to(device), "device": device}
     return fields | {"text_encoder": encoder} | images
 
@@ -94,9 +99,10 @@ def _tokenizer(found: weights.Checkpoint, settings: Settings, *, given: bool, na
     return load_tokenizer(settings.data.tokenizer, stored=named)
 
 
-def _image_preprocessing(found: weights.Checkpoint, size: EncoderConfig) -> dict[str, str]:
+def _image_preprocessing(found: weights.Checkpoint, size: EncoderConfig, reads_texts: bool) -> dict[str, str]:
     """Return image pipeline and normalisation: the checkpoint's, or in older ones the encoder's."""
-    images = size.preprocessing | found.extras.get("preprocessing", {})
+    images = size.preprocessing if reads_texts else size.preprocessing | {"pipeline": "central_crop"}
+    images = images | found.extras.get("preprocessing", {})
     for name, known in (("pipeline", TRANSFORMS), ("pixels", PIXELS)):
         if images[name] not in known:
             raise UserError(f"{found.path} is damaged: its {name} is {images[name]!r}, not one of {', '.join(known)}")
@@ -136,7 +142,14 @@ def _heads(found: weights.Checkpoint, settings: Settings) -> tuple[HeadSettings,
     if not names:
         raise UserError(f"{found.path} has no head for any of {', '.join(HEADS)}: it can answer nothing")
     heads, stored = [flat_head(name, 1.0, settings.options) for name in names], _stored_options(found)
-    return tuple(replace(head, options=stored.get(head.name, head.options)) for head in heads)
+    return tuple(replace(head, options=_options(found, head, stored.get(head.name, head.options))) for head in heads)
+
+
+def _options(found: weights.Checkpoint, head: HeadSettings, options: Options) -> Options:
+    """The options of a head, with what its parameters tell of them."""
+    prefix = f"objectives.{head.name}."
+    state = {name.removeprefix(prefix): value for name, value in found.state.items() if name.startswith(prefix)}
+    return KINDS[head.kind].options_of(options, state)
 
 
 def _answer_heads(found: weights.Checkpoint) -> dict[str, int]:
@@ -179,7 +192,7 @@ def _vocabularies(found: weights.Checkpoint, settings: Settings) -> dict[str, Vo
     """Return the vocabulary of each head that has one: the checkpoint's, or else the data's."""
     task = settings.tasks[0]
     heads = [head.name for head in task.heads if KINDS[head.kind].answers_from_vocabulary]
-    vocabularies = stored_vocabularies(found.extras, heads)
+    vocabularies = stored_vocabularies(found.extras, heads)  # the names of classes too
     for head in heads:
         if not vocabularies.get(head, Vocabulary()).answers:
             if not settings.data.data_root:

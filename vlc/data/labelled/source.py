@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from vlc.common.errors import UserError
+from vlc.data.catalog import CATALOG
 from vlc.data.identity import FileState, file_state
 from vlc.data.ipc import is_list, is_text
 from vlc.data.keys import Location
-from vlc.data.kinds import MOST_LABELS, are_labels, one_of
-from vlc.data.spec import Column, DatasetSpec
+from vlc.data.kinds import MOST_LABELS, are_labels
 from vlc.data.values import plain
 
 WRITER = "python -m write_arrow imagenet"
-SPEC = DatasetSpec(writer="imagenet", tables={}, fields={"label": Column("label", one_of(MOST_LABELS), per_text=False)})
+SPEC = CATALOG["labelled_images"]
 
 
 class Place(NamedTuple):

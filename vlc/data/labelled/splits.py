@@ -15,6 +15,7 @@ from vlc.data.labelled.tables import ArrowImages, ParquetImages
 from vlc.data.labelled.tar import TarImages
 
 _ALIASES = {"val": ("val", "validation")}
+_KEYS = "In run.py, --data_path is data_root and --nb_classes is image_classes.num_classes."
 
 
 def open_split(data_path: str | Path, split: str, *, verify: bool = False) -> LabelledImages:
@@ -54,11 +55,12 @@ def find_shards(path: Path, split: str) -> list[Path]:
     if not found:
         raise MissingFile(
             f"--data_path {path} has no images of split {split!r}: neither a folder {path / split} with a folder for each "
-            f"class, nor shards such as {path if dataset else path / 'imagenet'}_{split}_0.arrow. Write shards: {WRITER}"
+            f"class, nor shards such as {path if dataset else path / 'imagenet'}_{split}_0.arrow. Write shards: {WRITER}. "
+            + _KEYS
         )
     if len(found) > 1:
         raise UserError(f"{folder} holds several data sets: choose one, as --data_path {folder / min(found)}. "
-                        f"There are {', '.join(sorted(found))}")  # fmt: skip
+                        f"There are {', '.join(sorted(found))}. {_KEYS}")  # fmt: skip
     return [file for _, file in sorted(*found.values())]
 
 
@@ -76,7 +78,7 @@ def check_classes(sources: dict[str, LabelledImages], num_classes: int, training
         if source.labels.min() < 0 or found > num_classes or (found < num_classes and complete):
             raise UserError(
                 f"Split {split!r} has {found} classes{_examples(source)}, but --nb_classes is {num_classes}: "
-                f"pass --nb_classes {found}, or mend the data"
+                f"pass --nb_classes {found}, or mend the data. {_KEYS}"
             )
         if split in training:
             empty = np.flatnonzero(np.bincount(source.labels, minlength=num_classes) == 0)
