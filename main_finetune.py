@@ -10,7 +10,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlc.common.errors import UserError
 from vlc.common.files import check_room
@@ -206,7 +206,8 @@ def translated(arguments: argparse.Namespace, environment: "ClusterEnvironment")
     except RunError as error:
         raise UserError(str(error)) from error
     epochs = {"warmup_epochs": arguments.warmup_epochs, "start_epoch": arguments.start_epoch}
-    machine = {"accelerator": accelerator, "num_gpus": devices, "precision": _precision(arguments.amp, accelerator)}
+    machine: dict[str, Any] = {"accelerator": accelerator, "num_gpus": devices}
+    machine["precision"] = _precision(arguments.amp, accelerator)
     data = {"shares_evaluation": arguments.dist_eval, "pin_memory": arguments.pin_mem, "whole_steps": True}
     return replace(
         settings,

@@ -27,7 +27,7 @@ def _pictures(images) -> list:
     return [images / "val" / name / "0.png" for name in CLASSES]
 
 
-def test_a_classifier_answers_about_each_image(images, classifier):
+def test_a_classifier_answers_about_each_image(images, classifier, tmp_path):
     model = Model.from_checkpoint(classifier, num_gpus=0)
     assert model.pipeline == "central_crop"
     assert (model.tokenizer, list(model.module.objectives)) == (None, ["classes"])
@@ -35,7 +35,8 @@ def test_a_classifier_answers_about_each_image(images, classifier):
     assert [answer.example for answer in answers] == [0, 1, 2]
     assert {name for answer in answers for name, _ in answer.choices} == set(CLASSES)
     assert sum(value for _, value in answers[0].choices) == pytest.approx(1)
-    evaluated = main_finetune.main(words(images, eval=True, resume=classifier))
+    evaluated = main_finetune.main(words(images, tmp_path / "unwritten", eval=True, resume=classifier))
+    assert not list(tmp_path.iterdir()), "an evaluation writes nothing"
     if evaluated["test_acc1"] == 100:
         assert [answer.choices[0][0] for answer in answers] == list(CLASSES)
     with pytest.raises(UserError, match="was trained on images alone and reads no text"):

@@ -34,6 +34,7 @@ CHECK = "--model, --nb_classes, and --global_pool against --cls_token"  # where 
 
 
 def callbacks(settings: Settings) -> list[Callback]:
+    """The callbacks of a run of main_finetune.py."""
     optim, run = settings.optim, settings.run
     average = [] if optim.ema is None else [MovingAverage(optim.ema, run.load_path if run.test_only else None)]
     made = [
@@ -45,11 +46,8 @@ def callbacks(settings: Settings) -> list[Callback]:
         EpochLog(run.output_dir, *average),
     ]
     if run.output_dir and not run.test_only:
-        options: dict[str, Any] = {
-            "dirpath": run.output_dir,
-            "save_on_train_epoch_end": True,
-            "enable_version_counter": False,
-        }
+        options: dict[str, Any] = {"dirpath": run.output_dir, "save_on_train_epoch_end": True}
+        options["enable_version_counter"] = False
         made += [
             Saving("--resume ", run.checkpoint_every),
             ModelCheckpoint(filename="best", monitor="test_acc1", mode="max", **options),

@@ -48,12 +48,11 @@ def run(settings: Settings, environment: ClusterEnvironment | None = None) -> di
 
     environment: where the other processes are; None: Lightning finds out.
     """
-    seed_everything(settings.run.seed, verbose=False)
+    own = settings.run
+    seed_everything(own.seed, verbose=False)
     _warn_of_settings_without_effect(settings)
-    option, folder = (
-        ("--output_dir ", settings.run.output_dir) if settings.run.flags else ("log_dir=", settings.run.log_dir)
-    )
-    writes = bool(folder) and not settings.run.fast_dev_run
+    option, folder = ("--output_dir ", own.output_dir) if own.flags else ("log_dir=", own.log_dir)
+    writes = bool(folder) and not (own.fast_dev_run or (own.flags and own.test_only))
     if writes:
         check_room(option, folder)
     data = build_data(settings)
@@ -61,16 +60,16 @@ def run(settings: Settings, environment: ClusterEnvironment | None = None) -> di
     trainer = build_trainer(settings, has_validation=bool(data.evaluation), environment=environment)
     if trainer.world_size > 1:
         init_process_group_after_restart("nccl" if trainer.strategy.root_device.type == "cuda" else "gloo")
-    if settings.run.num_nodes > 1:
+    if own.num_nodes > 1:
         assert isinstance(trainer.strategy, ParallelStrategy)
         assert trainer.strategy.cluster_environment is not None
-        watch_nodes(trainer.strategy.cluster_environment, settings.run.num_nodes)
+        watch_nodes(trainer.strategy.cluster_environment, own.num_nodes)
     if trainer.strategy.root_device.type == "cpu":
-        suit_cpu(module, settings.model.size.width, trainer.precision, sharded=settings.run.fsdp)
+        suit_cpu(module, settings.model.size.width, trainer.precision, sharded=own.fsdp)
     if settings.model.compile:
         module.compile_parts()
     with full_disk_told(option, folder):
-        if settings.run.test_only:
+        if own.test_only:
             trainer.test(module, datamodule=data, verbose=False)
         else:
             path = _resume_from(settings, module, data, trainer)
@@ -78,10 +77,10 @@ def run(settings: Settings, environment: ClusterEnvironment | None = None) -> di
                 check_room(option, folder, module.checkpoint_bytes())
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
     metrics: dict[str, float] = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    if settings.run.flags:
+    if own.flags:
         return finetune.metrics(trainer)
     log_dir = str(trainer.log_dir)  # asks the other processes
-    if settings.run.test_only:
+    if own.test_only:
         _print_metrics(metrics, log_dir)
     return {**metrics, "log_dir": log_dir}
 
