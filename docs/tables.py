@@ -200,6 +200,14 @@ def demo_results() -> str:
     return table(" | test | chance | held_out | chance", cells, "lrrrr")
 
 
+def replica_results() -> str:
+    """What `make replicas` measured: docs/replicas.json is a copy of its `result/replicas/replicas.json`."""
+    rows = json.loads((ROOT / "docs/replicas.json").read_text(encoding="utf-8"))
+    columns = ("value", "guess", "wrong_images", "no_text")
+    cells = [(f"`{row['task']}`", row["metric"], *(f"{row[name]} %" for name in columns)) for row in rows]
+    return table("task | metric on test | image and text | a guess | wrong images | no text", cells, "llrrrr")
+
+
 def _measured(title: str) -> list[dict[str, Any]]:
     tables = json.loads((ROOT / "benchmarks/data.json").read_text(encoding="utf-8"))["tables"]
     return next(rows for name, rows in tables.items() if name.startswith(title))
@@ -243,7 +251,7 @@ TABLES: dict[str, Callable[[], str]] = {
             encoders,
             layouts,
         ),
-        *(demo_results, image_speed, opening_speed),
+        *(demo_results, replica_results, image_speed, opening_speed),
     )
 }
 
