@@ -256,7 +256,7 @@ def augmentation(arguments: argparse.Namespace) -> "Augmentation":
 
 
 def _environment(arguments: argparse.Namespace) -> "ClusterEnvironment":
-    """What the launcher told about the other processes: in the usual variables, Open MPI's (--dist_on_itp) or srun's."""
+    """How the processes find each other: by the usual variables, Open MPI's (--dist_on_itp) or srun's."""
     from pytorch_lightning.plugins import environments
 
     if arguments.dist_on_itp:

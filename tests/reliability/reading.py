@@ -10,7 +10,6 @@ import inspect
 import json
 import shutil
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,15 +170,15 @@ def make_hub_parquet(folder: Path) -> None:
 
 def read_classes(folder: Path) -> str:
     """Every image, decoded, with its label and the name of its class."""
-    from vlc.data.augmentation import central_crop
     from vlc.data.labelled.splits import open_split
     from vlc.data.parts import Field
     from vlc.data.sample import Preparation
     from vlc.data.samples import Samples
+    from vlc.data.transforms import transform
 
     wanted = inspect.signature(open_split).parameters
     source = open_split(folder, "train", **({"verify": True} if "verify" in wanted else {}))
-    preparation = Preparation(partial(central_crop, size=32), num_patches=0, text_encoder=None)
+    preparation = Preparation(transform("central_crop", 32), num_patches=0, text_encoder=None)
     images = Samples("train", [source], {Field("label")}, preparation, training=False, seed=0)
     return digest([source.class_names, *(images[[(0, number)]] for number in range(len(images)))])
 

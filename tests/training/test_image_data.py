@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.precision import Precision
 from torchvision import transforms
 
 from main_finetune import augmentation, translated
@@ -95,7 +96,7 @@ def test_a_batch_that_counts_elsewhere_is_not_counted(images):
         of = {"split": "val", "task": "image_classification"}
         batch = Batch(index=torch.arange(4), images=pixels, parts=labels, again=again, **of)
         module.validation_step(batch, 0)
-        average.on_validation_batch_end(None, module, None, batch, 0)
+        average.on_validation_batch_end(Namespace(precision_plugin=Precision()), module, None, batch, 0)
     ratios = [*module.ratios.values(), *average.ratios.values()]
     assert len(ratios) == 6
     assert {int(ratio.count) for ratio in ratios} == {4}

@@ -30,7 +30,7 @@ def _pictures(images) -> list:
 def test_a_classifier_answers_about_each_image(images, classifier, tmp_path):
     model = Model.from_checkpoint(classifier, num_gpus=0)
     assert model.pipeline == "central_crop"
-    assert (model.tokenizer, list(model.module.objectives)) == (None, ["classes"])
+    assert (model.text_encoder, list(model.module.objectives)) == (None, ["classes"])
     answers = model.answer(_pictures(images))
     assert [answer.example for answer in answers] == [0, 1, 2]
     assert {name for answer in answers for name, _ in answer.choices} == set(CLASSES)

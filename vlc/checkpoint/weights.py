@@ -148,7 +148,7 @@ _AXES = {
     "encoder.token_types.weight": 2,
 }
 _AXES_OF_HEADS = {f".{layer}.{part}": axes for layer in ANSWER_LAYERS for part, axes in (("weight", 2), ("bias", 1))}
-_AXES_OF_HEADS |= {".head.weight": 2}
+_AXES_OF_HEADS[".head.weight"] = 2
 
 
 _TABLES = ("config", "arguments", "preprocessing", "tokenizer", "rows")  # which are dictionaries

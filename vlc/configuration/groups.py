@@ -1,6 +1,6 @@
 """The groups of settings, plain and frozen; `vlc.configuration.settings` fills and checks them.
 
-A field without a default is a key of the configuration. Fields with one are set by main_finetune.py alone, by its flags.
+A field without a default is a key of the configuration. The flags of main_finetune.py alone set fields with a default.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from vlc.objectives.options import Options
 
 
 def keys(group: Any) -> tuple[str, ...]:
-    """The fields of a group that are keys of the configuration."""
+    """Return the fields of a group that are keys of the configuration."""
     return tuple(one.name for one in fields(group) if one.default is MISSING and one.default_factory is MISSING)
 
 
@@ -53,7 +53,7 @@ class DataSettings:
 class ModelSettings:
     """The network.
 
-    drop_path: rate of stochastic depth in the last block.
+    drop_path: the rate of stochastic depth in the last block.
     """
 
     vit: str
@@ -92,9 +92,9 @@ class ModelSettings:
 class OptimSettings:
     """Optimiser, schedule and length of training.
 
-    warmup_epochs: epochs of warm-up, of a schedule that a callback keeps (`vlc.training.finetune.HalfCosine`).
-    start_epoch: where a run begins that continues none.
-    ema: decay of a moving average of the weights; None: there is none.
+    warmup_epochs: the epochs of warm-up where a callback sets the rates (`vlc.training.finetune.HalfCosine`).
+    start_epoch: the first epoch of a run that resumes no checkpoint.
+    ema: the decay of a moving average of the weights; None: there is no average.
     """
 
     optim_type: str
@@ -118,9 +118,9 @@ class OptimSettings:
 class RunSettings:
     """Where and how the run happens.
 
-    flags: the command line of main_finetune.py, by which its checkpoints are compared; empty: the run is one of run.py.
-    output_dir: folder for checkpoints and log.txt of main_finetune.py; empty: nothing is written.
-    accelerator: Lightning's name for the device, of which there are num_gpus; None: GPUs, or else the CPU.
+    flags: the flags of main_finetune.py, which its checkpoints store and compare; empty: the run is one of run.py.
+    output_dir: the folder for checkpoints and log.txt of main_finetune.py; empty: nothing is written.
+    accelerator: Lightning's name for the kind of device, num_gpus being their number; None: GPUs, or else the CPU.
     """
 
     exp_name: str

@@ -83,9 +83,9 @@ class Objective(nn.Module, Generic[OptionsT]):
     metrics: the names of the metrics that it reports.
     headline: the metric that selects checkpoints, if any.
     reads_pooled: whether it reads the pooled feature.
-    reads_normalised: whether it reads tokens behind the encoder's final norm.
-    images_alone: whether it reads no texts, so that the text half of the encoder is left out where all heads are so.
-    starts_anew: whether training takes the encoder of a checkpoint, but not this head.
+    reads_normalised: whether it reads the tokens after the encoder's final norm.
+    images_alone: whether it reads no texts. A model whose heads all read none has no text half of the encoder.
+    starts_anew: whether training initialises the head, and takes the encoder alone from a checkpoint.
     task_head: whether the head takes the learning-rate factor lr_mult, as the published classifiers do.
     writes_records: whether the answers of a tested split are written into a file.
     answers_from_vocabulary: whether the head has a vocabulary of answers.
@@ -117,12 +117,12 @@ class Objective(nn.Module, Generic[OptionsT]):
 
     @classmethod
     def num_classes(cls, options: OptionsT) -> int | None:
-        """Return how many classes labelled images have to have; None: the objective reads none."""
+        """Return the number of classes of labelled images; None: the objective reads no such images."""
         return None
 
     @classmethod
     def options_of(cls, options: OptionsT, state: Mapping[str, Tensor]) -> OptionsT:
-        """Return the options with what a head's stored parameters tell of them; default: nothing."""
+        """Return the options, corrected by what a head's stored parameters show; default: unchanged."""
         return options
 
     def __init__(self, options: OptionsT, context: ModelContext):
@@ -136,7 +136,10 @@ class Objective(nn.Module, Generic[OptionsT]):
         return False
 
     def training_batch(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        """Return a normalised batch as training sees it; default: as it is. rng: the only source of randomness."""
+        """Return the normalised batch that training uses; default: unchanged.
+
+        rng: the only source of randomness.
+        """
         return batch
 
     def with_hard_negatives(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Batch:

@@ -97,7 +97,7 @@ class ImageClasses(Objective[ImageClassesOptions]):
         return Outcome(total / size, {"loss": (total, size), **_hits(logits, labels)}, logits)
 
     def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
-        """The classes with their probabilities. A class without a name has its number instead."""
+        """Return the classes with their probabilities. A class without a name has its number instead."""
         names = dict(enumerate(self.context.vocabulary.answers))
         choices = most_probable(outcome.logits.softmax(1), lambda label: names.get(label) or str(label))
         return with_records(choices, None)

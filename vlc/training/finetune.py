@@ -1,4 +1,4 @@
-"""What runs of main_finetune.py have beside those of run.py, as MAE's program: its schedule, average, log.txt and files."""
+"""The callbacks and the resuming of runs of main_finetune.py, as in MAE's program: schedule, moving average, log.txt."""
 
 import json
 import math
@@ -30,7 +30,7 @@ from vlc.training.progress import Progress, at_step_end
 from vlc.training.saving import Saving
 from vlc.training.trainer import LOG_EVERY, common_callbacks, guards
 
-CHECK = "--model, --nb_classes, and --global_pool against --cls_token"  # where a checkpoint does not fit
+CHECK = "--model, --nb_classes, and --global_pool against --cls_token"  # the flags by which a checkpoint may not fit
 
 
 def callbacks(settings: Settings) -> list[Callback]:
@@ -38,7 +38,7 @@ def callbacks(settings: Settings) -> list[Callback]:
     optim, run = settings.optim, settings.run
     average = [] if optim.ema is None else [MovingAverage(optim.ema, run.load_path if run.test_only else None)]
     made = [
-        Progress(Position(optim.start_epoch, 0)),  # a resumed run knows better
+        Progress(Position(optim.start_epoch, 0)),  # a resumed run starts where its checkpoint says
         *guards(settings.data.max_corrupt_ratio, advice="a lower --blr, --clip_grad 1.0, or --amp off"),
         *common_callbacks(),
         HalfCosine(optim),
@@ -128,8 +128,10 @@ class MovingAverage(Callback):
         task = module.tasks[batch.task]
         for head in task.heads:
             objective = self.average.module["objectives"][head.name]
-            encoded = encode_passes(self.average.module["encoder"], batch, objective.passes(batch))
-            for metric, ratio in objective(encoded, batch).metrics.items():
+            with trainer.precision_plugin.val_step_context():
+                encoded = encode_passes(self.average.module["encoder"], batch, objective.passes(batch))
+                outcome = objective(encoded, batch)
+            for metric, ratio in outcome.metrics.items():
                 self.ratios[task.metric(head, batch.split, metric)].update(*ratio)
 
     def on_test_batch_end(self, *arguments: Any) -> None:
@@ -144,17 +146,17 @@ class MovingAverage(Callback):
 
 
 def _parts(module: VLCModule) -> nn.ModuleDict:
-    """What is averaged."""
+    """The parts of the module whose weights are averaged."""
     return nn.ModuleDict({"encoder": module.encoder, "objectives": module.objectives})
 
 
 class EpochLog(Callback):
-    """Writes a line of log.txt for each epoch, with the names of MAE's, and its values for TensorBoard and the terminal.
+    """Writes a line of log.txt for each epoch, with the names of MAE's, and logs its values for TensorBoard.
 
-    What is said of the training is that since the run was started or resumed.
+    In an epoch that was resumed, the training values are of the batches since then.
 
-    folder: of log.txt; empty: there is none.
-    metrics: of the last evaluation, by name.
+    folder: the folder of log.txt; empty: no file is written.
+    metrics: the metrics of the last evaluation, by name.
     """
 
     def __init__(self, folder: str, average: MovingAverage | None = None):
@@ -210,7 +212,7 @@ class EpochLog(Callback):
 
 
 def metrics(trainer: Trainer) -> dict[str, float]:
-    """The metrics of a run's last evaluation, by name; none, and a line that says so, where nothing was left to train."""
+    """The metrics of a run's last evaluation, by name. They are empty, and a line says so, where nothing was trained."""
     (log,) = (one for one in trainer.callbacks if isinstance(one, EpochLog))  # type: ignore[attr-defined]  # Lightning sets it
     if not log.metrics:
         rank_zero_info(f"{trainer.ckpt_path} has all of --epochs {trainer.max_epochs} behind it: nothing was trained")
@@ -233,7 +235,7 @@ _WITHOUT_EFFECT = frozenset(
 
 
 def resume_from(run: RunSettings, facts: Mapping[str, Any]) -> str | None:
-    """The checkpoint to continue from: what this launch wrote before its workers were restarted, or --resume."""
+    """The checkpoint to resume: the one that this launch wrote before its workers were restarted, or --resume."""
     last = Path(run.output_dir or ".") / "last.ckpt"
     launched = float(os.environ.get(LAUNCHED, "inf"))
     if run.output_dir and last.is_file() and last.stat().st_mtime > launched:

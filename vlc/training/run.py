@@ -46,7 +46,7 @@ from vlc.training.trainer import common_callbacks, guards, make_trainer, suit_cp
 def run(settings: Settings, environment: ClusterEnvironment | None = None) -> dict[str, Any]:
     """Train, or with test_only test; returns the last metrics by name, with the key "log_dir" for where they lie.
 
-    environment: where the other processes are; None: Lightning finds out.
+    environment: how the processes find each other; None: Lightning detects it.
     """
     own = settings.run
     seed_everything(own.seed, verbose=False)
@@ -121,7 +121,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         config=settings.as_config(),
     )
     module.extras["preprocessing"] = settings.model.size.preprocessing
-    if module.images_alone:  # its evaluation crops
+    if module.images_alone:  # the evaluation of images alone crops them
         module.extras["preprocessing"]["pipeline"] = settings.tasks[0].val_transform_keys[0]
     if settings.run.flags:
         module.extras["arguments"] = dict(settings.run.flags)
@@ -139,7 +139,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
 
 
 def _without_new_heads(loaded: weights.Checkpoint, module: VLCModule) -> weights.Checkpoint:
-    """The checkpoint without the heads that start anew."""
+    """The checkpoint without the heads that training initialises."""
     heads = tuple(f"objectives.{name}." for name, objective in module.objectives.items() if objective.starts_anew)
     dropped = [name for name in loaded.state if heads and name.startswith(heads)]
     kept = {name: value for name, value in loaded.state.items() if name not in dropped}
@@ -166,7 +166,7 @@ def _evaluators(task: TaskSettings, settings: Settings) -> list[Evaluator]:
 
 
 def _vocabularies(settings: Settings, data: DataModule, checkpoints: list[weights.Checkpoint]) -> dict[str, Vocabulary]:
-    """The vocabulary of each head that gives answers, and the names of classes where the data tell them.
+    """The vocabulary of each head that gives answers, and the names of image classes where the data have names.
 
     Training uses the vocabulary of the data of all tasks that share the head. A test uses the checkpoint's vocabulary,
     which translates the labels of the data.

@@ -289,10 +289,8 @@ class Model:
 
     def _batch(self, examples: Sequence[Example]) -> Batch:
         """Make a batch without supervision, with the parts that heads read of the texts; [MASK] is a hidden token."""
-        images, texts = (
-            self.stacked([images for images, _ in examples]),
-            [text for _, text in examples if text is not None],
-        )
+        images = self.stacked([images for images, _ in examples])
+        texts = [text for _, text in examples if text is not None]
         batch = Batch(index=torch.arange(len(examples)), split="predict", images=images)
         if not texts:
             return batch
@@ -324,16 +322,13 @@ class Model:
                     yield replace(answer, head=name)
 
     def _why_silent(self, images: Sequence[Tensor], text: str | None) -> str:
-        num_images = len(images)
-        heads = self.module.objectives
+        heads, num_images = self.module.objectives, len(images)
         named = f"{self.path} has the heads {', '.join(heads)}, which"
+        silent = f"{named} say nothing {'without a' if text is None else 'of this'} text"
         if any(map(_chooses, heads.values())):
-            return f"{named} say nothing of this text. One chooses among options: from Python, call choose of vlc.Model"
+            return f"{silent}. One chooses among options: from Python, call choose of vlc.Model"
         if any(head.num_images(head.options) == num_images for head in heads.values()):
-            which = "without a" if text is None else "of this"
-            return (
-                f'{named} say nothing {which} text: pass text="..." (for words to fill in with [MASK] in their place)'
-            )
+            return f'{silent}: pass text="..." (for words to fill in with [MASK] in their place)'
         wanted = "a second image (image2=FILE)" if num_images == 1 else "one image (leave image2 out)"
         return f"{named} take {wanted}"
 

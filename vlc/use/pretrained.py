@@ -146,7 +146,7 @@ def _heads(found: weights.Checkpoint, settings: Settings) -> tuple[HeadSettings,
 
 
 def _options(found: weights.Checkpoint, head: HeadSettings, options: Options) -> Options:
-    """The options of a head, with what its parameters tell of them."""
+    """Return the options of a head; what its stored parameters show of them counts more."""
     prefix = f"objectives.{head.name}."
     state = {name.removeprefix(prefix): value for name, value in found.state.items() if name.startswith(prefix)}
     return KINDS[head.kind].options_of(options, state)
@@ -192,7 +192,7 @@ def _vocabularies(found: weights.Checkpoint, settings: Settings) -> dict[str, Vo
     """Return the vocabulary of each head that has one: the checkpoint's, or else the data's."""
     task = settings.tasks[0]
     heads = [head.name for head in task.heads if KINDS[head.kind].answers_from_vocabulary]
-    vocabularies = stored_vocabularies(found.extras, heads)  # the names of classes too
+    vocabularies = stored_vocabularies(found.extras, heads)  # with the names of image classes
     for head in heads:
         if not vocabularies.get(head, Vocabulary()).answers:
             if not settings.data.data_root:

@@ -75,7 +75,7 @@ def open_rows(settings: DataSettings, *, read_texts: bool) -> list[ArrowSplit]:
             kind = "pairs of images, and a single one cannot be found" if spec.images else "no images"
             raise UserError(f"datasets: {name!r} has {kind}")
         if spec.labelled:
-            raise UserError(f"datasets: {name!r} is for training alone: pass image_folder=FOLDER to index its images")
+            raise UserError(f"datasets: {name!r} serves training only: pass image_folder=FOLDER to index its images")
         stems = tuple(stem for split in settings.splits or spec.tables for stem in spec.tables.get(split, ()))
         paths = find_tables(settings.data_root, stems, name, spec.writer, settings.data_cache)
         columns, verify = {spec.text, *spec.images}, settings.verify is not False
