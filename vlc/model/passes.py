@@ -141,5 +141,6 @@ def _embedded_texts(encoder: Encoder, inputs: Mapping[str, Text | ImageInput]) -
         segments = [segments for name in same if (segments := texts[name].segments) is not None]
         ids = torch.cat([texts[name].ids for name in same])
         embedded = encoder.embed_words(ids, torch.cat(segments) if segments else None)
-        words |= zip(same, embedded.chunk(len(same)), strict=True)
+        # A chunk would change the layout of its gradient, and so the order in which sums are rounded.
+        words |= zip(same, embedded.chunk(len(same)) if len(same) > 1 else [embedded], strict=True)
     return words
