@@ -185,7 +185,7 @@ def test_data_sets_with_and_without_labels_are_not_mixed(options, tmp_path):
     _withhold(folder, "vqav2_train")
     _withhold(folder, "vqav2_trainable_val")
     tiny.write_dataset(folder, "vgqa")
-    with pytest.raises(UserError, match="split 'train' of vqa has no labels, that of the others has"):
+    with pytest.raises(UserError, match="split 'train' of vqa has no labels, and the other data sets have labels"):
         build_data(tiny.settings(RECIPE, **options, datasets=["vqa", "vgqa"]))
 
 

@@ -54,7 +54,7 @@ def test_the_page_runs_as_it_is_written(folder):
     assert accuracy["_with_wrong_images"] < chance + 0.15, accuracy
     assert "probability" in answered
     (answers,) = folder.glob("mine/result/vlc_seed0_from_last/version_0/farm_test.json")
-    assert json.loads(answers.read_text())[0].keys() == {"identifier", "answer", "right"}
+    assert json.loads(answers.read_text())[0].keys() == {"identifier", "answer", "probabilities", "right", "gold"}
 
 
 def test_mistakes_in_the_table_name_the_place(folder):

@@ -9,7 +9,7 @@ from tests.write_arrow.conftest import table
 from vlc.data.catalog import CATALOG
 from write_arrow.machine.writer import write_table
 from write_arrow.sources import emoji_visdial
-from write_arrow.sources.emoji_scenes import Scene, plural
+from write_arrow.sources.emoji_scenes import Scene, with_article
 
 SIZES = ["--num-train", "60", "--num-val", "5", "--num-test", "5", "--num-held-out", "5"]
 
@@ -31,13 +31,12 @@ def _rounds(row: dict) -> list[tuple]:
     return list(zip(*(row[column] for column in columns), strict=True))
 
 
-def _answer(question: str, said: list[str], scene: Scene) -> str:
-    """The answer, from what is shown and from what was asked before."""
-    whole = next(text for text in [question, *reversed(said)] if text.startswith(("are there", "how many")))
-    count = sum(count for noun, count in scene.counts.items() if plural(noun) in question.split())
-    if whole.startswith("are there"):
-        return "yes" if count else "no"
-    return emoji_visdial.COUNTS[count]
+def _right(question: str, options: list[str], said: list[str], scene: Scene) -> list[str]:
+    """The options that answer a question, from what is shown and from what was said before."""
+    shown = {with_article(noun) for noun in scene.counts}
+    if question == "what is missing":
+        return [option for option in options if option not in shown]
+    return [option for option in options if option in shown and not any(text.endswith(option) for text in said)]
 
 
 def test_the_seed_fixes_every_byte(tmp_path):
@@ -55,9 +54,9 @@ def test_answers_follow_from_the_scene_and_the_rounds_before(splits):
         for row in rows:
             scene = Scene(dict(zip(row["cells"], row["objects"], strict=True)))
             for question, options, answer, kind, history, _ in _rounds(row):
-                assert options[answer] == _answer(question, [row["caption"], *history], scene)
+                assert [options[answer]] == _right(question, options, [row["caption"], *history], scene)
                 kinds.add(kind)
-    assert kinds == {"exists", "count"}
+    assert kinds == {"else", "missing"}
 
 
 def test_history_is_what_was_asked_and_answered(splits):
@@ -68,17 +67,14 @@ def test_history_is_what_was_asked_and_answered(splits):
             said += [question, options[answer]]
 
 
-def test_all_questions_have_the_same_options(splits):
+def test_things_that_were_named_are_among_the_options(splits):
     for row in splits["train"]:
-        for _, options, *_ in _rounds(row):
-            assert sorted(options) == sorted(emoji_visdial.OPTIONS)
-
-
-def test_many_questions_need_the_rounds_before(splits):
-    rounds = [turn for row in splits["train"] for turn in _rounds(row)]
-    short = [kind for question, _, _, kind, *_ in rounds if question.startswith("and ")]
-    assert len(short) > 0.3 * len(rounds)
-    assert set(short) == {"exists", "count"}
+        for question, options, _, _, history, _ in _rounds(row):
+            assert len(set(options)) == len(options) == emoji_visdial.OPTIONS
+            if question == "what else":
+                said = [row["caption"].removeprefix("there is "), *history[1::2]]
+                shown = {with_article(noun) for noun in row["objects"]}
+                assert set(said) & shown <= set(options)
 
 
 def test_columns_are_those_the_catalogue_reads(splits):

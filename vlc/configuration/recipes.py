@@ -170,7 +170,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("gqa_emoji", **_EMOJI_TASK, max_steps=2400),
     **_finetuning("snli_ve_emoji", **_EMOJI_TASK, max_steps=1200),
     **_finetuning("foil_emoji", **_EMOJI_TASK, max_steps=700),
-    **_finetuning("visdial_emoji", **_EMOJI_TASK, max_steps=700),
+    **_finetuning("visdial_emoji", **_EMOJI_TASK, max_steps=500),
     **_finetuning("irtr_mc4_emoji", **_EMOJI_TASK, max_steps=500),
     # Contrast wants large batches, and learns pictures of single things faster from scratch than from scenes.
     "task_retrieval_emoji": {

@@ -272,5 +272,5 @@ CATALOG: dict[str, DatasetSpec] = {
         unique_texts=False,
         test=("test", "held_out"),
     ),
-    "emoji_visdial": _dialogues("emoji_visdial", 7, ("train", "val", "test", "held_out"), test=("test", "held_out")),
+    "emoji_visdial": _dialogues("emoji_visdial", 5, ("train", "val", "test", "held_out"), test=("test", "held_out")),
 }

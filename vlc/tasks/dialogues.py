@@ -74,7 +74,7 @@ TASKS = {
         {"choice": "visdial"},
         {"choice": _OPTIONS},
         _REPORT,
-        max_text_len=32,
+        max_text_len=40,
         transforms=("mae_test", "mae_test"),
         batch_size=32,
         learning_rate=3e-4,

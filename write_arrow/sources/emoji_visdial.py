@@ -1,8 +1,8 @@
 """Dialogues about scenes of embedded emoji, made from a seed, in the form of VisDial.
 
-A dialogue asks whether there are things ("are there dogs") and how many ("how many dogs are there"). Many questions are
-short ("and cats"): only the rounds before tell which of the two they ask, and only the image tells the answer. All have the
-same options. Scenes are divided as in `emoji_scenes`.
+A scene has four different things. The caption names one, and the questions ask for others ("what else"), or for a
+thing that is not there ("what is missing"). Only the image tells what is there, and only the rounds before tell what was
+named. Scenes are divided as in `emoji_scenes`.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -17,14 +17,13 @@ from write_arrow.machine.writer import Table
 from write_arrow.sources.emoji import png
 from write_arrow.sources.emoji_scenes import (
     NOUNS,
-    NUMBERS,
     SPLIT_SIZES,
     Scene,
     draw,
     draw_scene,
     held_out_pairs,
-    plural,
     sprites,
+    with_article,
 )
 
 SCHEMA = pa.schema(
@@ -44,13 +43,11 @@ SCHEMA = pa.schema(
     }
 )
 SIZES = {"train": 8_000, "val": 200, "test": 400, "held_out": 400}  # dialogues
-YES, NO = "yes", "no"
-COUNTS = ("none", "one", "two", "three", "four")
-OPTIONS, ROUNDS = (YES, NO, *COUNTS), 3
-SHORT = 0.6  # chance that a question after the first is a short one
-SHOWN = {"exists": 0.5, "count": 0.8}  # chance of asking about things that are there
+THINGS, OPTIONS = 4, 5
+QUESTIONS = {"else": "what else", "missing": "what is missing"}
+MISSING = 0.25  # chance of asking for a thing that is not there
 
-Turn = tuple[str, str, str]  # type, question, answer
+Turn = tuple[str, str, list[str]]  # type, answer, options
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -73,15 +70,14 @@ def _rows(rng: np.random.Generator, split: str, size: int, seed: int) -> Iterato
     held_out, pictures = held_out_pairs(seed), sprites()
     offset = list(SPLIT_SIZES).index(split) * 10_000_000  # ids of the splits never meet
     for number in range(size):
-        scene = draw_scene(rng, split, held_out, seed)
+        scene = _scene_of_different_things(rng, split, held_out, seed)
         caption, turns = dialogue(scene, rng)
-        options = [rng.permutation(OPTIONS).tolist() for _ in turns]
-        said = [words for _, question, answer in turns for words in (question, answer)]
+        said = [words for kind, answer, _ in turns for words in (QUESTIONS[kind], answer)]
         yield {
             "image": png(draw(scene, pictures, rng)),
-            "questions": [question for _, question, _ in turns],
-            "options": options,
-            "answer_index": [own.index(answer) for own, (_, _, answer) in zip(options, turns, strict=True)],
+            "questions": [QUESTIONS[kind] for kind, _, _ in turns],
+            "options": [options for _, _, options in turns],
+            "answer_index": [options.index(answer) for _, answer, options in turns],
             "question_types": [kind for kind, _, _ in turns],
             "history": [said[: 2 * place] for place in range(len(turns))],
             "round_id": [1 + place for place in range(len(turns))],
@@ -93,24 +89,33 @@ def _rows(rng: np.random.Generator, split: str, size: int, seed: int) -> Iterato
         }
 
 
+def _scene_of_different_things(rng: np.random.Generator, split: str, held_out: set[frozenset[str]], seed: int) -> Scene:
+    while True:
+        scene = draw_scene(rng, split, held_out, seed)
+        if len(scene.counts) == THINGS:
+            return scene
+
+
 def dialogue(scene: Scene, rng: np.random.Generator) -> tuple[str, list[Turn]]:
-    """A caption and ROUNDS questions about different things of a scene. What was said before does not answer them."""
-    counts, asked = scene.counts, set[str]()
-    kind, turns = "", list[Turn]()
-    while len(turns) < ROUNDS:
-        short = bool(turns) and rng.random() < SHORT
-        kind = kind if short else str(rng.choice(list(SHOWN)))
-        shown = [noun for noun in counts if noun not in asked]
-        absent = [noun for noun in NOUNS if noun not in counts and noun not in asked]
-        there = bool(shown) and rng.random() < SHOWN[kind]
-        noun = (shown if there else absent)[rng.integers(len(shown if there else absent))]
-        asked.add(noun)
-        things = plural(noun)
-        whole = f"are there {things}" if kind == "exists" else f"how many {things} are there"
-        answer = (YES if there else NO) if kind == "exists" else COUNTS[counts[noun]]
-        turns.append((kind, f"and {things}" if short else whole, answer))
-    size = len(scene.cells)
-    return "one thing" if size == 1 else f"{NUMBERS[size]} things", turns
+    """A caption that names a thing of a scene, and questions until all its things are named.
+
+    A question for another thing has the named things among its options, and one that is not named; a question for a missing
+    thing has all things of the scene. All other options are not in the scene.
+    """
+    named, *others = rng.permutation(list(scene.counts)).tolist()
+    absent = iter(rng.permutation([noun for noun in NOUNS if noun not in scene.counts]).tolist())
+    caption, turns, told = f"there is {with_article(named)}", list[Turn](), [named]
+    while others:
+        # At most one question asks for a missing thing, so that the dialogues stay short.
+        kind = "missing" if rng.random() < MISSING and all(turn[0] == "else" for turn in turns) else "else"
+        answer = next(absent) if kind == "missing" else others.pop()
+        wrong = list(scene.counts) if kind == "missing" else list(told)
+        wrong += [next(absent) for _ in range(OPTIONS - 1 - len(wrong))]
+        options = [with_article(noun) for noun in rng.permutation([answer, *wrong])]
+        turns.append((kind, with_article(answer), options))
+        if kind == "else":
+            told.append(answer)
+    return caption, turns
 
 
 SOURCES = {
