@@ -25,7 +25,7 @@ from tests.reliability import damage, hostile, kills
 from tests.reliability.isolated import REPOSITORY, start_server
 from tests.reliability.outcomes import OUTCOMES, Try, markdown, table
 
-_TEST_SECONDS = 900  # that the tests of this folder may take
+_TEST_SECONDS = 1800  # that the tests of this folder may take
 
 
 def main(words: list[str] | None = None) -> int:
