@@ -55,9 +55,11 @@ def recipes() -> str:
         values = resolve(name)
         variant = f", `{name}_randaug`" if f"{name}_randaug" in RECIPES else ""
         weights = [objective for objective, weight in values["loss_names"].items() if weight]
+        pipeline = values["train_transform_keys"][0]
+        for task in (TASKS[name] for name in values["tasks"]):
+            weights, pipeline = [task.head(kind) for kind in task.objectives], task.transforms[0]
         steps, epochs = values["max_steps"], values["max_epoch"]
         length = f"{steps:,} steps" if steps else f"{epochs} epochs"
-        pipeline = values["train_transform_keys"][0]
         row = (", ".join(values["datasets"]), ", ".join(weights), pipeline, values["batch_size"], length)
         rows.append((f"`{name}`{variant}", *row))
     return table("named config | data sets | objectives | images | batch | length", rows)
