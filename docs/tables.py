@@ -203,7 +203,7 @@ def demo_results() -> str:
 
 
 def replica_results() -> str:
-    """What `make replicas` measured: docs/replicas.json is a copy of its `result/replicas/replicas.json`."""
+    """What the recipes of the replicas reached: docs/replicas.json has the rows of `make replicas`."""
     rows = json.loads((ROOT / "docs/replicas.json").read_text(encoding="utf-8"))
     columns = ("value", "guess", "wrong_images", "no_text")
     cells = [(f"`{row['task']}`", row["metric"], *(f"{row[name]} %" for name in columns)) for row in rows]
