@@ -69,7 +69,9 @@ def _alone(name: str, dataset: str, **changes: Any) -> Case:
 
 
 _RANKED = {"datasets": ["f30k"], "get_recall_metric": True, "draw_false_text": 1}
-RECIPE_CASES = [Case(name, (name,)) for name in RECIPES]
+# Among few images the wrong one is drawn twice: both scores are equal, and the rounding of a batch decides between them.
+_CHANGES: dict[str, dict[str, Any]] = {"task_finetune_irtr_mc4_emoji": {"irtr_mc4_emoji.evaluators.inputs": None}}
+RECIPE_CASES = [Case(name, (name,), _CHANGES.get(name, {})) for name in RECIPES]
 OBJECTIVE_CASES = [
     _alone("mlm", "f30k"),
     Case("text_only", (), {"datasets": ["text"], "loss_names": loss_weights(mlm=1), "mlm_prob": 0.5}),
@@ -105,6 +107,7 @@ def write_uneven(folder: Path) -> Path:
             if isinstance(cells[0], list) and len(cells[0]) == tiny.TEXTS:
                 cells[0].pop()
         tiny.write_table(path, columns)
+    tiny.write_hard_pools(folder)
     return folder
 
 
@@ -133,6 +136,8 @@ def check(result: dict[str, Any], count: int, folder: Path) -> None:
     """Fails unless a case ran to its end, and one process measures the same of its checkpoint on all its splits."""
     assert "error" not in result, result["error"]
     case = CASES[result["name"]]
+    if not case.splits:  # texts have a training split alone, and the case ran to its end
+        return
     changes = {"test_only": True, "load_path": result["checkpoint"], "splits": case.splits}
     alone = run(case.settings(folder, 1, **changes, exp_name=f"{case.name}_{count}_alone"))
     assert result["values"], "something was measured"

@@ -128,9 +128,14 @@ def write_catalog(folder: Path) -> Path:
             write_dataset(folder, name)
     for stem in ("train", "val", "test", "held_out"):  # one file serves both readings of the scenes
         _add_captions(folder / f"emoji_scenes_{stem}.arrow")
+    write_hard_pools(folder)
+    return folder
+
+
+def write_hard_pools(folder: Path) -> None:
+    """The pools of all tasks that draw texts of images that look alike."""
     for name in {name for task in TASKS.values() if _uses_hard_texts(task) for name in task.datasets}:
         write_hard_pool(folder, name)
-    return folder
 
 
 def _uses_hard_texts(task: Task) -> bool:
