@@ -30,12 +30,14 @@ class Replica:
     dataset: the name by which `python -m write_arrow` writes it.
     metric: the metric of its head.
     guess: what a guess reaches on test, from the folder of the Arrow files.
+    hard_pool: whether training draws texts of images that look alike.
     """
 
     task: str
     dataset: str
     metric: str
     guess: Callable[[Path], float]
+    hard_pool: bool = False
 
 
 def _one_in(count: int) -> Callable[[Path], float]:
@@ -49,7 +51,7 @@ REPLICAS = (
     Replica(
         "visdial_emoji", "emoji_visdial", "accuracy", lambda folder: 1 / candidates(folder, "emoji_visdial", "test")
     ),
-    Replica("irtr_mc4_emoji", "emoji_scenes", "accuracy", _one_in(4)),
+    Replica("irtr_mc4_emoji", "emoji_scenes", "accuracy", _one_in(4), hard_pool=True),
 )
 
 
@@ -85,8 +87,8 @@ def _measured(replica: Replica, arguments: argparse.Namespace) -> dict[str, Any]
         for name in ("emoji", "emoji_scenes"):
             write(name, arguments.data)
         arguments.pretrained = run_command("task_pretrain_emoji", **common).checkpoint
-    if replica.task == "irtr_mc4_emoji":
-        _make_hard_pool(arguments)
+    if replica.hard_pool:
+        _make_hard_pool(replica.dataset, arguments)
     named, started = f"task_finetune_{replica.task}", time.perf_counter()
     trained = run_command(named, load_path=str(arguments.pretrained), **common)
     minutes = (time.perf_counter() - started) / 60
@@ -102,10 +104,11 @@ def _measured(replica: Replica, arguments: argparse.Namespace) -> dict[str, Any]
     }
 
 
-def _make_hard_pool(arguments: argparse.Namespace) -> None:
-    """The images that look alike, from which retrieval by choice draws texts."""
-    keys = {"load_path": str(arguments.pretrained), "data_root": str(arguments.data), "datasets": ["emoji_scenes"]}
-    announce("python run.py hard_pool with " + " ".join(f"{key}={value}" for key, value in keys.items()))
+def _make_hard_pool(dataset: str, arguments: argparse.Namespace) -> None:
+    """Find the images that look alike, from which training draws texts."""
+    keys = {"load_path": str(arguments.pretrained), "data_root": str(arguments.data), "datasets": [dataset]}
+    words = {**keys, "datasets": f"[{dataset}]"}
+    announce("python run.py hard_pool with " + " ".join(f"{key}={value}" for key, value in words.items()))
     make_hard_pools(*resolve_use(**keys))
 
 

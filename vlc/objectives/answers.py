@@ -51,7 +51,7 @@ class Answers(Objective[AnswersOptions]):
     that no answer fits.
 
     The answer is classified from the pooled feature, or with pool=mask from the state of a [MASK] behind the question. The
-    layers before the last one then start as those of masked language modelling (Su et al. 2020, VL-BERT).
+    layers before the last one then start from the layers of masked language modelling (Su et al. 2020, VL-BERT).
     """
 
     metrics = ("loss", "score")

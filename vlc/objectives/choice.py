@@ -38,10 +38,10 @@ _PASSES = {
 class Choice(Objective[ChoiceOptions]):
     """Cross entropy of the right candidate's score among the scores of all candidates; logits (B, candidates).
 
-    Candidates are an example's own text, which comes first, wrong_texts other texts, hard_texts of images that look alike,
-    and its own text with another image, as 12-in-1 has them (Lu et al. 2020); or the texts that the data give it to choose
-    among. The image is embedded once for all texts. The head starts as the match row of image-text
-    matching, where a checkpoint has it and no ranking head. Whole splits are ranked by `vlc.evaluation.ranking`.
+    The candidates are an example's own text, which comes first, wrong_texts other texts, hard_texts texts of images that
+    look alike, and its own text with another image, as in 12-in-1 (Lu et al. 2020); or they are the texts that the data
+    give it to choose among. The image is embedded once for all texts. The head starts as the match row of image-text
+    matching, where a checkpoint has it and no ranking head. `vlc.evaluation.ranking` ranks whole splits.
     """
 
     metrics = ("loss", "accuracy")
@@ -96,7 +96,7 @@ class Choice(Objective[ChoiceOptions]):
         """The candidates of each example by their probability; the score of its own text where there can be none.
 
         Records have the ids, the rank of every candidate, and what describes an example. Candidates of equal scores are
-        ranked in their order. On labelled splits `rank` is that of the right one, behind all others of its score.
+        ranked in their order. On labelled splits `rank` is the rank of the right one, behind all others of its score.
         """
         scores = outcome.logits
         if "candidates" not in batch.parts:

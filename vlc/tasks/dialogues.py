@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from vlc.common.files import to_json
-from vlc.tasks.task import Records, Report, Task
+from vlc.tasks.task import SMALL, Records, Report, Task
 
 
 def dialogue_metrics(records: Records) -> dict[str, float]:
@@ -74,9 +74,7 @@ TASKS = {
         {"choice": "visdial"},
         {"choice": _OPTIONS},
         _REPORT,
-        max_text_len=40,
-        transforms=("mae_test", "mae_test"),
-        batch_size=32,
+        **SMALL | {"max_text_len": 40},
         learning_rate=3e-4,
         composer="dialogue",
         evaluators={"inputs": 0},

@@ -101,7 +101,7 @@ _NEEDED = {"gold_answer", "question_type", "semantic_type", "group", "balanced",
 def summary(records: Records) -> dict[str, float]:
     """The official metrics as far as the records carry them, and the accuracy of each type.
 
-    Consistency needs all entailed questions: those of balanced splits are mostly not balanced.
+    Consistency needs all entailed questions: most questions that a balanced split entails are not in it.
     """
     answered = {str(record["question_id"]): _answered(record) for record in records if record.keys() >= _NEEDED}
     values = accuracy(answered.values())

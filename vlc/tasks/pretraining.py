@@ -1,6 +1,6 @@
 """Pre-training: captions and their images, with several objectives at once."""
 
-from vlc.tasks.task import Task
+from vlc.tasks.task import SMALL, Task
 
 TASKS = {
     "pretraining": Task(
@@ -14,9 +14,7 @@ TASKS = {
         {"itm": 1, "mlm": 1, "mae": 1},
         ("emoji_scenes", "emoji"),
         options={"mlm": {"probability": 0.4}},
-        max_text_len=16,
-        transforms=("mae_test", "mae_test"),
-        batch_size=32,
+        **SMALL,
         learning_rate=5e-4,
         drops_patches=True,
     ),

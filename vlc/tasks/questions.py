@@ -2,7 +2,7 @@
 
 from vlc.common.files import to_json
 from vlc.tasks import gqa_metrics
-from vlc.tasks.task import Records, Report, Task
+from vlc.tasks.task import SMALL, Records, Report, Task
 
 
 def scores_by_type(records: Records) -> dict[str, float]:
@@ -35,7 +35,7 @@ _GQA_DESCRIBED = (
     *("gold_answer", "group", "balanced", "entailed"),
 )
 
-# Lengths, batches, rates and epochs of GQA and Visual Genome are those of 12-in-1 (Lu et al. 2020).
+# GQA and Visual Genome have the lengths, batches, rates and epochs of 12-in-1 (Lu et al. 2020).
 TASKS = {
     "vqa": Task({"answers": 1}, ("vqa",), _HEAD, report=_REPORT),
     "vgqa": Task(
@@ -52,7 +52,7 @@ TASKS = {
         {"answers": 1},
         ("gqa",),
         {"answers": "gqa"},
-        {"answers": {"num_answers": 1878, "described_by": _GQA_DESCRIBED}},  # as many as all questions have
+        {"answers": {"num_answers": 1878, "described_by": _GQA_DESCRIBED}},  # the GQA paper counts as many
         _GQA_REPORT,
         max_text_len=26,
         batch_size=128,
@@ -65,9 +65,7 @@ TASKS = {
         _HEAD,
         {"answers": {"num_answers": 50}},
         report=_REPORT,
-        max_text_len=16,
-        transforms=("mae_test", "mae_test"),
-        batch_size=32,
+        **SMALL,
         learning_rate=3e-4,
     ),
     "gqa_emoji": Task(
@@ -76,9 +74,7 @@ TASKS = {
         {"answers": "gqa"},
         {"answers": {"num_answers": 54, "loss": "cross_entropy", "described_by": _GQA_DESCRIBED}},
         _GQA_REPORT,
-        max_text_len=16,
-        transforms=("mae_test", "mae_test"),
-        batch_size=32,
+        **SMALL,
         learning_rate=5e-4,
         evaluators={"inputs": 0},
     ),

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from vlc.tasks.task import Task
+from vlc.tasks.task import SMALL, Task
 
 _HEAD, _OPTIONS, _RANKED = {"choice": "irtr"}, {"choice": {"wrong_texts": 15}}, {"ranking": 0}
 
@@ -33,9 +33,7 @@ TASKS = {
     "irtr_mc4_f30k": _multiple_choice("f30k"),
     "irtr_mc4_emoji": replace(
         _multiple_choice("emoji_scenes"),
-        transforms=("mae_test", "mae_test"),
-        max_text_len=16,
-        batch_size=32,
+        **SMALL,
         learning_rate=2e-4,
         evaluators={"inputs": 0},  # ranking a million and more pairs takes ten minutes on two cores
     ),

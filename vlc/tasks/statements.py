@@ -6,7 +6,7 @@ import json
 import re
 from functools import partial
 
-from vlc.tasks.task import Records, Report, Task
+from vlc.tasks.task import SMALL, Records, Report, Task
 
 # SPLIT-SET-PAIR-SENTENCE; a sentence of a set comes with several pairs.
 _IDENTIFIER = re.compile(r"(.+)-(\d+)-\d+-(\d+)", re.DOTALL)
@@ -120,9 +120,7 @@ TASKS = {
         _PAIRS_HEAD,
         _PAIRS,
         _PAIRS_REPORT,
-        max_text_len=16,
-        transforms=("mae_test", "mae_test"),
-        batch_size=32,
+        **SMALL,
         learning_rate=2e-4,
     ),
     "snli_ve_emoji": Task(
@@ -131,9 +129,7 @@ TASKS = {
         _ENTAILMENT_HEAD,
         _ENTAILMENT,
         _ENTAILMENT_REPORT,
-        max_text_len=16,
-        transforms=("mae_test", "mae_test"),
-        batch_size=32,
+        **SMALL,
         learning_rate=3e-4,
         evaluators={"inputs": 0},
     ),
@@ -143,9 +139,7 @@ TASKS = {
         _FOILS_HEAD,
         _FOILS,
         _FOILS_REPORT,
-        max_text_len=16,
-        transforms=("mae_test", "mae_test"),
-        batch_size=32,
+        **SMALL,
         learning_rate=3e-4,
         evaluators={"inputs": 0},
     ),

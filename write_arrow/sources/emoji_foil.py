@@ -24,6 +24,7 @@ from write_arrow.sources.emoji_scenes import (
     draw_scene,
     held_out_pairs,
     split_of,
+    split_tables,
     sprites,
 )
 
@@ -49,12 +50,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def tables(arguments: Namespace) -> list[Table]:
-    made = []
-    for number, split in enumerate(SIZES):
-        twins = getattr(arguments, f"num_{split}") // 2
-        rng = np.random.default_rng((arguments.seed, 300 + number))
-        made.append(Table(f"emoji_foil_{split}", SCHEMA, _rows(rng, split, twins, arguments.seed), 2 * twins))
-    return made
+    return split_tables("emoji_foil", SCHEMA, _rows, arguments, stream=300, together=2)
 
 
 def _rows(rng: np.random.Generator, split: str, twins: int, seed: int) -> Iterator[dict[str, Any]]:

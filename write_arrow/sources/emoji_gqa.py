@@ -24,16 +24,18 @@ from write_arrow.sources.emoji_scenes import (
     PLACES,
     SIDES,
     Scene,
+    add_sizes,
     draw,
     draw_scene,
     held_out_pairs,
     plural,
+    split_tables,
     sprites,
     with_article,
 )
 
 SCHEMA = pa.schema([*gqa.SCHEMA, ("objects", pa.list_(pa.string())), ("cells", pa.list_(pa.int64()))])
-SPLIT_SIZES = {"train": 8_000, "val": 400, "test": 400, "held_out": 400}  # scenes
+SIZES = {"train": 8_000, "val": 400, "test": 400, "held_out": 400}  # scenes
 OPPOSITE = {side: other for side, step in SIDES.items() for other, back in SIDES.items() if back == -step}
 T = TypeVar("T")
 ANSWERS = (*NOUNS, *PLACES, "left", "right", "above", "below", "1", "2", "3", "4", "yes", "no")
@@ -58,24 +60,16 @@ class Question:
 
 
 def add_options(parser: ArgumentParser) -> None:
-    for split, size in SPLIT_SIZES.items():
-        name = split.replace("_", "-")
-        parser.add_argument(f"--num-{name}", type=int, default=size, help=f"scenes in {split} (default: {size})")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all splits (default: 0)")
+    add_sizes(parser, "scenes", SIZES)
 
 
 def tables(arguments: Namespace) -> list[Table]:
-    made = []
-    for number, split in enumerate(SPLIT_SIZES):
-        size = getattr(arguments, f"num_{split}")
-        rng = np.random.default_rng((arguments.seed, 200 + number))
-        rows = _rows(rng, split, size, number * 1_000_000, arguments.seed)
-        made.append(Table(f"emoji_gqa_{split}", SCHEMA, rows, size))
-    return made
+    return split_tables("emoji_gqa", SCHEMA, _rows, arguments, stream=200)
 
 
-def _rows(rng: np.random.Generator, split: str, size: int, offset: int, seed: int) -> Iterator[dict[str, Any]]:
+def _rows(rng: np.random.Generator, split: str, size: int, seed: int) -> Iterator[dict[str, Any]]:
     held_out, pictures = held_out_pairs(seed), sprites()
+    offset = list(SIZES).index(split) * 1_000_000  # ids of the splits never meet
     for number in range(offset, offset + size):
         scene = draw_scene(rng, split, held_out, seed)
         asked = questions(scene, rng)

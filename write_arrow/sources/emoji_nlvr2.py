@@ -17,13 +17,13 @@ from write_arrow.machine.writer import Table
 from write_arrow.sources.emoji import png
 from write_arrow.sources.emoji_scenes import (
     NUMBERS,
-    SPLIT_SIZES,
     Scene,
     add_sizes,
     draw,
     draw_scene,
     held_out_pairs,
     plural,
+    split_tables,
     sprites,
     with_article,
 )
@@ -53,12 +53,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def tables(arguments: Namespace) -> list[Table]:
-    made = []
-    for number, split in enumerate(SPLIT_SIZES):
-        twins = getattr(arguments, f"num_{split}") // 2
-        rng = np.random.default_rng((arguments.seed, 100 + number))
-        made.append(Table(f"emoji_nlvr2_{split}", SCHEMA, _rows(rng, split, twins, arguments.seed), 2 * twins))
-    return made
+    return split_tables("emoji_nlvr2", SCHEMA, _rows, arguments, stream=100, together=2)
 
 
 def _rows(rng: np.random.Generator, split: str, twins: int, seed: int) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ import itertools
 import zlib
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,14 +117,31 @@ def add_sizes(parser: ArgumentParser, what: str, sizes: Mapping[str, int]) -> No
     parser.add_argument("--seed", type=int, default=0, help="seed of all splits (default: 0)")
 
 
-def tables(arguments: Namespace) -> list[Table]:
-    held_out = held_out_pairs(arguments.seed)
+def split_tables(
+    name: str,
+    schema: pa.Schema,
+    rows: Callable[[np.random.Generator, str, int, int], Iterator[dict[str, Any]]],
+    arguments: Namespace,
+    *,
+    stream: int,
+    together: int = 1,
+) -> list[Table]:
+    """A table for each split, with the number of rows that the options of `add_sizes` say.
+
+    rows: makes the rows of a split from a generator, the split's name, the number of groups of rows, and the seed.
+    stream: the number of the first split's generator; the other splits have the next ones.
+    together: the rows of a group.
+    """
     made = []
     for number, split in enumerate(SPLIT_SIZES):
-        size = getattr(arguments, f"num_{split}")
-        rng = np.random.default_rng((arguments.seed, 1 + number))
-        made.append(Table(f"emoji_scenes_{split}", SCHEMA, _rows(rng, split, size, held_out, arguments.seed), size))
+        groups = getattr(arguments, f"num_{split}") // together
+        rng = np.random.default_rng((arguments.seed, stream + number))
+        made.append(Table(f"{name}_{split}", schema, rows(rng, split, groups, arguments.seed), together * groups))
     return made
+
+
+def tables(arguments: Namespace) -> list[Table]:
+    return split_tables("emoji_scenes", SCHEMA, _rows, arguments, stream=1)
 
 
 def held_out_pairs(seed: int) -> set[frozenset[str]]:
@@ -134,10 +151,8 @@ def held_out_pairs(seed: int) -> set[frozenset[str]]:
     return {frozenset(pairs[number]) for number in chosen}
 
 
-def _rows(
-    rng: np.random.Generator, split: str, size: int, held_out: set[frozenset[str]], seed: int
-) -> Iterator[dict[str, Any]]:
-    pictures = sprites()
+def _rows(rng: np.random.Generator, split: str, size: int, seed: int) -> Iterator[dict[str, Any]]:
+    held_out, pictures = held_out_pairs(seed), sprites()
     offset = list(SPLIT_SIZES).index(split) * 10_000_000  # ids of the splits never meet
     for number in range(size):
         scene = draw_scene(rng, split, held_out, seed)

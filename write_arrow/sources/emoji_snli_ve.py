@@ -30,6 +30,7 @@ from write_arrow.sources.emoji_scenes import (
     held_out_pairs,
     plural,
     split_of,
+    split_tables,
     sprites,
     with_article,
 )
@@ -66,12 +67,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def tables(arguments: Namespace) -> list[Table]:
-    made = []
-    for number, split in enumerate(SIZES):
-        trios = getattr(arguments, f"num_{split}") // 3
-        rng = np.random.default_rng((arguments.seed, 200 + number))
-        made.append(Table(f"emoji_snli_ve_{split}", SCHEMA, _rows(rng, split, trios, arguments.seed), 3 * trios))
-    return made
+    return split_tables("emoji_snli_ve", SCHEMA, _rows, arguments, stream=200, together=3)
 
 
 def _rows(rng: np.random.Generator, split: str, trios: int, seed: int) -> Iterator[dict[str, Any]]:

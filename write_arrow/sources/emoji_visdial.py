@@ -19,9 +19,11 @@ from write_arrow.sources.emoji_scenes import (
     NOUNS,
     SPLIT_SIZES,
     Scene,
+    add_sizes,
     draw,
     draw_scene,
     held_out_pairs,
+    split_tables,
     sprites,
     with_article,
 )
@@ -51,19 +53,11 @@ Turn = tuple[str, str, list[str]]  # type, answer, options
 
 
 def add_options(parser: ArgumentParser) -> None:
-    for split, size in SIZES.items():
-        name = split.replace("_", "-")
-        parser.add_argument(f"--num-{name}", type=int, default=size, help=f"dialogues in {split} (default: {size})")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all splits (default: 0)")
+    add_sizes(parser, "dialogues", SIZES)
 
 
 def tables(arguments: Namespace) -> list[Table]:
-    made = []
-    for number, split in enumerate(SPLIT_SIZES):
-        size = getattr(arguments, f"num_{split}")
-        rng = np.random.default_rng((arguments.seed, 200 + number))
-        made.append(Table(f"emoji_visdial_{split}", SCHEMA, _rows(rng, split, size, arguments.seed), size))
-    return made
+    return split_tables("emoji_visdial", SCHEMA, _rows, arguments, stream=200)
 
 
 def _rows(rng: np.random.Generator, split: str, size: int, seed: int) -> Iterator[dict[str, Any]]:

@@ -21,10 +21,8 @@ SCHEMA = pa.schema(
         "captions": pa.list_(pa.string()),
         "labels": pa.list_(pa.int64()),  # 0 correct, 1 foil
         "caption_ids": pa.list_(pa.string()),
-        "foil_words": pa.list_(
-            pa.string()
-        ),  # the wrong word, and the one in its place before; ORIG of correct captions
-        "target_words": pa.list_(pa.string()),
+        "foil_words": pa.list_(pa.string()),  # the wrong word; ORIG in correct captions
+        "target_words": pa.list_(pa.string()),  # the word that stood in its place; ORIG in correct captions
         "image_id": pa.int64(),
         "split": pa.string(),
     }

@@ -1,6 +1,6 @@
 """12-in-1's caption files of COCO and Flickr30k: its training captions, and the 1,000 test images of its retrieval figures.
 
-The files are those of "12-in-1: Multi-Task Vision and Language Representation Learning" (Lu et al. 2020). It validates on
+The files come from "12-in-1: Multi-Task Vision and Language Representation Learning" (Lu et al. 2020). It validates on
 its test file, as there is no other. Here validation images are Karpathy's, and none of them is trained on or tested.
 """
 
