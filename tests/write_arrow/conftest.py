@@ -1,8 +1,10 @@
 """Raw data of every published layout, and short ways to write and to read."""
 
 import tarfile
+from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pytest
 
 from tests.conftest import GOLDEN
 from write_arrow.__main__ import main
+from write_arrow.machine.writer import write_table
 
 Write = Callable[..., Path]
 
@@ -47,3 +50,24 @@ def rows(path: Path, key: str = "image_id") -> list[dict[str, Any]]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder, hidden ones included."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def write_embedded(source: ModuleType, folder: Path, *words: str) -> dict[str, list[dict]]:
+    """The rows of each split of an embedded data set, which is written into a folder; words: of the command line."""
+    parser = ArgumentParser()
+    source.add_options(parser)
+    paths = [write_table(one, folder) for one in source.tables(parser.parse_args(words))]
+    name = source.__name__.rpartition(".")[2]
+    return {path.stem.removeprefix(f"{name}_"): table(path).to_pylist() for path in paths}
+
+
+def check_seed(write: Callable[..., Any], folder: Path) -> None:
+    """Every file is the same for the same seed, and another for another seed; write: takes a folder and options."""
+    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        write(folder / name, "--seed", seed)
+    paths = list((folder / "a").glob("*.arrow"))
+    assert paths
+    for path in paths:
+        a, b, c = ((folder / name / path.name).read_bytes() for name in "abc")
+        assert a == b
+        assert a != c

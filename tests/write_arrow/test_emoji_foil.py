@@ -1,14 +1,12 @@
 """Captions and foils of scenes: deterministic, labelled as they should be, and useless without both caption and image."""
 
-from argparse import ArgumentParser
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
+from tests.write_arrow.conftest import check_seed, write_embedded
 from vlc.data.catalog import CATALOG
-from write_arrow.machine.writer import write_table
 from write_arrow.sources import emoji_foil
 from write_arrow.sources.emoji_scenes import NOUNS, Scene, held_out_pairs, plural, split_of
 
@@ -17,10 +15,7 @@ LISTS = ("captions", "labels", "caption_ids", "statement_types", "foil_words", "
 
 
 def _write(folder: Path, *words: str) -> dict[str, list[dict]]:
-    parser = ArgumentParser()
-    emoji_foil.add_options(parser)
-    paths = [write_table(table, folder) for table in emoji_foil.tables(parser.parse_args([*SIZES, *words]))]
-    return {path.stem.removeprefix("emoji_foil_"): pa.ipc.open_file(str(path)).read_all().to_pylist() for path in paths}
+    return write_embedded(emoji_foil, folder, *SIZES, *words)
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +29,7 @@ def _named(caption: str) -> set[str]:
 
 
 def test_the_seed_fixes_every_byte(tmp_path):
-    for folder, seed in (("a", "3"), ("b", "3"), ("c", "4")):
-        _write(tmp_path / folder, "--seed", seed)
-    for stem in ("train", "val", "test", "held_out"):
-        a, b, c = ((tmp_path / folder / f"emoji_foil_{stem}.arrow").read_bytes() for folder in "abc")
-        assert a == b
-        assert a != c
+    check_seed(_write, tmp_path)
 
 
 def test_sizes(splits):

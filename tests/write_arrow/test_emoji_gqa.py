@@ -1,15 +1,13 @@
 """Questions about scenes in the form of GQA: deterministic, true, and entailed where they say so."""
 
 import re
-from argparse import ArgumentParser
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
+from tests.write_arrow.conftest import check_seed, write_embedded
 from vlc.data.catalog import CATALOG
-from write_arrow.machine.writer import write_table
 from write_arrow.sources import emoji_gqa
 from write_arrow.sources.emoji_gqa import ANSWERS
 from write_arrow.sources.emoji_scenes import NOUNS, PLACES, Scene, plural
@@ -19,10 +17,7 @@ SINGULAR = {plural(noun): noun for noun in NOUNS}
 
 
 def _write(folder: Path, *words: str) -> dict[str, list[dict]]:
-    parser = ArgumentParser()
-    emoji_gqa.add_options(parser)
-    paths = [write_table(table, folder) for table in emoji_gqa.tables(parser.parse_args([*SIZES, *words]))]
-    return {path.stem.removeprefix("emoji_gqa_"): pa.ipc.open_file(str(path)).read_all().to_pylist() for path in paths}
+    return write_embedded(emoji_gqa, folder, *SIZES, *words)
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +81,7 @@ def _answer(question: str, scene: Scene) -> str | None:
 
 
 def test_the_seed_fixes_every_byte(tmp_path):
-    for folder, seed in (("a", "3"), ("b", "3"), ("c", "4")):
-        _write(tmp_path / folder, "--seed", seed)
-    for stem in ("train", "val", "test", "held_out"):
-        a, b, c = ((tmp_path / folder / f"emoji_gqa_{stem}.arrow").read_bytes() for folder in "abc")
-        assert a == b
-        assert a != c
+    check_seed(_write, tmp_path)
 
 
 def test_answers_are_true(splits):

@@ -1,14 +1,12 @@
 """Statements about two scenes: deterministic, true where they say so, and useless without both images."""
 
-from argparse import ArgumentParser
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
+from tests.write_arrow.conftest import check_seed, write_embedded
 from vlc.data.catalog import CATALOG
-from write_arrow.machine.writer import write_table
 from write_arrow.sources import emoji_nlvr2
 from write_arrow.sources.emoji_scenes import NOUNS, NUMBERS, plural
 
@@ -17,12 +15,7 @@ KINDS = {"both", "only", "count", "each", "more"}
 
 
 def _write(folder: Path, *words: str) -> dict[str, list[dict]]:
-    parser = ArgumentParser()
-    emoji_nlvr2.add_options(parser)
-    paths = [write_table(table, folder) for table in emoji_nlvr2.tables(parser.parse_args([*SIZES, *words]))]
-    return {
-        path.stem.removeprefix("emoji_nlvr2_"): pa.ipc.open_file(str(path)).read_all().to_pylist() for path in paths
-    }
+    return write_embedded(emoji_nlvr2, folder, *SIZES, *words)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +49,7 @@ def _statements(rows: list[dict]) -> list[tuple[dict, str, str, str, str]]:
 
 
 def test_the_seed_fixes_every_byte(tmp_path):
-    for folder, seed in (("a", "3"), ("b", "3"), ("c", "4")):
-        _write(tmp_path / folder, "--seed", seed)
-    for stem in ("train", "val", "test", "held_out"):
-        a, b, c = ((tmp_path / folder / f"emoji_nlvr2_{stem}.arrow").read_bytes() for folder in "abc")
-        assert a == b
-        assert a != c
+    check_seed(_write, tmp_path)
 
 
 def test_sizes(splits):

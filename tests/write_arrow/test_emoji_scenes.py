@@ -1,14 +1,12 @@
 """Scenes: deterministic, divided as promised, with captions and answers that are true."""
 
 import re
-from argparse import ArgumentParser
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
+from tests.write_arrow.conftest import check_seed, write_embedded
 from vlc.data.catalog import CATALOG
-from write_arrow.machine.writer import write_table
 from write_arrow.sources import emoji_scenes
 from write_arrow.sources.emoji_scenes import ANSWERS, NOUNS, PLACES, SIDES, Scene
 
@@ -16,13 +14,7 @@ SIZES = ["--num-train", "300", "--num-val", "40", "--num-test", "60", "--num-hel
 
 
 def _write(folder: Path, *words: str) -> dict[str, list[dict]]:
-    parser = ArgumentParser()
-    emoji_scenes.add_options(parser)
-    tables = emoji_scenes.tables(parser.parse_args([*SIZES, *words]))
-    paths = [write_table(table, folder) for table in tables]
-    return {
-        path.stem.removeprefix("emoji_scenes_"): pa.ipc.open_file(str(path)).read_all().to_pylist() for path in paths
-    }
+    return write_embedded(emoji_scenes, folder, *SIZES, *words)
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +27,7 @@ def _scene(row: dict) -> Scene:
 
 
 def test_the_seed_fixes_every_byte(tmp_path):
-    for folder, seed in (("a", "3"), ("b", "3"), ("c", "4")):
-        _write(tmp_path / folder, "--seed", seed)
-    for stem in ("train", "val", "test", "held_out"):
-        a, b, c = ((tmp_path / folder / f"emoji_scenes_{stem}.arrow").read_bytes() for folder in "abc")
-        assert a == b
-        assert a != c
+    check_seed(_write, tmp_path)
 
 
 def test_sizes(splits):

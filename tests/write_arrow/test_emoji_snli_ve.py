@@ -1,17 +1,15 @@
 """Sentences about covered scenes: deterministic, rightly labelled, and useless without both sentence and image."""
 
 import io
-from argparse import ArgumentParser
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import Image
 
+from tests.write_arrow.conftest import check_seed, write_embedded
 from vlc.data.catalog import CATALOG
-from write_arrow.machine.writer import write_table
 from write_arrow.sources import emoji_snli_ve
 from write_arrow.sources.emoji_scenes import CELL, NOUNS, Scene, held_out_pairs, plural, split_of
 
@@ -19,12 +17,7 @@ SIZES = ["--num-train", "90", "--num-val", "21", "--num-test", "21", "--num-held
 
 
 def _write(folder: Path, *words: str) -> dict[str, list[dict]]:
-    parser = ArgumentParser()
-    emoji_snli_ve.add_options(parser)
-    paths = [write_table(table, folder) for table in emoji_snli_ve.tables(parser.parse_args([*SIZES, *words]))]
-    return {
-        path.stem.removeprefix("emoji_snli_ve_"): pa.ipc.open_file(str(path)).read_all().to_pylist() for path in paths
-    }
+    return write_embedded(emoji_snli_ve, folder, *SIZES, *words)
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +35,7 @@ def _label(sentence: str, things: Counter) -> int:
 
 
 def test_the_seed_fixes_every_byte(tmp_path):
-    for folder, seed in (("a", "3"), ("b", "3"), ("c", "4")):
-        _write(tmp_path / folder, "--seed", seed)
-    for stem in ("train", "val", "test", "held_out"):
-        a, b, c = ((tmp_path / folder / f"emoji_snli_ve_{stem}.arrow").read_bytes() for folder in "abc")
-        assert a == b
-        assert a != c
+    check_seed(_write, tmp_path)
 
 
 def test_sizes(splits):

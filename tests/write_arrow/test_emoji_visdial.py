@@ -1,13 +1,11 @@
 """Dialogues about scenes: deterministic, and answered rightly out of the scene and the rounds before."""
 
-from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 
-from tests.write_arrow.conftest import table
+from tests.write_arrow.conftest import check_seed, write_embedded
 from vlc.data.catalog import CATALOG
-from write_arrow.machine.writer import write_table
 from write_arrow.sources import emoji_visdial
 from write_arrow.sources.emoji_scenes import Scene, with_article
 
@@ -15,10 +13,7 @@ SIZES = ["--num-train", "60", "--num-val", "5", "--num-test", "5", "--num-held-o
 
 
 def _write(folder: Path, *words: str) -> dict[str, list[dict]]:
-    parser = ArgumentParser()
-    emoji_visdial.add_options(parser)
-    paths = [write_table(one, folder) for one in emoji_visdial.tables(parser.parse_args([*SIZES, *words]))]
-    return {path.stem.removeprefix("emoji_visdial_"): table(path).to_pylist() for path in paths}
+    return write_embedded(emoji_visdial, folder, *SIZES, *words)
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +35,7 @@ def _right(question: str, options: list[str], said: list[str], scene: Scene) -> 
 
 
 def test_the_seed_fixes_every_byte(tmp_path):
-    for folder, seed in (("a", "3"), ("b", "3"), ("c", "4")):
-        _write(tmp_path / folder, "--seed", seed)
-    for stem in ("train", "held_out"):
-        a, b, c = ((tmp_path / folder / f"emoji_visdial_{stem}.arrow").read_bytes() for folder in "abc")
-        assert a == b
-        assert a != c
+    check_seed(_write, tmp_path)
 
 
 def test_answers_follow_from_the_scene_and_the_rounds_before(splits):
