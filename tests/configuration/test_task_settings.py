@@ -117,6 +117,8 @@ def test_the_metrics_of_a_task_with_several_heads_name_the_head():
         ((), {"tasks": ["vqa"], "vqa.max_text_len": "x"}, "max_text_len='x' is not valid: expected a whole number"),
         ((), {"tasks": ["vqa"], "vqa.max_text_len": 2}, "vqa.max_text_len=2 is not valid: expected room for"),
         ((), {"tasks": ["vqa"], "vqa.answers.num_answers": 0}, r"^vqa\.answers\.num_answers=0 is not valid"),
+        ((), {"tasks": ["gqa"], "gqa.answers.loss": "mse"}, r"^gqa\.answers\.loss='mse' is not valid"),
+        ((), {"tasks": ["visdial"], "visdial.choice.drawn": 1}, r"^visdial\.choice\.drawn=1 is not valid"),
         (
             (),
             {"tasks": ["irtr_coco"], "irtr_coco.choice.wrong_texts": 0},

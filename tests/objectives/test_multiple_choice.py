@@ -169,7 +169,7 @@ def test_wrong_images_of_matching_are_not_taken(arrows, model):
         ({"wrong_images": 2}, "choice.wrong_images=2 is not valid: expected 0 or 1"),
         (
             {"candidates": "options"},
-            r"stand beside texts of other images, not beside choice\.candidates=options: pass 0",
+            r"stand beside texts of other images, not beside irtr_mc4_coco\.choice\.candidates=options: pass 0",
         ),
     ],
     ids=str,

@@ -77,7 +77,7 @@ def test_run_trains_tests_and_continues_the_task(images, small_vit, tmp_path):
     assert tested["image_classification/val/loss"] == pytest.approx(trained["image_classification/val/loss"])
     resumed = run(tiny.settings(**options, **mixed, max_steps=5, resume_from=saved))
     assert resumed["image_classification/val/loss"] != trained["image_classification/val/loss"]
-    with pytest.raises(UserError, match=r"per_gpu_batchsize=3 is odd, but image_classes\.mixup"):
+    with pytest.raises(UserError, match=r"per_gpu_batchsize=3 is odd, but image_classification\.image_classes\.mixup"):
         tiny.settings(**(options | {"per_gpu_batchsize": 3}), **mixed)
     with pytest.raises(UserError, match=r"has 3 classes .*image_classes\.num_classes"):
         run(tiny.settings(**(options | {"image_classes.num_classes": 4})))

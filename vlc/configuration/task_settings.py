@@ -26,7 +26,8 @@ OF_A_TASK = (
 
 # An entry of `tasks` that names a user's file, and perhaps one of its rows.
 OWN_FILE = re.compile(r"(.+\.py)(?::(\w+))?", re.DOTALL)
-_FLAT_KEYS = re.compile(rf"\b(?:loss_names\.(\w+)|({'|'.join(ALIASES)}))\b")
+# Keys of the run by which the checks of options name them: of weights, flat ones, and nested ones.
+_RUN_KEYS = re.compile(rf"(?<![\w.])(?:loss_names\.(\w+)|({'|'.join(ALIASES)})|((?:{'|'.join(OPTIONS)})\.[a-z_]+))\b")
 
 
 @dataclass(frozen=True)
@@ -94,21 +95,21 @@ class TaskSettings:
 
     @contextmanager
     def errors_name_its_keys(self) -> Iterator[None]:
-        """Replace, in UserErrors of the block, flat keys of options by the keys of a named task.
+        """Replace, in UserErrors of the block, the run's keys of options by the keys of a named task.
 
-        The checks of options name flat keys, and a named task has its options for itself.
+        The checks of options name the run's keys, and a named task has its options for itself.
         """
         try:
             yield
         except UserError as error:
             if not self.name:
                 raise
-            raise type(error)(_FLAT_KEYS.sub(self._own_key, str(error))) from error
+            raise type(error)(_RUN_KEYS.sub(self._own_key, str(error))) from error
 
-    def _own_key(self, flat: re.Match[str]) -> str:
-        if flat[1]:
-            return f"{self.name}.objectives.{HEADS[flat[1]].kind if flat[1] in HEADS else flat[1]}"
-        return self.prefix + ".".join(ALIASES[flat[2]])
+    def _own_key(self, key: re.Match[str]) -> str:
+        if key[1]:
+            return f"{self.name}.objectives.{HEADS[key[1]].kind if key[1] in HEADS else key[1]}"
+        return self.prefix + (key[3] or ".".join(ALIASES[key[2]]))
 
     def as_config(self) -> dict[str, Any]:
         """Return the dictionary of the task in the configuration."""
