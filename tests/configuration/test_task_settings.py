@@ -76,6 +76,21 @@ def test_a_task_brings_its_keys():
     assert task.metric(task.heads[0], "val", "score") == "vqa/val/score"
 
 
+@pytest.mark.parametrize(
+    ("tasks", "is_pretrain", "image_only"),
+    [
+        (["pretraining", "vqa"], True, False),
+        (["vqa", "nlvr2"], False, False),
+        (["image_classification", "vqa"], False, False),
+        (["image_classification"], False, True),
+    ],
+)
+def test_the_order_of_tasks_does_not_decide_what_is_read(tasks, is_pretrain, image_only):
+    for order in (tasks, tasks[::-1]):
+        settings = _settings(tasks=order)
+        assert (settings.model.is_pretrain, settings.data.image_only) == (is_pretrain, image_only)
+
+
 def test_what_is_given_changes_the_task():
     (task,) = _settings(tasks=["vqa"], **{"vqa.learning_rate": 2e-5, "vqa.answers.num_answers": 7}).tasks
     assert (task.learning_rate, task.heads[0].options) == (2e-5, AnswersOptions(7))

@@ -8,7 +8,7 @@ import torch
 import main_finetune
 from run import ex
 from tests import tiny
-from tests.labelled_folders import CLASSES, words
+from tests.labelled_folders import CLASSES, words, write_folder
 from vlc.checkpoint import weights
 from vlc.common.errors import UserError
 from vlc.training.run import run
@@ -81,3 +81,12 @@ def test_run_trains_tests_and_continues_the_task(images, small_vit, tmp_path):
         tiny.settings(**(options | {"per_gpu_batchsize": 3}), **mixed)
     with pytest.raises(UserError, match=r"has 3 classes .*image_classes\.num_classes"):
         run(tiny.settings(**(options | {"image_classes.num_classes": 4})))
+
+
+@pytest.mark.parametrize("tasks", [["image_classification", "vqa"], ["vqa", "image_classification"]], ids=str)
+def test_the_task_trains_in_turn_with_another_one(small_vit, tmp_path, tasks):
+    write_folder(tiny.write_dataset(tmp_path, "vqa"), {"train": 4, "val": 2})
+    options = {"image_classes.num_classes": 3, "vqa.answers.num_answers": 3, "max_steps": 2}
+    metrics = run(tiny.settings(tasks=tasks, data_root=str(tmp_path), log_dir=str(tmp_path / "log"), **options))
+    assert {"image_classification/val/acc1", "vqa/val/score"} <= metrics.keys()
+    assert {"image_classification/train/loss", "vqa/train/loss"} <= metrics.keys()

@@ -181,7 +181,7 @@ def config():
     # what is learnt
     tasks = []  # rows of vlc.tasks, learnt or tested together; [] = one task, which the keys below describe
     loss_names = weights_of(tasks) or loss_weights(itm=1, mlm=1)  # objective -> weight of its loss, 0 = off
-    is_pretrain = row_default(tasks, "drops_patches", True)  # patches are dropped
+    is_pretrain = row_default(tasks, "drops_patches", True, any)  # patches are dropped
     use_mae = loss_names["mae"] > 0  # follows from loss_names
     mae_weight = 1.0  # further weight of the reconstruction loss
     wpa_weight = 0.1  # weight of word-patch alignment inside itm, 0 = off
@@ -221,7 +221,7 @@ def config():
     train_transform_keys = ["mae"]  # image pipeline: mae, mae_randaug, mae_test, pixelbert, pixelbert_randaug, shift
     val_transform_keys = ["mae"]
     image_size = 384  # pixels, square; of pixelbert's images the shorter side
-    image_only = row_default(tasks, "image_only", False)  # read no texts
+    image_only = row_default(tasks, "image_only", False, all)  # read no texts
     max_image_len = -1  # patches that training with learned positions keeps of an image, drawn at random; -1 = all
     max_text_len = of_tasks(tasks, locals(), "max_text_len") or 40  # tokens with [CLS] and [SEP]
     tokenizer = "bert-base-uncased"  # hub name, local folder, or emoji (embedded)

@@ -1,9 +1,10 @@
 """The tasks of a run: rows of TASKS as the configuration changes them, or one task that the flat keys describe."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from operator import itemgetter
 from typing import Any
 
 from vlc.common.errors import UserError, require
@@ -131,10 +132,13 @@ def task_names(tasks: Any) -> tuple[str, ...]:
     return names
 
 
-def row_default(tasks: Any, field: str, default: Any) -> Any:
-    """Return a field of the first task's row, for a key that follows from it; the default without tasks."""
-    rows = _rows(tasks)
-    return getattr(next(iter(rows.values())), field) if rows else default
+def row_default(tasks: Any, field: str, default: Any, together: Callable[[Sequence[Any]], Any] = itemgetter(0)) -> Any:
+    """Return what the tasks' rows say of a key that follows from a field of theirs; the default without tasks.
+
+    together: makes one value of the values of the rows; by default the first task decides.
+    """
+    values = [getattr(row, field) for row in _rows(tasks).values()]
+    return together(values) if values else default
 
 
 def task_values(tasks: Any, options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
