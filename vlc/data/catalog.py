@@ -2,6 +2,7 @@
 
 from vlc.data.kinds import (
     ANSWERS,
+    BOXES,
     IDENTIFIERS,
     LABELS,
     MOST_LABELS,
@@ -63,6 +64,26 @@ _FOIL_FIELDS = {
 def _nlvr2(tables: dict[str, tuple[str, ...]], writer: str = "nlvr2", **options) -> DatasetSpec:
     images = ("image_0", "image_1")
     return DatasetSpec(writer, tables, "questions", images, fields=_NLVR2_FIELDS, unique_texts=False, **options)
+
+
+# Boxes lie in the pixels of the stored picture, upright, which is `width` times `height`.
+_PICTURE_FIELDS = {
+    "width": Column("width", NUMBERS, per_text=False),
+    "height": Column("height", NUMBERS, per_text=False),
+}
+# The candidates belong to the picture, and the expressions to some of them.
+_REFERRING_FIELDS = {
+    **_PICTURE_FIELDS,
+    "boxes": Column("boxes", BOXES, per_text=False),
+    "target_boxes": Column("target_boxes", BOXES),
+    "proposal_boxes": Column("proposal_boxes", BOXES, per_text=False, optional=True),
+}
+# Each text has candidates of its own, one of which is right.
+_POINTING_FIELDS = {
+    **_PICTURE_FIELDS,
+    "boxes": Column("boxes", BOXES),
+    "answer_index": Column("answer_index", NUMBERS),
+}
 
 
 def _dialogues(name: str, num_options: int, splits: tuple[str, ...], **options) -> DatasetSpec:

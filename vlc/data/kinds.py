@@ -134,6 +134,21 @@ def _are_scores(values: pa.Array) -> np.ndarray | None:
     return None if numbers is None else (numbers >= 0) & (numbers <= 1)
 
 
+def _are_boxes(values: pa.Array) -> np.ndarray | None:
+    if pa.types.is_fixed_size_list(values.type):
+        values = values.cast(pa.list_(values.type.value_type))
+    if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
+        return None
+    valid = pc.list_value_length(values).to_numpy(zero_copy_only=False) == 4
+    edges = pc.list_flatten(values.filter(pa.array(valid)))
+    if not (pa.types.is_integer(edges.type) or pa.types.is_floating(edges.type)):
+        return None
+    numbers = edges.cast(pa.float64()).to_numpy(zero_copy_only=False).reshape(-1, 4)  # null becomes NaN
+    left, top, right, bottom = numbers.T
+    valid[valid] = np.isfinite(numbers).all(axis=1) & (left >= 0) & (left < right) & (top >= 0) & (top < bottom)
+    return valid
+
+
 def _are_identifiers(values: pa.Array) -> np.ndarray | None:
     if pa.types.is_integer(values.type):
         return np.ones(len(values), dtype=bool)
@@ -155,3 +170,4 @@ ANSWERS = Kind("strings", _are_texts, several=True)
 IDENTIFIERS = Kind("an integer, or a string that is not empty", _are_identifiers)
 NAMES = Kind("a string", _are_texts, nullable=True)  # such as the type of a question, where it is known
 TEXTS = Kind("a string", _are_texts)
+BOXES = Kind("boxes [left, top, right, bottom] of positive size, in pixels of the picture", _are_boxes, several=True)
