@@ -8,12 +8,13 @@ in one of ten runs of two processes).
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 _FOR_THE_JOB = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -71,8 +72,19 @@ def _context(modules: tuple[str, ...] = ()) -> BaseContext:
 
 
 def _start(main: int, worker: int) -> None:
+    sys.excepthook = _tell_unless_hung_up
     leave_signals_to_the_main_process(worker)
     threading.Thread(target=_end_with, args=(main,), daemon=True).start()
+
+
+def _tell_unless_hung_up(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an exception, unless the main process hung up.
+
+    A signal may end a run while its main process takes a batch out of a worker's memory. The thread that hands it over
+    would print a traceback, and nothing has gone wrong.
+    """
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _end_with(main: int) -> None:
