@@ -1,0 +1,158 @@
+"""Features of boxes, pooled from patches."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vlc.model.masking import random_mask
+from vlc.model.regions import RegionPooler, bin_weights, locations
+from vlc.model.segments import Segment
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "tasks" / "roi_align" / "roi_align.npz"
+PATCH = 16
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Tensor]:
+    with np.load(GOLDEN) as file:
+        return {name: torch.from_numpy(file[name]) for name in file}
+
+
+@pytest.fixture
+def pooler() -> RegionPooler:
+    torch.manual_seed(0)
+    return RegionPooler(5)
+
+
+def _image(features: Tensor) -> Segment:
+    """Features (B, D, rows, columns) as an image's segment; its class token would show in every mean."""
+    tokens = features.flatten(2).mT
+    return Segment(
+        "image",
+        torch.cat([tokens.new_full((len(tokens), 1, tokens.shape[2]), 1e6), tokens], 1),
+        grid=(*features.shape[2:],),
+    )
+
+
+def _sizes(features: Tensor) -> Tensor:
+    rows, columns = features.shape[2:]
+    return torch.tensor([[PATCH * columns, PATCH * rows]]).float().expand(len(features), -1)
+
+
+def _features_alone(pooler: RegionPooler) -> RegionPooler:
+    torch.nn.init.zeros_(pooler.location.weight)
+    torch.nn.init.zeros_(pooler.location.bias)
+    return pooler
+
+
+def _pooled(pooler: RegionPooler, features: Tensor, boxes: Tensor, sizes: Tensor | None = None) -> Tensor:
+    return pooler(_image(features), boxes, _sizes(features) if sizes is None else sizes, PATCH)
+
+
+@pytest.mark.parametrize("grid", ["square", "wide", "tall"])
+@pytest.mark.parametrize("bins", [3, 7])
+def test_bins_are_torchvisions(expected, grid, bins):
+    features, rois = expected[f"{grid}.features"], expected[f"{grid}.rois"]
+    boxes, image = rois[:, None, 1:] / PATCH, features[rois[:, 0].long()]
+    rows, columns = bin_weights(
+        boxes, features.shape[2:], torch.tensor([features.shape[2:]]).expand(len(rois), 2), bins
+    )
+    found = torch.einsum("krih,kdhw,krjw->kdij", rows, image, columns)
+    torch.testing.assert_close(found, expected[f"{grid}.out{bins}.aligned1.sr2"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("grid", ["square", "wide", "tall"])
+def test_features_are_the_means_of_torchvisions_bins(expected, pooler, grid):
+    features, rois = expected[f"{grid}.features"], expected[f"{grid}.rois"]
+    boxes = torch.stack([rois[rois[:, 0] == number, 1:] for number in (0, 1)])
+    found = _pooled(_features_alone(pooler), features, boxes)
+    for number in (0, 1):
+        mean = expected[f"{grid}.mean7.aligned1.sr2"][rois[:, 0] == number]
+        torch.testing.assert_close(found[number], mean, atol=1e-5, rtol=0)
+
+
+def test_locations_are_those_of_12_in_1(expected):
+    boxes, size = expected["location.boxes"].float(), expected["location.size_wh"].float()
+    torch.testing.assert_close(locations(boxes[None], size[None])[0], expected["location.location5"].float())
+
+
+def test_the_location_enters_through_a_linear_layer(pooler):
+    features, boxes = torch.randn(1, 5, 4, 6), torch.tensor([[[24.0, 16, 48, 64], [0, 0, 96, 64]]])
+    found = _pooled(pooler, features, boxes)
+    codes = torch.tensor([[0.25, 0.25, 0.5, 1, 3 / 16], [0, 0, 1, 1, 1]])
+    linear = pooler.location(codes)
+    torch.testing.assert_close(
+        found[0] - _pooled(_features_alone(pooler), features, boxes)[0], linear, atol=1e-5, rtol=0
+    )
+
+
+def test_a_ramp_is_read_at_the_centre_of_a_box(pooler):
+    """On features that rise evenly, bilinear interpolation is exact, and a box's mean is the value at its centre."""
+    rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(9.0), indexing="ij")
+    features = torch.stack([rows, columns, rows + 2 * columns, 3 - rows, columns * 0])[None]
+    boxes = torch.tensor([[[30.0, 40, 33, 42], [8, 8, 136, 88], [16, 32, 64, 64], [100, 50, 100.5, 50.25]]])
+    found = _pooled(_features_alone(pooler), features, boxes)[0]
+    x, y = (boxes[0, :, :2] + boxes[0, :, 2:]).div(2 * PATCH).sub(0.5).unbind(1)
+    torch.testing.assert_close(found, torch.stack([y, x, y + 2 * x, 3 - y, y * 0], 1), atol=1e-4, rtol=0)
+
+
+def test_a_box_that_is_smaller_than_a_patch_reads_that_patch(pooler):
+    features = torch.randn(1, 5, 4, 4)
+    boxes = torch.tensor([[[39.99, 23.99, 40.01, 24.01], [0, 0, 1, 1], [63, 63, 64, 64]]])
+    found = _pooled(_features_alone(pooler), features, boxes)[0]
+    torch.testing.assert_close(found, features[0, :, (1, 0, 3), (2, 0, 3)].mT, atol=5e-3, rtol=0)
+
+
+def test_images_of_several_sizes_give_what_each_gives_alone(pooler):
+    """Padding is never read, and a box at the border of a small image does not see it."""
+    padded = torch.full((2, 5, 6, 8), 1e6)
+    small, large = torch.randn(1, 5, 3, 5), torch.randn(1, 5, 6, 8)
+    padded[0, :, :3, :5], padded[1:] = small, large
+    sizes = torch.tensor([[5.0 * PATCH, 3 * PATCH], [8 * PATCH, 6 * PATCH]])
+    boxes = torch.tensor([[[0.0, 0, 80, 48], [70, 40, 80, 48]], [[0, 0, 128, 96], [33, 21, 35, 96]]])
+    found = _pooled(pooler, padded, boxes, sizes)
+    torch.testing.assert_close(found[:1], _pooled(pooler, small, boxes[:1]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found[1:], _pooled(pooler, large, boxes[1:]), atol=1e-5, rtol=1e-5)
+
+
+def test_the_order_of_patches_does_not_matter(pooler):
+    """Learned positions order patches by `patch_indices`, and leave padding out where they can."""
+    features, boxes = torch.randn(2, 5, 3, 4), torch.rand(2, 6, 4).sort(dim=2).values * 48
+    sizes = torch.tensor([[64.0, 48], [32, 48]])  # the second image has 6 of 12 patches
+    image, whole = _image(features), _pooled(pooler, features, boxes, sizes)
+    order = torch.stack([torch.randperm(12), torch.tensor([4, 9, 5, 0, 8, 1, 2, 3, 6, 7, 10, 11])])
+    moved = image.tokens[:, 1:].gather(1, order[..., None].expand(-1, -1, 5))
+    moved[1, 6:] = 1e6  # padding
+    shuffled = replace(image, tokens=torch.cat([image.tokens[:, :1], moved], 1), patch_indices=order)
+    torch.testing.assert_close(pooler(shuffled, boxes, sizes, PATCH), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_half_precision_moves_no_box(pooler):
+    features, boxes = torch.randn(1, 5, 24, 24), torch.rand(1, 50, 4).sort(dim=2).values * 384
+    plain = _pooled(pooler, features, boxes)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = _pooled(pooler, features, boxes)
+    assert half.dtype == torch.float32
+    assert torch.equal(half, plain)
+    of_halves = _pooled(RegionPooler(5).bfloat16(), features.bfloat16(), boxes)
+    assert of_halves.dtype == torch.float32
+
+
+def test_gradients_reach_the_patches_that_a_box_covers(pooler):
+    features = torch.randn(1, 5, 4, 4, requires_grad=True)
+    boxes = torch.tensor([[[16.0, 16, 32, 48], [0, 0, 0, 0]]])
+    _pooled(pooler, features, boxes)[:, 0].sum().backward()
+    covered = torch.zeros(4, 4, dtype=torch.bool)
+    covered[0:4, 0:3] = True  # the patches under it, and those whose centres are less than a patch away
+    assert torch.equal(features.grad[0, 0] != 0, covered)
+
+
+def test_dropped_patches_are_refused(pooler):
+    image = replace(_image(torch.randn(1, 5, 2, 2)), patches=random_mask(torch.rand(1, 4), 0.5))
+    for segment in (image, Segment("text", torch.randn(1, 5, 5))):
+        with pytest.raises(ValueError, match=f"{segment.name!r} lacks some"):
+            pooler(segment, torch.rand(1, 3, 4), torch.tensor([[32.0, 32.0]]), PATCH)
