@@ -76,7 +76,7 @@ _REFERRING_FIELDS = {
     **_PICTURE_FIELDS,
     "boxes": Column("boxes", BOXES, per_text=False),
     "target_boxes": Column("target_boxes", BOXES),
-    "proposal_boxes": Column("proposal_boxes", BOXES, per_text=False, optional=True),
+    "proposal_boxes": Column("proposal_boxes", BOXES, per_text=False),  # of a detector, where its file was given
 }
 # Each text has candidates of its own, one of which is right.
 _POINTING_FIELDS = {

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_SIDES = (0.2, 0.35, 0.5, 0.7, 1.0)  # of the boxes of a grid, as shares of the shorter side of the image
+_RATIOS = (0.5, 1.0, 2.0)  # width to height
+_STEP = 0.5  # between neighbours, as a share of their sides
+
 
 @dataclass(frozen=True, eq=False)
 class Placement:
@@ -46,13 +50,38 @@ class Placement:
 
         A box that has left the image has no area.
         """
-        x, y = boxes[:, (0, 2, 0, 2)], boxes[:, (1, 1, 3, 3)]
-        corners = np.stack([x, y, np.ones_like(x)], axis=1)  # (N, 3, 4)
-        moved = self.matrix @ corners
         limits = np.array([*self.size, *self.size], dtype=np.float64)
-        return np.concatenate([moved.min(axis=2), moved.max(axis=2)], axis=1).clip(0, limits)
+        return _enclosing(self.matrix, boxes).clip(0, limits)
+
+    def stored(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (N, 4) of the image -> (N, 4) float64 of the picture: what encloses their corners."""
+        return _enclosing(self.inverse(), boxes)
 
     def inverse(self) -> np.ndarray:
         """The (2, 3) float64 map from points of the image to points of the stored picture."""
         turned = np.linalg.inv(self.matrix[:, :2])
         return np.concatenate([turned, -turned @ self.matrix[:, 2:]], axis=1)
+
+
+def _enclosing(matrix: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Boxes (N, 4) around the mapped corners of boxes (N, 4)."""
+    x, y = boxes[:, (0, 2, 0, 2)], boxes[:, (1, 1, 3, 3)]
+    moved = matrix @ np.stack([x, y, np.ones_like(x)], axis=1)  # (N, 2, 4)
+    return np.concatenate([moved.min(axis=2), moved.max(axis=2)], axis=1)
+
+
+def grid_boxes(width: float, height: float) -> np.ndarray:
+    """Boxes of several sizes and shapes all over an image of this size, for want of a detector: (N, 4) float64.
+
+    Neighbours of one size stand half a side apart, and none leaves the image. They take the place of the anchors of a
+    detector (Ren et al. 2015, Faster R-CNN).
+    """
+    found = []
+    for side in _SIDES:
+        for ratio in _RATIOS:
+            w = min(side * min(width, height) * ratio**0.5, width)
+            h = min(side * min(width, height) / ratio**0.5, height)
+            columns, rows = (round((whole - own) / (own * _STEP)) + 1 for whole, own in ((width, w), (height, h)))
+            x, y = np.meshgrid(np.linspace(0, width - w, columns), np.linspace(0, height - h, rows))
+            found.append(np.stack([x, y, x + w, y + h], axis=-1).reshape(-1, 4))
+    return np.concatenate(found)

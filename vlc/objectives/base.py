@@ -50,6 +50,7 @@ class Answer:
     about: which part of the example the answer is about; empty: all of it.
     example: the number of the example in its batch.
     head: the name of the head.
+    boxes: where the choices are boxes, their edges (left, top, right, bottom) in pixels of the picture.
     record: the example's record for the file of a tested split; None: the head writes none.
     """
 
@@ -58,6 +59,7 @@ class Answer:
     about: str = ""
     example: int = 0
     head: str = ""
+    boxes: Sequence[tuple[float, ...]] = ()
     record: Mapping[str, Any] | None = None
 
 

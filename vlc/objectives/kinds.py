@@ -10,6 +10,8 @@ from vlc.objectives.itm import ITM
 from vlc.objectives.mae import MAE
 from vlc.objectives.mlm import MLM
 from vlc.objectives.options import CLASSES
+from vlc.objectives.pointing import Pointing
+from vlc.objectives.regress import Regress
 
 KINDS: dict[str, type[Objective]] = CLASSES
 KINDS |= {
@@ -20,5 +22,7 @@ KINDS |= {
     "classes": Classes,
     "choice": Choice,
     "itc": ITC,
+    "pointing": Pointing,
+    "regress": Regress,
     "image_classes": ImageClasses,
 }

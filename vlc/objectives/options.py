@@ -253,6 +253,88 @@ class ChoiceOptions(Options):
             )
 
 
+MERGED = ("union", "any", "first")
+
+
+@dataclass(frozen=True)
+class PointingOptions(Options):
+    """candidates: the boxes to choose among: gt, those of the annotation; proposals, those of a detector; proposals+gt; or
+        grid, boxes of several sizes all over the image.
+    tested_candidates: the boxes in evaluation, where they are others.
+    whole_image: the whole image is a candidate too, and the first one, as in 12-in-1 and VL-BERT.
+    judged_by: overlap: a candidate is right that overlaps the target enough; index: the one that the annotation names.
+    target: batch field of the boxes that are meant.
+    merged: what is meant by several of them: union, the box around all; any; or first.
+    index: batch field with the place of the right one among the candidates of the annotation.
+    threshold: the intersection over union of a right candidate with its target, at the least.
+    above: the overlap has to exceed the threshold (12-in-1).
+    iou_plus_one: sides count the pixel at their end (12-in-1, VL-BERT).
+    loss: cross_entropy lets the candidates compete; bce judges each apart, averaged over the candidates of an example.
+    soft_targets: bce learns the overlap of right candidates, and not 1 (12-in-1).
+    box_ids: batch field that names the candidates of the annotation, for the records.
+    ids: batch fields that name an example.
+    described_by: batch fields that are copied into the records where the data have them.
+    """
+
+    candidates: Literal["gt", "proposals", "proposals+gt", "grid"] = "gt"
+    tested_candidates: Literal["gt", "proposals", "proposals+gt", "grid"] | None = None
+    whole_image: bool = False
+    judged_by: Literal["overlap", "index"] = "overlap"
+    target: str = "target_boxes"
+    merged: Literal["union", "any", "first"] = "union"
+    index: str = "answer_index"
+    threshold: float = 0.5
+    above: bool = False
+    iou_plus_one: bool = False
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    soft_targets: bool = False
+    box_ids: str = ""
+    ids: tuple[str, ...] = ()
+    described_by: tuple[str, ...] = ()
+
+    def check_values(self) -> None:
+        kinds = ("gt", "proposals", "proposals+gt", "grid")
+        require(self.candidates in kinds, "pointing.candidates", self.candidates, ", ".join(kinds))
+        tested = self.tested_candidates
+        require(tested in (None, *kinds), "pointing.tested_candidates", tested, f"{', '.join(kinds)}, or None")
+        require(self.judged_by in ("overlap", "index"), "pointing.judged_by", self.judged_by, "overlap or index")
+        require(self.merged in MERGED, "pointing.merged", self.merged, ", ".join(MERGED))
+        require(0 < self.threshold <= 1, "pointing.threshold", self.threshold, "a share above 0, at most 1")
+        require(self.loss in ("cross_entropy", "bce"), "pointing.loss", self.loss, "cross_entropy or bce")
+
+    def check(self, others: Surroundings) -> None:
+        if self.judged_by == "index" and (self.candidates != "gt" or self.tested_candidates not in (None, "gt")):
+            raise UserError(
+                f"pointing.judged_by=index names a candidate of the annotation, which pointing.candidates="
+                f"{self.candidates} and pointing.tested_candidates={self.tested_candidates} leave out: pass gt, or "
+                "pointing.judged_by=overlap"
+            )
+        if self.soft_targets and self.loss != "bce":
+            raise UserError("pointing.soft_targets=True needs pointing.loss=bce")
+
+
+@dataclass(frozen=True)
+class RegressOptions(Options):
+    """target: batch field of the boxes that are meant.
+    merged: what is meant by several of them: union, the box around all; or first.
+    threshold, above, iou_plus_one: when a box is right, as in `PointingOptions`.
+    ids: batch fields that name an example.
+    described_by: batch fields that are copied into the records where the data have them.
+    """
+
+    target: str = "target_boxes"
+    merged: Literal["union", "first"] = "union"
+    threshold: float = 0.5
+    above: bool = False
+    iou_plus_one: bool = False
+    ids: tuple[str, ...] = ()
+    described_by: tuple[str, ...] = ()
+
+    def check_values(self) -> None:
+        require(self.merged in ("union", "first"), "regress.merged", self.merged, "union or first")
+        require(0 < self.threshold <= 1, "regress.threshold", self.threshold, "a share above 0, at most 1")
+
+
 OPTIONS: dict[str, type[Options]] = {
     "mlm": MLMOptions,
     "mae": MAEOptions,
@@ -261,6 +343,8 @@ OPTIONS: dict[str, type[Options]] = {
     "answers": AnswersOptions,
     "classes": ClassesOptions,
     "choice": ChoiceOptions,
+    "pointing": PointingOptions,
+    "regress": RegressOptions,
     "image_classes": ImageClassesOptions,
 }
 

@@ -11,11 +11,13 @@ from vlc.data.parts.masked_answer import MaskedAnswer
 from vlc.data.parts.masked_text import MaskedText
 from vlc.data.parts.part import Part, by_name, columns_of
 from vlc.data.parts.patch_noise import PatchNoise
+from vlc.data.parts.regions import Boxes, Regions
 from vlc.data.parts.text_describes_image import TextDescribesImage
 from vlc.data.parts.wrong_images import WrongImages
 from vlc.data.parts.wrong_texts import WrongTexts
 
 __all__ = [
+    "Boxes",
     "Candidates",
     "Field",
     "HardTexts",
@@ -23,6 +25,7 @@ __all__ = [
     "MaskedText",
     "Part",
     "PatchNoise",
+    "Regions",
     "TextDescribesImage",
     "WrongImages",
     "WrongTexts",

@@ -1,0 +1,159 @@
+"""Pointing: losses, which candidate is right, and what records hold."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from tests.conftest import GOLDEN
+from vlc.common.errors import UserError
+from vlc.configuration.task_settings import make_options
+from vlc.data.batch import Batch
+from vlc.data.geometry import Placement
+from vlc.data.parts.regions import padded_regions, placed_boxes
+from vlc.model.boxes import overlap
+from vlc.model.segments import Encoded, Segment
+from vlc.objectives.base import ModelContext
+from vlc.objectives.options import Surroundings
+from vlc.objectives.pointing import WHOLE, Pointing, meant_boxes
+
+WIDTH = 32
+WHERE = Placement(np.array([[1.0, 0, 0], [0, 1, 0]]), (500, 500))
+ENTITIES = json.loads((GOLDEN / "tasks/boxes/entities_rules_OWN.json").read_text())
+
+
+class Given(torch.nn.Module):
+    """Values in place of what a layer would compute."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def forward(self, *given):
+        return self.values
+
+
+def regions(*rows):
+    return padded_regions([placed_boxes("boxes", row, WHERE) for row in rows])
+
+
+def objective(scores=None, **options) -> Pointing:
+    """A head whose scores are given, in place of those of its layers."""
+    made = Pointing(make_options("pointing", options), ModelContext(WIDTH, 20, 4, tiny.SMALL))
+    if scores is not None:
+        made.pooler, made.scorer = Given(scores), Given(scores[..., None])
+    return made
+
+
+def outcome(head, batch):
+    image = Segment("image", torch.zeros(len(batch), 17, WIDTH), grid=(4, 4))
+    return head({WHOLE: Encoded(torch.zeros(len(batch), WIDTH), (image,))}, batch)
+
+
+def batch(**parts) -> Batch:
+    return Batch(index=torch.arange(len(parts["regions"].boxes)), split="val", parts=parts)
+
+
+def test_binary_cross_entropy_is_that_of_vl_bert():
+    golden = np.load(GOLDEN / "tasks/boxes/refcoco_loss.npz")
+    logits, labels, mask = (torch.from_numpy(golden[f"refcoco_{name}"]) for name in ("logits", "labels", "mask"))
+    boxes = regions(*[[[0, 0, 8, 8]] * 6] * 3)
+    head = objective(logits, loss="bce")
+    head.overlaps = lambda batch: labels  # either 0 or 1
+    found = outcome(head, batch(regions=replace(boxes, mask=mask)))
+    assert found.loss.item() == pytest.approx(float(golden["refcoco_loss"]), rel=1e-6)
+
+
+def test_cross_entropy_counts_all_right_candidates_together():
+    scores = torch.tensor([[1.0, 2.0, 0.5], [1.0, 3.0, 9.0]])
+    given = regions([[0, 0, 10, 10], [0, 0, 10, 9], [30, 30, 40, 40]], [[0, 0, 10, 10], [30, 0, 40, 10]])
+    found = outcome(objective(scores), batch(regions=given, targets=regions([[0, 0, 10, 10]], [[0, 0, 10, 9]])))
+    probabilities = scores[0].softmax(0), scores[1, :2].softmax(0)
+    expected = -(probabilities[0][:2].sum().log() + probabilities[1][0].log()) / 2
+    assert found.loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert {name: (int(total), count) for name, (total, count) in found.metrics.items() if name != "loss"} == {
+        "accuracy": (1, 2),
+        "coverage": (2, 2),
+    }
+
+
+def test_an_example_without_a_right_candidate_counts_as_wrong_and_does_not_train():
+    given = regions([[0, 0, 10, 10]], [[0, 0, 10, 10]])
+    scores = torch.tensor([[1.0], [2.0]], requires_grad=True)
+    found = outcome(objective(scores), batch(regions=given, targets=regions([[50, 50, 60, 60]], [[0, 0, 10, 10]])))
+    assert found.metrics["accuracy"] == (1, 2)
+    assert found.metrics["coverage"] == (1, 2)
+    assert found.metrics["loss"][1] == 1
+    alone = outcome(objective(scores[:1]), batch(regions=regions([[0, 0, 9, 9]]), targets=regions([[50, 50, 60, 60]])))
+    alone.loss.backward()
+    assert alone.loss.item() == 0
+    assert alone.metrics["loss"][1] == 0
+
+
+def test_an_overlap_of_half_is_right_unless_it_has_to_be_more():
+    given, meant = regions([[0, 0, 20, 10]]), regions([[0, 0, 20, 20]])
+    assert outcome(objective(torch.zeros(1, 1)), batch(regions=given, targets=meant)).metrics["accuracy"][0] == 1
+    above = objective(torch.zeros(1, 1), above=True)
+    assert outcome(above, batch(regions=given, targets=meant)).metrics["accuracy"][0] == 0
+    with_pixel = objective(torch.zeros(1, 1), above=True, iou_plus_one=True)  # 231 / 441
+    assert outcome(with_pixel, batch(regions=given, targets=meant)).metrics["accuracy"][0] == 1
+
+
+def test_by_index_a_candidate_of_the_same_place_is_another_one():
+    given = regions([[0, 0, 10, 10], [0, 0, 10, 10]])
+    head = objective(torch.tensor([[2.0, 1.0]]), judged_by="index")
+    found = outcome(head, batch(regions=given, answer_index=[1]))
+    assert found.metrics["accuracy"] == (0, 1)
+    assert found.loss.item() == pytest.approx(-torch.tensor([2.0, 1.0]).log_softmax(0)[1].item())
+
+
+def test_soft_targets_are_the_overlaps_of_right_candidates():
+    scores = torch.zeros(1, 3)
+    given, meant = regions([[0, 0, 20, 15], [0, 0, 20, 20], [0, 0, 20, 4]]), regions([[0, 0, 20, 20]])
+    found = outcome(objective(scores, loss="bce", soft_targets=True), batch(regions=given, targets=meant))
+    targets = torch.tensor([[0.75, 1.0, 0.0]])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(scores, targets)
+    assert found.loss.item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("merged", ["union", "any", "first"])
+@pytest.mark.parametrize("plus_one", [False, True])
+def test_several_boxes_of_a_phrase(merged, plus_one):
+    """As computed for the chains of Flickr30k Entities."""
+    for row in ENTITIES["rows"]:
+        meant, found = meant_boxes(regions(row["boxes"]), merged), torch.tensor([row["pred"]], dtype=torch.float32)
+        best = overlap(found[:, None], meant.stored, plus_one=plus_one).masked_fill(~meant.mask, 0).amax().item()
+        assert best == pytest.approx(row[f"{merged}_{'plus_one' if plus_one else 'plain'}"], abs=1e-6)
+
+
+def test_records_have_the_box_its_name_and_whether_it_is_right():
+    scores = torch.tensor([[0.0, 3.0, 2.0], [0.0, 1.0, 9.0]])
+    given = regions([[0, 0, 10, 10], [20, 0, 30, 10], [21, 0, 30, 10]], [[0, 0, 8, 8], [30, 0, 40, 10]])
+    parts = {"regions": given, "answer_index": [1, 0], "qa_id": [7, 8], "box_ids": [[70, 71, 72], [80, 81]]}
+    head = objective(scores, judged_by="index", ids=("qa_id",), box_ids="box_ids")
+    answers = head.answers(outcome(head, batch(**parts)), batch(**parts))
+    assert [answer.boxes for answer in answers] == [[(20, 0, 30, 10), (0, 0, 10, 10)], [(30, 0, 40, 10), (0, 0, 8, 8)]]
+    assert answers[0].choices[0] == ("[20, 0, 30, 10]", pytest.approx(scores[0].softmax(0)[1].item()))
+    first, second = (answer.record for answer in answers)
+    assert first == {
+        "qa_id": 7,
+        "box": [20, 0, 30, 10],
+        "box_id": 71,
+        "overlap": 1,
+        "right": True,
+        "has_right_candidate": True,
+    }
+    assert (second["box_id"], second["overlap"], second["right"]) == (81, 0, False)
+
+
+def test_options_that_contradict_each_other():
+    others = Surroundings(("pointing",), 1.0, False, 0.0, 4, 20)
+    with pytest.raises(UserError, match=r"pointing.judged_by=index names a candidate .* pass gt"):
+        make_options("pointing", {"judged_by": "index", "candidates": "grid"}).check(others)
+    with pytest.raises(UserError, match="pointing.soft_targets=True needs pointing.loss=bce"):
+        make_options("pointing", {"soft_targets": True}).check(others)
+    with pytest.raises(UserError, match="pointing.candidates='detector' is not valid"):
+        make_options("pointing", {"candidates": "detector"}).check_values()

@@ -1,0 +1,126 @@
+"""Regress: a text says which box of an image is meant, and the head gives its four edges. No detector is needed."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import generalized_box_iou_loss
+
+from vlc.data.batch import Batch
+from vlc.data.parts import Boxes, Field, Part, Regions
+from vlc.data.parts.regions import WHOLE_IMAGE
+from vlc.model.boxes import overlap
+from vlc.model.embed import init_bert_weights
+from vlc.model.passes import Pass
+from vlc.model.segments import Encoded
+from vlc.objectives.base import POOLED, Answer, ModelContext, Objective, Outcome, mean_ratio
+from vlc.objectives.options import RegressOptions
+from vlc.objectives.pointing import box_name, is_right, meant_boxes
+
+_L1, _GIOU = 5, 2  # weights of the two losses, as in DETR (Carion et al. 2020)
+
+
+class Regress(Objective[RegressOptions]):
+    """The pooled feature -> centre, width and height as shares of the image; logits (B, 4), before the sigmoid.
+
+    The loss is 5 times the L1 distance of these four numbers, summed, and 2 times 1 - generalised IoU (Rezatofighi et al.
+    2019). The metric is that of pointing. None of the published systems for these tasks does so: state such figures apart.
+    """
+
+    metrics = ("loss", "accuracy")
+    headline = "accuracy"
+    task_head = True
+    writes_records = True
+
+    @classmethod
+    def parts(cls, options: RegressOptions) -> tuple[Part, ...]:
+        ids = (Field(name, "always") for name in options.ids)
+        described = (Field(name, "where_provided") for name in options.described_by)
+        return (
+            Boxes("whole_image", (WHOLE_IMAGE,)),
+            Boxes("targets", (options.target,), presence="labelled"),
+            *ids,
+            *described,
+        )
+
+    def __init__(self, options: RegressOptions, context: ModelContext):
+        super().__init__(options, context)
+        width = context.width
+        self.box = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4)
+        ).apply(init_bert_weights)
+
+    def passes(self, batch: Batch) -> tuple[Pass, ...]:
+        return (POOLED,) if "whole_image" in batch.parts else ()
+
+    def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
+        if "whole_image" not in batch.parts:
+            return Outcome(None)
+        logits = self.box(encoded[POOLED].pooled).float()
+        if "targets" not in batch.parts:
+            return Outcome(None, {}, logits)
+        meant = meant_boxes(batch.parts["targets"], self.options.merged)
+        shown = meant.mask[:, 0]
+        target = meant.boxes[:, 0] / meant.sizes.repeat(1, 2)
+        each = box_loss(logits.sigmoid(), centred(target))
+        count = int(shown.sum())
+        loss = each.masked_fill(~shown, 0).sum() / max(count, 1)
+        right = is_right(self._overlaps(logits, batch), self.options.threshold, above=self.options.above)
+        return Outcome(loss, {"loss": mean_ratio(loss, count), "accuracy": (right.sum(), len(batch))}, logits)
+
+    def boxes(self, logits: Tensor, whole_image: Regions) -> Tensor:
+        """The predicted boxes (B, 4) float32 in pixels of the stored picture, which is not turned in evaluation."""
+        left_top, right_bottom = (cornered(logits.sigmoid()) * whole_image.sizes.repeat(1, 2)).split(2, dim=1)
+        corners = (
+            torch.cat([point, torch.ones_like(point[:, :1])], dim=1)[..., None] for point in (left_top, right_bottom)
+        )
+        first, second = ((whole_image.to_stored @ corner)[..., 0] for corner in corners)
+        return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=1)
+
+    def _overlaps(self, logits: Tensor, batch: Batch) -> Tensor:
+        meant = meant_boxes(batch.parts["targets"], self.options.merged)
+        found = self.boxes(logits, batch.parts["whole_image"])
+        return overlap(found, meant.stored[:, 0], plus_one=self.options.iou_plus_one)
+
+    def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
+        """The box of each example, without a probability of its own.
+
+        Records have the ids, the box in pixels of the picture, what describes an example, and on labelled splits whether
+        the box is right and its overlap with what is meant.
+        """
+        if "whole_image" not in batch.parts:
+            return []
+        boxes = [tuple(box) for box in self.boxes(outcome.logits, batch.parts["whole_image"]).tolist()]
+        columns: dict[str, Any] = {}
+        if all(name in batch.parts for name in self.options.ids):
+            named = (*self.options.ids, *self.options.described_by)
+            columns = {name: batch.parts[name] for name in named if name in batch.parts} | {"box": boxes}
+            if outcome.loss is not None:
+                overlaps = self._overlaps(outcome.logits, batch)
+                right = is_right(overlaps, self.options.threshold, above=self.options.above)
+                columns |= {"overlap": overlaps.tolist(), "right": right.tolist()}
+        rows = [{name: values[row] for name, values in columns.items()} or None for row in range(len(batch))]
+        return [
+            Answer([(box_name(box), 1.0)], "box", example=row, boxes=[box], record=rows[row])
+            for row, box in enumerate(boxes)
+        ]
+
+
+def box_loss(found: Tensor, target: Tensor) -> Tensor:
+    """The loss of boxes (N, 4) against others, both as centre, width and height: (N,)."""
+    distance = F.l1_loss(found, target, reduction="none").sum(dim=1)
+    return _L1 * distance + _GIOU * generalized_box_iou_loss(cornered(found), cornered(target))
+
+
+def cornered(boxes: Tensor) -> Tensor:
+    """Boxes (N, 4) as centre, width and height -> left, top, right, bottom."""
+    centre, size = boxes.split(2, dim=-1)
+    return torch.cat([centre - size / 2, centre + size / 2], dim=-1)
+
+
+def centred(boxes: Tensor) -> Tensor:
+    """Boxes (N, 4) as left, top, right, bottom -> centre, width and height."""
+    start, end = boxes.split(2, dim=-1)
+    return torch.cat([(start + end) / 2, end - start], dim=-1)
