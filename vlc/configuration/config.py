@@ -205,6 +205,8 @@ def config():
     classes = head_options(loss_names, "classes")
     choice = head_options(loss_names, "choice") | {"wrong_texts": draw_false_text}
     image_classes = head_options(loss_names, "image_classes")
+    pointing = head_options(loss_names, "pointing")
+    regress = head_options(loss_names, "regress")
     locals().update(own_tasks.options())
 
     # each of the tasks: what differs from the options and keys of the run
