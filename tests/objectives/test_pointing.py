@@ -150,9 +150,11 @@ def test_records_have_the_box_its_name_and_whether_it_is_right():
 
 
 def test_options_that_contradict_each_other():
-    others = Surroundings(("pointing",), 1.0, False, 0.0, 4, 20)
+    others = Surroundings(("pointing",), 1.0, False, 0.0, 4, 20, -1)
     with pytest.raises(UserError, match=r"pointing.judged_by=index names a candidate .* pass gt"):
         make_options("pointing", {"judged_by": "index", "candidates": "grid"}).check(others)
+    with pytest.raises(UserError, match="reads all patches under a box, and max_image_len=200 drops some"):
+        make_options("pointing", {}).check(replace(others, max_image_len=200))
     with pytest.raises(UserError, match="pointing.soft_targets=True needs pointing.loss=bce"):
         make_options("pointing", {"soft_targets": True}).check(others)
     with pytest.raises(UserError, match="pointing.candidates='detector' is not valid"):

@@ -88,8 +88,17 @@ def _check_objectives(task: TaskSettings, settings: Groups) -> None:
         require(bool(task.heads), "loss_names", dict(model.loss_names), "at least one objective with a weight above 0")
     for head in task.heads:
         head.options.check_values()
-        size, length = data.per_gpu_batchsize, task.max_text_len
-        head.options.check(Surroundings(task.kinds, head.weight, model.is_pretrain, model.mask_ratio, size, length))
+        head.options.check(
+            Surroundings(
+                task.kinds,
+                head.weight,
+                model.is_pretrain,
+                model.mask_ratio,
+                data.per_gpu_batchsize,
+                task.max_text_len,
+                model.max_image_len,
+            )
+        )
     active = {kind: task.options(kind) if kind in task.kinds else options for kind, options in settings.options.items()}
     check_together(active, task.kinds, data.per_gpu_batchsize)
 

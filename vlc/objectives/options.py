@@ -15,6 +15,7 @@ class Surroundings:
     weight: the weight of the objective's loss.
     per_device: examples in a batch of one device.
     max_text_len: tokens of a text, with [CLS] and [SEP].
+    max_image_len: patches that training keeps of an image; -1: all.
     """
 
     kinds: Collection[str]
@@ -23,6 +24,7 @@ class Surroundings:
     mask_ratio: float
     per_device: int
     max_text_len: int
+    max_image_len: int
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,11 @@ class PointingOptions(Options):
                 f"pointing.judged_by=index names a candidate of the annotation, which pointing.candidates="
                 f"{self.candidates} and pointing.tested_candidates={self.tested_candidates} leave out: pass gt, or "
                 "pointing.judged_by=overlap"
+            )
+        if others.max_image_len != -1:
+            raise UserError(
+                f"pointing reads all patches under a box, and max_image_len={others.max_image_len} drops some: pass "
+                "max_image_len=-1"
             )
         if self.soft_targets and self.loss != "bce":
             raise UserError("pointing.soft_targets=True needs pointing.loss=bce")
