@@ -46,12 +46,31 @@ _VALUES = {
     "caption_ids": lambda number: f"caption{number}",
     "statement_types": lambda number: ("place", "list")[number % 2],
     "options": lambda number: [sentence(number + place, 2) for place in range(5)],
-    "answer_index": lambda number: number % 5,
+    "answer_index": lambda number: number % 4,
     "relevance": lambda number: [[0.5, 0.0, 0.0, 1.0, 0.0], []][number % 2],
     "history": lambda number: [sentence(number), "yes"] * (number % 2),
     "round_id": lambda number: 1 + number % 2,
+    "boxes": lambda number: boxes(number),
+    "box_ids": lambda number: [10 * number + place for place in range(4)],
+    "target_boxes": lambda number: [boxes(number // TEXTS)[number % 4]],
+    "ref_id": lambda number: number // 2,
+    "sent_id": lambda number: number,
+    "ann_id": lambda number: 7 * number,
+    "qa_id": lambda number: number,
+    "game_id": lambda number: number,
+    "status": lambda number: ("success", "failure")[number % 2],
+    "phrase_id": lambda number: f"phrase{number}",
+    "phrase_types": lambda number: [("people", "scene")[number % 2]],
 }
-_VALUES_OF_ROWS = {"caption": lambda number: sentence(number), "image_id": lambda number: number}
+_VALUES_OF_ROWS = {
+    "caption": lambda number: sentence(number),
+    "image_id": lambda number: number,
+    "width": lambda number: 40,
+    "height": lambda number: 30,
+    "boxes": lambda number: boxes(number),
+    "box_ids": lambda number: [10 * number + place for place in range(4)],
+    "proposal_boxes": lambda number: boxes(number + 100),
+}
 _VALUES_OF_PAIRS = {
     "answers": lambda number: str(number % 3 == 0),
     "identifiers": lambda number: f"dev-{number // 8}-{number // 2 % 4}-{number % 2}",
@@ -69,6 +88,13 @@ def image_bytes(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "JP
 
 def sentence(seed: int, num_words: int = 5) -> str:
     return " ".join(np.random.default_rng(seed).choice(WORDS, num_words))
+
+
+def boxes(seed: int, count: int = 4) -> list[list[float]]:
+    """Boxes inside a picture of 40x30 pixels."""
+    rng = np.random.default_rng(seed)
+    left_top, size = rng.uniform([0, 0], [20, 15], (count, 2)), rng.uniform([5, 5], [20, 15], (count, 2))
+    return np.concatenate([left_top, left_top + size], axis=1).tolist()
 
 
 def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) -> dict[str, list[Any]]:
