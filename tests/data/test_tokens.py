@@ -108,6 +108,14 @@ def test_ends_are_put_where_the_tokenizer_does_not(tmp_path, post_processor):
     assert pickle.loads(pickle.dumps(encoder))("dogs").ids == [2, 5, 6, 3]
 
 
+def test_tags_are_padded_with_their_texts(encoder):
+    text = encoder.pad([[2, 5, 6, 3], [2, 5, 3]], tags=[[0, 1, 1, 0], [0, 0, 0]])
+    assert text.tags.tolist() == [[0, 1, 1, 0, 0, 0, 0, 0], [0] * 8]
+    assert text.segments is None
+    assert encoder.pad([[2, 3]], tags=[None]).tags is None
+    assert encoder.pad([[2, 3]], tags=[[0, 0]]).tags is not None, "a batch in which no word names a box has tags, too"
+
+
 def test_tokenizer_without_a_class_token(tmp_path):
     with pytest.raises(UserError, match="lacks cls_token"):
         load_tokenizer(_custom(tmp_path, cls_token=None))

@@ -47,20 +47,22 @@ class Text(Tensors):
     mask: (B, L) int64, 1 = real token, 0 = padding.
     num_real: the number of real tokens; None where only a device knows it.
     segments: (B, L) int64, the segment of each token, 0 or 1, where a text has two; None: all tokens are of segment 0.
+    tags: (B, L) int64, k = the token names the k-th box of the example, 0 = none; None: no token names any.
     """
 
     ids: Tensor
     mask: Tensor
     num_real: int | None = None
     segments: Tensor | None = None
+    tags: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def at(self, rows: Tensor | slice, num_real: int | None = None) -> "Text":
         """Return the texts at these rows; num_real: the number of their real tokens, where it is known."""
-        segments = None if self.segments is None else self.segments[rows]
-        return Text(self.ids[rows], self.mask[rows], num_real, segments)
+        segments, tags = (None if part is None else part[rows] for part in (self.segments, self.tags))
+        return Text(self.ids[rows], self.mask[rows], num_real, segments, tags)
 
 
 @dataclass(frozen=True)

@@ -211,11 +211,13 @@ class Tokens:
     ids: with [CLS] and [SEP].
     words: number of the word of each token, -1 for special tokens.
     segments: number of the segment of each token; None: the text is one sequence.
+    tags: number of the box that each token names, from 1, and 0 for other tokens; None: the text has no tags.
     """
 
     ids: list[int]
     words: list[int]
     segments: list[int] | None = None
+    tags: list[int] | None = None
 
 
 class TextEncoder:
@@ -272,10 +274,16 @@ class TextEncoder:
             first_word += max(part.words) + 1
         return Tokens(ids, words_of_tokens, segments_of_tokens)
 
-    def pad(self, rows: list[list[int]], segments: Sequence[list[int] | None] = ()) -> Text:
+    def pad(
+        self,
+        rows: list[list[int]],
+        segments: Sequence[list[int] | None] = (),
+        tags: Sequence[list[int] | None] = (),
+    ) -> Text:
         """Token ids of B texts as one batch, as long as the longest, rounded up to a multiple of 8.
 
         segments: the segments of each row, as in `Tokens`. Where all are None, the batch has none.
+        tags: likewise.
         """
         longest = max(len(row) for row in rows)
         length = min(-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE, self.max_text_len)
@@ -284,15 +292,16 @@ class TextEncoder:
         for number, row in enumerate(rows):
             ids[number, : len(row)] = row
             mask[number, : len(row)] = 1
-        return Text(torch.from_numpy(ids), torch.from_numpy(mask), sum(map(len, rows)), _padded(segments, length))
+        further = _padded(segments, length), _padded(tags, length)
+        return Text(torch.from_numpy(ids), torch.from_numpy(mask), sum(map(len, rows)), *further)
 
 
-def _padded(segments: Sequence[list[int] | None], length: int) -> torch.Tensor | None:
-    """(B, length) int64, 0 at padding; None where no row has segments."""
-    if not any(segments):
+def _padded(rows: Sequence[list[int] | None], length: int) -> torch.Tensor | None:
+    """(B, length) int64, 0 at padding; None where no row has numbers."""
+    if not any(rows):
         return None
-    padded = torch.zeros(len(segments), length, dtype=torch.int64)
-    for row, numbers in zip(padded, segments, strict=True):
+    padded = torch.zeros(len(rows), length, dtype=torch.int64)
+    for row, numbers in zip(padded, rows, strict=True):
         row[: len(numbers or ())] = torch.tensor(numbers or ())
     return padded
 
