@@ -20,6 +20,7 @@ from vlc.checkpoint.formats import LAYOUTS
 from vlc.common.errors import MissingFile, UserError
 from vlc.configuration.recipes import loss_weights
 from vlc.model.embed import sincos_positions
+from vlc.model.regions import BoxTokens
 from vlc.model.sizes import ENCODERS
 from vlc.training.module import VLCModule
 
@@ -61,6 +62,22 @@ def test_position_tables_after_loading(golden, name):
     torch.testing.assert_close(module.objectives["mae"].pos_embed, expected["decoder_pos_embed"], atol=1e-5, rtol=1e-4)
     resized = {"encoder.pos_embed", "objectives.mae.pos_embed"} if case["image_size"] != 64 else set()
     assert set(report.resized) == resized - set(report.new)
+
+
+def test_box_tokens_start_anew_where_a_file_lacks_them_and_are_left_out_where_the_model_has_none(golden, tmp_path):
+    source, module = weights.read(golden / "tiny/mlm.ckpt"), _module(mlm=1)
+    module.encoder.regions = BoxTokens(64, 4)
+    before = {name: value.clone() for name, value in module.encoder.regions.state_dict().items()}
+    assert weights.load(module, source).new == [f"encoder.regions.{name}" for name in before]
+    torch.testing.assert_close(dict(module.encoder.regions.state_dict()), before)
+    with pytest.raises(UserError, match="lacks 5 parameters of this model: encoder.regions 5"):
+        weights.load(module, source, complete=True)
+    save_file(module.state_dict(), tmp_path / "boxes.safetensors")
+    stored = weights.read(tmp_path / "boxes.safetensors")
+    assert not weights.load(module, stored, complete=True).new
+    assert set(weights.load(_module(mlm=1), stored, complete=True).unused) == {
+        f"encoder.regions.{name}" for name in before
+    }
 
 
 def test_a_file_without_decoder_leaves_the_decoder_new(golden):

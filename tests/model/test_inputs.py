@@ -22,6 +22,15 @@ def test_a_number_of_tokens_that_only_a_device_knows_stays_unknown():
     assert stacked_texts(OWN, Text(WRONG.ids, WRONG.mask), 0).num_real is None
 
 
+def test_tags_go_with_their_texts():
+    tagged = replace(WRONG, tags=torch.arange(16).view(4, 4))
+    text = candidate_texts(OWN, tagged, len(OWN.ids), 0)
+    assert text.tags[[1, 5]].tolist() == [[0, 1, 2, 3], [12, 13, 14, 15]]
+    assert not text.tags[[0, 3]].any(), "texts without tags name no box"
+    assert torch.equal(text.at(slice(1, 2)).tags, text.tags[1:2])
+    assert text.segments is None
+
+
 def test_segments_go_with_their_texts():
     segments = torch.tensor([[0, 1, 0], [1, 0, 0]])
     text = candidate_texts(replace(OWN, segments=segments), WRONG, len(OWN.ids), 0)

@@ -1,4 +1,4 @@
-"""Features of boxes, pooled from patches."""
+"""Features of boxes, pooled from patches, and boxes as tokens."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests import tiny
+from vlc.common.inputs import Images, Text
+from vlc.data.batch import Batch
+from vlc.data.parts.candidates import CandidateTexts
+from vlc.data.parts.regions import Regions
+from vlc.model.encoder import Encoder
 from vlc.model.masking import random_mask
-from vlc.model.regions import RegionPooler, bin_weights, locations
-from vlc.model.segments import Segment
+from vlc.model.passes import Pass, encode_passes
+from vlc.model.regions import BoxTokens, RegionPooler, bin_weights, locations
+from vlc.model.segments import Encoded, Segment
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tasks" / "roi_align" / "roi_align.npz"
 PATCH = 16
@@ -156,3 +163,162 @@ def test_dropped_patches_are_refused(pooler):
     for segment in (image, Segment("text", torch.randn(1, 5, 5))):
         with pytest.raises(ValueError, match=f"{segment.name!r} lacks some"):
             pooler(segment, torch.rand(1, 3, 4), torch.tensor([[32.0, 32.0]]), PATCH)
+
+
+PLACED = Pass(("text", "image", "boxes"))
+RANKED = Pass(("candidates", "image", "boxes"), pooled_only=True)
+TAGS = 3
+
+
+def _regions(boxes: Tensor, mask: Tensor) -> Regions:
+    return Regions(boxes, boxes, mask, torch.tensor([[64.0, 64], [64, 48]]), torch.zeros(2, 2, 3))
+
+
+def _encoder(num_box_tags: int = TAGS) -> Encoder:
+    torch.manual_seed(0)
+    encoder = Encoder(tiny.SMALL, 64, vocab_size=20, max_text_len=8, num_box_tags=num_box_tags).eval()
+    for parameter in encoder.regions.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return encoder
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return _encoder()
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Two images, of four boxes and of two, and a text for each."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 20, (2, 6), generator=generator)
+    tags = torch.tensor([[0, 1, 1, 0, 3, 0], [0, 0, 2, 1, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0]])
+    regions = _regions(
+        torch.rand(2, 4, 4, generator=generator).sort(dim=2).values * 64,
+        torch.tensor([[True, True, True, True], [True, True, False, False]]),
+    )
+    images = Images(torch.rand(2, 1, 3, 64, 64, generator=generator))
+    text = Text(ids, mask, int(mask.sum()), tags=tags)
+    return Batch(index=torch.arange(2), split="val", images=images, text=text, parts={"regions": regions})
+
+
+def _placed(encoder: Encoder, batch: Batch) -> Encoded:
+    return encode_passes(encoder, batch, [PLACED])[PLACED]
+
+
+def _with_regions(batch: Batch, **values: Tensor) -> Batch:
+    return batch.with_parts(regions=replace(batch.parts["regions"], **values))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_tags", [0, 4])
+def test_boxes_have_no_order(batch, num_tags):
+    """Boxes in another order, with tags that follow them, have the same states in that order."""
+    encoder, order = _encoder(num_tags), torch.tensor([2, 0, 3, 1])
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    first = _placed(encoder, _with_regions(batch, mask=mask))
+    tags = torch.cat([torch.zeros(1, dtype=torch.int64), order.argsort() + 1])[batch.text.tags]
+    moved = _with_regions(
+        replace(batch, text=replace(batch.text, tags=tags)), mask=mask, boxes=batch.parts["regions"].boxes[:, order]
+    )
+    if num_tags:
+        encoder.regions.links.embedding.weight.copy_(encoder.regions.links.embedding.weight[order])
+    second = _placed(encoder, moved)
+    torch.testing.assert_close(second["boxes"], first["boxes"][:, order], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(second.pooled, first.pooled, atol=1e-5, rtol=1e-4)
+    assert not torch.isclose(first["boxes"][:, 0], first["boxes"][:, 1], atol=1e-2).all(), "boxes differ"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("training", [False, True])
+def test_boxes_that_are_padding_change_nothing(encoder, batch, training):
+    encoder.train(training)
+    plain = _placed(encoder, batch)
+    more = {name: getattr(batch.parts["regions"], name) for name in ("boxes", "mask")}
+    padded = _placed(
+        encoder,
+        _with_regions(
+            batch,
+            boxes=torch.cat([more["boxes"], torch.rand(2, 3, 4) * 60], 1),
+            mask=torch.cat([more["mask"], torch.zeros(2, 3, dtype=torch.bool)], 1),
+        ),
+    )
+    torch.testing.assert_close(padded.pooled, plain.pooled, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(padded["boxes"][:, :4][more["mask"]], plain["boxes"][more["mask"]], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(padded["image"], plain["image"], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_tagged_word_gains_the_tags_embedding_and_a_projection_of_the_boxs_feature(encoder, batch):
+    regions, text = encoder.regions, encoder.embed_text(batch.text)
+    features = regions.pooled(encoder.embed_images(batch.images.pixels[:, 0]), batch.parts["regions"], 16)
+    linked, boxes = regions([text, features], [batch.text.tags, None])
+    gained, names = linked.tokens - text.tokens, regions.links.embedding.weight
+    assert not gained[batch.text.tags == 0].any()
+    torch.testing.assert_close(
+        gained[0, 4], names[2] + regions.links.projection(features.tokens[0, 2]), atol=1e-5, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        gained[1, 2], names[1] + regions.links.projection(features.tokens[1, 1]), atol=1e-5, rtol=1e-4
+    )
+    own = boxes.tokens - features.tokens - regions.type_embedding
+    torch.testing.assert_close(own[:, :TAGS], names.expand(2, -1, -1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(own[:, TAGS:], torch.zeros(2, 1, 32), atol=1e-5, rtol=0)
+    missing = replace(features, mask=torch.zeros(2, 4, dtype=torch.bool))
+    linked, _ = regions([text, missing], [batch.text.tags, None])
+    torch.testing.assert_close(linked.tokens[0, 4] - text.tokens[0, 4], names[2], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_new_link_leaves_words_without_tags_and_the_features_of_boxes_out_of_words(batch):
+    regions = BoxTokens(32, TAGS)
+    text = Segment("text", torch.randn(2, 6, 32))
+    boxes = Segment("boxes", torch.randn(2, 4, 32), torch.ones(2, 4, dtype=torch.bool))
+    linked, _ = regions([text, boxes], [batch.text.tags, None])
+    names = torch.cat([torch.zeros(1, 32), regions.links.embedding.weight])
+    assert torch.equal(linked.tokens, text.tokens + names[batch.text.tags])
+    assert regions([text, boxes], [None, None])[0] is text
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows_at_once", [128, 3])
+def test_each_text_of_an_image_sees_the_boxes_of_this_image(encoder, batch, monkeypatch, rows_at_once):
+    monkeypatch.setattr("vlc.model.passes._ROWS_AT_ONCE", rows_at_once)
+    ids, tags = torch.randint(5, 20, (6, 6)), torch.randint(0, 5, (6, 6))
+    texts = Text(ids, torch.ones_like(ids), 36, tags=tags)
+    together = encode_passes(encoder, batch.with_parts(candidates=CandidateTexts(texts, [])), [RANKED])[RANKED].pooled
+    for number in range(3):
+        alone = _placed(encoder, replace(batch, text=texts.at(torch.tensor([number, 3 + number])))).pooled
+        torch.testing.assert_close(together.unflatten(0, (2, 3))[:, number], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_boxes_are_pooled_before_the_blocks_and_located_in_the_image(encoder, batch):
+    """A token of a box knows nothing of the text before the blocks, and patches far from it do not reach it there."""
+    pixels = batch.images.pixels[:, 0].clone().requires_grad_()
+    image = encoder.embed_images(pixels)
+    boxes = _regions(torch.tensor([[[0.0, 0, 16, 16]]] * 2), torch.ones(2, 1, dtype=torch.bool))
+    encoder.regions.pooled(image, boxes, 16).tokens.sum().backward()
+    reached = pixels.grad.abs().sum((0, 1)) > 0
+    assert reached[:16, :16].any()
+    assert not reached[32:].any()
+    assert not reached[:, 32:].any()
+
+
+@pytest.mark.parametrize("num_tags", [0, TAGS])
+def test_every_parameter_of_box_tokens_is_trained_in_every_step(batch, num_tags):
+    """DDP waits for the gradients of all."""
+    encoder = _encoder(num_tags).train()
+    untagged = replace(batch, text=replace(batch.text, tags=torch.zeros_like(batch.text.tags)))
+    for given in (batch, untagged, _with_regions(batch, mask=torch.zeros(2, 4, dtype=torch.bool))):
+        encoder.zero_grad()
+        _placed(encoder, given).pooled.sum().backward()
+        assert all(parameter.grad is not None for parameter in encoder.regions.parameters())
+
+
+def test_a_model_without_box_tokens_has_no_parameters_for_them_and_refuses_boxes(batch):
+    torch.manual_seed(0)
+    encoder = Encoder(tiny.SMALL, 64, vocab_size=20, max_text_len=8)
+    assert not [name for name in encoder.state_dict() if "regions" in name]
+    with pytest.raises(AssertionError, match="no objective says"):
+        _placed(encoder, batch)

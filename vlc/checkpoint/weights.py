@@ -190,10 +190,10 @@ CHECK = "vit, max_text_len, vocab_size, vqav2_label_size, answers.pool and loss_
 def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, check: str = CHECK) -> LoadReport:
     """Copy a checkpoint's parameters into a module, in place.
 
-    Position tables are resized to the module's grid or text length, the token types to its number of images. Heads that
-    the file lacks stay new; heads that the module lacks are left out. Raises UserError, and changes nothing, if an encoder
-    parameter is missing or does not fit (files of the image half may lack the text half), or if the file has a parameter
-    too many in a part that the module has.
+    Position tables are resized to the module's grid or text length, the token types to its number of images. Heads and box
+    tokens that the file lacks stay new; those that the module lacks are left out. Raises UserError, and changes nothing,
+    if another parameter of the encoder is missing or does not fit (files of the image half may lack the text half), or if
+    the file has a parameter too many in a part that the module has.
 
     complete: also raise UserError if any other parameter is missing.
     check: the keys that an error names for the user to check.
@@ -241,8 +241,9 @@ def _check_numbers(module: nn.Module, checkpoint: Checkpoint, check: str) -> Non
         )
 
 
-# Parts of the encoder that models of images alone, and models that pool before their norm, do not have.
-_OPTIONAL = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.pooler.", "encoder.norm.")
+_BOXES = "encoder.regions."  # new where a checkpoint lacks it
+# Parts of the encoder that some models lack: those of images alone, without boxes, or that pool before their norm.
+_OPTIONAL = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.pooler.", "encoder.norm.", _BOXES)
 
 
 def _unused(checkpoint: Checkpoint, own: Mapping[str, Tensor], check: str) -> list[str]:
@@ -337,7 +338,7 @@ _TEXT_HALF = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.poole
 
 
 def _check_missing(checkpoint: Checkpoint, missing: list[str], misfits: list[str], complete: bool, check: str) -> None:
-    allowed = () if complete else ("objectives.", *(_TEXT_HALF if checkpoint.layout.image_only else ()))
+    allowed = () if complete else ("objectives.", _BOXES, *(_TEXT_HALF if checkpoint.layout.image_only else ()))
     bad = [name for name in missing if not name.startswith(allowed)]
     if bad:
         shapes = f" Of another shape: {'; '.join(misfits[:5])}.{_fitting_sizes(checkpoint)}" if misfits else ""

@@ -24,6 +24,7 @@ from vlc.model.embed import (
 from vlc.model.masking import leading_patches, random_mask, shown_patches, take_patches
 from vlc.model.packing import Packing
 from vlc.model.patterns import FULL, AttentionPattern, grouped, padded
+from vlc.model.regions import BoxTokens
 from vlc.model.segments import Encoded, Segment, TokenSequence, aligned
 from vlc.model.sizes import EncoderConfig
 
@@ -45,6 +46,8 @@ class Encoder(nn.Module):
     num_image_types: how many images an example can have. Row 0 of the token types is text, row i the i-th image.
     image_size: side of the square images. With learned positions, images may have any multiples of the patch size.
     max_patches: the most patches that an image keeps in training, drawn at random; None: all.
+    num_box_tags: passes may have boxes as tokens, and texts so many tags that name them (`vlc.model.regions.BoxTokens`);
+        None: no pass has boxes.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Encoder(nn.Module):
         drop_path: float = 0.0,
         max_patches: int | None = None,
         activation_checkpointing: bool = False,
+        num_box_tags: int | None = None,
     ):
         super().__init__()
         if image_size % size.patch_size:
@@ -83,6 +87,7 @@ class Encoder(nn.Module):
         self._checkpoints, self._may_pack = activation_checkpointing, drop_path == 0
         self.norm: nn.Module = layer_norm(width, eps=size.norm_eps)
         self.pooler: nn.Module = Pooler(width)
+        self.regions = None if num_box_tags is None else BoxTokens(width, num_box_tags)
         self._init_weights()
 
     def compile_blocks(self, **options) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from vlc.common.inputs import Images, ImageSizes, Text, sum_if_known
 from vlc.data.batch import Batch
 from vlc.data.matching import matched_images, wrong_images
+from vlc.data.parts.regions import Regions
 
 InputT = TypeVar("InputT", Text, Images)
 
@@ -35,7 +36,10 @@ class ImageInput:
         return ImageInput(self.pixels[rows], None if self.sizes is None else self.sizes[rows], self.token_type)
 
 
-def segment_input(batch: Batch, name: str, pad_token_id: int) -> Text | ImageInput:
+SegmentInput = Text | ImageInput | Regions
+
+
+def segment_input(batch: Batch, name: str, pad_token_id: int) -> SegmentInput:
     """Return the input that a segment of a `Pass` is embedded from. Only this function reads the inputs of a batch.
 
     text: the batch's texts.
@@ -43,6 +47,7 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> Text | ImageInp
     image, image_1, ...: the first, second, ... image of each example.
     matched_images: the images of image-text matching.
     wrong_images: the wrong image of each example.
+    boxes: the batch's part `regions`, which are boxes of the first image.
     Any other name is the name of a part of the batch: of texts, of images, or with a field `text`.
     """
     # A batch without texts belongs to a model of images alone, which has no use for types.
@@ -61,7 +66,7 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> Text | ImageInp
     if name == "image" or name.startswith("image_"):
         number = int(name.partition("_")[2] or 0)
         return ImageInput(*_present(batch.images, name).at(number), first_type and first_type + number)
-    part = batch.parts[name]
+    part = batch.parts["regions" if name == "boxes" else name]
     return ImageInput(*part.at(0), first_type) if isinstance(part, Images) else getattr(part, "text", part)
 
 
@@ -82,13 +87,15 @@ def stacked_texts(first: Text, second: Text, pad_token_id: int) -> Text:
     def stacked(parts: list[Tensor], fill: int) -> Tensor:
         return torch.cat([F.pad(part, (0, length - part.shape[1]), value=fill) for part in parts])
 
-    segments = None
-    if first.segments is not None or second.segments is not None:
-        segments = stacked(
-            [torch.zeros_like(text.ids) if text.segments is None else text.segments for text in (first, second)], 0
-        )
+    def stacked_if_any(parts: list[Tensor | None]) -> Tensor | None:
+        if all(part is None for part in parts):
+            return None
+        blank = (torch.zeros_like(first.ids), torch.zeros_like(second.ids))
+        return stacked([zeros if part is None else part for part, zeros in zip(parts, blank, strict=True)], 0)
+
     ids, mask = stacked([first.ids, second.ids], pad_token_id), stacked([first.mask, second.mask], 0)
-    return Text(ids, mask, sum_if_known((first.num_real, second.num_real)), segments)
+    segments, tags = (stacked_if_any(parts) for parts in ([first.segments, second.segments], [first.tags, second.tags]))
+    return Text(ids, mask, sum_if_known((first.num_real, second.num_real)), segments, tags)
 
 
 def candidate_texts(texts: Text, more: Text, count: int, pad_token_id: int) -> Text:

@@ -10,8 +10,9 @@ from torch.distributed.fsdp import FSDPModule
 
 from vlc.common.inputs import Text
 from vlc.data.batch import Batch
+from vlc.data.parts.regions import Regions
 from vlc.model.encoder import Encoder
-from vlc.model.inputs import ImageInput, patch_noise, segment_input
+from vlc.model.inputs import SegmentInput, patch_noise, segment_input
 from vlc.model.segments import Encoded, Segment, concatenated
 
 _ROWS_AT_ONCE = 128  # sequences of a pass without gradients
@@ -21,7 +22,8 @@ _ROWS_AT_ONCE = 128  # sequences of a pass without gradients
 class Pass:
     """Names one encoder pass over a batch. Equal passes are computed once.
 
-    segments: the names of the inputs, in the order of the sequence (`vlc.model.inputs.segment_input`).
+    segments: the names of the inputs, in the order of the sequence (`vlc.model.inputs.segment_input`). "boxes" stands
+        behind "image", from whose patches it is made.
     patch_noise: the row of the batch's patch noise by which patches are dropped; None: all patches stay.
     pooled_only: only the pooled feature is read, which costs less than the whole pass.
     """
@@ -58,7 +60,7 @@ def encode_passes(
     encoded, passes = EncodedPasses(known or {}), dict.fromkeys(passes)
     whole = {one: replace(one, pooled_only=False) for one in passes if one.pooled_only}
     served = {one for one, same in whole.items() if same in passes or same in encoded}
-    inputs: dict[str, Text | ImageInput] = {}
+    inputs: dict[str, SegmentInput] = {}
     groups: dict[Any, list[Pass]] = {}
     for one in passes:
         if one in encoded or one in served:
@@ -78,15 +80,17 @@ def encode_passes(
     return encoded
 
 
-def input_shape(given: Text | ImageInput) -> tuple:
+def input_shape(given: SegmentInput) -> tuple:
     """Return the shapes that must be equal for passes to be run as one."""
     if isinstance(given, Text):
         return (given.ids.shape,)
+    if isinstance(given, Regions):
+        return (given.boxes.shape,)
     return given.pixels.shape, given.sizes and given.sizes.largest
 
 
 def _encode_in_parts(
-    encoder: Encoder, batch: Batch, group: list[Pass], inputs: Mapping[str, Text | ImageInput], dropped_ratio: float
+    encoder: Encoder, batch: Batch, group: list[Pass], inputs: Mapping[str, SegmentInput], dropped_ratio: float
 ) -> list[Encoded]:
     """The pooled features of `_encode_group`, a few examples at a time, so that memory does not grow with their texts."""
     rows = {name: len(inputs[name]) // len(batch) for one in group for name in one.segments}
@@ -99,7 +103,7 @@ def _encode_in_parts(
 
 
 def _encode_group(
-    encoder: Encoder, batch: Batch, group: list[Pass], inputs: Mapping[str, Text | ImageInput], dropped_ratio: float
+    encoder: Encoder, batch: Batch, group: list[Pass], inputs: Mapping[str, SegmentInput], dropped_ratio: float
 ) -> list[Encoded]:
     """Run passes of equal shape as one larger batch, in which each segment is embedded once."""
     embedded: dict[tuple[str, int | None], Segment] = {}
@@ -114,6 +118,11 @@ def _encode_group(
                 pass
             elif isinstance(given, Text):
                 embedded[key] = Segment(name, words[name], given.mask, given.num_real)
+            elif isinstance(given, Regions):
+                assert encoder.regions is not None, "no objective says that its passes have boxes"
+                embedded[key] = encoder.regions.pooled(
+                    embedded["image", one.patch_noise], given, encoder.size.patch_size
+                )
             else:
                 embedded[key] = encoder.embed_images(
                     given.pixels,
@@ -124,12 +133,15 @@ def _encode_group(
                     name=name,
                 )
             rows[-1].append(embedded[key])
+        if encoder.regions is not None and "boxes" in one.segments:
+            tags = [given.tags if isinstance(given := inputs[name], Text) else None for name in one.segments]
+            rows[-1] = encoder.regions(rows[-1], tags)
     segments = [concatenated(parts) for parts in zip(*rows, strict=True)]
     encoded = encoder.encode(segments, pooled_only=group[0].pooled_only)
     return encoded.split([one.segments for one in group])
 
 
-def _embedded_texts(encoder: Encoder, inputs: Mapping[str, Text | ImageInput]) -> dict[str, Tensor]:
+def _embedded_texts(encoder: Encoder, inputs: Mapping[str, SegmentInput]) -> dict[str, Tensor]:
     """Embed texts to (B, L, D) by name, with few look-ups, as each has a gradient for the whole vocabulary."""
     # Older versions had this order; a resumed run then draws the same dropout.
     texts = {name: given for name, given in inputs.items() if isinstance(given, Text)}

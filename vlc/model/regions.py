@@ -1,9 +1,14 @@
-"""Regions: a feature for each box of an image, pooled from the patches under it."""
+"""Regions: a feature for each box of an image, pooled from the patches under it, and boxes as tokens of a pass."""
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlc.data.parts.regions import Regions
+from vlc.model.embed import init_bert_weights
 from vlc.model.segments import Segment
 
 _BINS, _SAMPLES = 7, 2  # along each side of a box, and of a bin
@@ -41,6 +46,76 @@ class RegionPooler(nn.Module):
         with torch.autocast(boxes.device.type, enabled=False):  # half precision would move a box by pixels
             location = F.linear(locations(boxes, sizes), self.location.weight.float(), self.location.bias.float())
             return torch.baddbmm(location, weights, image.tokens[:, 1:].float())
+
+
+class TagLinks(nn.Module):
+    """Ties words to the boxes that they name by a tag, as VL-BERT (Su et al. 2020) grounds the words of VCR.
+
+    A tagged word gains the embedding of its tag, which the token of its box gains too, and a projection of the box's
+    feature, which is zero at first. Tag k names the k-th box. Boxes beyond the last embedding have the projection alone.
+    """
+
+    def __init__(self, width: int, num_tags: int):
+        super().__init__()
+        self.embedding = nn.Embedding(num_tags, width)
+        self.projection = nn.Linear(width, width, bias=False)
+
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, R, D) of boxes -> what their tokens gain (R, D), and what words gain by their tags (B, 1 + R, D).
+
+        mask: (B, R) bool; a word that names a box which is not in the image gains the embedding alone.
+        """
+        weight, count = self.embedding.weight, features.shape[1]
+        names = F.pad(weight, (0, 0, 0, max(count - len(weight), 0)))[:count]
+        projected = self.projection(features) * mask[..., None]
+        return names, F.pad(names + projected, (0, 0, 1, 0))  # tag 0 is no box
+
+
+class BoxTokens(nn.Module):
+    """Boxes as tokens of an encoder pass. They have no order: all get the same embedding of their type.
+
+    A box's token starts as the feature that `RegionPooler` pools from the patches before the blocks. The patches bring
+    their positions and the image's type along.
+
+    num_tags: the number of tags that have an embedding; 0: texts have no tags.
+    """
+
+    def __init__(self, width: int, num_tags: int):
+        super().__init__()
+        self.pooler = RegionPooler(width)
+        self.type_embedding = nn.Parameter(torch.empty(width))
+        self.links = TagLinks(width, num_tags) if num_tags else None
+        self.apply(init_bert_weights)
+        nn.init.normal_(self.type_embedding, std=0.02)
+        if self.links is not None:
+            nn.init.zeros_(self.links.projection.weight)
+
+    def pooled(self, image: Segment, given: Regions, patch_size: int) -> Segment:
+        """Return the features of boxes as the segment "boxes" (B, R, D); image: its segment before the blocks."""
+        features = self.pooler(image, given.boxes, given.sizes, patch_size)
+        return Segment("boxes", features.to(image.tokens.dtype), given.mask)
+
+    def forward(self, segments: Sequence[Segment], tags: Sequence[Tensor | None]) -> list[Segment]:
+        """Return the segments of a pass, with boxes as tokens and tagged words linked to them.
+
+        segments: one of them is "boxes", with the features that `pooled` returns for B images.
+        tags: of each segment, (B * n, L) int64 for n texts an image, as in `Text`; None: it has no tags.
+        """
+        boxes = next(segment for segment in segments if segment.name == "boxes")
+        tokens, links = boxes.tokens + self.type_embedding, None
+        if self.links is not None:
+            assert boxes.mask is not None
+            names, links = self.links(boxes.tokens, boxes.mask)
+            tokens = tokens + names
+        placed = []
+        for segment, own in zip(segments, tags, strict=True):
+            if segment is boxes:
+                segment = replace(segment, tokens=tokens)
+            elif own is not None and links is not None:
+                places = own.view(len(links), -1, 1).expand(-1, -1, links.shape[2])
+                segment = replace(segment, tokens=segment.tokens + links.gather(1, places).view_as(segment.tokens))
+            placed.append(segment)
+        return placed
 
 
 def bin_weights(boxes: Tensor, grid: tuple[int, int], extents: Tensor, bins: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlc.common.inputs import Tensors
+from vlc.common.inputs import Tensors, mapped
 from vlc.data.geometry import Placement, grid_boxes
 from vlc.data.parts.part import Part
 from vlc.data.sample import Sample, SampleSet
@@ -40,6 +40,13 @@ class Regions(Tensors):
     mask: Tensor
     sizes: Tensor
     to_stored: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def at(self, rows: slice) -> "Regions":
+        """The boxes of the examples at these rows."""
+        return mapped(self, Tensor, lambda tensor: tensor[rows])
 
 
 @dataclass(frozen=True)
