@@ -9,8 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import golden_models
 from vlc.common.inputs import Images, mapped
+from vlc.configuration.recipes import loss_weights
 from vlc.model import encoder, patterns
 from vlc.objectives import itm
+from vlc.objectives.itm import ITM
+from vlc.objectives.mlm import MLM
 
 
 class _Waits(TorchDispatchMode):
@@ -45,6 +48,17 @@ def test_a_step_never_waits_for_the_device(golden, name):
         if device.type == "cuda":
             torch.cuda.set_sync_debug_mode("default")
     assert waits.count == 0
+
+
+@pytest.mark.parametrize(("mlm", "itm", "expected"), [(None, None, None), (None, 0, 0), (5, 3, 5)])
+def test_the_encoder_has_box_tokens_where_an_objective_reads_them(monkeypatch, mlm, itm, expected):
+    for kind, number in ((MLM, mlm), (ITM, itm)):
+        monkeypatch.setattr(kind, "num_box_tags", classmethod(lambda cls, options, number=number: number))
+    settings = golden_models.model_settings(loss_names=loss_weights(mlm=1, itm=1))
+    regions = golden_models.build_module(settings, 64, 12).encoder.regions
+    assert (regions is None) == (expected is None)
+    if regions is not None:
+        assert (regions.links.embedding.num_embeddings if regions.links else 0) == expected
 
 
 def test_tensors_without_values_cannot_be_read():

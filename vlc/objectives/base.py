@@ -118,6 +118,11 @@ class Objective(nn.Module, Generic[OptionsT]):
         return 1
 
     @classmethod
+    def num_box_tags(cls, options: OptionsT) -> int | None:
+        """Return how many tags name boxes in its texts, 0 where its passes have boxes alone; default: they have none."""
+        return None
+
+    @classmethod
     def num_classes(cls, options: OptionsT) -> int | None:
         """Return the number of classes of labelled images; None: the objective reads no such images."""
         return None

@@ -120,6 +120,7 @@ class VLCModule(LightningModule):
             drop_path=settings.drop_path,
             activation_checkpointing=settings.activation_checkpointing,
             max_patches=settings.max_image_len if settings.max_image_len > 0 else None,
+            num_box_tags=_num_box_tags(tasks),
         )
         self.objectives: Modules[Objective] = _made_heads(tasks, self.encoder, vocab_size, pad_token_id, vocabularies)
         self.images_alone = all(objective.images_alone for objective in self.objectives.values())
@@ -398,6 +399,12 @@ def module_of(
         pad_token_id=pad_token_id,
         **options,
     )
+
+
+def _num_box_tags(tasks: Sequence[TaskSettings]) -> int | None:
+    """How many tags name boxes, in the task with the most; None: no pass has boxes as tokens."""
+    numbers = [KINDS[head.kind].num_box_tags(head.options) for task in tasks for head in task.heads]
+    return max((number for number in numbers if number is not None), default=None)
 
 
 def _made_heads(
