@@ -18,7 +18,7 @@ from vlc.model.boxes import overlap
 from vlc.model.segments import Encoded, Segment
 from vlc.objectives.base import ModelContext
 from vlc.objectives.options import Surroundings
-from vlc.objectives.pointing import WHOLE, Pointing, meant_boxes
+from vlc.objectives.pointing import PASSES, Pointing, meant_boxes
 
 WIDTH = 32
 WHERE = Placement(np.array([[1.0, 0, 0], [0, 1, 0]]), (500, 500))
@@ -50,7 +50,7 @@ def objective(scores=None, **options) -> Pointing:
 
 def outcome(head, batch):
     image = Segment("image", torch.zeros(len(batch), 17, WIDTH), grid=(4, 4))
-    return head({WHOLE: Encoded(torch.zeros(len(batch), WIDTH), (image,))}, batch)
+    return head({PASSES["late"]: Encoded(torch.zeros(len(batch), WIDTH), (image,))}, batch)
 
 
 def batch(**parts) -> Batch:
@@ -147,6 +147,18 @@ def test_records_have_the_box_its_name_and_whether_it_is_right():
         "has_right_candidate": True,
     }
     assert (second["box_id"], second["overlap"], second["right"]) == (81, 0, False)
+
+
+def test_scores_of_boxes_as_tokens_are_read_from_their_own_states():
+    head, given = objective(placement="tokens"), regions([[0, 0, 10, 10], [20, 0, 30, 10]])
+    states = torch.randn(1, 2, WIDTH)
+    encoded = Encoded(torch.zeros(1, WIDTH), (Segment("boxes", states),))
+    examples = batch(regions=given)
+    assert head.passes(examples) == (PASSES["tokens"],)
+    assert Pointing.num_box_tags(head.options) == 0
+    found = head({PASSES["tokens"]: encoded}, examples)
+    torch.testing.assert_close(found.logits, head.scorer(states)[..., 0])
+    assert found.loss is None
 
 
 def test_options_that_contradict_each_other():

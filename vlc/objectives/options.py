@@ -264,6 +264,8 @@ class PointingOptions(Options):
         grid, boxes of several sizes all over the image.
     tested_candidates: the boxes in evaluation, where they are others.
     whole_image: the whole image is a candidate too, and the first one, as in 12-in-1 and VL-BERT.
+    placement: late: a candidate's score is read from the encoded patches in it; tokens: candidates are tokens beside text
+        and patches, and scores are read from their own states.
     judged_by: overlap: a candidate is right that overlaps the target enough; index: the one that the annotation names.
     target: batch field of the boxes that are meant.
     merged: what is meant by several of them: union, the box around all; any; or first.
@@ -281,6 +283,7 @@ class PointingOptions(Options):
     candidates: Literal["gt", "proposals", "proposals+gt", "grid"] = "gt"
     tested_candidates: Literal["gt", "proposals", "proposals+gt", "grid"] | None = None
     whole_image: bool = False
+    placement: Literal["late", "tokens"] = "late"
     judged_by: Literal["overlap", "index"] = "overlap"
     target: str = "target_boxes"
     merged: Literal["union", "any", "first"] = "union"
@@ -299,6 +302,7 @@ class PointingOptions(Options):
         require(self.candidates in kinds, "pointing.candidates", self.candidates, ", ".join(kinds))
         tested = self.tested_candidates
         require(tested in (None, *kinds), "pointing.tested_candidates", tested, f"{', '.join(kinds)}, or None")
+        require(self.placement in ("late", "tokens"), "pointing.placement", self.placement, "late or tokens")
         require(self.judged_by in ("overlap", "index"), "pointing.judged_by", self.judged_by, "overlap or index")
         require(self.merged in MERGED, "pointing.merged", self.merged, ", ".join(MERGED))
         require(0 < self.threshold <= 1, "pointing.threshold", self.threshold, "a share above 0, at most 1")

@@ -18,14 +18,15 @@ from vlc.model.segments import Encoded
 from vlc.objectives.base import Answer, ModelContext, Objective, Outcome, Ratio, classifier, mean_ratio
 from vlc.objectives.options import PointingOptions
 
-WHOLE = Pass()  # the states of all patches beside the text
+# The pass whose states are read: of all patches beside the text, or of the boxes as tokens.
+PASSES = {"late": Pass(), "tokens": Pass(("text", "image", "boxes"))}
 _SHOWN, _MOST_OVERLAP = 5, 0.5  # of the boxes of an answer
 
 
 class Pointing(Objective[PointingOptions]):
-    """A score for each candidate box, of what `RegionPooler` makes of the encoded patches in it; logits (B, candidates).
+    """A score for each candidate box; logits (B, candidates).
 
-    The detector of the published systems is replaced: ViLBERT and VL-BERT read the features of a detector's regions, and
+    It is read from what `RegionPooler` makes of the encoded patches in the box, or from the box's own state. The detector of the published systems is replaced: ViLBERT and VL-BERT read the features of a detector's regions, and
     this objective pools the patches of any boxes. With cross entropy the right candidates of an example count together;
     an example without any is left out of the loss. In evaluation it counts as wrong, and `coverage` says how many have one.
     """
@@ -45,22 +46,24 @@ class Pointing(Objective[PointingOptions]):
         described = (Field(name, "where_provided") for name in (*options.described_by, options.box_ids) if name)
         return Boxes("regions", _fields(options.candidates, options), tested), meant, *ids, *described
 
+    @classmethod
+    def num_box_tags(cls, options: PointingOptions) -> int | None:
+        return 0 if options.placement == "tokens" else None
+
     def __init__(self, options: PointingOptions, context: ModelContext):
         super().__init__(options, context)
-        self.pooler = RegionPooler(context.width)
+        self.pooler = RegionPooler(context.width) if options.placement == "late" else None
         self.scorer = classifier(context.width, context.width, 1)
         self.patch_size = context.size.patch_size
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
-        return (WHOLE,) if "regions" in batch.parts else ()
+        return (PASSES[self.options.placement],) if "regions" in batch.parts else ()
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
         regions: Regions | None = batch.parts.get("regions")
         if regions is None:
             return Outcome(None)
-        image = encoded[WHOLE].segment("image")
-        features = self.pooler(image, regions.boxes, regions.sizes, self.patch_size)
-        scores = self.scorer(features)[..., 0].float().masked_fill(~regions.mask, -torch.inf)
+        scores = self.scorer(self._features(encoded, regions))[..., 0].float().masked_fill(~regions.mask, -torch.inf)
         overlaps = self.overlaps(batch)
         if overlaps is None:
             return Outcome(None, {}, scores)
@@ -73,6 +76,12 @@ class Pointing(Objective[PointingOptions]):
             "coverage": (right.any(dim=1).sum(), len(batch)),
         }
         return Outcome(loss, ratios, scores)
+
+    def _features(self, encoded: Mapping[Pass, Encoded], regions: Regions) -> Tensor:
+        states = encoded[PASSES[self.options.placement]]
+        if self.pooler is None:
+            return states["boxes"]
+        return self.pooler(states.segment("image"), regions.boxes, regions.sizes, self.patch_size)
 
     def overlaps(self, batch: Batch) -> Tensor | None:
         """The intersection over union of each candidate with what is meant, (B, R) float32; None on unlabelled splits.
