@@ -26,9 +26,10 @@ _SHOWN, _MOST_OVERLAP = 5, 0.5  # of the boxes of an answer
 class Pointing(Objective[PointingOptions]):
     """A score for each candidate box; logits (B, candidates).
 
-    It is read from what `RegionPooler` makes of the encoded patches in the box, or from the box's own state. The detector of the published systems is replaced: ViLBERT and VL-BERT read the features of a detector's regions, and
-    this objective pools the patches of any boxes. With cross entropy the right candidates of an example count together;
-    an example without any is left out of the loss. In evaluation it counts as wrong, and `coverage` says how many have one.
+    It is read from what `RegionPooler` makes of the encoded patches in the box, or from the box's own state as a token.
+    ViLBERT and VL-BERT read a detector's features of regions instead, so state figures beside theirs with this difference.
+    With cross entropy the right candidates of an example count together, and an example without any is left out of the
+    loss. In evaluation it counts as wrong, and `coverage` says how many have one.
     """
 
     metrics = ("loss", "accuracy", "coverage")
