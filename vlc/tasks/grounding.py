@@ -13,14 +13,12 @@ def refer_file(records: Records) -> tuple[str, str]:
     return "json", to_json([{key: record[key] for key in kept} for record in records])
 
 
-def accuracy_by(key: str, records: Records) -> dict[str, float]:
-    """The accuracy of each value of a field that describes the examples, of lists each of their values."""
+def accuracy_by(field: str, records: Records) -> dict[str, float]:
+    """The accuracy of the examples with each value of a field that describes them."""
     judged: dict[str, list[bool]] = {}
     for record in records:
-        if "right" in record:
-            values = record.get(key)
-            for value in values if isinstance(values, list) else [values] if values is not None else []:
-                judged.setdefault(f"accuracy/{value}", []).append(record["right"])
+        if "right" in record and record.get(field) is not None:
+            judged.setdefault(f"accuracy/{record[field]}", []).append(record["right"])
     return {name: sum(hits) / len(hits) for name, hits in sorted(judged.items())}
 
 
@@ -39,7 +37,7 @@ def _referring(name: str) -> Task:
         {"pointing": 1, "regress": 0},
         (name,),
         {"pointing": "refer", "regress": "refer_box"},
-        _pointing_or_regress(ids=("ref_id", "sent_id")),
+        _pointing_or_regress(ids=("sent_id",), described_by=("ref_id", "ann_id")),
         Report(submission=refer_file),
         max_text_len=20,
         transforms=_KEEPS_SHAPE,
@@ -79,8 +77,8 @@ TASKS = {
         {"pointing": 1, "regress": 0},
         ("flickr_entities",),
         {"pointing": "flickr_entities", "regress": "flickr_entities_box"},
-        _pointing_or_regress(ids=("phrase_id",), described_by=("phrase_types",)),
-        Report(partial(accuracy_by, "phrase_types")),
+        _pointing_or_regress(ids=("phrase_id",), described_by=("phrase_type",)),
+        Report(partial(accuracy_by, "phrase_type")),
         max_text_len=24,
         transforms=_KEEPS_SHAPE,
         learning_rate=2e-6,
