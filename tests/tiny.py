@@ -60,7 +60,7 @@ _VALUES = {
     "game_id": lambda number: number,
     "status": lambda number: ("success", "failure")[number % 2],
     "phrase_id": lambda number: f"phrase{number}",
-    "phrase_types": lambda number: [("people", "scene")[number % 2]],
+    "phrase_types": lambda number: ("people", "scene")[number % 2],
 }
 _VALUES_OF_ROWS = {
     "caption": lambda number: sentence(number),
@@ -70,6 +70,7 @@ _VALUES_OF_ROWS = {
     "boxes": lambda number: boxes(number),
     "box_ids": lambda number: [10 * number + place for place in range(4)],
     "proposal_boxes": lambda number: boxes(number + 100),
+    "proposal_scores": lambda number: [0.9, 0.8, 0.5, 0.1],
 }
 _VALUES_OF_PAIRS = {
     "answers": lambda number: str(number % 3 == 0),
@@ -84,6 +85,11 @@ def image_bytes(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "JP
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()
+
+
+def box(place: int) -> list[float]:
+    """One of five boxes of the images above."""
+    return [6.0 * place, 4.0 * place, 6.0 * place + 12.5, 4.0 * place + 10.0]
 
 
 def sentence(seed: int, num_words: int = 5) -> str:

@@ -35,9 +35,9 @@ from vlc.data.labelled.tar import TarImages
 from vlc.data.values import flat_values, num_texts, text_problems, value_problems
 from write_arrow.machine.readers import Reader, is_shard, readers_of
 from write_arrow.machine.storage import Folder
-from write_arrow.machine.workers import num_cores, problem_of
+from write_arrow.machine.workers import num_cores, problem_of, size_problem_of
 
-IDS = ("image_id", "identifier", "question_id", "pair_id")
+IDS = ("image_id", "identifier", "question_id", "pair_id", "sent_id", "phrase_id", "qa_id", "annot_id")
 _PART_ROWS = 2000  # that a worker looks into at a time
 _LABELLED = re.compile(r"(^|[-_])(train|val|validation|test)([-_]\d+(-of-\d+)?)?\.(parquet|tar)$")
 _SHOWN = 5  # of the problems of one kind in one file
@@ -279,11 +279,14 @@ def _check_batch(
     batch.validate(full=True)
     batch = pa.RecordBatch.from_pydict({name: in_plain_layout(batch.column(name)) for name in batch.schema.names})
     problems: list[tuple[int, str]] = []
+    sizes = _stated_sizes(batch, readers)
     for name in images:
         for row, image in enumerate(batch.column(name)[:num_images]):
             problem = "no image" if not image.is_valid else problem_of(image.as_py())
             if problem:
                 problems.append((row, f"{name} cannot be decoded: {problem}"))
+            elif sizes is not None and (problem := size_problem_of(image.as_py(), sizes[row])):
+                problems.append((row, f"{name} does not fit its annotation: {problem}"))
     counts = np.ones(batch.num_rows, dtype=np.int64) if texts is None else num_texts(batch.column(texts))
     if texts is not None:
         problems += [(row, f"no {texts}") for row in np.flatnonzero(counts == 0).tolist()]
@@ -293,6 +296,14 @@ def _check_batch(
     problems = sorted(dict.fromkeys(problems), key=lambda problem: problem[0])  # each once
     ids = {name: _hashes(batch.column(name)) for name in IDS if name in batch.schema.names}
     return _Found(batch.num_rows, int(counts.sum()), problems, ids)
+
+
+def _stated_sizes(batch: pa.RecordBatch, readers: list[Reader]) -> list[tuple[int, int]] | None:
+    """The sizes of the pictures as their annotations state them; None in files that a data set without boxes reads."""
+    columns = {"width", "height"}
+    if not any(columns <= reader.fields for reader in readers) or not columns <= set(batch.schema.names):
+        return None
+    return list(zip(batch.column("width").to_pylist(), batch.column("height").to_pylist(), strict=True))
 
 
 def _hashes(column: pa.Array) -> np.ndarray:

@@ -16,10 +16,12 @@ from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids, labelled_answers
-from vlc.data.kinds import TRUTHS, one_of, truths
+from vlc.data.ipc import in_plain_layout
+from vlc.data.kinds import BOX_IDS, BOXES, NUMBERS, TRUTHS, one_of, truths
 from vlc.data.parts import Field
 from vlc.data.sample import Preparation
 from vlc.data.samples import Samples
+from vlc.data.spec import Column, DatasetSpec
 from vlc.data.values import value_problems
 
 NLVR2, VQA = CATALOG["nlvr2"], CATALOG["vqa"]
@@ -349,3 +351,165 @@ def test_labels_of_classes_are_whole_numbers_below_their_count():
     assert one_of(("a", "b")).understood(pa.array(["a", "c"])).tolist() == [True, False]
     assert kind.collate([2, 0.0, 1]).tolist() == [2, 0, 1]
     assert kind.collate([2]).dtype == np.int64
+
+
+REFERRING = CATALOG["refcoco"]
+POINTING = DatasetSpec(
+    "pointing",
+    {"train": ("t",)},
+    "questions",
+    fields={
+        "width": Column("width", NUMBERS, per_text=False),
+        "height": Column("height", NUMBERS, per_text=False),
+        "boxes": Column("boxes", BOXES),
+        "box_ids": Column("box_ids", BOX_IDS, beside="boxes"),
+        "answer_index": Column("answer_index", NUMBERS, index_of="boxes"),
+    },
+)
+
+
+def _referring(**columns) -> pa.RecordBatch:
+    """Two pictures of 40 x 30 pixels, with an expression and with two."""
+    good = {
+        "expressions": [["a"], ["b", "c"]],
+        "sent_id": [[1], [2, 3]],
+        "ref_id": [[1], [2, 2]],
+        "ann_id": [[9], [7, 7]],
+        "boxes": [[[0.0, 0.0, 40.0, 30.0], [1.0, 2.0, 3.0, 4.0]], [[5.0, 5.0, 6.5, 7.0]]],
+        "box_ids": [[9, 900100000000], [7]],
+        "target_boxes": [[[[0.0, 0.0, 40.0, 30.0]]], [[[5.0, 5.0, 6.5, 7.0]]] * 2],
+        "answer_index": [[0], [0, 0]],
+        "width": [40, 40],
+        "height": [30, 30],
+        "image_id": [1, 2],
+    }
+    return pa.record_batch(good | columns)
+
+
+def _pointing(**columns) -> pa.RecordBatch:
+    """A picture of 40 x 30 pixels with two questions, of two and of one candidate."""
+    good = {
+        "questions": [["a", "b"]],
+        "boxes": [[[[0, 0, 40, 30], [1, 2, 3, 4]], [[5, 5, 6, 7]]]],
+        "box_ids": [[["x", "y"], ["x"]]],
+        "answer_index": [[1, 0]],
+        "width": [40],
+        "height": [30],
+    }
+    return pa.record_batch(good | columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "problem"),
+    [
+        (
+            {"boxes": [[[0.0, 0, 40, 30], [1, 2, 3, 4]], [[5, 5, 5, 7]]]},
+            1,
+            "boxes holds [5.0, 5.0, 5.0, 7.0], expected",
+        ),
+        ({"boxes": [[[0.0, 0, 40, 30], [1, 2, 3, 4]], [[-1, 5, 6, 7]]]}, 1, "boxes holds [-1.0, 5.0, 6.0, 7.0], expec"),
+        ({"boxes": [[[0.0, 0, 40, 30], [1, 2, 3]], [[5, 5, 6, 7]]]}, 0, "boxes holds [1.0, 2.0, 3.0], expected boxes"),
+        (
+            {"boxes": [[[0.0, 0, 40, 30], [1, 2, 3, None]], [[5, 5, 6, 7]]]},
+            0,
+            "boxes holds [1.0, 2.0, 3.0, None], expec",
+        ),
+        ({"boxes": [[[0.0, 0, 40, 30], None], [[5, 5, 6, 7]]]}, 0, "boxes holds null, expected boxes [left, top,"),
+        (
+            {"boxes": [[[0, 0, 40.01, 30], [1, 2, 3, 4]], [[5, 5, 6, 7]]]},
+            0,
+            "boxes holds [0.0, 0.0, 40.01, 30.0], which ends outside of the picture of 40x30",
+        ),
+        (
+            {"target_boxes": [[[[0, 0, 40, 31.0]]], [[[5, 5, 6, 7]]] * 2]},
+            0,
+            "target_boxes holds [0.0, 0.0, 40.0, 31.0], ",
+        ),
+        ({"target_boxes": [[[[0, 0, 40, 30.0]]], [[[5, 5, 6, 7]], []]]}, 1, "target_boxes holds no box for one text"),
+        ({"height": [30, 6]}, 1, "boxes holds [5.0, 5.0, 6.5, 7.0], which ends outside of the picture of 40x6"),
+        ({"height": [30, None]}, 1, "height holds null, expected a whole number"),
+        ({"answer_index": [[2], [0, 0]]}, 0, "answer_index holds 2, of 2 boxes"),
+        ({"answer_index": [[0], [0, 1]]}, 1, "answer_index holds 1, of 1 boxes"),
+        ({"answer_index": [[0], [0, -1]]}, 1, "answer_index holds -1, expected a whole number"),
+        ({"box_ids": [[9], [7]]}, 0, "1 box_ids and 2 boxes for one row"),
+        ({"box_ids": [[9, 9], [7]]}, 0, "box_ids holds 9 twice for one row"),
+        ({"box_ids": [["a", "a"], ["a"]]}, 0, "box_ids holds a twice for one row"),
+        (
+            {"proposal_boxes": [[], [[1.0, 1, 2, 31]]]},
+            1,
+            "proposal_boxes holds [1.0, 1.0, 2.0, 31.0], which ends outside",
+        ),
+        (
+            {"proposal_boxes": [[[1.0, 1, 2, 3]], []], "proposal_scores": [[], []]},
+            0,
+            "0 proposal_scores and 1 proposal",
+        ),
+    ],
+)
+def test_boxes_that_are_not_understood(columns, row, problem):
+    found = _problems(_referring(**columns), REFERRING)
+    assert any(where == row and told.startswith(problem) for where, told in found), found
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"answer_index": [[1, 1]]}, "answer_index holds 1, of 1 boxes"),
+        ({"box_ids": [[["x", "x"], ["x"]]]}, "box_ids holds x twice for one text"),
+        ({"box_ids": [[[1, 2**40 + 1], [1, 2]]]}, "2 box_ids and 1 boxes for one text"),
+        (
+            {"boxes": [[[[0, 0, 40, 30], [1, 2, 3, 31]], [[5, 5, 6, 7]]]]},
+            "boxes holds [1, 2, 3, 31], which ends outside",
+        ),
+        ({"boxes": [[[[0, 0, 40, 30], [1, 2, 3, 4]], []]]}, "boxes holds no box for one text"),
+        ({"width": ["40"]}, "width holds '40', expected a whole number"),
+    ],
+)
+def test_candidates_of_texts_that_are_not_understood(columns, problem):
+    found = _problems(_pointing(**columns), POINTING)
+    assert any(told.startswith(problem) for _, told in found), found
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {},
+        {"boxes": [[[0, 0, 40.0005, 30], [1, 2, 3, 4]], [[5, 5, 6.5, 7]]]},  # rounding
+        {"boxes": pa.array([[[0, 0, 40, 30], [1, 2, 3, 4]], [[5, 5, 6, 7]]], pa.list_(pa.list_(pa.float32(), 4)))},
+        {"boxes": pa.array([[[0, 0, 40, 30], [1, 2, 3, 4]], [[5, 5, 6, 7]]], pa.large_list(pa.list_(pa.int16())))},
+        {"proposal_boxes": [[], [[1.0, 1, 2, 3]]], "proposal_scores": [[], [0.5]]},
+        {"box_ids": [["9", "x"], ["9"]]},
+    ],
+)
+def test_boxes_that_are_understood(columns):
+    assert _problems(_referring(**columns), REFERRING) == []
+    assert _problems(_pointing(), POINTING) == []
+
+
+def test_boxes_that_are_withheld_are_no_problem():
+    withheld = {"target_boxes": [[], []], "answer_index": [[], []], "ref_id": [[], []], "ann_id": [[], []]}
+    assert _problems(_referring(**withheld), REFERRING, withheld=True) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(["boxes", "target_boxes", "box_ids", "answer_index", "width"]), st.data())
+def test_any_column_of_boxes_is_understood_or_refused(name, data):
+    cells = data.draw(_cells(st.sampled_from([0, 1, 40, 2.5]), data.draw(st.integers(0, 3))))
+    try:
+        batch = _referring(**{name: in_plain_layout(cells)})
+    except pa.ArrowNotImplementedError:
+        return
+    for found in (_problems(batch, REFERRING), _problems(batch, REFERRING, withheld=True)):
+        assert all(row in (0, 1) and problem for row, problem in found)
+
+
+def test_the_start_of_a_run_compares_boxes_with_their_picture(tmp_path):
+    boxes = [[[0.0, 0.0, 40.0, 30.0]], [[5.0, 5.0, 60.0, 7.0]]]
+    source = _opened(tmp_path / "t.arrow", _referring(boxes=boxes, box_ids=[[1], [2]]), REFERRING, fields={"sent_id"})
+    with pytest.raises(
+        UserError, match=r"Row 1 of .*boxes holds \[5\.0, .*outside of the picture of 40x30.*refcoco --out"
+    ):
+        check_annotations(source, {"boxes"}, training=True)
+    source = _opened(tmp_path / "t.arrow", _referring(answer_index=[[2], [0, 0]]), REFERRING, fields={"sent_id"})
+    with pytest.raises(UserError, match="Row 0 of .*answer_index holds 2, of 2 boxes"):
+        check_annotations(source, {"answer_index"}, training=True)

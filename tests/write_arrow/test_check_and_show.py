@@ -162,6 +162,20 @@ def test_values_that_no_data_set_understands(named, stem, columns, problem, tmp_
     assert not problem or found[0].startswith(f"{stem}: {problem}"), found
 
 
+def test_boxes_belong_to_pictures_of_the_stated_size(tmp_path):
+    tiny.write_dataset(tmp_path, "refcoco", num_rows=2)
+    assert _problems(tmp_path) == []
+    rows = tiny.rows(CATALOG["refcoco"], "train", num_rows=2)
+    tiny.write_table(tmp_path / "refcoco_train.arrow", rows | {"width": [40, 50], "height": [25, 30]})
+    assert _problems(tmp_path) == [
+        "refcoco_train: row 0: image does not fit its annotation: the picture has 40x30 pixels, and its annotation says "
+        "40x25",
+        "refcoco_train: row 0: boxes holds [24.0, 16.0, 36.5, 26.0], which ends outside of the picture of 40x25",
+        "refcoco_train: row 1: image does not fit its annotation: the picture has 40x30 pixels, and its annotation says "
+        "50x30",
+    ]
+
+
 @pytest.mark.parametrize("labels", [[[True, False]] * 2, [["true", "FALSE"]] * 2, [[1, 0]] * 2, [["1", "0"]] * 2])
 def test_known_spellings_have_no_problems(labels, tmp_path):
     tiny.write_dataset(tmp_path, "nlvr2", num_rows=2)

@@ -65,6 +65,32 @@ def test_a_row_goes_if_one_of_its_images_does(tmp_path):
     assert prepare(Task(Folder(tmp_path), rows, verify=False)).rows == [0, 1]
 
 
+def test_pictures_of_another_size_than_stated_go(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6  # shown with width and height exchanged
+    images = {
+        "plain.jpg": image_bytes(size=(40, 30)),
+        "turned.jpg": _encoded("RGB", "JPEG", exif=turned),  # stored as 30 x 20
+        "turned.tif": _encoded("RGB", "TIFF", tiffinfo={0x0112: 6}),
+        "plain.png": image_bytes(kind="PNG"),
+    }
+    for name, content in images.items():
+        (tmp_path / name).write_bytes(content)
+    rows = [(StoredFile(name),) for name in images]
+    for verify in (True, False):
+        right = Task(Folder(tmp_path), rows, verify, [(40, 30), (20, 30), (20, 30), (40, 30)])
+        assert prepare(right).rejected == []
+        wrong = Task(Folder(tmp_path), rows, verify, [(40, 31), (30, 20), (30, 20), (41, 30)])
+        assert [reason for _, _, reason in prepare(wrong).rejected] == [
+            "the picture has 40x30 pixels, and its annotation says 40x31",
+            *["the picture has 20x30 pixels, and its annotation says 30x20"] * 2,
+            "the picture has 40x30 pixels, and its annotation says 41x30",
+        ]
+    (tmp_path / "plain.jpg").write_bytes(b"bad")
+    (rejected,) = prepare(Task(Folder(tmp_path), rows[:1], False, [(40, 30)])).rejected
+    assert "not a JPEG" in rejected.reason
+
+
 def test_processes_give_results_in_order_and_report_failures(tmp_path):
     tasks = []
     for number in range(6):

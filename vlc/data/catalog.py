@@ -2,6 +2,7 @@
 
 from vlc.data.kinds import (
     ANSWERS,
+    BOX_IDS,
     BOXES,
     IDENTIFIERS,
     LABELS,
@@ -75,15 +76,33 @@ _PICTURE_FIELDS = {
 _REFERRING_FIELDS = {
     **_PICTURE_FIELDS,
     "boxes": Column("boxes", BOXES, per_text=False),
+    "box_ids": Column("box_ids", BOX_IDS, per_text=False, optional=True, beside="boxes"),
     "target_boxes": Column("target_boxes", BOXES),
     "proposal_boxes": Column("proposal_boxes", BOXES, per_text=False),  # of a detector, where its file was given
+    "proposal_scores": Column("proposal_scores", SCORES, per_text=False, optional=True, beside="proposal_boxes"),
 }
 # Each text has candidates of its own, one of which is right.
 _POINTING_FIELDS = {
     **_PICTURE_FIELDS,
     "boxes": Column("boxes", BOXES),
-    "answer_index": Column("answer_index", NUMBERS),
+    "box_ids": Column("box_ids", BOX_IDS, optional=True, beside="boxes"),
+    "answer_index": Column("answer_index", NUMBERS, index_of="boxes"),
 }
+
+
+def _referring(writer: str, stem: str, splits: tuple[str, ...]) -> DatasetSpec:
+    """Expressions that refer to a box of their image; every split whose name begins with test is a test."""
+    fields = {
+        **_REFERRING_FIELDS,
+        "answer_index": Column("answer_index", NUMBERS, index_of="boxes"),
+        "sent_id": Column("sent_id", IDENTIFIERS),
+        "ref_id": Column("ref_id", IDENTIFIERS),
+        "ann_id": Column("ann_id", IDENTIFIERS),
+        "image_id": Column("image_id", IDENTIFIERS, per_text=False),
+    }
+    tables = {split: (f"{stem}_{split}",) for split in splits}
+    test = tuple(split for split in splits if split.startswith("test"))
+    return DatasetSpec(writer, tables, "expressions", fields=fields, unique_texts=False, test=test)
 
 
 def _dialogues(name: str, num_options: int, splits: tuple[str, ...], **options) -> DatasetSpec:
@@ -234,6 +253,14 @@ CATALOG: dict[str, DatasetSpec] = {
     "visdial": _dialogues(
         "visdial", 100, ("train", "val", "test"), unlabelled=frozenset({"test"}), test=("val", "test")
     ),
+    # -- boxes: expressions that refer to one of an image's
+    "refcoco": _referring("refcoco", "refcoco", ("train", "val", "testA", "testB")),
+    "refcoco_google": _referring("refcoco --by google", "refcoco_google", ("train", "val", "test")),
+    "refcoco_plus": _referring("refcoco_plus", "refcoco_plus", ("train", "val", "testA", "testB")),
+    "refcocog": _referring("refcocog", "refcocog", ("train", "val", "test")),
+    "refcocog_google": _referring("refcocog --by google --allow-overlap", "refcocog_google", ("train", "val")),
+    "refclef": _referring("refclef", "refclef", ("train", "val", "testA", "testB", "testC")),
+    "refclef_berkeley": _referring("refclef --by berkeley", "refclef_berkeley", ("train", "val", "test")),
     # -- images in classes
     "labelled_images": DatasetSpec(
         "imagenet",

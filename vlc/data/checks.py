@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.ipc import is_any_list
-from vlc.data.values import flat_values, list_lengths, text_problems, value_problems
+from vlc.data.values import flat_values, list_lengths, related_fields, text_problems, value_problems
 
 
 def check_annotations(source: ArrowSplit, fields: Collection[str], *, training: bool) -> None:
@@ -29,6 +29,7 @@ def check_annotations(source: ArrowSplit, fields: Collection[str], *, training: 
 
 
 def _check_values(source: ArrowSplit, fields: Collection[str]) -> None:
+    fields = {*fields, *related_fields(source.spec, fields)}
     for number, batch in source.batches(fields) if fields else ():
         for row, problem in value_problems(batch, source.spec, fields, texts=source.read_texts):
             raise source.mistake(number, row, problem)

@@ -134,19 +134,27 @@ def _are_scores(values: pa.Array) -> np.ndarray | None:
     return None if numbers is None else (numbers >= 0) & (numbers <= 1)
 
 
-def _are_boxes(values: pa.Array) -> np.ndarray | None:
+def box_edges(values: pa.Array) -> np.ndarray | None:
+    """Lists without nulls -> (N, 4) float64, NaN where a list has other than four numbers; None: they are no such lists."""
     if pa.types.is_fixed_size_list(values.type):
         values = values.cast(pa.list_(values.type.value_type))
     if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
         return None
-    valid = pc.list_value_length(values).to_numpy(zero_copy_only=False) == 4
-    edges = pc.list_flatten(values.filter(pa.array(valid)))
-    if not (pa.types.is_integer(edges.type) or pa.types.is_floating(edges.type)):
+    has_four = pc.list_value_length(values).to_numpy(zero_copy_only=False) == 4
+    numbers = pc.list_flatten(values.filter(pa.array(has_four)))
+    if not (pa.types.is_integer(numbers.type) or pa.types.is_floating(numbers.type)):
         return None
-    numbers = edges.cast(pa.float64()).to_numpy(zero_copy_only=False).reshape(-1, 4)  # null becomes NaN
-    left, top, right, bottom = numbers.T
-    valid[valid] = np.isfinite(numbers).all(axis=1) & (left >= 0) & (left < right) & (top >= 0) & (top < bottom)
-    return valid
+    edges = np.full((len(values), 4), np.nan)
+    edges[has_four] = numbers.cast(pa.float64()).to_numpy(zero_copy_only=False).reshape(-1, 4)
+    return edges
+
+
+def _are_boxes(values: pa.Array) -> np.ndarray | None:
+    edges = box_edges(values)
+    if edges is None:
+        return None
+    left, top, right, bottom = edges.T
+    return np.isfinite(edges).all(axis=1) & (left >= 0) & (left < right) & (top >= 0) & (top < bottom)
 
 
 def _are_identifiers(values: pa.Array) -> np.ndarray | None:
@@ -171,3 +179,4 @@ IDENTIFIERS = Kind("an integer, or a string that is not empty", _are_identifiers
 NAMES = Kind("a string", _are_texts, nullable=True)  # such as the type of a question, where it is known
 TEXTS = Kind("a string", _are_texts)
 BOXES = Kind("boxes [left, top, right, bottom] of positive size, in pixels of the picture", _are_boxes, several=True)
+BOX_IDS = Kind("different integers, or strings that are not empty", _are_identifiers, several=True, distinct=True)

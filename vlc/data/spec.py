@@ -15,7 +15,8 @@ class Column:
     numbered: whether the value is followed by a dash and the number of the text in its row.
     fallback: the column that is read where a file lacks this one.
     optional: whether a file may lack it without a fallback.
-    beside: the column that has as many values for each text as this one.
+    beside: the column that has as many values for each text as this one; for each row, if the values belong to the row.
+    index_of: the column in whose list, of the same text or of the row, the value is a place.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Column:
     fallback: "Column | None" = None
     optional: bool = False
     beside: str | None = None
+    index_of: str | None = None
 
     def within(self, names: Collection[str]) -> "Column":
         """This column, or its fallback where a file with these columns lacks it."""

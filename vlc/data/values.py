@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlc.data.ipc import is_any_list
-from vlc.data.kinds import MOST_LABELS, TEXTS, as_numbers
+from vlc.data.kinds import BOXES, TEXTS, as_numbers, box_edges
 from vlc.data.spec import Column, DatasetSpec
 
 _SHOWN = 80  # letters of a value in a message
+_ROUNDING = 1e-3  # pixels by which a box may end outside of its picture
 
 Problem = tuple[int, str]  # number of the row, and what is wrong in it
 
@@ -44,7 +45,19 @@ def value_problems(
         problems += _column_problems(column, cells, counts, spec.text)
         if column.beside in names:
             problems += _unpaired(column, cells, batch.column(column.beside))
+        if column.index_of in names:
+            problems += _misplaced(column, cells, batch.column(column.index_of), spec)
+        if column.kind is BOXES:
+            problems += _box_problems(column, cells, _sizes(batch, spec))
     return sorted(problems, key=lambda problem: problem[0])
+
+
+def related_fields(spec: DatasetSpec, fields: Collection[str]) -> set[str]:
+    """The other fields that a check of these looks at: sizes of pictures with boxes, and lists that hold a place."""
+    columns = [spec.fields[name] for name in fields]
+    names = {"width", "height"} if any(column.kind is BOXES for column in columns) else set()
+    lists = {column.index_of for column in columns}
+    return (names & spec.fields.keys()) | {name for name, column in spec.fields.items() if column.name in lists}
 
 
 def _column_problems(column: Column, cells: pa.Array, counts: np.ndarray | None, text: str) -> Iterator[Problem]:
@@ -86,27 +99,81 @@ def _unknown(column: Column, values: pa.Array, rows: np.ndarray, expected: str) 
 
 
 def _repeated(column: Column, labels: pa.Array, rows: np.ndarray, owners: np.ndarray) -> Iterator[Problem]:
-    """Labels that stand twice in one list. owners (N,): the number of each label's list."""
+    """Labels that stand twice in one list. owners (N,) int64: the number of each label's list."""
     numbers = as_numbers(labels)
-    assert numbers is not None  # they are understood
-    keys = owners * MOST_LABELS + numbers.astype(np.int64)
+    if numbers is None:
+        numbers = labels.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    values, codes = np.unique(numbers, return_inverse=True)
+    keys = owners * len(values) + codes
     order = np.argsort(keys, kind="stable")
     again = order[1:][np.diff(keys[order]) == 0]
     for place in again.tolist():
-        yield int(rows[place]), f"{column.name} holds {labels[place].as_py()} twice for one text"
+        owner = "text" if column.per_text else "row"
+        yield int(rows[place]), f"{column.name} holds {labels[place].as_py()} twice for one {owner}"
 
 
 def _unpaired(column: Column, cells: pa.Array, others: pa.Array) -> Iterator[Problem]:
-    """Lists of values that are longer or shorter than another column's lists for the same text."""
+    """Lists of values that are longer or shorter than another column's lists for the same text, or for the same row."""
     if not (is_any_list(cells.type) and is_any_list(others.type)):
         return
-    (own, rows, _), (other, other_rows, _) = (_entries(part, np.arange(len(part))) for part in (cells, others))
-    if not np.array_equal(rows, other_rows) or not (_may_be_lists(own.type) and _may_be_lists(other.type)):
-        return  # this problem is listed already
+    own, other, rows, owner = cells, others, np.arange(len(cells)), "row"
+    if column.per_text:
+        (own, rows, _), (other, other_rows, _) = (_entries(part, np.arange(len(part))) for part in (cells, others))
+        owner = "text"
+        if not np.array_equal(rows, other_rows) or not (_may_be_lists(own.type) and _may_be_lists(other.type)):
+            return  # this problem is listed already
     lengths, other_lengths = list_lengths(own), list_lengths(other)
     for place in np.flatnonzero(lengths != other_lengths).tolist():
-        problem = f"{lengths[place]} {column.name} and {other_lengths[place]} {column.beside} for one text"
+        problem = f"{lengths[place]} {column.name} and {other_lengths[place]} {column.beside} for one {owner}"
         yield int(rows[place]), problem
+
+
+def _misplaced(column: Column, cells: pa.Array, lists: pa.Array, spec: DatasetSpec) -> Iterator[Problem]:
+    """Values that are no places in the lists of another column."""
+    if not (is_any_list(cells.type) and is_any_list(lists.type)):
+        return
+    places, rows, _ = _entries(cells, np.arange(len(cells)))
+    if any(one.name == column.index_of and one.per_text for one in spec.fields.values()):
+        lists, list_rows, _ = _entries(lists, np.arange(len(lists)))
+        if not np.array_equal(rows, list_rows) or not _may_be_lists(lists.type):
+            return  # this problem is listed already
+        lengths = list_lengths(lists)
+    else:
+        lengths = list_lengths(lists)[rows]
+    numbers = as_numbers(places)
+    for place in () if numbers is None else np.flatnonzero(numbers >= lengths).tolist():
+        yield int(rows[place]), f"{column.name} holds {places[place].as_py()}, of {lengths[place]} {column.index_of}"
+
+
+def _sizes(batch: pa.RecordBatch, spec: DatasetSpec) -> np.ndarray | None:
+    """Width and height (N, 2) of each row's picture, null as NaN; None where they are not given as numbers."""
+    columns = [spec.fields[name].name for name in ("width", "height") if name in spec.fields]
+    if len(columns) < 2 or not set(columns) <= set(batch.schema.names):
+        return None
+    width, height = (as_numbers(plain(batch.column(name))) for name in columns)
+    return None if width is None or height is None else np.stack([width, height], axis=1)
+
+
+def _box_problems(column: Column, cells: pa.Array, sizes: np.ndarray | None) -> Iterator[Problem]:
+    """Texts without any box, and boxes that end outside of their picture. Malformed boxes are listed already."""
+    if not is_any_list(cells.type):
+        return
+    rows = np.arange(len(cells))
+    if column.per_text:
+        cells, rows, _ = _entries(cells, rows)
+        if not is_any_list(cells.type):
+            return
+        empty = (list_lengths(cells) == 0) & ~_nulls(cells)
+        yield from ((row, f"{column.name} holds no box for one text") for row in rows[empty].tolist())
+    boxes, rows, _ = _entries(cells, rows)
+    boxes, rows = _present(boxes, rows)
+    edges = box_edges(boxes)
+    if edges is None or sizes is None:
+        return
+    for place in np.flatnonzero((edges[:, 2:] > sizes[rows] + _ROUNDING).any(axis=1)).tolist():
+        width, height = sizes[rows[place]].astype(int)
+        told = f"{column.name} holds {boxes[place].as_py()}, which ends outside of the picture of {width}x{height}"
+        yield int(rows[place]), told
 
 
 def uneven(cells: pa.Array, counts: np.ndarray, column: str, text: str) -> Iterator[Problem]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from PIL import UnidentifiedImageError
 
 from vlc.common.errors import UserError
-from vlc.data.images import UndecodableImage, opened, to_rgb
+from vlc.data.images import UndecodableImage, open_image, opened, to_rgb
 from write_arrow.machine.storage import Folder, StoredFile
 
 _AHEAD = 2  # batches prepared beyond those that workers are at
@@ -24,11 +24,16 @@ _MOST_BYTES = 2**30  # of an encoded image: a record batch holds 2 GiB
 
 
 class Task(NamedTuple):
-    """Rows of images to read, all of them to go into one record batch."""
+    """Rows of images to read, all of them to go into one record batch.
+
+    verify: decode each image as a check.
+    sizes: the width and height that the annotation of each row states for its image, upright; None where it states none.
+    """
 
     root: Folder
     rows: list[tuple[StoredFile, ...]]
     verify: bool
+    sizes: list[tuple[int, int]] | None = None
 
 
 class Rejected(NamedTuple):
@@ -55,9 +60,10 @@ class Prepared(NamedTuple):
 
 
 def prepare(task: Task) -> Prepared:
-    """Read the images of a task and, where asked to, decode each as a check. Raises UserError if a disk fails."""
+    """Read the images of a task, and leave out rows whose image fails a check. Raises UserError if a disk fails."""
     files = [file for row in task.rows for file in row]
     contents = _read(task.root, files)
+    sizes = task.sizes or [None] * len(task.rows)
     columns: list[list[bytes]] = [[] for _ in task.rows[0]]
     rows, rejected = [], []
     for number, row in enumerate(task.rows):
@@ -65,7 +71,7 @@ def prepare(task: Task) -> Prepared:
         problems = [
             Rejected(number, file.name, reason)
             for file, content in zip(row, images, strict=True)
-            if (reason := _problem(content, task.verify))
+            if (reason := _problem(content, task.verify, sizes[number]))
         ]
         if problems:
             rejected += problems
@@ -87,12 +93,27 @@ def _read(root: Folder, files: list[StoredFile]) -> Iterator[bytes | OSError]:
         yield OSError(f"{file.size:,} bytes, more than the {_MOST_BYTES:,} of an image") if large else next(contents)
 
 
-def _problem(content: bytes | OSError, verify: bool) -> str | None:
+def _problem(content: bytes | OSError, verify: bool, size: tuple[int, int] | None) -> str | None:
     if isinstance(content, FileNotFoundError):
         return "no such file"
     if isinstance(content, OSError):
         return content.strerror or str(content)
-    return problem_of(content) if verify else None
+    problem = problem_of(content) if verify else None
+    return size_problem_of(content, size) if problem is None and size else problem
+
+
+def size_problem_of(image: bytes, stated: tuple[int, int]) -> str | None:
+    """Say that an encoded image is not as wide and high, upright, as its annotation states; None if it is.
+
+    Of a JPEG only the header is read.
+    """
+    try:
+        width, height = open_image(image).size
+    except UndecodableImage as error:
+        return str(error)
+    if (width, height) == stated:
+        return None
+    return f"the picture has {width}x{height} pixels, and its annotation says {stated[0]}x{stated[1]}"
 
 
 def problem_of(image: bytes) -> str | None:

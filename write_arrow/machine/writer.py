@@ -144,7 +144,8 @@ def write_tables(
     from the same plans, files and options; readers refuse what it leaves until the same command has finished it.
     root: the folder that images are read from.
     pool: the workers that read images; without it, this process does.
-    verify: decode each image as a check, and leave out those that fail.
+    verify: decode each image as a check, and leave out those that fail. An image of another size than the columns
+        `width` and `height` state is left out in any case.
     made_from: all that the rows of tables without plans depend on.
     advance: is called with table, rows and bytes after each record batch.
     Raises UserError if the folder holds numbered files that belong to another conversion and would be read together
@@ -200,7 +201,10 @@ def _chunks(rows: Iterable[Mapping[str, Any]], weighed: type[bytes] | type[str])
 
 
 def _planned(table: PlannedTable, root: Folder, pool: Workers, *, verify: bool) -> Iterator[_Made]:
-    tasks = ((plans, Task(root, [plan.images for plan in plans], verify)) for plans in _plan_chunks(table))
+    tasks = (
+        (plans, Task(root, [plan.images for plan in plans], verify, _stated_sizes(table.schema, plans)))
+        for plans in _plan_chunks(table)
+    )
     images = [field.name for field in table.schema if pa.types.is_binary(field.type)]
     for plans, prepared in pool.run(tasks):
         kept = [plans[row] for row in prepared.rows]
@@ -214,6 +218,13 @@ def _planned(table: PlannedTable, root: Folder, pool: Workers, *, verify: bool) 
         del prepared, columns, arrays  # the next images are read without these in memory
         yield made
         del made
+
+
+def _stated_sizes(schema: pa.Schema, plans: list[Plan]) -> list[tuple[int, int]] | None:
+    """The sizes of pictures that annotations state; None where the table has no numbers `width` and `height`."""
+    if all(name in schema.names and pa.types.is_integer(schema.field(name).type) for name in ("width", "height")):
+        return [(plan.values["width"], plan.values["height"]) for plan in plans]
+    return None
 
 
 def _binary(images: Images) -> pa.Array:
