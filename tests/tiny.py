@@ -87,11 +87,6 @@ def image_bytes(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "JP
     return buffer.getvalue()
 
 
-def box(place: int) -> list[float]:
-    """One of five boxes of the images above."""
-    return [6.0 * place, 4.0 * place, 6.0 * place + 12.5, 4.0 * place + 10.0]
-
-
 def sentence(seed: int, num_words: int = 5) -> str:
     return " ".join(np.random.default_rng(seed).choice(WORDS, num_words))
 

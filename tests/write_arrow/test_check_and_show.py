@@ -166,7 +166,18 @@ def test_boxes_belong_to_pictures_of_the_stated_size(tmp_path):
     tiny.write_dataset(tmp_path, "refcoco", num_rows=2)
     assert _problems(tmp_path) == []
     rows = tiny.rows(CATALOG["refcoco"], "train", num_rows=2)
-    tiny.write_table(tmp_path / "refcoco_train.arrow", rows | {"width": [40, 50], "height": [25, 30]})
+    sticks_out = [[[2.0, 3.0, 9.0, 8.0], [24.0, 16.0, 36.5, 26.0]], [[2.0, 3.0, 9.0, 8.0]]]
+    changed = {
+        "boxes": sticks_out,
+        "box_ids": [[1, 2], [1]],
+        "target_boxes": [[[[2.0, 3.0, 9.0, 8.0]]] * 2] * 2,
+        "answer_index": [[0, 0]] * 2,
+        "width": [40, 50],
+        "height": [25, 30],
+    }
+    tiny.write_table(
+        tmp_path / "refcoco_train.arrow", rows | changed | {"proposal_boxes": [[]] * 2, "proposal_scores": [[]] * 2}
+    )
     assert _problems(tmp_path) == [
         "refcoco_train: row 0: image does not fit its annotation: the picture has 40x30 pixels, and its annotation says "
         "40x25",

@@ -21,6 +21,7 @@ from vlc.objectives.options import PointingOptions
 # The pass whose states are read: of all patches beside the text, or of the boxes as tokens.
 PASSES = {"late": Pass(), "tokens": Pass(("text", "image", "boxes"))}
 _SHOWN, _MOST_OVERLAP = 5, 0.5  # of the boxes of an answer
+_NO_BOX = -1e9  # the score of padding
 
 
 class Pointing(Objective[PointingOptions]):
@@ -28,8 +29,8 @@ class Pointing(Objective[PointingOptions]):
 
     It is read from what `RegionPooler` makes of the encoded patches in the box, or from the box's own state as a token.
     ViLBERT and VL-BERT read a detector's features of regions instead, so state figures beside theirs with this difference.
-    With cross entropy the right candidates of an example count together, and an example without any is left out of the
-    loss. In evaluation it counts as wrong, and `coverage` says how many have one.
+    With cross entropy the right candidates of an example count together, and an example without any has a loss of
+    0. In evaluation it counts as wrong, and `coverage` says how many have one.
     """
 
     metrics = ("loss", "accuracy", "coverage")
@@ -64,15 +65,15 @@ class Pointing(Objective[PointingOptions]):
         regions: Regions | None = batch.parts.get("regions")
         if regions is None:
             return Outcome(None)
-        scores = self.scorer(self._features(encoded, regions))[..., 0].float().masked_fill(~regions.mask, -torch.inf)
+        scores = self.scorer(self._features(encoded, regions))[..., 0].float().masked_fill(~regions.mask, _NO_BOX)
         overlaps = self.overlaps(batch)
         if overlaps is None:
             return Outcome(None, {}, scores)
         right = self._right(overlaps, batch)
-        loss, count = self._loss(scores, right, overlaps, regions.mask)
+        loss = self._loss(scores, right, overlaps, regions.mask)
         hits = right.gather(1, scores.argmax(dim=1, keepdim=True))[:, 0]
         ratios: dict[str, Ratio] = {
-            "loss": mean_ratio(loss, count),
+            "loss": mean_ratio(loss, len(batch)),
             "accuracy": (hits.sum(), len(batch)),
             "coverage": (right.any(dim=1).sum(), len(batch)),
         }
@@ -113,18 +114,15 @@ class Pointing(Objective[PointingOptions]):
             return F.one_hot(self._places(batch), mask.shape[1]).bool() & mask
         return is_right(overlaps, self.options.threshold, above=self.options.above) & mask
 
-    def _loss(self, scores: Tensor, right: Tensor, overlaps: Tensor, mask: Tensor) -> tuple[Tensor, int]:
-        """The mean loss, and the number of examples that it is the mean of."""
+    def _loss(self, scores: Tensor, right: Tensor, overlaps: Tensor, mask: Tensor) -> Tensor:
+        """The mean loss of the examples."""
         if self.options.loss == "bce":
             targets = right * overlaps if self.options.soft_targets else right.float()
-            each = F.binary_cross_entropy_with_logits(scores.masked_fill(~mask, 0), targets, reduction="none")
-            return (each * mask).sum() / mask.sum().clamp(min=1), len(scores)
-        has_one = right.any(dim=1)
-        if not has_one.any():
-            return (scores.masked_fill(~mask, 0) * 0).sum(), 0
-        own, all_of_them = scores[has_one], right[has_one]
-        chosen = own.masked_fill(~all_of_them, -torch.inf).logsumexp(dim=1)
-        return (own.logsumexp(dim=1) - chosen).mean(), len(own)
+            each = F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
+            return (each * mask).sum() / mask.sum().clamp(min=1)
+        counted = right | ~right.any(dim=1, keepdim=True)  # an example without a right candidate has a loss of 0
+        chosen = scores.masked_fill(~counted, -torch.inf).logsumexp(dim=1)
+        return (scores.logsumexp(dim=1) - chosen).mean()
 
     def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
         """The candidates by their probability, without those that cover half of a better one.
@@ -136,7 +134,7 @@ class Pointing(Objective[PointingOptions]):
         if regions is None:
             return []
         scores = outcome.logits
-        probabilities = scores.sigmoid() if self.options.loss == "bce" else scores.softmax(dim=1).nan_to_num()
+        probabilities = scores.sigmoid() if self.options.loss == "bce" else scores.softmax(dim=1)
         best = scores.argmax(dim=1)
         columns = self._columns(outcome, batch, best)
         answers = []

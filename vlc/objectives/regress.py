@@ -65,10 +65,9 @@ class Regress(Objective[RegressOptions]):
         shown = meant.mask[:, 0]
         target = meant.boxes[:, 0] / meant.sizes.repeat(1, 2)
         each = box_loss(logits.sigmoid(), centred(target))
-        count = int(shown.sum())
-        loss = each.masked_fill(~shown, 0).sum() / max(count, 1)
+        loss = each.masked_fill(~shown, 0).mean()  # what a crop has left out is not learnt
         right = is_right(self._overlaps(logits, batch), self.options.threshold, above=self.options.above)
-        return Outcome(loss, {"loss": mean_ratio(loss, count), "accuracy": (right.sum(), len(batch))}, logits)
+        return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": (right.sum(), len(batch))}, logits)
 
     def boxes(self, logits: Tensor, whole_image: Regions) -> Tensor:
         """The predicted boxes (B, 4) float32 in pixels of the stored picture, which is not turned in evaluation."""
