@@ -179,7 +179,7 @@ def _published(name: str, size: int) -> Callable[[bytes], torch.Tensor]:
             transforms.RandomHorizontalFlip(),
         ],
         "mae_randaug": [
-            transforms.Lambda(lambda image: randaugment(image, rng)),  # operations of Pillow's, the published ones
+            transforms.Lambda(lambda image: randaugment(image, rng)[0]),  # operations of Pillow's, the published ones
             transforms.RandomResizedCrop(size, scale=(0.9, 1.0), interpolation=bicubic),
         ],
         "mae_test": [transforms.Resize((size, size), interpolation=bicubic)],
@@ -190,7 +190,7 @@ def _published(name: str, size: int) -> Callable[[bytes], torch.Tensor]:
 
 def _ours(name: str, size: int) -> Callable[[bytes], torch.Tensor]:
     pipeline, rng = transform(name, size), np.random.default_rng(0)
-    return lambda data: pipeline(images.open_image(pa.py_buffer(data)), rng)
+    return lambda data: pipeline(images.open_image(pa.py_buffer(data)), rng).pixels
 
 
 def _without_simplejpeg(side: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

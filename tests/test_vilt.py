@@ -244,7 +244,7 @@ def test_pixelbert_is_transformers_image_processor(size):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
     theirs = ImageProcessor()(picture, return_tensors="pt")["pixel_values"][0]
-    ours = normalize(transform("pixelbert", 384)(picture, np.random.default_rng(0)), "centred")
+    ours = normalize(transform("pixelbert", 384)(picture, np.random.default_rng(0)).pixels, "centred")
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 

@@ -69,7 +69,7 @@ def _images(samples: Samples) -> Iterator[tuple[int, torch.Tensor]]:
     (source,) = samples.sources
     for sample in range(len(samples)):
         where = source.locate(sample)
-        yield _id(samples, where), TO_PIXELS(open_image(source.image(where, "image")), np.random.default_rng(0))
+        yield _id(samples, where), TO_PIXELS(open_image(source.image(where, "image")), np.random.default_rng(0)).pixels
 
 
 @pytest.mark.parametrize("name", SPLITS)

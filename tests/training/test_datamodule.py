@@ -1,6 +1,8 @@
 """Opening the data of a run."""
 
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pyarrow as pa
 import pytest
@@ -10,7 +12,9 @@ from tests import tiny
 from vlc.common.errors import MissingFile, UserError
 from vlc.configuration.recipes import loss_weights
 from vlc.data.catalog import CATALOG
+from vlc.data.parts import Part
 from vlc.data.vocabulary import data_vocabulary
+from vlc.training.datamodule import TaskData, TaskNeeds
 from vlc.training.run import build_data
 
 
@@ -197,3 +201,55 @@ def test_weights_are_those_of_the_data_sets_named_beside_them(arrows, small_vit)
 def test_weights_that_fit_no_data_sets_are_refused(weights):
     with pytest.raises(UserError, match="dataset_weights"):
         tiny.settings(datasets=["coco", "sbu"], dataset_weights=weights)
+
+
+@dataclass(frozen=True)
+class _Places(Part):
+    """Where the pictures lie in the images of a batch."""
+
+    name: ClassVar[str] = "places"
+    needs_placements = True
+
+    def of(self, sample, samples):
+        (placement,) = sample.placements
+        return placement.size
+
+    def collate(self, cells, samples):
+        return cells
+
+
+def _with_places(arrows, small_vit, train_transform=None, **values) -> TaskData:
+    settings = tiny.settings(data_root=str(arrows), vit=small_vit, datasets=["coco"], **values)
+    data = replace(settings.data, train_transform=train_transform)
+    (task,) = settings.tasks
+    needs = TaskNeeds(frozenset({_Places()}))
+    return TaskData(task, data, None, needs, num_patches=4, seed=0, test_only=False)
+
+
+def test_a_part_reads_where_pictures_lie_in_the_images(arrows, small_vit):
+    data = _with_places(arrows, small_vit, train_transform_keys=["keep_shape"], image_size=48)
+    assert [max(size) for size in data.train[[(0, 0), (0, 5)]].parts["places"]] == [48, 48]
+    with pytest.raises(UserError, match=r"'places', but timm's augmentation .* run.py .*train_transform_keys="):
+        _with_places(arrows, small_vit, train_transform=lambda picture, rng: None)
+
+
+def test_sides_follow_the_mirror_in_new_pipelines_and_wherever_there_are_boxes(arrows, small_vit):
+    """As published, `mae` leaves the texts of mirrored images alone."""
+    for pipeline, follows in (("mae", False), ("mae_randaug", False), ("keep_shape_flip", True)):
+        data = _data(arrows, small_vit, datasets=["coco"], train_transform_keys=[pipeline])
+        assert data.train.preparation.follows_mirror is follows
+    assert not data.evaluation["val"].preparation.follows_mirror, "of the pipeline `mae`"
+    assert _with_places(arrows, small_vit).train.preparation.follows_mirror
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stays"),
+    [
+        ("task_finetune_vqa", "answer_labels of data set 'vqa'"),
+        ("task_finetune_nlvr2", "two images of data set 'nlvr2'"),
+    ],
+)
+def test_a_mirror_is_refused_where_left_and_right_cannot_change_places(arrows, small_vit, recipe, stays):
+    for key in ("train_transform_keys", "val_transform_keys"):
+        with pytest.raises(UserError, match=rf"{key}=\['keep_shape_flip'\].*{stays}: pass {key}=\['keep_shape'\]"):
+            _data(arrows, small_vit, f"{recipe}_mae_randaug", **{key: ["keep_shape_flip"]})

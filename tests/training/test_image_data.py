@@ -37,7 +37,7 @@ def test_evaluation_sees_what_mae_does(size, resized):
             transforms.Normalize(MEAN, STD),
         ]
     )
-    found = normalize(transform("central_crop", size)(_picture(), np.random.default_rng(0))[None])[0]
+    found = normalize(transform("central_crop", size)(_picture(), np.random.default_rng(0)).pixels[None])[0]
     torch.testing.assert_close(found, published(_picture()), rtol=0, atol=1e-5)
 
 
@@ -58,7 +58,7 @@ def test_flags_of_the_augmentation_change_what_is_seen(images, given, changed):
     seen = []
     for options in (given, given, {**given, **changed}):
         transform, rng = augmentation(arguments(images, **options)), np.random.default_rng(1)
-        seen.append(torch.stack([transform(_picture(), rng) for _ in range(8)]))
+        seen.append(torch.stack([transform(_picture(), rng).pixels for _ in range(8)]))
     assert torch.equal(seen[0], seen[1])
     assert seen[0].shape != seen[2].shape or not torch.equal(seen[0], seen[2])
 

@@ -13,7 +13,17 @@ from vlc.objectives.options import IMAGES_ALONE, RANKING, Surroundings, check_ra
 from vlc.tasks.task import EVALUATORS
 
 SHAPED_TRANSFORMS = ("pixelbert", "pixelbert_randaug")  # images keep their shape, the others make squares
-TRANSFORM_NAMES = ("mae", "mae_randaug", "mae_test", "shift", "central_crop", *SHAPED_TRANSFORMS)
+_SQUARES = (
+    "mae",
+    "mae_randaug",
+    "mae_test",
+    "keep_shape",
+    "keep_shape_flip",
+    "keep_shape_randaug",
+    "shift",
+    "central_crop",
+)
+TRANSFORM_NAMES = (*_SQUARES, *SHAPED_TRANSFORMS)
 PRECISIONS = (16, 32, "16-mixed", "bf16-mixed", "32-true")
 
 

@@ -220,7 +220,7 @@ def config():
     published_splits = False  # validate on the files the published code validated on (test data among them)
     verify = None  # compare our files with their checksums when they are read: True, False; None = in evaluation
     splits = None  # those that test_only evaluates (None = the test splits), or that index reads (None = all)
-    train_transform_keys = ["mae"]  # image pipeline: mae, mae_randaug, mae_test, pixelbert, pixelbert_randaug, shift
+    train_transform_keys = ["mae"]  # image pipeline, such as mae, mae_randaug, mae_test, keep_shape_flip or pixelbert
     val_transform_keys = ["mae"]
     image_size = 384  # pixels, square; of pixelbert's images the shorter side
     image_only = row_default(tasks, "image_only", False, all)  # read no texts

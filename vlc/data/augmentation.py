@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, AutoAugment, RandAugment, posterize
-from torch import Tensor
 
+from vlc.data.geometry import Shown
 from vlc.data.images import Picture, to_pil
 from vlc.data.transforms import MEAN, STD
 
@@ -24,6 +24,8 @@ def seed_everything_drawn_from(rng: np.random.Generator) -> None:
 
 class Augmentation:
     """A picture -> normalised float32 (3, S, S): crop, flip, RandAugment or colour jitter, random erasing.
+
+    It does not know where the points of the picture lie in the image.
 
     policy: timm's name of an augmentation policy; None: colour jitter instead.
     color_jitter: its strength; None: none.
@@ -54,10 +56,10 @@ class Augmentation:
             if operation.aug_fn is posterize:
                 operation.aug_fn = _posterize
 
-    def __call__(self, picture: Picture, rng: np.random.Generator) -> Tensor:
+    def __call__(self, picture: Picture, rng: np.random.Generator) -> Shown:
         image = to_pil(picture)
         seed_everything_drawn_from(rng)
-        return self.steps(image)
+        return Shown(self.steps(image), None)
 
 
 def _operations(step: Any) -> list[AugmentOp]:

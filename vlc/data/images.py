@@ -80,6 +80,8 @@ _TURNS: dict[
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _WHITE_IS_ZERO = 258, 262, 339, 0
 _BRIGHTEST_FRACTION = 2  # pictures from 0 to 1 overshoot a little where they were resized
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
+# Orientations whose upright picture begins on the left, or at the top, with what is stored last.
+_LEFT_LAST, _TOP_LAST = (2, 3, 6, 7), (3, 4, 7, 8)
 
 # The smallest size of a scaled decoding, in multiples of the size it is resized to. The result then differs by 0.7 grey
 # levels from the result of a full decoding, on noise with the spectrum of photographs. With 1.5 it would differ by 1.2,
@@ -119,10 +121,11 @@ class Jpeg:
                 stored = np.array(image.convert("RGB"))
         return _upright(stored, self.orientation)
 
-    def crop(self, box: tuple[int, int, int, int], size: int) -> np.ndarray:
+    def crop(self, box: tuple[int, int, int, int], size: int) -> tuple[np.ndarray, tuple[float, float, float, float]]:
         """The box (left, top, right, bottom) as RGB (H, W, 3) uint8, at a scale that is enough to resize it to `size`.
 
-        Where that scale is 1 / 2, 4 or 8, the edges of the box move to the nearest multiples of 2, 4 or 8 pixels.
+        Where that scale is 1 / 2, 4 or 8, the edges of the box move to the nearest multiples of 2, 4 or 8 pixels. The edges
+        that it then has in the picture are returned too.
         """
         left, top, right, bottom = box
         shorter = min(right - left, bottom - top)
@@ -132,7 +135,12 @@ class Jpeg:
             min(round(edge / factor), side // factor) for edge, side in zip(box[2:], self.size, strict=True)
         )
         # Shrinking averages repeated colours: 0.4 grey levels from interpolated ones, and decoding a sixth faster.
-        return self.pixels(factor, fast=shorter >= size)[top:bottom, left:right]
+        pixels = self.pixels(factor, fast=shorter >= size)[top:bottom, left:right]
+        # The last pixel of a scaled row or column is partly outside; in a turned picture it comes first.
+        beside = -self.size[0] % factor if self.orientation in _LEFT_LAST else 0
+        above = -self.size[1] % factor if self.orientation in _TOP_LAST else 0
+        edges = (left * factor - beside, top * factor - above, right * factor - beside, bottom * factor - above)
+        return pixels, edges
 
 
 Picture: TypeAlias = Image.Image | Jpeg  # upright RGB; both have `size`

@@ -14,6 +14,7 @@ from vlc.common.errors import ChangedFile, MissingFile, UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.folders import image_files, read_image_file
+from vlc.data.geometry import Shown
 from vlc.data.identity import FileIdentity, file_state
 from vlc.data.images import Picture, UndecodableImage, open_image
 
@@ -145,7 +146,7 @@ class DecodedImages(Dataset):
     The others are pairs of place and reason.
     """
 
-    def __init__(self, images: Images, transform: Callable[[Picture, np.random.Generator], Tensor]):
+    def __init__(self, images: Images, transform: Callable[[Picture, np.random.Generator], Shown]):
         self.images, self.transform = images, transform
 
     def __getitem__(self, numbers: list[int]) -> tuple[list[int], list[Tensor], list[tuple[Location, str]]]:
@@ -153,7 +154,7 @@ class DecodedImages(Dataset):
         for number in numbers:
             try:
                 picture = open_image(self.images.read(number))
-                pixels.append(self.transform(picture, np.random.default_rng(0)))
+                pixels.append(self.transform(picture, np.random.default_rng(0)).pixels)
                 good.append(number)
             except UndecodableImage as error:
                 bad.append((self.images.place(number), str(error)))

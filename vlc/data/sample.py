@@ -1,7 +1,7 @@
 """One example before it is collated, and the interfaces through which the parts of a batch see the data."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,9 +9,11 @@ import pyarrow as pa
 from torch import Tensor
 
 from vlc.data.composers import COMPOSERS, Composer, Words
+from vlc.data.geometry import Placement, Shown
 from vlc.data.images import Picture
 from vlc.data.keys import Key, Location
 from vlc.data.kinds import Kind
+from vlc.data.sides import exchange_sides
 from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, Tokens
 
@@ -25,13 +27,22 @@ class Preparation:
     text_encoder: None where texts are not read.
     composer: puts the text of a sample together.
     blank_texts: every text is empty, to measure what a model makes of images alone. Parts that make texts heed it.
+    follows_mirror: whether left and right change places in the texts of a mirrored image.
+    exchanges_sides: they change places in every text; see `of`.
     """
 
-    transform: Callable[[Picture, np.random.Generator], Tensor]
+    transform: Callable[[Picture, np.random.Generator], Shown]
     num_patches: int
     text_encoder: TextEncoder | None
     composer: Composer = COMPOSERS["plain"]
     blank_texts: bool = False
+    follows_mirror: bool = False
+    exchanges_sides: bool = False
+
+    def of(self, images: Sequence[Shown]) -> "Preparation":
+        """How the texts about these images are prepared."""
+        mirrored = self.follows_mirror and len(images) == 1 and images[0].mirrored
+        return replace(self, exchanges_sides=True) if mirrored else self
 
     @property
     def encoder(self) -> TextEncoder:
@@ -46,11 +57,16 @@ class Preparation:
 
     def tokens(self, row: Mapping[str, Any], *more: Words) -> Tokens:
         """The tokens of a row's text, with further sequences of words before its history."""
-        return self.encoder.composed([*self.composer.compose(row), *more], self.composer.history(row))
+        sequences, history = [*self.composer.compose(row), *more], self.composer.history(row)
+        if self.exchanges_sides:
+            sequences = [(exchange_sides(words), segment) for words, segment in sequences]
+            history = list(map(exchange_sides, history))
+        return self.encoder.composed(sequences, history)
 
     def plain_tokens(self, text: str) -> Tokens:
         """The tokens of a text by itself, which is empty where texts are blank."""
-        return self.encoder("" if self.blank_texts else text)
+        text = "" if self.blank_texts else text
+        return self.encoder(exchange_sides(text) if self.exchanges_sides else text)
 
 
 class Source(Protocol):
@@ -97,7 +113,10 @@ class Sample:
 
     rng: the only source of its randomness; parts draw from it one after the other.
     images: K of (3, H, W) uint8.
-    text, tokens: empty where texts are not read.
+    placements: where the stored pictures lie in the images; None where the pipeline does not know.
+    preparation: how texts about its images are prepared.
+    text, tokens: empty where texts are not read. The text is as the data have it. Left and right change places in the
+        tokens where the preparation exchanges them.
     """
 
     key: Key
@@ -105,6 +124,8 @@ class Sample:
     where: Location
     rng: np.random.Generator
     images: list[Tensor]
+    placements: list[Placement | None]
+    preparation: Preparation
     text: str = ""
     tokens: Tokens = field(default_factory=lambda: Tokens([], []))
 
@@ -131,5 +152,5 @@ class SampleSet(Protocol):
     def draw(self, rng: np.random.Generator) -> tuple[Source, Location]:
         """The source of a random sample and its place there."""
 
-    def image(self, source: Source, where: Location, column: str, rng: np.random.Generator) -> Tensor:
-        """An image of a row, prepared: (3, H, W) uint8. Raises UndecodableImage."""
+    def image(self, source: Source, where: Location, column: str, rng: np.random.Generator) -> Shown:
+        """An image of a row, prepared, (3, H, W) uint8, with its placement. Raises UndecodableImage."""

@@ -16,13 +16,13 @@ from torch.utils.data import Dataset
 
 from vlc.common.errors import UserError
 from vlc.data.batch import Batch, CorruptImage
+from vlc.data.geometry import Shown
 from vlc.data.images import UndecodableImage, open_image
 from vlc.data.keys import Key, Location
 from vlc.data.kinds import Kind
 from vlc.data.parts import Part, by_name, columns_of
 from vlc.data.sample import Preparation, Sample, Source
 from vlc.data.stacking import padded_alike, stack_images
-from vlc.data.tokens import Tokens
 
 _ATTEMPTS = 100  # at replacing a corrupt image
 
@@ -111,7 +111,7 @@ class Samples(Dataset):
         for _ in range(_ATTEMPTS):
             source, where = self.locate(key.sample)
             try:
-                images = [self.image(source, where, column, rng) for column in source.spec.images]
+                shown = [self.image(source, where, column, rng) for column in source.spec.images]
             except UndecodableImage as error:
                 table, row = source.table_and_row(where)
                 if not self.training:
@@ -124,17 +124,17 @@ class Samples(Dataset):
                     corrupt.append(found)
                 key = Key(key.epoch, int(rng.integers(len(self))))
                 continue
-            if not texts or self.preparation.text_encoder is None:
-                return Sample(key, source, where, rng, images)
-            return Sample(key, source, where, rng, images, *self._text(source, where))
+            images, placements = [image.pixels for image in shown], [image.placement for image in shown]
+            sample = Sample(key, source, where, rng, images, placements, self.preparation.of(shown))
+            return self._with_text(sample) if texts and self.preparation.text_encoder is not None else sample
         raise UserError(f"{_ATTEMPTS} images in a row cannot be decoded, the last one in {corrupt[-1]}")
 
-    def _text(self, source: Source, where: Location) -> tuple[str, Tokens]:
-        row = self.preparation.row(source, where)
-        return row["text"], self.preparation.tokens(row)
+    def _with_text(self, sample: Sample) -> Sample:
+        row = sample.preparation.row(sample.source, sample.where)
+        return replace(sample, text=row["text"], tokens=sample.preparation.tokens(row))
 
-    def image(self, source: Source, where: Location, column: str, rng: np.random.Generator) -> Tensor:
-        """An image of a row, prepared: (3, H, W) uint8. Raises UndecodableImage."""
+    def image(self, source: Source, where: Location, column: str, rng: np.random.Generator) -> Shown:
+        """An image of a row, prepared, (3, H, W) uint8, with its placement. Raises UndecodableImage."""
         return self.preparation.transform(open_image(source.image(where, column)), rng)
 
     def first_image(self, key: Key) -> Tensor:

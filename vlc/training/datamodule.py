@@ -15,7 +15,7 @@ from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids
 from vlc.data.composers import COMPOSERS
-from vlc.data.kinds import IDENTIFIERS
+from vlc.data.kinds import IDENTIFIERS, LABELS
 from vlc.data.labelled.source import LabelledImages
 from vlc.data.labelled.splits import check_classes, open_split
 from vlc.data.parts import Part, columns_of
@@ -24,7 +24,7 @@ from vlc.data.sampler import EvalSampler, Position, RoundRobin, TrainSampler
 from vlc.data.samples import Samples, TaskBatches
 from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, load_tokenizer
-from vlc.data.transforms import transform
+from vlc.data.transforms import EXCHANGING, transform
 from vlc.data.workers import loader_options
 
 
@@ -71,6 +71,7 @@ class TaskData:
         specs = {name: CATALOG[name] for name in task.datasets}
         _check_images(specs, needs)
         _check_fields(specs, columns_of(needs.parts, "labelled", "always") | self.composer.columns)
+        _check_pipelines(task, settings, specs, needs.parts)
         self.text_only = not any(spec.images for spec in specs.values())
         self._description = f"datasets={list(specs)}" + (f" of task {task.name}" if task.name else "")
         if not test_only and not any("train" in spec.tables for spec in specs.values()):
@@ -162,7 +163,8 @@ class TaskData:
         encoder = None
         if self.tokenizer is not None and self.needs.num_classes is None:
             encoder = TextEncoder(self.tokenizer, task.max_text_len)
-        return Preparation(prepared, self.num_patches, encoder, self.composer)
+        follows_mirror = pipeline in EXCHANGING or any(part.needs_placements for part in self.needs.parts)
+        return Preparation(prepared, self.num_patches, encoder, self.composer, follows_mirror=follows_mirror)
 
 
 class DataModule(LightningDataModule):
@@ -305,4 +307,27 @@ def _check_fields(specs: dict[str, DatasetSpec], fields: Collection[str]) -> Non
                 raise UserError(
                     f"The objectives need batch field {field!r}, which data set {name!r} does not provide. "
                     f"Data sets that do: {', '.join(providers)}"
+                )
+
+
+def _check_pipelines(
+    task: TaskSettings, settings: DataSettings, specs: dict[str, DatasetSpec], parts: Collection[Part]
+) -> None:
+    """Raise UserError where an image pipeline does not say where boxes lie, or mirrors what cannot be exchanged."""
+    placed = sorted(part.name for part in parts if part.needs_placements)
+    if settings.train_transform is not None and placed:
+        raise UserError(
+            f"The objectives need batch field {placed[0]!r}, but timm's augmentation (main_finetune.py) does not say where "
+            "boxes lie in its images: train with run.py and one of its image pipelines, such as "
+            f"{task.prefix}train_transform_keys=['keep_shape_flip']"
+        )
+    for key in ("train_transform_keys", "val_transform_keys"):
+        names = getattr(task, key)
+        for dataset, spec in specs.items() if names[0] in EXCHANGING else ():
+            labels = [name for name in columns_of(parts) & set(spec.fields) if spec.fields[name].kind is LABELS]
+            if labels or len(spec.images) > 1:
+                stays = min(labels) if labels else "texts about two images"
+                raise UserError(
+                    f"{task.prefix}{key}={list(names)} mirrors images, and left and right change places in their texts, "
+                    f"but cannot in {stays} of data set {dataset!r}: pass {task.prefix}{key}=['keep_shape']"
                 )

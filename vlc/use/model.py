@@ -18,6 +18,7 @@ from vlc.common.inputs import Images, Text
 from vlc.configuration.settings import Settings
 from vlc.data.batch import Batch
 from vlc.data.composers import COMPOSERS
+from vlc.data.geometry import Shown
 from vlc.data.images import Picture, UndecodableImage, open_image, to_rgb
 from vlc.data.parts.candidates import CandidateTexts
 from vlc.data.parts.masked_answer import MaskedAnswer, masked_answers
@@ -237,6 +238,10 @@ class Model:
 
     def prepared(self, image: ImageLike, name: str = "") -> Tensor:
         """Prepare an image, whole, in the model's size: (3, H, W) uint8. Raises MissingFile or UserError with its name."""
+        return self.shown(image, name).pixels
+
+    def shown(self, image: ImageLike, name: str = "") -> Shown:
+        """Prepare an image as `prepared` does; with it, return the map from its points to those of the prepared image."""
         if isinstance(image, str | Path):
             image, name = _read(image), str(image)
         try:
@@ -245,8 +250,8 @@ class Model:
             raise UserError(f"Image {name or 'of the given bytes'} cannot be decoded ({error})") from error
 
     @property
-    def transform(self) -> Callable[[Picture, np.random.Generator], Tensor]:
-        """The image pipeline of evaluation: pictures -> (3, H, W) uint8, whole and not augmented."""
+    def transform(self) -> Callable[[Picture, np.random.Generator], Shown]:
+        """The image pipeline of evaluation: pictures -> (3, H, W) uint8 with placements, whole and not augmented."""
         return transform(self.pipeline, self.settings.data.image_size)
 
     def chunks(self, items: Iterable[Any]) -> Iterator[list[Any]]:

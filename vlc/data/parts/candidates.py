@@ -58,8 +58,8 @@ class Candidates(Part):
         if samples.training and self.drawn:
             others = [place for place in sample.rng.permutation(len(words)).tolist() if place != right]
             words, right = [words[place] for place in (right, *others[: self.drawn - 1])], 0
-        row = samples.preparation.row(sample.source, sample.where)
-        return _Cell([samples.preparation.tokens(row, (one, 1)) for one in words], words, right)
+        row = sample.preparation.row(sample.source, sample.where)
+        return _Cell([sample.preparation.tokens(row, (one, 1)) for one in words], words, right)
 
     def collate(self, cells: list[_Cell], samples: SampleSet) -> CandidateTexts:
         if len(counts := sorted({len(cell.words) for cell in cells})) > 1:

@@ -42,7 +42,7 @@ class HardTexts(WrongTexts):
         for rank in sample.rng.integers(len(near), size=ATTEMPTS * self.count if near else 0).tolist():
             texts = [text for text in source.texts(pool.location(near[rank])) if text not in own]
             if texts:
-                found.append(samples.preparation.plain_tokens(texts[int(sample.rng.integers(len(texts)))]))
+                found.append(sample.preparation.plain_tokens(texts[int(sample.rng.integers(len(texts)))]))
             if len(found) == self.count:
                 return found
         raise UserError(

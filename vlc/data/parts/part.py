@@ -17,6 +17,8 @@ class Part:
     presence: "always"; "labelled": it is absent on splits whose labels are withheld; "where_provided": it is also absent
         where the files lack its columns.
     columns: the fields of the catalogue's row that it reads. The start of a run checks that the data sets have them.
+    needs_placements: whether it reads where the stored pictures lie in the images. Then left and right change places in the
+        texts of mirrored images, whichever pipeline mirrors them.
     """
 
     if TYPE_CHECKING:  # in the class itself, dataclasses would take the property for the default of their field
@@ -25,6 +27,7 @@ class Part:
         def name(self) -> str: ...
 
     presence: str = "always"
+    needs_placements: bool = False
 
     @property
     def columns(self) -> frozenset[str]:

@@ -53,7 +53,7 @@ def _wrong_image(sample: Sample, samples: SampleSet) -> Tensor:
         if _describes(sample, source, where):
             continue
         try:
-            return samples.image(source, where, source.spec.images[0], sample.rng)
+            return samples.image(source, where, source.spec.images[0], sample.rng).pixels
         except UndecodableImage:
             continue  # reported when it is drawn as a sample of its own
     raise UserError(

@@ -27,7 +27,7 @@ class WrongTexts(Part):
             source, where = samples.draw(sample.rng)
             text = source.text(where)
             if text not in own:
-                found.append(samples.preparation.plain_tokens(text))
+                found.append(sample.preparation.plain_tokens(text))
                 if len(found) == self.count:
                     return found
         raise UserError(
