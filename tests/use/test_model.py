@@ -141,6 +141,13 @@ def test_a_hub_folder_scores_as_transformers_does(small_vilt, tmp_path):
         np.testing.assert_allclose([choices[0][1] for choices in said], expected, atol=1e-4, rtol=1e-4)
 
 
+def test_a_model_pads_images_where_its_evaluation_did(options):
+    """Other pipelines of evaluation may be random, and the encoder's own takes their place."""
+    for pipeline, expected in (("keep_shape", "keep_shape"), ("mae", "mae_test")):
+        settings = tiny.settings(RECIPE, **options, val_transform_keys=[pipeline])
+        assert build_module(settings, build_data(settings)).extras["preprocessing"]["pipeline"] == expected
+
+
 def test_damage_to_what_is_stored_is_told(folder, tmp_path):
     whole = torch.load(folder / "last.ckpt", weights_only=True)
     for key, value, message in (

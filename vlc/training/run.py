@@ -121,7 +121,8 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         config=settings.as_config(),
     )
     module.extras["preprocessing"] = settings.model.size.preprocessing
-    if module.images_alone:  # the evaluation of images alone crops them
+    padded = all(task.val_transform_keys == ("keep_shape",) for task in settings.tasks)
+    if module.images_alone or padded:  # the evaluation of images alone crops them
         module.extras["preprocessing"]["pipeline"] = settings.tasks[0].val_transform_keys[0]
     if settings.run.flags:
         module.extras["arguments"] = dict(settings.run.flags)
