@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -59,6 +59,7 @@ class Boxes(Part):
     presence: see `Part`.
     """
 
+    needs_placements: ClassVar[bool] = True
     name: str = "regions"
     fields: tuple[str, ...] = ("boxes",)
     tested: tuple[str, ...] = ()
@@ -71,7 +72,9 @@ class Boxes(Part):
     def of(self, sample: Sample, samples: SampleSet) -> PlacedBoxes:
         fields = self.fields if samples.training or not self.tested else self.tested
         given = {name: sample.source.field(sample.where, name) for name in fields if name not in (GRID, WHOLE_IMAGE)}
-        return joined([placed_boxes(name, given.get(name), sample.placements[0]) for name in fields])
+        placement = sample.placements[0]
+        assert placement is not None  # the start of the run refuses pipelines that do not know it
+        return joined([placed_boxes(name, given.get(name), placement) for name in fields])
 
     def collate(self, cells: list[PlacedBoxes], samples: SampleSet) -> Regions:
         return padded_regions(cells)
