@@ -60,6 +60,7 @@ _VALUES = {
     "game_id": lambda number: number,
     "status": lambda number: ("success", "failure")[number % 2],
     "phrase_id": lambda number: f"phrase{number}",
+    "chain_id": lambda number: str(number),
     "phrase_types": lambda number: ("people", "scene")[number % 2],
 }
 _VALUES_OF_ROWS = {

@@ -261,6 +261,19 @@ CATALOG: dict[str, DatasetSpec] = {
     "refcocog_google": _referring("refcocog --by google --allow-overlap", "refcocog_google", ("train", "val")),
     "refclef": _referring("refclef", "refclef", ("train", "val", "testA", "testB", "testC")),
     "refclef_berkeley": _referring("refclef --by berkeley", "refclef_berkeley", ("train", "val", "test")),
+    "flickr_entities": DatasetSpec(
+        "flickr_entities",
+        {split: (f"flickr_entities_{split}",) for split in ("train", "val", "test")},
+        "phrases",
+        fields={
+            **_REFERRING_FIELDS,
+            "phrase_id": Column("phrase_id", IDENTIFIERS),
+            "chain_id": Column("chain_id", IDENTIFIERS),
+            "phrase_type": Column("phrase_types", NAMES, optional=True),
+            "image_id": Column("image_id", IDENTIFIERS, per_text=False),
+        },
+        unique_texts=False,
+    ),
     # -- images in classes
     "labelled_images": DatasetSpec(
         "imagenet",

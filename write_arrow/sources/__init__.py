@@ -11,12 +11,14 @@ from write_arrow.sources import (
     emoji_scenes,
     emoji_snli_ve,
     emoji_visdial,
+    flickr_entities,
     foil,
     gqa,
     imagenet,
     karpathy,
     nlvr2,
     pairs,
+    refer,
     retrieval,
     snli_ve,
     table,
@@ -30,6 +32,7 @@ from write_arrow.sources import (
 # In the order in which --help lists them.
 _FAMILIES = (
     *(karpathy, retrieval, vg, pairs, vqav2, vgqa, gqa, nlvr2, snli_ve, foil, visdial),  # published data sets
+    *(refer, flickr_entities),  # published data sets with boxes
     *(captions, table, text, imagenet),  # data of your own
     *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes, emoji_gqa, emoji_snli_ve, emoji_foil, emoji_visdial),  # embedded
 )
