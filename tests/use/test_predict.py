@@ -29,6 +29,7 @@ TRAINED = {
     ),
     "vqa": ("task_finetune_vqa_mae_randaug", {"vqav2_label_size": 3}),
     "nlvr2": ("task_finetune_nlvr2_mae_randaug", {}),
+    "refcoco": ("task_finetune_refcoco", {"refcoco.objectives": {"pointing": 1, "regress": 1}}),
 }
 TRAINED["captions"][1].update(is_pretrain=True, draw_false_image=1, draw_false_text=2, mlm_prob=0.5)
 
@@ -270,3 +271,38 @@ def test_the_command_line(trained, files):
     assert done.returncode != 0
     assert "none.ckpt does not exist" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_pointing_and_regress_give_boxes_of_the_picture_and_draw_them(trained, files, tmp_path):
+    drawn, boxes = tmp_path / "drawn.png", [1, 2, 12, 9, 20, 5, 39, 29]
+    texts = ["the red dog", "the cat"]
+    records = _ask(trained["refcoco"], image=files[0], text=texts, boxes=boxes, picture=str(drawn))
+    assert [(record["task"], record["text"]) for record in records] == [
+        (task, text) for text in texts for task in ("refer", "refer_box")
+    ]
+    chosen = records[0]
+    assert sorted(chosen["boxes"]) == [tuple(boxes[:4]), tuple(boxes[4:])]
+    assert {name for name, _ in chosen["answers"]} == {"[1, 2, 12, 9]", "[20, 5, 39, 29]"}
+    assert sum(value for _, value in chosen["answers"]) == pytest.approx(1, abs=1e-5)
+    ((left, _, right, _),) = records[1]["boxes"]
+    assert -20 <= left < right <= 60
+    picture = Image.open(drawn)
+    assert picture.size == (40, 30)
+    assert picture.tobytes() != Image.open(files[0]).tobytes()
+    assert all(
+        len(record["boxes"]) == len(record["answers"]) for record in _ask(trained["refcoco"], image=files[0], text="a")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "boxes", "message"),
+    [
+        ("refcoco", [30, 2, 12, 9], r"\[30, 2, 12, 9\] is no box in a picture of 40x30 pixels"),
+        ("refcoco", [41, 2, 45, 9], "is no box in a picture of 40x30 pixels"),
+        ("refcoco", [1, 2, 3], r"boxes=\[1, 2, 3\] is not valid: expected four numbers for each box"),
+        ("vqa", [1, 2, 12, 9], "has the heads vqa, none of which chooses among boxes"),
+    ],
+)
+def test_boxes_that_are_none_or_that_nobody_reads(trained, files, name, boxes, message):
+    with pytest.raises(UserError, match=message):
+        _ask(trained[name], image=files[0], text="the dog", boxes=boxes)

@@ -131,6 +131,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("visdial"),
     **_finetuning("irtr_mc4_coco"),
     **_finetuning("irtr_mc4_f30k"),
+    **_finetuning("refcoco"),
+    **_finetuning("refcoco_plus"),
+    **_finetuning("refcocog"),
+    **_finetuning("refclef"),
+    **_finetuning("flickr_entities"),
     **{f"task_{name}": {**recipe, "exp_name": name} for name, recipe in _VILT_RECIPES.items()},
     **{
         f"task_{name}_randaug": {

@@ -17,7 +17,8 @@ class UseSettings:
     image: str | None = None  # file that predict is asked about, or that search finds texts for
     image2: str | None = None  # second image of a statement about two
     text: str | tuple[str, ...] | None = None  # what predict is asked, or a list of it; [MASK] = a word to fill in
-    picture: str | None = None  # file for the reconstruction of the image by a mae head
+    boxes: tuple[float, ...] | None = None  # left, top, right, bottom of each box that pointing chooses among
+    picture: str | None = None  # file for the reconstruction of the image by a mae head, or for the box that is meant
     index: str | None = None  # folder of the index
     image_folder: str | None = None  # index the images below it in place of datasets
     query: str | None = None  # text that search finds images for
@@ -31,6 +32,9 @@ class UseSettings:
         given = {field.name: read(config[field.name], field.type) for field in fields(cls) if field.name in config}
         settings = cls(**given)
         check_types(settings)
+        edges = settings.boxes or (0, 0, 0, 0)
+        expected = "four numbers for each box: left, top, right, bottom"
+        require(len(edges) % 4 == 0, "boxes", list(edges), expected)
         require(settings.num_results >= 1, "num_results", settings.num_results, "1 or more")
         return settings
 

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from vlc.data.images import Picture, UndecodableImage, open_image, to_rgb
 from vlc.data.parts.candidates import CandidateTexts
 from vlc.data.parts.masked_answer import MaskedAnswer, masked_answers
 from vlc.data.parts.masked_text import MaskedTokens
+from vlc.data.parts.regions import GRID, WHOLE_IMAGE, Boxes, PlacedBoxes, joined, padded_regions, placed_boxes
 from vlc.data.stacking import stack_images
 from vlc.data.tokens import TextEncoder
 from vlc.data.transforms import normalize, transform
@@ -38,7 +39,20 @@ from vlc.training.module import VLCModule
 from vlc.use.pretrained import opened
 
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
-Example: TypeAlias = tuple[Sequence[Tensor], str | None]  # prepared images, and the text about them, if any
+Box: TypeAlias = Sequence[float]  # left, top, right, bottom, in pixels of the picture
+
+
+class Example(NamedTuple):
+    """What the heads are asked about.
+
+    images: prepared.
+    text: about them, if any.
+    boxes: in the first image, by the names of the parts of a batch that hold them.
+    """
+
+    images: Sequence[Tensor]
+    text: str | None = None
+    boxes: Mapping[str, PlacedBoxes] = {}
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,12 @@ class Model:
 
     # -- answers, embeddings and scores
 
-    def answer(self, images: ImageLike | Sequence[ImageLike], text: str | Sequence[str] | None = None) -> list[Answer]:
+    def answer(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        text: str | Sequence[str] | None = None,
+        boxes: Sequence[Box] | None = None,
+    ) -> list[Answer]:
         """Return the answers of each head to each text about an image, text by text; without a text, to each image.
 
         The `example` of an answer is the number of its text, or image. Raises UserError where no head has an answer,
@@ -86,27 +105,32 @@ class Model:
         images: an image, or the two images of a statement; heads that take another number of images do not answer. Without
             a text, any number of images, each of which a head that reads no text sorts into classes.
         text: a text, or several about the same images; masked language modelling fills in [MASK].
+        boxes: of the image, in pixels of the picture, among which a head of pointing chooses; by default it chooses among
+            boxes of several sizes all over the image.
         """
-        prepared = [self.prepared(image) for image in _several(images)]
-        examples: list[Example] = [([image], None) for image in prepared]
+        shown = [self.shown(image) for image in _several(images)]
+        prepared = [one.pixels for one in shown]
+        examples = [Example([image]) for image in prepared]
         if text is not None:
-            examples = [(prepared, one) for one in _several(text)]
+            placed = self._boxes(shown[0], boxes)
+            examples = [Example(prepared, one, placed) for one in _several(text)]
         answers = self.answers(examples)
         silent = set(range(len(examples))) - {answer.example for answer in answers}
         if silent:
-            raise UserError(self._why_silent(*examples[min(silent)]))
+            raise UserError(self._why_silent(examples[min(silent)]))
         return answers
 
     @torch.inference_mode()
-    def answers(self, examples: Iterable[Example]) -> list[Answer]:
+    def answers(self, examples: Iterable[tuple[Any, ...]]) -> list[Answer]:
         """Return the answers of the heads to examples with equal numbers of images, in the order of the examples.
 
+        examples: `Example` each, or a tuple of its first fields.
         The `example` of an answer is the number of its example, which may have no answers. Raises NonFiniteMetric where a
         value is NaN or infinite.
         """
         answers: list[Answer] = []
         first = 0
-        for chunk in self.chunks(examples):
+        for chunk in self.chunks(Example(*one) for one in examples):
             batch = self._batch(chunk)
             found = [replace(answer, example=answer.example + first) for answer in self._answers(batch)]
             answers += sorted(found, key=lambda answer: answer.example)  # stable: the order of heads stays
@@ -294,9 +318,12 @@ class Model:
 
     def _batch(self, examples: Sequence[Example]) -> Batch:
         """Make a batch without supervision, with the parts that heads read of the texts; [MASK] is a hidden token."""
-        images = self.stacked([images for images, _ in examples])
-        texts = [text for _, text in examples if text is not None]
+        images = self.stacked([example.images for example in examples])
+        texts = [example.text for example in examples if example.text is not None]
         batch = Batch(index=torch.arange(len(examples)), split="predict", images=images)
+        for name in examples[0].boxes:
+            placed = padded_regions([example.boxes[name] for example in examples])
+            batch = batch.with_parts(**{name: placed.to(self.device)})
         if not texts:
             return batch
         text = self.text(texts)
@@ -326,7 +353,40 @@ class Model:
                     check_finite({f"the {answer.unit} of {name}": torch.tensor([value for _, value in answer.choices])})
                     yield replace(answer, head=name)
 
-    def _why_silent(self, images: Sequence[Tensor], text: str | None) -> str:
+    def _boxes(self, shown: Shown, given: Sequence[Box] | None) -> dict[str, PlacedBoxes]:
+        """The boxes that heads read, by the names of their parts: those given, or a grid in place of any candidates."""
+        asked = [part for head in self.module.objectives.values() for part in head.parts(head.options)]
+        candidates = GRID if given is None else "given"
+        found: dict[str, PlacedBoxes] = {}
+        for part in asked:
+            if isinstance(part, Boxes) and part.presence == "always":
+                assert shown.placement is not None  # this class prepares images by pipelines that know it
+                fields = (name if name == WHOLE_IMAGE else candidates for name in part.tested or part.fields)
+                placed = [placed_boxes(name, given, shown.placement) for name in dict.fromkeys(fields)]
+                found[part.name] = joined(placed)
+        if given is not None:
+            self._check_boxes(given, shown, chosen=any("regions" in part.name for part in asked))
+        return found
+
+    def _check_boxes(self, given: Sequence[Box], shown: Shown, *, chosen: bool) -> None:
+        """Raise UserError for boxes that are none, that lie outside of the picture, or that no head chooses among."""
+        if not chosen:
+            heads = ", ".join(self.module.objectives)
+            raise UserError(
+                f"boxes are given, but {self.path} has the heads {heads}, none of which chooses among boxes"
+            )
+        assert shown.placement is not None
+        _, _, width, height = placed_boxes(WHOLE_IMAGE, None, shown.placement).stored[0].round().tolist()
+        for box in given:
+            left, top, right, bottom = box if len(box) == 4 else (0.0, 0.0, 0.0, 0.0)
+            if not (max(left, 0) < min(right, width) and max(top, 0) < min(bottom, height)):
+                raise UserError(
+                    f"{list(box)} is no box in a picture of {width:.0f}x{height:.0f} pixels: expected [left, top, right, "
+                    "bottom] of positive size that lies in it, at least in part"
+                )
+
+    def _why_silent(self, example: Example) -> str:
+        images, text = example.images, example.text
         heads, num_images = self.module.objectives, len(images)
         named = f"{self.path} has the heads {', '.join(heads)}, which"
         silent = f"{named} say nothing {'without a' if text is None else 'of this'} text"

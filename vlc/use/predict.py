@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -16,11 +17,13 @@ from vlc.common.files import to_json
 from vlc.common.terminal import cell
 from vlc.configuration.use_settings import UseSettings
 from vlc.data.batch import Batch
+from vlc.data.images import open_image, to_pil
 from vlc.data.transforms import denormalize
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
 from vlc.model.passes import encode_passes
 from vlc.objectives.mae import reconstruction
+from vlc.use.drawing import with_boxes
 from vlc.use.model import Model, open_pretrained
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -32,7 +35,7 @@ def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str,
     """Answer, print and write; returns a record for each text and head, as in the JSON file.
 
     Records have task (the name of the head), text (or the image, where the checkpoint reads no text), about (which word),
-    unit, and answers: pairs of answer and value.
+    unit, and answers: pairs of answer and value. Where answers are boxes, they also have boxes: their edges in pixels.
     """
     use = UseSettings.from_config(config)
     model = open_pretrained(config, given)
@@ -54,12 +57,19 @@ def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str,
         raise UserError(
             f"There is nothing to answer: pass {_WANTS}, or picture=FILE.png of a checkpoint with a mae head"
         )
+    edges = use.boxes
+    boxes = edges and [edges[first : first + 4] for first in range(0, len(edges), 4)]
+    answers = model.answer(images, texts or None, boxes) if asked else []
     records = [
         {"task": answer.head, "text": asked[answer.example], "about": answer.about, "unit": answer.unit}
         | {"answers": answer.choices}
-        for answer in (model.answer(images, texts or None) if asked else ())
+        | ({"boxes": answer.boxes} if answer.boxes else {})
+        for answer in answers
     ]
-    if use.picture:
+    meant = {f"{asked[answer.example]} ({answer.head})": answer.boxes[0] for answer in answers if answer.boxes}
+    if use.picture and meant:
+        _write_boxes(use.image, meant, Path(use.picture))
+    elif use.picture:
         _write_reconstruction(model, model.prepared(use.image), texts[0] if texts else None, Path(use.picture))
     if use.out:
         write_text(Path(use.out), to_json(records))
@@ -67,11 +77,21 @@ def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str,
     return records
 
 
+def _write_boxes(image: str, meant: Mapping[str, tuple[float, ...]], path: Path) -> None:
+    """Write the picture with the box that each text means."""
+    picture = to_pil(open_image(pa.py_buffer(Path(image).read_bytes())))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with_boxes(picture, list(meant.values()), list(meant)).save(path)
+
+
 @torch.inference_mode()
 def _write_reconstruction(model: Model, image: Tensor, text: str | None, path: Path) -> None:
     """Write the image, the patches that the encoder saw, and the decoder's reconstruction, side by side."""
     if "mae" not in model.module.objectives:
-        raise UserError(f"picture={path} wants a reconstruction, but {model.path} has no mae head")
+        raise UserError(
+            f"picture={path} wants a reconstruction, but {model.path} has no mae head. The boxes "
+            "of pointing are drawn too, and need a text"
+        )
     encoder, settings, head = model.module.encoder, model.settings, model.module.objectives["mae"]
     noise = torch.rand(1, encoder.num_patches, generator=torch.Generator().manual_seed(settings.run.seed))
     images = model.stacked([[image]])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -59,11 +59,11 @@ class Boxes(Part):
     presence: see `Part`.
     """
 
-    needs_placements: ClassVar[bool] = True
     name: str = "regions"
     fields: tuple[str, ...] = ("boxes",)
     tested: tuple[str, ...] = ()
     presence: str = "always"
+    needs_placements: bool = True
 
     @property
     def columns(self) -> frozenset[str]:
