@@ -1,10 +1,12 @@
 """One run of a converter: where it reads, its options, and what converters share."""
 
+import gzip
 import os
+import zlib
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
@@ -72,9 +74,16 @@ class Conversion:
             yield from json_stream.items(file, self.root.where(path))
 
     def lines(self, path: str) -> Iterator[Any]:
-        """Entries of a JSON-lines file under root."""
-        with self.root.open(path) as file:
-            yield from json_stream.lines(file, self.root.where(path))
+        """Entries of a JSON-lines file under root, which is compressed where its name ends in .gz."""
+        with self.root.open(path) as stored:
+            if not path.endswith(".gz"):
+                yield from json_stream.lines(stored, self.root.where(path))
+                return
+            try:
+                with gzip.GzipFile(fileobj=stored) as file:
+                    yield from json_stream.lines(cast(BinaryIO, file), self.root.where(path))
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise UserError(f"{self.root.where(path)} cannot be decompressed ({error}): fetch it again") from error
 
     def pick(self, entry: Any, path: str, *keys: str) -> list[Any]:
         """Values of an annotation. Raises UserError if it lacks one."""
@@ -150,7 +159,7 @@ class Conversion:
         """The tables of the plans, in the order and number that the options ask for.
 
         stem: the name of the file; if it ends in "*", numbered files are made.
-        options: further arguments of `numbered`.
+        options: further arguments of `numbered`, or of `PlannedTable`.
         Raises MissingFile if there are no rows, because no image has a file.
         """
         if not plans.num_planned:
@@ -159,7 +168,9 @@ class Conversion:
             raise MissingFile(f"{stem}: no image with annotations was found under {self.root}{left_out}")
         self.arrange(plans)
         return (
-            numbered(stem[:-1], schema, plans, **options) if stem.endswith("*") else [PlannedTable(stem, schema, plans)]
+            numbered(stem[:-1], schema, plans, **options)
+            if stem.endswith("*")
+            else [PlannedTable(stem, schema, plans, **options)]
         )
 
     def found(self, what: str, files: Files, plans: Plans, num_annotations: int) -> None:

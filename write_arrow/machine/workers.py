@@ -28,12 +28,14 @@ class Task(NamedTuple):
 
     verify: decode each image as a check.
     sizes: the width and height that the annotation of each row states for its image, upright; None where it states none.
+    measures: return the sizes of the rows' first images.
     """
 
     root: Folder
     rows: list[tuple[StoredFile, ...]]
     verify: bool
     sizes: list[tuple[int, int]] | None = None
+    measures: bool = False
 
 
 class Rejected(NamedTuple):
@@ -52,11 +54,15 @@ class Images(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """The image columns of the rows that are kept, and the numbers of these rows in the task."""
+    """The image columns of the rows that are kept, and the numbers of these rows in the task.
+
+    sizes: width and height of the first image of each row that is kept, upright, where the task asks for them.
+    """
 
     images: list[Images]
     rows: list[int]
     rejected: list[Rejected]
+    sizes: list[tuple[int, int]]
 
 
 def prepare(task: Task) -> Prepared:
@@ -65,7 +71,7 @@ def prepare(task: Task) -> Prepared:
     contents = _read(task.root, files)
     sizes = task.sizes or [None] * len(task.rows)
     columns: list[list[bytes]] = [[] for _ in task.rows[0]]
-    rows, rejected = [], []
+    rows, rejected, measured = [], [], []
     for number, row in enumerate(task.rows):
         images = [next(contents) for _ in row]
         problems = [
@@ -73,6 +79,11 @@ def prepare(task: Task) -> Prepared:
             for file, content in zip(row, images, strict=True)
             if (reason := _problem(content, task.verify, sizes[number]))
         ]
+        if task.measures and not problems:
+            try:
+                measured.append(open_image(images[0]).size)
+            except UndecodableImage as error:
+                problems = [Rejected(number, row[0].name, str(error))]
         if problems:
             rejected += problems
             continue
@@ -81,7 +92,7 @@ def prepare(task: Task) -> Prepared:
             assert isinstance(image, bytes), "any error is a problem"
             column.append(image)
     joined = [Images(b"".join(column), list(itertools.accumulate(map(len, column)))) for column in columns]
-    return Prepared(joined, rows, rejected)
+    return Prepared(joined, rows, rejected, measured)
 
 
 def _read(root: Folder, files: list[StoredFile]) -> Iterator[bytes | OSError]:

@@ -20,7 +20,7 @@ from write_arrow.machine.plans import Digest, Plan, Plans
 from write_arrow.machine.readers import readers_of
 from write_arrow.machine.shards import ARROW, FileFormat
 from write_arrow.machine.storage import Folder
-from write_arrow.machine.workers import Images, InProcess, Rejected, Task, Workers
+from write_arrow.machine.workers import Images, InProcess, Prepared, Rejected, Task, Workers
 
 BATCH_BYTES = 16 * 2**20  # image bytes held before a record batch is written
 BATCH_ROWS = 8192  # rows of small or no images
@@ -61,6 +61,8 @@ class PlannedTable:
     stem: its name without suffix.
     prefix: the stem without its number, of a numbered file.
     form: the format of the file.
+    measured: takes the values of a row, and width and height of its picture, which no annotation states; returns the values
+        to write, and reasons for what it has left out of them.
     """
 
     stem: str
@@ -70,6 +72,7 @@ class PlannedTable:
     stop: int | None = None
     prefix: str | None = None
     form: FileFormat = ARROW
+    measured: Callable[[dict[str, Any], int, int], tuple[dict[str, Any], list[str]]] | None = None
 
     @property
     def name(self) -> str:
@@ -201,23 +204,40 @@ def _chunks(rows: Iterable[Mapping[str, Any]], weighed: type[bytes] | type[str])
 
 
 def _planned(table: PlannedTable, root: Folder, pool: Workers, *, verify: bool) -> Iterator[_Made]:
-    tasks = (
-        (plans, Task(root, [plan.images for plan in plans], verify, _stated_sizes(table.schema, plans)))
-        for plans in _plan_chunks(table)
-    )
+    tasks = ((plans, _task(table, plans, root, verify=verify)) for plans in _plan_chunks(table))
     images = [field.name for field in table.schema if pa.types.is_binary(field.type)]
     for plans, prepared in pool.run(tasks):
-        kept = [plans[row] for row in prepared.rows]
+        kept, rejected = [plans[row] for row in prepared.rows], prepared.rejected
+        if table.measured is not None:
+            kept, left_out = _measured(table, kept, prepared)
+            rejected = rejected + left_out
         columns = dict(zip(images, prepared.images, strict=True))
         arrays = [
             _binary(columns[field.name]) if field.name in columns else _column(table.stem, field, kept)
             for field in table.schema
         ]
-        made = _Made(pa.RecordBatch.from_arrays(arrays, schema=table.schema), len(plans), prepared.rejected)
+        made = _Made(pa.RecordBatch.from_arrays(arrays, schema=table.schema), len(plans), rejected)
         _check_values(table.stem, made.batch, kept)
         del prepared, columns, arrays  # the next images are read without these in memory
         yield made
         del made
+
+
+def _task(table: PlannedTable, plans: list[Plan], root: Folder, *, verify: bool) -> Task:
+    measures = table.measured is not None
+    sizes = None if measures else _stated_sizes(table.schema, plans)
+    return Task(root, [plan.images for plan in plans], verify, sizes, measures)
+
+
+def _measured(table: PlannedTable, plans: list[Plan], prepared: Prepared) -> tuple[list[Plan], list[Rejected]]:
+    """The plans with the values that depend on the sizes of their pictures, and what was left out of them."""
+    assert table.measured is not None
+    kept, rejected = [], []
+    for plan, row, size in zip(plans, prepared.rows, prepared.sizes, strict=True):
+        values, problems = table.measured(plan.values, *size)
+        kept.append(plan._replace(values=values))
+        rejected += [Rejected(row, plan.images[0].name, problem) for problem in problems]
+    return kept, rejected
 
 
 def _stated_sizes(schema: pa.Schema, plans: list[Plan]) -> list[tuple[int, int]] | None:
