@@ -59,6 +59,9 @@ _VALUES = {
     "qa_id": lambda number: number,
     "game_id": lambda number: number,
     "status": lambda number: ("success", "failure")[number % 2],
+    "dialogue": lambda number: [sentence(number), "Yes", sentence(number + 1), "No"],
+    "box_names": lambda number: ["dog", "cat", "bird", "tree"],
+    "categories": lambda number: ("dog", "cat")[number % 2],
     "phrase_id": lambda number: f"phrase{number}",
     "chain_id": lambda number: str(number),
     "phrase_types": lambda number: ("people", "scene")[number % 2],
@@ -114,7 +117,7 @@ def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) ->
     values = _VALUES_OF_PAIRS if len(spec.images) == 2 else _VALUES
     if len(spec.images) == 2:
         columns["identifier"] = [f"dev-{number // 4}-{number % 4}" for number in numbers]
-    for column in sorted(wanted):
+    for column in sorted(wanted - {spec.text}):
         value = values[column]
         columns[column] = [[value(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
     for column in spec.fields.values():

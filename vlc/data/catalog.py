@@ -89,6 +89,15 @@ _POINTING_FIELDS = {
     "answer_index": Column("answer_index", NUMBERS, index_of="boxes"),
 }
 
+_ORACLE_FIELDS = {
+    **_PICTURE_FIELDS,
+    "label": Column("labels", one_of(3)),
+    "question_id": Column("question_id", IDENTIFIERS),
+    "question_type": Column("question_types", NAMES, optional=True),
+    "target_boxes": Column("target_boxes", BOXES),
+    "second_text": Column("categories", TEXTS),
+}
+
 
 def _referring(writer: str, stem: str, splits: tuple[str, ...]) -> DatasetSpec:
     """Expressions that refer to a box of their image; every split whose name begins with test is a test."""
@@ -273,6 +282,41 @@ CATALOG: dict[str, DatasetSpec] = {
             "image_id": Column("image_id", IDENTIFIERS, per_text=False),
         },
         unique_texts=False,
+    ),
+    # -- boxes to choose among
+    "visual7w": DatasetSpec(
+        "visual7w",
+        {split: (f"visual7w_{split}",) for split in ("train", "val", "test")},
+        text="questions",
+        fields={
+            **_POINTING_FIELDS,
+            "question": Column("questions", TEXTS),
+            "qa_id": Column("qa_id", IDENTIFIERS),
+            "question_type": Column("question_types", NAMES, optional=True),
+        },
+        unique_texts=False,
+    ),
+    "guesswhat": DatasetSpec(
+        "guesswhat",
+        {split: (f"guesswhat_{split}",) for split in ("train", "valid", "test")},
+        text="questions",
+        fields={
+            **_POINTING_FIELDS,
+            "dialogue": Column("dialogue", ANSWERS),
+            "box_names": Column("box_names", ANSWERS, beside="boxes"),
+            "game_id": Column("game_id", IDENTIFIERS),
+            "status": Column("status", TEXTS),
+        },
+        unique_texts=False,
+        validation=("valid",),
+    ),
+    "guesswhat_oracle": DatasetSpec(
+        "guesswhat",
+        {split: (f"guesswhat_oracle_{split}",) for split in ("train", "valid", "test")},
+        text="questions",
+        fields=_ORACLE_FIELDS,
+        unique_texts=False,
+        validation=("valid",),
     ),
     # -- images in classes
     "labelled_images": DatasetSpec(
