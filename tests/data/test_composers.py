@@ -1,5 +1,6 @@
 """Texts of several sequences: their segments, and what is cut off where they are too long."""
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from vlc.model.encoder import Encoder
 from vlc.training.run import build_data
 
 VISDIAL = Path(__file__).parents[1] / "golden/tasks/visdial"
+GAMES = VISDIAL.parent / "pointing"
 SPEC = replace(CATALOG["coco"], fields={"second_text": Column("answers", TEXTS)})
 
 
@@ -131,3 +133,30 @@ def test_dialogues_are_the_published_loaders_token_for_token(split):
                     found = values[0, :length].tolist()
                     assert found + [0] * (50 - length) == expected[name][number, place, option].tolist()
             row["history"] += [row["text"], answers[turn["answer"]]]
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_games_are_the_published_loaders_token_for_token(split):
+    """The published loader cuts a long dialogue at its end, where we cut its beginning."""
+    encoder, composer = TextEncoder(load_tokenizer(str(VISDIAL / "tokenizer")), 256), COMPOSERS["guesser"]
+    expected = np.load(GAMES / f"expected/guesswhat_pointing_{split}.npz")
+    lines = gzip.decompress((GAMES / f"guesswhat/list_release/guesswhat.{split}.jsonl.gz").read_bytes()).splitlines()
+    for line, ids, mask in zip(lines, expected["tokens"], expected["input_mask"], strict=True):
+        rounds = json.loads(line)["qas"]
+        row = {"text": "", "dialogue": [words for one in rounds for words in (one["question"], one["answer"])]}
+        (sequence,) = composer.compose(row)
+        tokens, published = encoder.composed([sequence], keeps_end=composer.keeps_end).ids, ids[mask == 1].tolist()
+        if len(tokens) < 256:
+            assert tokens == published
+        else:
+            assert TextEncoder(load_tokenizer(str(VISDIAL / "tokenizer")), 256).composed([sequence]).ids == published
+            assert tokens[1:] == encoder(f"question {sequence[0]}", keeps_end=True).ids[1:]
+            assert len(tokens) == 256
+
+
+def test_a_text_that_is_too_long_can_keep_its_end(tmp_path):
+    words = ["dog"] * 9 + ["cat", "red"]
+    tokens = ENCODER(" ".join(words), keeps_end=True)
+    assert tokens.ids == ENCODER.composed([(" ".join(words[1:]), 0)]).ids
+    assert tokens.words == [-1, *range(1, 11), -1]
+    assert ENCODER("a dog", keeps_end=True) == ENCODER("a dog")

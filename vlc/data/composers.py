@@ -20,11 +20,13 @@ class Composer:
     columns: the fields of the catalogue's row that it reads beside the text.
     history: the row's values by name -> sequences of segment 0 that follow, the oldest first. They give way where the text
         is too long.
+    keeps_end: a text of one sequence that is too long loses its first words, and not its last ones.
     """
 
     compose: Callable[[Mapping[str, Any]], Sequence[Words]]
     columns: frozenset[str] = frozenset()
     history: Callable[[Mapping[str, Any]], Sequence[str]] = _no_history
+    keeps_end: bool = False
 
 
 def plain(row: Mapping[str, Any]) -> list[Words]:
@@ -42,8 +44,15 @@ def earlier_rounds(row: Mapping[str, Any]) -> list[str]:
     return [*row["history"][-2 * _ROUNDS :], row["caption"]]
 
 
+def whole_game(row: Mapping[str, Any]) -> list[Words]:
+    """All questions of a game with their answers, as 12-in-1 gives them to GuessWhat's guesser."""
+    said = (f"answer {words} stop" if place % 2 else f"start {words}" for place, words in enumerate(row["dialogue"]))
+    return [(" ".join(said), 0)]
+
+
 COMPOSERS = {
     "plain": Composer(plain),
     "pair": Composer(pair, frozenset({"second_text"})),
     "dialogue": Composer(plain, frozenset({"history", "caption"}), earlier_rounds),
+    "guesser": Composer(whole_game, frozenset({"dialogue"}), keeps_end=True),
 }

@@ -61,7 +61,7 @@ class Preparation:
         if self.exchanges_sides:
             sequences = [(exchange_sides(words), segment) for words, segment in sequences]
             history = list(map(exchange_sides, history))
-        return self.encoder.composed(sequences, history)
+        return self.encoder.composed(sequences, history, keeps_end=self.composer.keeps_end)
 
     def plain_tokens(self, text: str) -> Tokens:
         """The tokens of a text by itself, which is empty where texts are blank."""

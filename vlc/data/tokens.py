@@ -231,10 +231,12 @@ class TextEncoder:
         self._rust.no_truncation()
         self._rust.no_padding()
 
-    def __call__(self, text: str) -> Tokens:
+    def __call__(self, text: str, *, keeps_end: bool = False) -> Tokens:
         tokens = self._whole(text)
+        excess = max(len(tokens.ids) - self.max_text_len, 0)
+        first = 1 if keeps_end else len(tokens.ids) - 1 - excess
         for column in (tokens.ids, tokens.words):
-            del column[self.max_text_len - 1 : -1]
+            del column[first : first + excess]
         return tokens
 
     def _whole(self, text: str) -> Tokens:
@@ -245,16 +247,19 @@ class TextEncoder:
         """Return the token with this number in the vocabulary."""
         return self._rust.id_to_token(number) or ""
 
-    def composed(self, sequences: Sequence[tuple[str, int]], history: Sequence[str] = ()) -> Tokens:
+    def composed(
+        self, sequences: Sequence[tuple[str, int]], history: Sequence[str] = (), *, keeps_end: bool = False
+    ) -> Tokens:
         """Words, each sequence with its segment, and a history as one text: [CLS] first [SEP] second [SEP] history [SEP].
 
         Where they are too long together, the history loses its first tokens, and then the longest sequence its last words.
 
         history: sequences of segment 0.
+        keeps_end: a single sequence loses its first words.
         """
         if len(sequences) == 1 and not history:
             ((words, _),) = sequences
-            return self(words)
+            return self(words, keeps_end=keeps_end)
         parts = [*(self(words) for words, _ in sequences), *map(self._whole, history)]
         # Every sequence with the [SEP] at its end; the first one keeps [CLS].
         kept = [list(range(number > 0, len(part.ids))) for number, part in enumerate(parts)]
