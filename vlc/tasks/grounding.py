@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 from vlc.common.files import to_json
+from vlc.tasks.statements import judgements
 from vlc.tasks.task import Records, Report, Task
 
 
@@ -13,6 +14,13 @@ def refer_file(records: Records) -> tuple[str, str]:
     return "json", to_json([{key: record[key] for key in kept} for record in records])
 
 
+def pointing_file(records: Records) -> tuple[str, str]:
+    """The JSON list of Visual7W's toolkit, an entry for each question: qa_id, question, and the box as its candidate."""
+    entries = ({"candidates": [{"answer": record["box_id"]}]} | record for record in records)
+    kept = ("qa_id", "question", "candidates")
+    return "json", to_json([{key: entry[key] for key in kept} for entry in entries])
+
+
 def accuracy_by(field: str, records: Records) -> dict[str, float]:
     """The accuracy of the examples with each value of a field that describes them."""
     judged: dict[str, list[bool]] = {}
@@ -20,6 +28,15 @@ def accuracy_by(field: str, records: Records) -> dict[str, float]:
         if "right" in record and record.get(field) is not None:
             judged.setdefault(f"accuracy/{record[field]}", []).append(record["right"])
     return {name: sum(hits) / len(hits) for name, hits in sorted(judged.items())}
+
+
+def errors(records: Records) -> dict[str, float]:
+    """The share of wrong answers, as GuessWhat states it, in all and by type of question."""
+    judged = [not record["right"] for record in records if "right" in record]
+    by_type = {
+        name.replace("accuracy", "error"): 1 - value for name, value in accuracy_by("question_type", records).items()
+    }
+    return {"error": sum(judged) / len(judged), **by_type} if judged else {}
 
 
 _KEEPS_SHAPE = ("keep_shape_flip", "keep_shape")  # squares would change what is tall and what is wide
@@ -55,7 +72,15 @@ TASKS = {
         {"pointing": 1},
         ("visual7w",),
         {"pointing": "visual7w"},
-        {"pointing": {"judged_by": "index", "ids": ("qa_id",), "box_ids": "box_ids", "described_by": ("question",)}},
+        {
+            "pointing": {
+                "judged_by": "index",
+                "ids": ("qa_id",),
+                "box_ids": "box_ids",
+                "described_by": ("question", "question_type"),
+            }
+        },
+        Report(partial(accuracy_by, "question_type"), pointing_file),
         max_text_len=20,
         transforms=_KEEPS_SHAPE,
         learning_rate=2e-5,
@@ -72,6 +97,26 @@ TASKS = {
         learning_rate=2e-5,
         epochs=20,
         composer="guesser",
+    ),
+    "guesswhat_oracle": Task(
+        {"classes": 1},
+        ("guesswhat_oracle",),
+        {"classes": "guesswhat_oracle"},
+        {
+            "classes": {
+                "names": ("Yes", "No", "N/A"),
+                "box": "target_boxes",
+                "labels": "label",
+                "ids": "question_id",
+                "described_by": ("question_type",),
+            }
+        },
+        Report(errors, partial(judgements, "question_id", "question_id")),
+        max_text_len=25,
+        transforms=_KEEPS_SHAPE,
+        learning_rate=4e-5,
+        epochs=20,
+        composer="pair",  # the question, and the category of the object
     ),
     "flickr_entities": Task(
         {"pointing": 1, "regress": 0},
