@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,14 +12,19 @@ from tests.conftest import GOLDEN
 from vlc.common.errors import UserError
 from vlc.configuration.task_settings import make_options
 from vlc.data.batch import Batch
+from vlc.data.geometry import Placement
+from vlc.data.parts import Boxes
+from vlc.data.parts.regions import padded_regions, placed_boxes
 from vlc.model.passes import Pass
-from vlc.model.segments import Encoded
+from vlc.model.segments import Encoded, Segment
 from vlc.objectives.base import ModelContext, Outcome
 from vlc.objectives.classes import Classes
+from vlc.objectives.options import Surroundings
 from vlc.tasks import TASKS
 
 HEAD = json.loads((GOLDEN / "tasks/statements/expected/numbers.json").read_text())["snli_ve_head"]
 OPTIONS = TASKS["snli_ve"].options["classes"]
+WHERE = Placement(np.array([[1.0, 0, 0], [0, 1, 0]]), (64, 64))
 
 
 def _objective(**options) -> Classes:
@@ -62,3 +68,49 @@ def test_records_have_the_probabilities_and_on_labelled_splits_the_true_class():
     batch = Batch(index=torch.arange(2), split="test", parts={"pair_id": ["a", "b"]})
     records = [answer.record for answer in _objective().answers(Outcome(None, {}, logits), batch)]
     assert [set(record) for record in records] == [{"pair_id", "answer", "probabilities"}] * 2
+
+
+def _box_batch(*boxes: list[float]) -> Batch:
+    cells = [placed_boxes("boxes", [box], WHERE) for box in boxes]
+    parts = {"regions": padded_regions(cells), "label": torch.zeros(len(boxes), dtype=torch.int64)}
+    return Batch(index=torch.arange(len(boxes)), split="dev", parts=parts)
+
+
+def _encoded(batch: Batch) -> dict[Pass, Encoded]:
+    """Patches of an image whose left half differs from its right half, with the same pooled feature everywhere."""
+    tokens = torch.zeros(len(batch), 17, 32)
+    tokens[:, 1:].unflatten(1, (4, 4))[:, :, :2] = 1
+    return {Pass(("text", "image")): Encoded(torch.zeros(len(batch), 32), (Segment("image", tokens, grid=(4, 4)),))}
+
+
+@torch.no_grad()
+def test_the_box_that_a_text_is_about_is_classified_too():
+    objective = _objective(box="target_boxes")
+    objective.pooler.location.weight.zero_()
+    batch = _box_batch([0, 0, 16, 64], [48, 0, 64, 64], [0, 32, 16, 64])
+    assert objective.passes(batch) == (Pass(("text", "image")),)
+    logits = objective(_encoded(batch), batch).logits
+    assert torch.allclose(logits[0], logits[2])
+    assert not torch.allclose(logits[0], logits[1])
+    assert Boxes("regions", ("target_boxes",)) in objective.parts(objective.options)
+
+
+@torch.no_grad()
+def test_a_box_that_is_not_shown_says_nothing_and_without_boxes_there_is_no_answer():
+    objective = _objective(box="target_boxes")
+    batch = _box_batch([100, 0, 120, 10], [300, 300, 310, 310])
+    assert not batch.parts["regions"].mask.any()
+    logits = objective(_encoded(batch), batch).logits
+    assert torch.equal(logits[0], logits[1])
+    asked = Batch(index=torch.arange(2), split="predict")
+    assert objective.passes(asked) == ()
+    assert objective.answers(objective({}, asked), asked) == []
+
+
+def test_a_box_needs_one_image_and_all_its_patches():
+    with pytest.raises(UserError, match="classes.images=2 is not valid: expected 1 beside classes.box=target_boxes"):
+        make_options("classes", OPTIONS | {"box": "target_boxes", "images": 2}).check_values()
+    others = Surroundings(("classes",), 1.0, False, 0.0, 4, 20, 200)
+    make_options("classes", OPTIONS).check(others)
+    with pytest.raises(UserError, match="classes.box=target_boxes reads all patches .* pass max_image_len=-1"):
+        make_options("classes", OPTIONS | {"box": "target_boxes"}).check(others)

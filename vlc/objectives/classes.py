@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from vlc.data.batch import Batch
-from vlc.data.parts import Field, Part
+from vlc.data.parts import Boxes, Field, Part, Regions
 from vlc.model.passes import Pass
+from vlc.model.regions import RegionPooler
 from vlc.model.segments import Encoded
 from vlc.objectives.base import (
     Answer,
@@ -26,7 +28,8 @@ from vlc.objectives.options import ClassesOptions
 class Classes(Objective[ClassesOptions]):
     """The text with each image, the pooled features of the passes together classified; logits (B, classes).
 
-    The images carry token types 1 and 2.
+    The images carry token types 1 and 2. Where a text is about a box, as in GuessWhat's oracle (de Vries et al. 2017), the
+    feature that `RegionPooler` makes of it is classified too.
     """
 
     metrics = ("loss", "accuracy")
@@ -37,7 +40,8 @@ class Classes(Objective[ClassesOptions]):
     @classmethod
     def parts(cls, options: ClassesOptions) -> tuple[Part, ...]:
         described = (Field(name, "where_provided") for name in options.described_by)
-        return Field(options.labels), Field(options.ids, "always"), *described
+        boxes = (Boxes("regions", (options.box,)),) if options.box else ()
+        return Field(options.labels), Field(options.ids, "always"), *boxes, *described
 
     @classmethod
     def num_images(cls, options: ClassesOptions) -> int:
@@ -46,14 +50,25 @@ class Classes(Objective[ClassesOptions]):
     def __init__(self, options: ClassesOptions, context: ModelContext):
         super().__init__(options, context)
         names = ("image", *(f"image_{number}" for number in range(1, options.images)))
-        self._passes = tuple(Pass(("text", name), pooled_only=True) for name in names)
-        self.classifier = classifier(options.images * context.width, 2 * context.width, len(options.names))
+        self._passes = tuple(Pass(("text", name), pooled_only=not options.box) for name in names)
+        num_features = options.images + bool(options.box)
+        self.pooler = RegionPooler(context.width) if options.box else None
+        self.classifier = classifier(num_features * context.width, 2 * context.width, len(options.names))
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
-        return self._passes
+        return self._passes if self._has_boxes(batch) else ()
+
+    def _has_boxes(self, batch: Batch) -> bool:
+        """Whether the batch has the boxes that the texts are about, if they are about boxes."""
+        return self.pooler is None or "regions" in batch.parts
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
-        logits = self.classifier(torch.cat([encoded[one].pooled for one in self._passes], dim=-1))
+        if not self._has_boxes(batch):
+            return Outcome(None)
+        features = [encoded[one].pooled for one in self._passes]
+        if self.pooler is not None:
+            features.append(self._box_features(encoded[self._passes[0]], batch.parts["regions"]))
+        logits = self.classifier(torch.cat(features, dim=-1))
         labels = batch.parts.get(self.options.labels)
         if labels is None:
             return Outcome(None, {}, logits)
@@ -63,12 +78,21 @@ class Classes(Objective[ClassesOptions]):
             loss = F.cross_entropy(logits.float(), labels)
         return Outcome(loss, {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}, logits)
 
+    def _box_features(self, encoded: Encoded, regions: Regions) -> Tensor:
+        """The feature of the first box of each example, (B, D) float32; zeros where it is not in the image."""
+        assert self.pooler is not None
+        image, patch_size = encoded.segment("image"), self.context.size.patch_size
+        first = self.pooler(image, regions.boxes[:, :1], regions.sizes, patch_size)[:, 0]
+        return first * regions.mask[:, :1]
+
     def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
         """The classes by their probability.
 
         Records have identifier, name of the class and probabilities by label. On labelled splits they also have whether the
         answer is right, the name of the true class (`gold`), and what describes the example.
         """
+        if not self._has_boxes(batch):
+            return []
         options, names = self.options, self.options.names
         probabilities = outcome.logits.float().softmax(1)
         choices = most_probable(probabilities, lambda label: names[label])

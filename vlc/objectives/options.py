@@ -38,6 +38,15 @@ class Options:
         """Raise UserError for values that an active objective cannot work with."""
 
 
+def require_all_patches(named: str, others: Surroundings) -> None:
+    """Raise UserError where patches under a box may be dropped. named: what reads them."""
+    if others.max_image_len != -1:
+        raise UserError(
+            f"{named} reads all patches under a box, and max_image_len={others.max_image_len} drops some: pass "
+            "max_image_len=-1"
+        )
+
+
 @dataclass(frozen=True)
 class MLMOptions(Options):
     """probability: share of the tokens that are hidden.
@@ -140,6 +149,8 @@ class ClassesOptions(Options):
     """names: of the classes, by label.
 
     images: number of images of an example; their pooled features are classified together.
+    box: batch field of the box that a text is about, whose feature is classified with them; empty: a text is about the
+        whole image.
     labels: batch field of the labels.
     ids: batch field that names an example.
     described_by: batch fields that are copied into the records where the data have them.
@@ -148,6 +159,7 @@ class ClassesOptions(Options):
 
     names: tuple[str, ...] = ()
     images: int = 1
+    box: str = ""
     labels: str = "labels"
     ids: str = "identifier"
     described_by: tuple[str, ...] = ()
@@ -156,9 +168,12 @@ class ClassesOptions(Options):
     def check_values(self) -> None:
         require(self.loss in ("cross_entropy", "bce"), "classes.loss", self.loss, "cross_entropy or bce")
         require(self.images in (1, 2), "classes.images", self.images, "1 or 2")
+        require(self.images == 1 or not self.box, "classes.images", self.images, f"1 beside classes.box={self.box}")
 
     def check(self, others: Surroundings) -> None:
         require(len(self.names) > 1, "classes.names", self.names, "the names of two classes or more")
+        if self.box:
+            require_all_patches(f"classes.box={self.box}", others)
 
 
 MIXUP_MODES = ("batch", "pair", "elem")
@@ -315,11 +330,7 @@ class PointingOptions(Options):
                 f"{self.candidates} and pointing.tested_candidates={self.tested_candidates} leave out: pass gt, or "
                 "pointing.judged_by=overlap"
             )
-        if others.max_image_len != -1:
-            raise UserError(
-                f"pointing reads all patches under a box, and max_image_len={others.max_image_len} drops some: pass "
-                "max_image_len=-1"
-            )
+        require_all_patches("pointing", others)
         if self.soft_targets and self.loss != "bce":
             raise UserError("pointing.soft_targets=True needs pointing.loss=bce")
 
