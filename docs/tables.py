@@ -25,7 +25,7 @@ from vlc.data.catalog import CATALOG
 from vlc.data.transforms import TRANSFORMS
 from vlc.model.sizes import ENCODERS
 from vlc.objectives.kinds import KINDS
-from vlc.tasks import HEADS, TASKS
+from vlc.tasks import FAMILIES, HEADS, TASKS
 from write_arrow.machine.source import RawSource
 from write_arrow.sources import SOURCES
 
@@ -63,6 +63,17 @@ def recipes() -> str:
         row = (", ".join(values["datasets"]), ", ".join(weights), pipeline, values["batch_size"], length)
         rows.append((f"`{name}`{variant}", *row))
     return table("named config | data sets | objectives | images | batch | length", rows)
+
+
+def task_families() -> str:
+    """The tasks of each family, but for those on embedded data, with the first sentence about the family."""
+    rows = []
+    for family in FAMILIES:
+        names = [name for name, task in family.TASKS.items() if not any("emoji" in one for one in task.datasets)]
+        if names:
+            what = (family.__doc__ or "").partition(".")[0]
+            rows.append((what, ", ".join(f"`{name}`" for name in names)))
+    return table("what | tasks", rows)
 
 
 def named_configs() -> str:
@@ -242,6 +253,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for made in (
         *(
             recipes,
+            task_families,
             named_configs,
             config_keys,
             use_keys,

@@ -60,7 +60,9 @@ def test_the_flat_keys_describe_one_task():
     (task,) = _settings("task_finetune_nlvr2_mae_randaug").tasks
     (head,) = task.heads
     assert (task.name, head.name, head.kind, head.weight) == ("", "nlvr2", "classes", 1)
-    assert head.options == ClassesOptions(("False", "True"), 2, "truth", "identifier", ("statement_type",))
+    assert head.options == ClassesOptions(
+        ("False", "True"), 2, labels="truth", ids="identifier", described_by=("statement_type",)
+    )
     assert task.metric(head, "dev", "accuracy") == "nlvr2/dev/accuracy"
     assert task.file(head, "dev") == "nlvr2_dev"
 

@@ -29,7 +29,7 @@ TRAINED = {
     ),
     "vqa": ("task_finetune_vqa_mae_randaug", {"vqav2_label_size": 3}),
     "nlvr2": ("task_finetune_nlvr2_mae_randaug", {}),
-    "refcoco": ("task_finetune_refcoco", {"refcoco.objectives": {"pointing": 1, "regress": 1}}),
+    "refcoco": ("task_finetune_refcoco", {"tasks": ["refcoco", "refcoco_box"]}),
 }
 TRAINED["captions"][1].update(is_pretrain=True, draw_false_image=1, draw_false_text=2, mlm_prob=0.5)
 

@@ -10,8 +10,8 @@ from typing import Any
 from vlc.tasks import dialogues, grounding, images, pretraining, questions, retrieval, statements
 from vlc.tasks.task import Report, Task
 
-_FAMILIES = (pretraining, questions, statements, retrieval, dialogues, grounding, images)
-TASKS: dict[str, Task] = {name: task for family in _FAMILIES for name, task in family.TASKS.items()}
+FAMILIES = (pretraining, questions, statements, retrieval, dialogues, grounding, images)
+TASKS: dict[str, Task] = {name: task for family in FAMILIES for name, task in family.TASKS.items()}
 
 
 @dataclass(frozen=True)

@@ -42,32 +42,40 @@ def errors(records: Records) -> dict[str, float]:
 _KEEPS_SHAPE = ("keep_shape_flip", "keep_shape")  # squares would change what is tall and what is wide
 
 
-def _pointing_or_regress(**shared: Any) -> dict[str, dict[str, Any]]:
-    """Options of both ways to answer: to choose a candidate, which is the default, and to regress the box."""
-    regress = {key: value for key, value in shared.items() if key in ("ids", "described_by")}
-    return {"pointing": shared, "regress": regress}
+def _grounding(
+    dataset: str, head: str, report: Report, max_text_len: int, learning_rate: float, **options: Any
+) -> dict[str, Task]:
+    """The tasks of a data set whose texts mean a box: to point at a candidate, and, as NAME_box, to give its edges."""
+
+    def task(kind: str, head: str) -> Task:
+        return Task(
+            {kind: 1},
+            (dataset,),
+            {kind: head},
+            {kind: options},
+            report,
+            max_text_len=max_text_len,
+            transforms=_KEEPS_SHAPE,
+            learning_rate=learning_rate,
+            epochs=20,
+        )
+
+    return {dataset: task("pointing", head), f"{dataset}_box": task("regress", f"{head}_box")}
 
 
-def _referring(name: str) -> Task:
-    """Referring expressions, as 12-in-1 trains them (Lu et al. 2020)."""
-    return Task(
-        {"pointing": 1, "regress": 0},
-        (name,),
-        {"pointing": "refer", "regress": "refer_box"},
-        _pointing_or_regress(ids=("sent_id",), described_by=("ref_id", "ann_id")),
-        Report(submission=refer_file),
-        max_text_len=20,
-        transforms=_KEEPS_SHAPE,
-        learning_rate=2e-5,
-        epochs=20,
+def _referring(dataset: str) -> dict[str, Task]:
+    """Referring expressions, as 12-in-1 trains them (Lu et al. 2020); those of all data sets share a head."""
+    described = ("ref_id", "ann_id")
+    return _grounding(
+        dataset, "refer", Report(submission=refer_file), 20, 2e-5, ids=("sent_id",), described_by=described
     )
 
 
 TASKS = {
-    "refcoco": _referring("refcoco"),
-    "refcoco_plus": _referring("refcoco_plus"),
-    "refcocog": _referring("refcocog"),
-    "refclef": _referring("refclef"),
+    **_referring("refcoco"),
+    **_referring("refcoco_plus"),
+    **_referring("refcocog"),
+    **_referring("refclef"),
     "visual7w": Task(
         {"pointing": 1},
         ("visual7w",),
@@ -118,15 +126,13 @@ TASKS = {
         epochs=20,
         composer="pair",  # the question, and the category of the object
     ),
-    "flickr_entities": Task(
-        {"pointing": 1, "regress": 0},
-        ("flickr_entities",),
-        {"pointing": "flickr_entities", "regress": "flickr_entities_box"},
-        _pointing_or_regress(ids=("phrase_id",), described_by=("phrase_type",)),
+    **_grounding(
+        "flickr_entities",
+        "flickr_entities",
         Report(partial(accuracy_by, "phrase_type")),
-        max_text_len=24,
-        transforms=_KEEPS_SHAPE,
-        learning_rate=2e-6,
-        epochs=20,
+        24,
+        2e-6,
+        ids=("phrase_id",),
+        described_by=("phrase_type",),
     ),
 }

@@ -57,8 +57,7 @@ def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str,
         raise UserError(
             f"There is nothing to answer: pass {_WANTS}, or picture=FILE.png of a checkpoint with a mae head"
         )
-    edges = use.boxes
-    boxes = edges and [edges[first : first + 4] for first in range(0, len(edges), 4)]
+    boxes = None if use.boxes is None else [use.boxes[first : first + 4] for first in range(0, len(use.boxes), 4)]
     answers = model.answer(images, texts or None, boxes) if asked else []
     records = [
         {"task": answer.head, "text": asked[answer.example], "about": answer.about, "unit": answer.unit}
