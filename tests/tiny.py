@@ -76,6 +76,15 @@ _VALUES_OF_ROWS = {
     "proposal_boxes": lambda number: boxes(number + 100),
     "proposal_scores": lambda number: [0.9, 0.8, 0.5, 0.1],
 }
+_WORD_TAGS = [0, 1, 0, 0, 2]  # of a sentence
+_VALUES_OF_CHOICES = {  # columns of a question with its answers, and of a question and an answer with rationales
+    **dict.fromkeys(("question_tags", "given_question_tags", "given_answer_tags"), lambda number: _WORD_TAGS),
+    **dict.fromkeys(("answers", "rationales"), lambda number: [sentence(number + place) for place in range(4)]),
+    **dict.fromkeys(("answer_tags", "rationale_tags"), lambda number: [_WORD_TAGS] * 4),
+    **dict.fromkeys(("answer_index", "rationale_index", "given_answer_index"), lambda number: number % 4),
+    **dict.fromkeys(("annot_id", "given_annot_id"), lambda number: f"val-{number}"),
+    "given_answers": lambda number: sentence(number),
+}
 _VALUES_OF_PAIRS = {
     "answers": lambda number: str(number % 3 == 0),
     "identifiers": lambda number: f"dev-{number // 8}-{number // 2 % 4}-{number % 2}",
@@ -114,7 +123,8 @@ def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) ->
     wanted = {column.name for column in spec.fields.values() if column.per_text} | (
         {"answers"} if "answer_labels" in spec.fields else set()
     )
-    values = _VALUES_OF_PAIRS if len(spec.images) == 2 else _VALUES
+    values = _VALUES_OF_CHOICES if "option_tags" in spec.fields else _VALUES
+    values = _VALUES_OF_PAIRS if len(spec.images) == 2 else values
     if len(spec.images) == 2:
         columns["identifier"] = [f"dev-{number // 4}-{number % 4}" for number in numbers]
     for column in sorted(wanted - {spec.text}):
@@ -125,7 +135,8 @@ def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) ->
             columns[column.name] = [_VALUES_OF_ROWS[column.name](number) for number in numbers]
     if split in spec.unlabelled:
         known = (spec.text, *spec.images, "question_id", "options", "history", "round_id", *_VALUES_OF_ROWS)
-        columns |= {name: [[] for _ in numbers] for name in columns if name not in known}
+        withheld = {spec.fields["answer_index"].name} if "option_tags" in spec.fields else columns.keys() - {*known}
+        columns |= {name: [[] for _ in numbers] for name in withheld}
     return columns
 
 
@@ -138,27 +149,27 @@ def write_table(path: Path, columns: dict[str, list[Any]]) -> Path:
 
 
 def write_dataset(folder: Path, name: str, num_rows: int = ROWS) -> Path:
-    """Every table of a data set; numbered ones as two shards."""
+    """Every table of a data set; numbered ones as two shards. One file may have the texts of several data sets."""
     spec, first = CATALOG[name], 0
     for split, stems in spec.tables.items():
         for stem in stems:
             for path in [stem[:-1] + "0", stem[:-1] + "1"] if stem.endswith("*") else [stem]:
-                write_table(folder / f"{path}.arrow", rows(spec, split, num_rows, first))
+                columns = rows(spec, split, num_rows, first)
+                others = _columns(folder / f"{path}.arrow")
+                write_table(folder / f"{path}.arrow", columns if spec.text in others else others | columns)
                 first += num_rows
     return folder
 
 
+def _columns(path: Path) -> dict[str, list[Any]]:
+    return pa.ipc.open_file(str(path)).read_all().to_pydict() if path.exists() else {}
+
+
 def write_catalog(folder: Path) -> Path:
-    for name in CATALOG:
-        if CATALOG[name].labelled:
-            continue
-        if (
-            name == "emoji_scenes_vqa"
-            or not (folder / f"{next(iter(CATALOG[name].tables.values()))[0]}.arrow").exists()
-        ):
+    for name, spec in CATALOG.items():
+        first = next(iter(spec.tables.values()))
+        if not spec.labelled and spec.text not in _columns(folder / f"{first[0]}.arrow"):
             write_dataset(folder, name)
-    for stem in ("train", "val", "test", "held_out"):  # one file serves both readings of the scenes
-        _add_captions(folder / f"emoji_scenes_{stem}.arrow")
     write_hard_pools(folder)
     return folder
 
@@ -181,11 +192,6 @@ def write_hard_pool(folder: Path, name: str) -> None:
     )
     near = (np.arange(source.num_rows, dtype=np.int32)[:, None] + 1) % source.num_rows
     write_pool(folder / pool_name(name), near, list(map(str, range(len(near)))), (), {"tables": tables_of(source)})
-
-
-def _add_captions(path: Path) -> None:
-    columns = pa.ipc.open_file(str(path)).read_all().to_pydict()
-    write_table(path, columns | {"caption": columns["questions"]})
 
 
 def settings(*named: str, **updates: Any) -> Settings:

@@ -11,6 +11,8 @@ from vlc.data.kinds import (
     NUMBERS,
     RELEVANCES,
     SCORES,
+    TAGS,
+    TAGS_OF_TEXTS,
     TEXTS,
     TRUTHS,
     one_of,
@@ -128,6 +130,39 @@ def _dialogues(name: str, num_options: int, splits: tuple[str, ...], **options) 
     }
     tables = {split: (f"{name}_{split}",) for split in splits}
     return DatasetSpec(name, tables, "questions", fields=fields, unique_texts=False, **options)
+
+
+def _grounded_questions(name: str, splits: tuple[str, ...], **options) -> DatasetSpec:
+    """Questions whose words name boxes of the picture, each with answers to choose from."""
+    fields = {
+        **_PICTURE_FIELDS,
+        "boxes": Column("boxes", BOXES, per_text=False),
+        "text_tags": Column("question_tags", TAGS),
+        "options": Column("answers", ANSWERS),
+        "option_tags": Column("answer_tags", TAGS_OF_TEXTS, beside="answers"),
+        "answer_index": Column("answer_index", one_of(4)),
+        "annot_id": Column("annot_id", IDENTIFIERS),
+    }
+    tables = {split: (f"{name}_{split}",) for split in splits}
+    return DatasetSpec(name, tables, "questions", fields=fields, unique_texts=False, **options)
+
+
+def _grounded_rationales(name: str, splits: tuple[str, ...], **options) -> DatasetSpec:
+    """The same questions with a given answer, each with rationales to choose from."""
+    fields = {
+        **_PICTURE_FIELDS,
+        "boxes": Column("boxes", BOXES, per_text=False),
+        "text_tags": Column("given_question_tags", TAGS),
+        "given_answer": Column("given_answers", TEXTS),
+        "given_answer_tags": Column("given_answer_tags", TAGS),
+        "given_answer_index": Column("given_answer_index", NUMBERS),
+        "options": Column("rationales", ANSWERS),
+        "option_tags": Column("rationale_tags", TAGS_OF_TEXTS, beside="rationales"),
+        "answer_index": Column("rationale_index", one_of(4)),
+        "annot_id": Column("given_annot_id", IDENTIFIERS),
+    }
+    tables = {split: (f"{name}_{split}",) for split in splits}
+    return DatasetSpec(name, tables, "given_questions", fields=fields, unique_texts=False, **options)
 
 
 def _captions(writer: str, train: tuple[str, ...], **options) -> DatasetSpec:
@@ -317,6 +352,13 @@ CATALOG: dict[str, DatasetSpec] = {
         fields=_ORACLE_FIELDS,
         unique_texts=False,
         validation=("valid",),
+    ),
+    # -- questions, answers and rationales about boxes
+    "vcr_qa": _grounded_questions(
+        "vcr", ("train", "val", "test"), unlabelled=frozenset({"test"}), test=("val", "test")
+    ),
+    "vcr_qar": _grounded_rationales(
+        "vcr", ("train", "val", "test"), unlabelled=frozenset({"test"}), test=("val", "test")
     ),
     # -- images in classes
     "labelled_images": DatasetSpec(

@@ -157,6 +157,17 @@ def _are_boxes(values: pa.Array) -> np.ndarray | None:
     return np.isfinite(edges).all(axis=1) & (left >= 0) & (left < right) & (top >= 0) & (top < bottom)
 
 
+def _are_tags(values: pa.Array) -> np.ndarray | None:
+    if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
+        return None
+    numbers = are_labels(pc.list_flatten(values))
+    if numbers is None:
+        return None
+    valid: np.ndarray = np.ones(len(values), dtype=bool)
+    valid[pc.list_parent_indices(values).to_numpy()[~numbers]] = False
+    return valid
+
+
 def _are_identifiers(values: pa.Array) -> np.ndarray | None:
     if pa.types.is_integer(values.type):
         return np.ones(len(values), dtype=bool)
@@ -178,5 +189,8 @@ ANSWERS = Kind("strings", _are_texts, several=True)
 IDENTIFIERS = Kind("an integer, or a string that is not empty", _are_identifiers)
 NAMES = Kind("a string", _are_texts, nullable=True)  # such as the type of a question, where it is known
 TEXTS = Kind("a string", _are_texts)
+# A text's words are grounded by tags: 0 none, k box k - 1. The words stand between single blanks.
+TAGS = Kind("numbers of boxes", are_labels, several=True)
+TAGS_OF_TEXTS = Kind("lists of numbers of boxes", _are_tags, several=True)
 BOXES = Kind("boxes [left, top, right, bottom] of positive size, in pixels of the picture", _are_boxes, several=True)
 BOX_IDS = Kind("different integers, or strings that are not empty", _are_identifiers, several=True, distinct=True)

@@ -24,6 +24,7 @@ from write_arrow.sources import (
     snli_ve,
     table,
     text,
+    vcr,
     vg,
     vgqa,
     visdial,
@@ -34,7 +35,7 @@ from write_arrow.sources import (
 # In the order in which --help lists them.
 _FAMILIES = (
     *(karpathy, retrieval, vg, pairs, vqav2, vgqa, gqa, nlvr2, snli_ve, foil, visdial),  # published data sets
-    *(refer, flickr_entities, visual7w, guesswhat),  # published data sets with boxes
+    *(refer, flickr_entities, visual7w, guesswhat, vcr),  # published data sets with boxes
     *(captions, table, text, imagenet),  # data of your own
     *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes, emoji_gqa, emoji_snli_ve, emoji_foil, emoji_visdial),  # embedded
 )
