@@ -2,10 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-Words = tuple[str, int]  # a sequence of words, and the number of its segment
 _ROUNDS = 3  # of a dialogue, that are shown before a question
+
+
+class Words(NamedTuple):
+    """A sequence of words.
+
+    segment: its number.
+    tags: what each word between the blanks names, where any does: box k - 1 by the number k, and nothing by 0.
+    """
+
+    text: str
+    segment: int = 0
+    tags: Sequence[int] = ()
 
 
 def _no_history(row: Mapping[str, Any]) -> list[str]:
@@ -31,12 +42,22 @@ class Composer:
 
 def plain(row: Mapping[str, Any]) -> list[Words]:
     """The sample's text alone."""
-    return [(row["text"], 0)]
+    return [Words(row["text"])]
 
 
 def pair(row: Mapping[str, Any]) -> list[Words]:
     """The sample's text and a second one, such as a question and its answer, as BERT's two segments."""
-    return [(row["text"], 0), (row["second_text"], 1)]
+    return [Words(row["text"]), Words(row["second_text"], 1)]
+
+
+def grounded(row: Mapping[str, Any]) -> list[Words]:
+    """The sample's text, whose words name boxes."""
+    return [Words(row["text"], 0, row["text_tags"])]
+
+
+def grounded_answer(row: Mapping[str, Any]) -> list[Words]:
+    """A question and a given answer to it, whose words name boxes; 12-in-1 puts [SEP] between them."""
+    return [*grounded(row), Words(row["given_answer"], 0, row["given_answer_tags"])]
 
 
 def earlier_rounds(row: Mapping[str, Any]) -> list[str]:
@@ -53,6 +74,8 @@ def whole_game(row: Mapping[str, Any]) -> list[Words]:
 COMPOSERS = {
     "plain": Composer(plain),
     "pair": Composer(pair, frozenset({"second_text"})),
+    "grounded": Composer(grounded, frozenset({"text_tags"})),
+    "grounded_answer": Composer(grounded_answer, frozenset({"text_tags", "given_answer", "given_answer_tags"})),
     "dialogue": Composer(plain, frozenset({"history", "caption"}), earlier_rounds),
     "guesser": Composer(whole_game, frozenset({"dialogue"}), keeps_end=True),
 }

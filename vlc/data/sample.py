@@ -59,7 +59,7 @@ class Preparation:
         """The tokens of a row's text, with further sequences of words before its history."""
         sequences, history = [*self.composer.compose(row), *more], self.composer.history(row)
         if self.exchanges_sides:
-            sequences = [(exchange_sides(words), segment) for words, segment in sequences]
+            sequences = [one._replace(text=exchange_sides(one.text)) for one in sequences]
             history = list(map(exchange_sides, history))
         return self.encoder.composed(sequences, history, keeps_end=self.composer.keeps_end)
 

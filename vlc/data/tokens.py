@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import (  # type: ignore[attr-defined]  # it makes BertTokenizerFast on demand
     AutoTokenizer,
@@ -24,6 +24,7 @@ from transformers import (  # type: ignore[attr-defined]  # it makes BertTokeniz
 
 from vlc.common.errors import UserError, first_line
 from vlc.common.inputs import Text
+from vlc.data.composers import Words
 
 EMBEDDED = {"emoji": "data/assets/emoji/tokenizer"}
 PAD_MULTIPLE = 8  # lengths are rounded up to it: few distinct shapes, and aligned matrices
@@ -231,24 +232,25 @@ class TextEncoder:
         self._rust.no_truncation()
         self._rust.no_padding()
 
-    def __call__(self, text: str, *, keeps_end: bool = False) -> Tokens:
-        tokens = self._whole(text)
+    def __call__(self, text: str, tags: Sequence[int] = (), *, keeps_end: bool = False) -> Tokens:
+        tokens = self._whole(text, tags)
         excess = max(len(tokens.ids) - self.max_text_len, 0)
         first = 1 if keeps_end else len(tokens.ids) - 1 - excess
-        for column in (tokens.ids, tokens.words):
+        for column in (tokens.ids, tokens.words, tokens.tags or []):
             del column[first : first + excess]
         return tokens
 
-    def _whole(self, text: str) -> Tokens:
+    def _whole(self, text: str, tags: Sequence[int] = ()) -> Tokens:
         encoding = self._rust.encode(text)
-        return Tokens(encoding.ids, [-1 if word is None else word for word in encoding.word_ids])
+        words = [-1 if word is None else word for word in encoding.word_ids]
+        return Tokens(encoding.ids, words, tags=_tags_of_tokens(encoding, text, tags) if tags else None)
 
     def token_name(self, number: int) -> str:
         """Return the token with this number in the vocabulary."""
         return self._rust.id_to_token(number) or ""
 
     def composed(
-        self, sequences: Sequence[tuple[str, int]], history: Sequence[str] = (), *, keeps_end: bool = False
+        self, sequences: Sequence[tuple[str, int] | Words], history: Sequence[str] = (), *, keeps_end: bool = False
     ) -> Tokens:
         """Words, each sequence with its segment, and a history as one text: [CLS] first [SEP] second [SEP] history [SEP].
 
@@ -257,27 +259,28 @@ class TextEncoder:
         history: sequences of segment 0.
         keeps_end: a single sequence loses its first words.
         """
-        if len(sequences) == 1 and not history:
-            ((words, _),) = sequences
-            return self(words, keeps_end=keeps_end)
-        parts = [*(self(words) for words, _ in sequences), *map(self._whole, history)]
+        given = [Words(*sequence) for sequence in sequences]
+        if len(given) == 1 and not history:
+            return self(given[0].text, given[0].tags, keeps_end=keeps_end)
+        parts = [*(self(one.text, one.tags) for one in given), *map(self._whole, history)]
         # Every sequence with the [SEP] at its end; the first one keeps [CLS].
         kept = [list(range(number > 0, len(part.ids))) for number, part in enumerate(parts)]
         excess = sum(map(len, kept)) - self.max_text_len
-        for places in kept[len(sequences) :]:
+        for places in kept[len(given) :]:
             given_up = places[: max(excess, 0)]
             del places[: len(given_up)]
             excess -= len(given_up)
         for _ in range(excess):
             del max(kept, key=len)[-2]
-        segments = [*(segment for _, segment in sequences), *(0 for _ in history)]
-        ids, words_of_tokens, segments_of_tokens, first_word = [], [], [], 0
+        segments = [*(one.segment for one in given), *(0 for _ in history)]
+        ids, words_of_tokens, segments_of_tokens, tags, first_word = [], [], [], [], 0
         for part, places, segment in zip(parts, kept, segments, strict=True):
             ids += [part.ids[place] for place in places]
             words_of_tokens += [part.words[place] + first_word * (part.words[place] >= 0) for place in places]
             segments_of_tokens += [segment] * len(places)
+            tags += [part.tags[place] if part.tags else 0 for place in places]
             first_word += max(part.words) + 1
-        return Tokens(ids, words_of_tokens, segments_of_tokens)
+        return Tokens(ids, words_of_tokens, segments_of_tokens, tags if any(one.tags for one in given) else None)
 
     def pad(
         self,
@@ -299,6 +302,16 @@ class TextEncoder:
             mask[number, : len(row)] = 1
         further = _padded(segments, length), _padded(tags, length)
         return Text(torch.from_numpy(ids), torch.from_numpy(mask), sum(map(len, rows)), *further)
+
+
+def _tags_of_tokens(encoding: Encoding, text: str, tags: Sequence[int]) -> list[int]:
+    """The tag of each token's word. Raises UserError where the text has another number of words between its blanks."""
+    words = text.split(" ")
+    if len(words) != len(tags):
+        raise UserError(f"A text has {len(words)} words and {len(tags)} tags of words: {text[:80]!r}")
+    by_letter = [tag for word, tag in zip(words, tags, strict=True) for _ in range(len(word) + 1)]
+    places = zip(encoding.word_ids, encoding.offsets, strict=True)
+    return [0 if word is None else by_letter[end - 1] for word, (_, end) in places]
 
 
 def _padded(rows: Sequence[list[int] | None], length: int) -> torch.Tensor | None:

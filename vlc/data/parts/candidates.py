@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vlc.common.errors import UserError
 from vlc.common.inputs import Tensors, Text
+from vlc.data.composers import Words
 from vlc.data.parts.part import Part
 from vlc.data.sample import Sample, SampleSet
 from vlc.data.tokens import Tokens
@@ -41,25 +42,30 @@ class Candidates(Part):
     label: the field with the place of the right one; the split withholds it where no other part reads it.
     drawn: in training the right one comes first, and is followed by others at random, so many in all; 0: all are shown in
         their order, as in evaluation.
+    tags: the field with the boxes that the words of each candidate name, where they name any.
     """
 
     name: ClassVar[str] = "candidates"
     field: str
     label: str
     drawn: int = 0
+    tags: str = ""
 
     @property
     def columns(self) -> frozenset[str]:
-        return frozenset({self.field})
+        return frozenset({self.field, self.tags} - {""})
 
     def of(self, sample: Sample, samples: SampleSet) -> _Cell:
         words: list[str] = sample.source.field(sample.where, self.field)
+        tags = sample.source.field(sample.where, self.tags) if self.tags else [()] * len(words)
         right = sample.source.field(sample.where, self.label) if self.label in samples.kinds else None
         if samples.training and self.drawn:
             others = [place for place in sample.rng.permutation(len(words)).tolist() if place != right]
-            words, right = [words[place] for place in (right, *others[: self.drawn - 1])], 0
+            shown = (right, *others[: self.drawn - 1])
+            words, tags, right = [words[place] for place in shown], [tags[place] for place in shown], 0
         row = sample.preparation.row(sample.source, sample.where)
-        return _Cell([sample.preparation.tokens(row, (one, 1)) for one in words], words, right)
+        candidates = [Words(text, 1, own) for text, own in zip(words, tags, strict=True)]
+        return _Cell([sample.preparation.tokens(row, one) for one in candidates], words, right)
 
     def collate(self, cells: list[_Cell], samples: SampleSet) -> CandidateTexts:
         if len(counts := sorted({len(cell.words) for cell in cells})) > 1:
