@@ -2,21 +2,26 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from tests import tiny
+from tests.conftest import GOLDEN
 from tests.data.made import ENCODER, captions, keys, preparation
 from vlc.common.errors import UserError
 from vlc.common.inputs import Text
 from vlc.data.arrow import ArrowSplit
+from vlc.data.batch import Batch
 from vlc.data.catalog import CATALOG
 from vlc.data.composers import COMPOSERS
-from vlc.data.kinds import ANSWERS, IDENTIFIERS, TEXTS, one_of
+from vlc.data.kinds import ANSWERS, IDENTIFIERS, TAGS_OF_TEXTS, TEXTS, one_of
+from vlc.data.parts.candidates import CandidateTexts
 from vlc.data.samples import Samples
 from vlc.data.spec import Column
 from vlc.model.encoder import Encoder
 from vlc.model.passes import encode_passes
+from vlc.model.segments import Encoded
 from vlc.objectives.base import ModelContext, Outcome
 from vlc.objectives.choice import Choice
 from vlc.objectives.options import ChoiceOptions
@@ -28,6 +33,7 @@ SPEC = replace(
         "options": Column("options", ANSWERS),
         "right": Column("right", one_of(5)),
         "turn": Column("turn", IDENTIFIERS),
+        "tags": Column("tags", TAGS_OF_TEXTS),
         "history": Column("history", ANSWERS),
         "caption": Column("title", TEXTS, per_text=False),
     },
@@ -36,10 +42,11 @@ TURNS = [["red", "two", "a dog", "cat", "bus"], ["bus", "cat", "", "dog dog", "t
 RIGHT = [3, 0, 2]
 
 
-def _samples(path, options=OPTIONS, *, turns=TURNS, right=RIGHT, training=False) -> Samples:
+def _samples(path, options=OPTIONS, *, turns=TURNS, right=RIGHT, training=False, tags=([], [], [])) -> Samples:
     columns = captions(["what is it", "and left"], ["how many"]) | {
         "options": [turns[:2], turns[2:]],
         "right": [right[:2], right[2:]],
+        "tags": [tags[:2], tags[2:]],
         "turn": [[1, 2], [1]],
         "history": [[[], ["what is it", "cat"]], [[]]],
         "title": ["a cat", "a house"],
@@ -125,6 +132,50 @@ def test_answers_name_the_candidates_by_their_probability(tmp_path, model):
     (answer,) = model[1].answers(Outcome(None, {}, scores), batch)
     assert [text for text, _ in answer.choices] == ["cat", "two", "a dog", "red", "bus"]
     assert sum(value for _, value in answer.choices) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("loss", "name"), [("cross_entropy", "softmax"), ("bce", "sigmoid")])
+def test_losses_are_those_of_12_in_1_and_of_vl_bert(tmp_path, model, loss, name):
+    golden = np.load(GOLDEN / "tasks/vcr/losses.npz")
+    head = Choice(replace(OPTIONS, loss=loss), model[1].context)
+    logits, right = torch.from_numpy(golden["vcr_logits"]), torch.from_numpy(golden["vcr_label"])
+    batch = Batch(index=torch.arange(4), split="train")
+    texts = Text(torch.zeros(16, 8, dtype=torch.int64), torch.ones(16, 8, dtype=torch.int64))
+    batch = batch.with_parts(candidates=CandidateTexts(texts, [["a"] * 4] * 4, right))
+    head.score = lambda pooled: logits.flatten()
+    (one,) = head.passes(batch)
+    outcome = head({one: Encoded(torch.zeros(16, 32))}, batch)
+    torch.testing.assert_close(
+        outcome.loss, torch.as_tensor(golden[f"vcr_{name}_loss"]), check_dtype=False, rtol=1e-6, atol=0
+    )
+
+
+def test_records_may_have_probabilities_and_the_right_place(tmp_path, model):
+    head = Choice(replace(OPTIONS, records="probabilities"), model[1].context)
+    batch = _samples(tmp_path)[keys(0)]
+    scores = torch.tensor([[0.0, 2, 1, 3, -1]])
+    (answer,) = head.answers(Outcome(torch.zeros(()), {}, scores), batch)
+    assert answer.record == {"turn": 1, "probabilities": scores.softmax(1)[0].tolist(), "label": 3}
+    (answer,) = head.answers(Outcome(None, {}, scores), batch)
+    assert set(answer.record) == {"turn", "probabilities"}
+
+
+def test_tags_stay_with_their_candidates(tmp_path):
+    options = replace(OPTIONS, candidate_tags="tags", drawn=3)
+    tags = [
+        [[10 * turn + place] * len(text.split(" ")) for place, text in enumerate(texts, 1)]
+        for turn, texts in enumerate(TURNS)
+    ]
+    samples = _samples(tmp_path, options, training=True, tags=tags)
+    for epoch in range(5):
+        candidates = samples[keys(0, 1, 2, epoch=epoch)].parts["candidates"]
+        for number, words in enumerate(words for own in candidates.words for words in own):
+            turn = number // 3
+            expected = tags[turn][TURNS[turn].index(words)] if words else []
+            own = candidates.text.tags[number]
+            length = len(ENCODER(words).ids) - 2
+            assert set(own[own > 0].tolist()) == set(expected)
+            assert int((own > 0).sum()) == length
 
 
 def test_different_numbers_of_candidates_are_refused(tmp_path):

@@ -129,6 +129,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("snli_ve"),
     **_finetuning("foil"),
     **_finetuning("visdial"),
+    **_finetuning("vcr_qa"),
+    **_finetuning("vcr_qar"),
     **_finetuning("irtr_mc4_coco"),
     **_finetuning("irtr_mc4_f30k"),
     **_finetuning("refcoco"),

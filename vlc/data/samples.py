@@ -91,7 +91,7 @@ class Samples(Dataset):
     def __getitem__(self, keys: list[Key]) -> Batch:
         corrupt: list[CorruptImage] = []
         samples = [self._sample(Key(*key), corrupt) for key in keys]
-        encoder = self.preparation.text_encoder
+        encoder, tokens = self.preparation.text_encoder, [sample.tokens for sample in samples]
         batch = Batch(
             index=torch.tensor([sample.key.sample for sample in samples]),
             split=self.called,
@@ -99,7 +99,7 @@ class Samples(Dataset):
             images=stack_images([sample.images for sample in samples]),
             text=None
             if encoder is None
-            else encoder.pad([s.tokens.ids for s in samples], [s.tokens.segments for s in samples]),
+            else encoder.pad([s.ids for s in tokens], [s.segments for s in tokens], [s.tags for s in tokens]),
             parts={part.name: part.make(samples, self) for part in self.parts},
             corrupt=tuple(corrupt),
             again=any(sample.key.again for sample in samples),

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlc.data.batch import Batch
-from vlc.data.parts import Candidates, Field, HardTexts, Part, WrongImages, WrongTexts
+from vlc.data.parts import Boxes, Candidates, Field, HardTexts, Part, WrongImages, WrongTexts
 from vlc.model.embed import init_bert_weights
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
@@ -26,6 +26,8 @@ from vlc.objectives.base import (
 )
 from vlc.objectives.options import ChoiceOptions
 
+NUM_TAGS = 32  # boxes that words can name
+_BESIDE_BOXES = Pass(("candidates", "image", "boxes"), pooled_only=True)
 # The pass that scores the candidates which a part of a batch brings; of several parts they stand in this order.
 _PASSES = {
     "candidates": Pass(("candidates", "image"), pooled_only=True),
@@ -40,8 +42,9 @@ class Choice(Objective[ChoiceOptions]):
 
     The candidates are an example's own text, which comes first, wrong_texts other texts, hard_texts texts of images that
     look alike, and its own text with another image, as in 12-in-1 (Lu et al. 2020); or they are the texts that the data
-    give it to choose among. The image is embedded once for all texts. The head starts as the match row of image-text
-    matching, where a checkpoint has it and no ranking head. `vlc.evaluation.ranking` ranks whole splits.
+    give it to choose among. Their words may name boxes, as in VL-BERT (Su et al. 2020), whose loss is `bce`. The image is
+    embedded once for all texts. The head starts as the match row of image-text matching, where a checkpoint has it and no
+    ranking head. `vlc.evaluation.ranking` ranks whole splits.
     """
 
     metrics = ("loss", "accuracy")
@@ -60,10 +63,15 @@ class Choice(Objective[ChoiceOptions]):
                 WrongImages("dataset"): options.wrong_images,
             }
             return tuple(part for part, count in counts.items() if count)
-        candidates = Candidates(options.candidates, options.label, options.drawn)
+        candidates = Candidates(options.candidates, options.label, options.drawn, options.candidate_tags)
+        regions = (Boxes(),) if options.regions else ()
         ids = (Field(name, "always") for name in options.ids)
         described = (Field(name, "where_provided") for name in options.described_by)
-        return candidates, Field(options.label), *ids, *described
+        return candidates, *regions, Field(options.label), *ids, *described
+
+    @classmethod
+    def num_box_tags(cls, options: ChoiceOptions) -> int | None:
+        return (NUM_TAGS if options.candidate_tags else 0) if options.regions else None
 
     def __init__(self, options: ChoiceOptions, context: ModelContext):
         super().__init__(options, context)
@@ -77,6 +85,8 @@ class Choice(Objective[ChoiceOptions]):
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
         own = {part.name for part in self.parts(self.options)}  # the batch may have parts of other objectives too
+        if {"candidates", "regions"} <= own & batch.parts.keys():
+            return (_BESIDE_BOXES,)
         passes = dict.fromkeys(one for part, one in _PASSES.items() if part in own & batch.parts.keys())
         return tuple(passes) or (POOLED,)
 
@@ -89,14 +99,18 @@ class Choice(Objective[ChoiceOptions]):
             right = None if passes == (POOLED,) else torch.zeros(len(batch), dtype=torch.int64, device=scores.device)
         if right is None:
             return Outcome(None, {}, scores)
-        loss = F.cross_entropy(scores, right)
+        if self.options.loss == "bce":
+            loss = F.binary_cross_entropy_with_logits(scores, F.one_hot(right, scores.shape[1]).to(scores.dtype))
+        else:
+            loss = F.cross_entropy(scores, right)
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": ranked_accuracy(scores, right)}, scores)
 
     def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
         """The candidates of each example by their probability; the score of its own text where there can be none.
 
-        Records have the ids, the rank of every candidate, and what describes an example. Candidates of equal scores are
-        ranked in their order. On labelled splits `rank` is the rank of the right one, behind all others of its score.
+        Records have the ids, what describes an example, and the rank or the probability of each candidate. Candidates of
+        equal scores are ranked in their order. On labelled splits `rank` is the rank of the right one, behind all others of
+        its score, and `label` is its place.
         """
         scores = outcome.logits
         if "candidates" not in batch.parts:
@@ -110,6 +124,11 @@ class Choice(Objective[ChoiceOptions]):
         if any(name not in batch.parts for name in options.ids):
             return with_records(choices, None)
         columns = {name: batch.parts[name] for name in (*options.ids, *options.described_by) if name in batch.parts}
+        if options.records == "probabilities":
+            columns["probabilities"] = scores.softmax(1).tolist()
+            if outcome.loss is not None:
+                columns["label"] = candidates.right.tolist()
+            return with_records(choices, columns)
         columns["ranks"] = (1 + scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)).tolist()
         if outcome.loss is not None:
             own = scores.gather(1, candidates.right[:, None])

@@ -237,7 +237,11 @@ class ChoiceOptions(Options):
     wrong_images: 1: an example's own pair is also ranked above its text with another image of the data set.
     candidates: batch field of the texts that an example chooses among, where the data have them.
     label: batch field with the place of the right one among them.
+    candidate_tags: batch field with the boxes that the words of the candidates name, where they name any.
     drawn: how many of them training shows, the right one and others at random; 0: all.
+    loss: cross_entropy lets the candidates compete; bce judges each apart, averaged over candidates and examples (VL-BERT).
+    regions: tokens: the boxes of the image stand behind it as tokens, and words are linked to the boxes that they name.
+    records: what the records say of each candidate: ranks or probabilities.
     ids: batch fields that name an example.
     described_by: batch fields that are copied into the records where the data have them.
     """
@@ -248,11 +252,18 @@ class ChoiceOptions(Options):
     wrong_images: int = 0
     candidates: str = ""
     label: str = "label"
+    candidate_tags: str = ""
     drawn: int = 0
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    regions: Literal["", "tokens"] = ""
+    records: Literal["ranks", "probabilities"] = "ranks"
     ids: tuple[str, ...] = ()
     described_by: tuple[str, ...] = ()
 
     def check_values(self) -> None:
+        require(self.loss in ("cross_entropy", "bce"), "choice.loss", self.loss, "cross_entropy or bce")
+        require(self.regions in ("", "tokens"), "choice.regions", self.regions, "tokens, or empty for none")
+        require(self.records in ("ranks", "probabilities"), "choice.records", self.records, "ranks or probabilities")
         require(self.wrong_texts >= 0, "draw_false_text", self.wrong_texts, "0 or more")
         require(self.hard_texts >= 0, "choice.hard_texts", self.hard_texts, "0 or more")
         require(self.wrong_images in (0, 1), "choice.wrong_images", self.wrong_images, "0 or 1")
@@ -263,6 +274,15 @@ class ChoiceOptions(Options):
             raise UserError(
                 f"choice.hard_texts={self.hard_texts} and choice.wrong_images={self.wrong_images} stand beside texts of "
                 f"other images, not beside choice.candidates={self.candidates}: pass 0"
+            )
+        if self.regions and not self.candidates:
+            raise UserError(
+                f"choice.regions={self.regions} goes with texts out of the data: pass choice.candidates=FIELD"
+            )
+        if self.regions and others.max_image_len != -1:
+            raise UserError(
+                f"choice.regions={self.regions} reads all patches under a box, and max_image_len={others.max_image_len} "
+                "drops some: pass max_image_len=-1"
             )
         if self.wrong_texts + self.hard_texts == 0 and not self.candidates:
             raise UserError(

@@ -1,5 +1,6 @@
 """Model: a trained checkpoint for use from Python, as `vlc.Model`. The commands predict, index and search use it."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from vlc.common.errors import MissingFile, UserError
 from vlc.common.inputs import Images, Text
 from vlc.configuration.settings import Settings
 from vlc.data.batch import Batch
-from vlc.data.composers import COMPOSERS
+from vlc.data.composers import COMPOSERS, Words
 from vlc.data.geometry import Shown
 from vlc.data.images import Picture, UndecodableImage, open_image, to_rgb
 from vlc.data.parts.candidates import CandidateTexts
@@ -146,31 +147,41 @@ class Model:
         *,
         history: Sequence[tuple[str, str]] = (),
         caption: str = "",
+        answer: str = "",
+        boxes: Mapping[str, Sequence[float]] | None = None,
     ) -> Answer:
         """Return the options for the answer to a question about an image with their probabilities, the best first.
 
         history: questions with their answers, the oldest first; as many of the last ones are read as in training.
         caption: of the image; it belongs to the history.
-        Raises UserError where the checkpoint has no head that chooses among options, or there are none.
+        answer: an answer that is given; the options are rationales for it.
+        boxes: boxes (left, top, right, bottom) in pixels of the image by the word that names each in the texts.
+        Raises UserError where the checkpoint has no head that chooses among options, where there are none, and for a box
+        without size.
         """
         name = next((name for name, head in self.module.objectives.items() if _chooses(head)), None)
         if name is None or not options:
             heads = ", ".join(self.module.objectives)
             lacking = "no options are given" if name else f"{self.path} has the heads {heads}, which choose among none"
             raise UserError(f"choose needs options and a head of objective choice that has candidates, but {lacking}")
+        boxes = boxes or {}
         row = {"history": [words for turn in history for words in turn], "caption": caption}
         earlier = COMPOSERS["dialogue"].history(row) if history or caption else ()
-        tokens = [self.tokens.composed([(question, 0), (option, 1)], earlier) for option in options]
-        text = self.tokens.pad([one.ids for one in tokens], [one.segments for one in tokens]).to(self.device)
-        images = self.stacked([[self.prepared(image)]])
+        sequences = [_grounded(words, 0, boxes) for words in ((question, answer) if answer else (question,))]
+        tokens = [self.tokens.composed([*sequences, _grounded(option, 1, boxes)], earlier) for option in options]
+        columns = [one.ids for one in tokens], [one.segments for one in tokens], [one.tags for one in tokens]
+        shown = self.shown(image)
+        regions = padded_regions([placed_boxes("boxes", list(boxes.values()), shown.placement)])
+        images = self.stacked([[shown.pixels]])
         batch = Batch(index=torch.arange(1), split="predict", images=images, text=self.text([question]))
-        batch = batch.with_parts(candidates=CandidateTexts(text, [list(options)]))
+        candidates = CandidateTexts(self.tokens.pad(*columns), [list(options)])
+        batch = batch.with_parts(candidates=candidates.to(self.device), regions=regions.to(self.device))
         with self.forward_context():
             head = self.module.objectives[name]
             outcome = head(encode_passes(self.module.encoder, batch, head.passes(batch)), batch)
         check_finite({f"the scores of {name}": outcome.logits})
-        (answer,) = head.answers(outcome, batch)
-        return replace(answer, head=name)
+        (chosen,) = head.answers(outcome, batch)
+        return replace(chosen, head=name)
 
     def embed(
         self, *, images: ImageLike | Sequence[ImageLike] | None = None, texts: str | Sequence[str] | None = None
@@ -396,6 +407,18 @@ class Model:
             return f'{silent}: pass text="..." (for words to fill in with [MASK] in their place)'
         wanted = "a second image (image2=FILE)" if num_images == 1 else "one image (leave image2 out)"
         return f"{named} take {wanted}"
+
+
+def _grounded(text: str, segment: int, boxes: Mapping[str, Sequence[float]]) -> Words:
+    """Words with tags of the boxes whose names they contain, in small or capital letters. Raises UserError for no box."""
+    words = text.split(" ")
+    tags = [0] * len(words)
+    for tag, (name, box) in enumerate(boxes.items(), start=1):
+        if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
+            raise UserError(f"boxes={{{name!r}: {box}}} should be left, top, right and bottom, in pixels of the image")
+        pattern = re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
+        tags = [tag if pattern.search(word) else own for word, own in zip(words, tags, strict=True)]
+    return Words(text, segment, tags if any(tags) else ())
 
 
 def _chooses(head: Objective) -> bool:

@@ -73,6 +73,7 @@ class Candidates(Part):
                 f"split {samples.name!r} has texts with {counts[0]} and with {counts[-1]} {self.field}: all need as many"
             )
         tokens = [one for cell in cells for one in cell.tokens]
-        text = samples.preparation.encoder.pad([one.ids for one in tokens], [one.segments for one in tokens])
+        columns = [one.ids for one in tokens], [one.segments for one in tokens], [one.tags for one in tokens]
+        text = samples.preparation.encoder.pad(*columns)
         right = None if cells[0].right is None else torch.tensor([cell.right for cell in cells])
         return CandidateTexts(text, [cell.words for cell in cells], right)

@@ -1,0 +1,127 @@
+"""VCR from its raw files to the file for the leaderboard: written, trained, tested, joined, and asked from Python."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import vlc
+from tests import tiny
+from tests.conftest import GOLDEN
+from vlc.common.errors import UserError
+from vlc.evaluation.official.__main__ import main as official
+from vlc.training.run import build_data, run
+from write_arrow.__main__ import main
+from write_arrow.sources.vcr import called_by, rendered
+
+RAW = GOLDEN / "tasks/vcr"
+TASKS = ("vcr_qa", "vcr_qar")
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory) -> dict:
+    out = tmp_path_factory.mktemp("vcr")
+    main(["vcr", "--root", str(RAW), "--out", str(out), "--workers", "1"])
+    folder = str(tmp_path_factory.mktemp("log"))
+    return {"data_root": str(out), "log_dir": folder, "vit": "mae_vit_tiny_patch16"}
+
+
+@pytest.fixture(scope="module")
+def trained(options) -> dict[str, str]:
+    found = {}
+    for task in TASKS:
+        metrics = run(tiny.settings(**options, tasks=[task], max_steps=2))
+        assert {f"{task}/train/loss", f"{task}/val/accuracy"} <= set(metrics)
+        found[task] = f"{metrics['log_dir']}/checkpoints/last.ckpt"
+    return found
+
+
+@pytest.fixture(scope="module")
+def tested(options, trained) -> dict[str, dict]:
+    return {
+        task: run(tiny.settings(**options, tasks=[task], test_only=True, load_path=trained[task])) for task in TASKS
+    }
+
+
+def _file(tested: dict[str, dict], task: str, split: str) -> Path:
+    return Path(tested[task]["log_dir"], f"{task}_{split}.json")
+
+
+def test_a_test_writes_probabilities_by_annotation(tested):
+    for task, split, count in (
+        ("vcr_qa", "val", 4),
+        ("vcr_qa", "test", 3),
+        ("vcr_qar", "val", 4),
+        ("vcr_qar", "test", 12),
+    ):
+        entries = json.loads(_file(tested, task, split).read_text())
+        assert len(entries) == count
+        assert {entry["annot_id"] for entry in entries} == {
+            f"{split}-{number}" for number in range(4 - (split == "test"))
+        }
+        for entry in entries:
+            assert sum(entry["probabilities"]) == pytest.approx(1, abs=1e-5)
+            assert len(entry["probabilities"]) == 4
+            assert ("label" in entry) == (split == "val")
+        if task == "vcr_qar":
+            labels = [
+                json.loads(line)["answer_label"] for line in (RAW / "vcr1annots/val.jsonl").read_text().splitlines()
+            ]
+            given = [entry["given_answer_index"] for entry in entries]
+            assert given == (labels if split == "val" else [0, 1, 2, 3] * 3)
+
+
+def test_the_two_files_give_joint_accuracies_and_the_file_for_the_leaderboard(tested, tmp_path):
+    val = official(["vcr", *(str(_file(tested, task, "val")) for task in TASKS)])
+    assert val["Q->A"] == [pytest.approx(100 * tested["vcr_qa"]["vcr_qa/val/accuracy"]), 4]
+    assert val["QA->R"] == [pytest.approx(100 * tested["vcr_qar"]["vcr_qar/val/accuracy"]), 4]
+    assert val["Q->AR"][0] <= min(val["Q->A"][0], val["QA->R"][0])
+    official(["vcr", *(str(_file(tested, task, "test")) for task in TASKS), "--csv", str(tmp_path / "out.csv")])
+    header, *rows = csv.reader((tmp_path / "out.csv").open())
+    assert header == (RAW / "vcr_submission_12in1.csv").read_text().splitlines()[0].split(",")
+    assert [row[0] for row in rows] == ["test-0", "test-1", "test-2"]
+    assert {len(row) for row in rows} == {21}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_batch_links_words_to_their_boxes(options, task):
+    data = build_data(tiny.settings(**options, tasks=[task]))
+    data.setup()
+    (batch,) = list(data.val_dataloader()[0] if isinstance(data.val_dataloader(), list) else data.val_dataloader())
+    text, regions = batch.parts["candidates"].text, batch.parts["regions"]
+    assert text.tags.shape == text.ids.shape == (16, text.ids.shape[1])
+    assert (text.tags.view(4, -1).amax(1) <= regions.mask.sum(1)).all()
+    assert text.tags.any()
+    assert torch.equal(batch.parts["answer_index"], batch.parts["candidates"].right)
+
+
+def test_choose_gives_the_probabilities_that_the_test_wrote(tested, trained):
+    entry = json.loads((RAW / "vcr1annots/val.jsonl").read_text().splitlines()[2])
+    metadata = json.loads((RAW / "vcr1images" / entry["metadata_fn"]).read_text())
+    row = _row("val", "val-2")
+    image = RAW / "vcr1images" / entry["img_fn"]
+    boxes = {name: box[:4] for name, box in zip(row["names"], metadata["boxes"], strict=True)}
+    for task, question in (("vcr_qa", {}), ("vcr_qar", {"answer": row["answers"][entry["answer_label"]]})):
+        model = vlc.Model.from_checkpoint(trained[task], num_gpus=0)
+        options = row["answers" if task == "vcr_qa" else "rationales"]
+        answer = model.choose(image, row["question"], options, boxes=boxes, **question)
+        entries = json.loads(_file(tested, task, "val").read_text())
+        (written,) = (one["probabilities"] for one in entries if one["annot_id"] == "val-2")
+        assert sorted(value for _, value in answer.choices) == pytest.approx(sorted(written), abs=1e-4)
+    with pytest.raises(UserError, match="should be left, top, right and bottom"):
+        model.choose(image, row["question"], options, boxes={"Pat": (3, 4, 1, 9)})
+
+
+def _row(split: str, number: str) -> dict:
+    """The texts of a question as they are written."""
+    lines = map(json.loads, (RAW / f"vcr1annots/{split}.jsonl").read_text().splitlines())
+    entry = next(line for line in lines if line["annot_id"] == number)
+    names = called_by(number, entry["objects"])
+    tags = range(1, 1 + len(names))
+    texts = {
+        key: [rendered(text, names, tags)[0] for text in entry[f"{key[:-1]}_choices"]]
+        for key in ("answers", "rationales")
+    }
+    return {"names": names, "question": rendered(entry["question"], names, tags)[0]} | texts
