@@ -10,6 +10,7 @@ import torch
 import vlc
 from tests import tiny
 from tests.conftest import GOLDEN
+from tests.data.made import keys
 from vlc.common.errors import UserError
 from vlc.evaluation.official.__main__ import main as official
 from vlc.training.run import build_data, run
@@ -87,14 +88,30 @@ def test_the_two_files_give_joint_accuracies_and_the_file_for_the_leaderboard(te
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_batch_links_words_to_their_boxes(options, task):
-    data = build_data(tiny.settings(**options, tasks=[task]))
-    data.setup()
-    (batch,) = list(data.val_dataloader()[0] if isinstance(data.val_dataloader(), list) else data.val_dataloader())
+    (samples,) = build_data(tiny.settings(**options, tasks=[task])).evaluation.values()
+    batch = samples[keys(0, 1, 2, 3)]
     text, regions = batch.parts["candidates"].text, batch.parts["regions"]
     assert text.tags.shape == text.ids.shape == (16, text.ids.shape[1])
     assert (text.tags.view(4, -1).amax(1) <= regions.mask.sum(1)).all()
     assert text.tags.any()
     assert torch.equal(batch.parts["answer_index"], batch.parts["candidates"].right)
+
+
+def test_a_mirrored_image_exchanges_left_and_right_in_question_and_choices_and_mirrors_boxes(options):
+    samples = build_data(tiny.settings(**options, tasks=["vcr_qa"])).train
+    encoder, seen = samples.preparation.encoder, set()
+    left, right = (encoder(side).ids[1] for side in ("left", "right"))
+    (row,) = (row for row in samples.sources[0].batches() if row[0] == 0)
+    stored = torch.tensor(row[1].column("boxes")[0].as_py())
+    for epoch in range(12):
+        batch = samples[keys(0, epoch=epoch)]  # No , P is on the right | ... | ... left | ... left
+        text, boxes = batch.parts["candidates"].text, batch.parts["regions"].boxes[0]
+        sides = [(left in ids, right in ids) for ids in text.ids.tolist()]
+        mirrored = not torch.allclose(boxes, stored.float() * 32 / 80, atol=0.5)
+        seen.add(mirrored)
+        assert sides == [(mirrored, not mirrored), (False, False), *[(not mirrored, mirrored)] * 2]
+        assert text.tags.any()
+    assert seen == {True, False}
 
 
 def test_choose_gives_the_probabilities_that_the_test_wrote(tested, trained):

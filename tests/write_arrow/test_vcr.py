@@ -182,3 +182,11 @@ def test_what_is_written_has_no_problems_and_tags_are_checked(write):
         changed = rows.set_column(place, column, pa.array(cells))
         spec = CATALOG["vcr_qa"]
         assert value_problems(changed.to_batches()[0], spec, spec.fields)
+
+
+def test_an_image_of_another_size_than_its_metadata_say_is_listed(write, root):
+    entry = _annotations("train")[0]
+    _change_metadata(root, entry, lambda metadata: metadata.update(width=90))
+    (found,) = _rejected(write("vcr", root), "train")
+    assert found["path"] == f"vcr1images/{entry['img_fn']}"
+    assert found["reason"] == "the picture has 80x80 pixels, and its annotation says 90x80"

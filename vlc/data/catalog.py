@@ -159,7 +159,7 @@ def _grounded_rationales(name: str, splits: tuple[str, ...], **options) -> Datas
         "options": Column("rationales", ANSWERS),
         "option_tags": Column("rationale_tags", TAGS_OF_TEXTS, beside="rationales"),
         "answer_index": Column("rationale_index", one_of(4)),
-        "annot_id": Column("given_annot_id", IDENTIFIERS),
+        "annot_id": Column("given_annot_id", TEXTS),  # a test question has a text for each of its answers
     }
     tables = {split: (f"{name}_{split}",) for split in splits}
     return DatasetSpec(name, tables, "given_questions", fields=fields, unique_texts=False, **options)

@@ -12,7 +12,10 @@ _CHOICES: dict[str, Any] = {
     "records": "probabilities",
     "ids": ("annot_id",),
 }
-_PUBLISHED: dict[str, Any] = {"batch_size": 64, "learning_rate": 2e-5, "epochs": 10}  # 12-in-1
+_SHARED: dict[str, Any] = {
+    "transforms": ("keep_shape_flip", "keep_shape"),  # squares would change what is tall and what is wide
+    **{"batch_size": 64, "learning_rate": 2e-5, "epochs": 10},  # 12-in-1
+}
 
 TASKS = {
     "vcr_qa": Task(
@@ -22,7 +25,7 @@ TASKS = {
         {"choice": _CHOICES},
         max_text_len=60,
         composer="grounded",
-        **_PUBLISHED,
+        **_SHARED,
     ),
     "vcr_qar": Task(
         {"choice": 1},
@@ -31,6 +34,6 @@ TASKS = {
         {"choice": _CHOICES | {"ids": ("annot_id", "given_answer_index")}},
         max_text_len=80,
         composer="grounded_answer",
-        **_PUBLISHED,
+        **_SHARED,
     ),
 }

@@ -171,6 +171,7 @@ class Model:
         tokens = [self.tokens.composed([*sequences, _grounded(option, 1, boxes)], earlier) for option in options]
         columns = [one.ids for one in tokens], [one.segments for one in tokens], [one.tags for one in tokens]
         shown = self.shown(image)
+        assert shown.placement is not None, "the pipelines of evaluation say where the picture lies"
         regions = padded_regions([placed_boxes("boxes", list(boxes.values()), shown.placement)])
         images = self.stacked([[shown.pixels]])
         batch = Batch(index=torch.arange(1), split="predict", images=images, text=self.text([question]))
