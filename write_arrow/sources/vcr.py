@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from write_arrow.machine.boxes import Cutter
 from write_arrow.machine.conversion import Conversion
 from write_arrow.machine.plans import Files, Plans
 from write_arrow.machine.source import RawSource
@@ -74,17 +75,12 @@ class Objects(NamedTuple):
 
     values: the values of its columns.
     tags: the tag of each object, 0 where it has no box in the image.
+    num_without_outline: how many have no polygon.
     """
 
     values: dict[str, Any]
     tags: list[int]
-
-
-class Counts:
-    """What the notes of a split count."""
-
-    def __init__(self) -> None:
-        self.questions = self.left_out = self.cut = self.without_outline = 0
+    num_without_outline: int
 
 
 def tables(conversion: Conversion) -> list[PlannedTable]:
@@ -96,7 +92,8 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
 
 
 def _plans(split: str, files: Files, conversion: Conversion) -> Plans:
-    path, plans, counts = f"vcr1annots/{split}.jsonl", conversion.plans(), Counts()
+    path, plans, cutter = f"vcr1annots/{split}.jsonl", conversion.plans(), Cutter()
+    num_questions = num_without_outline = 0
     for _, found in conversion.groups(_annotations(path, conversion)):
         (name, metadata, movie, number, names) = conversion.typed(
             found[0], path, img_fn=str, metadata_fn=str, movie=str, img_id=str, objects=list
@@ -106,7 +103,7 @@ def _plans(split: str, files: Files, conversion: Conversion) -> Plans:
             plans.reject(f"vcr1images/{name if image is None else metadata}", "no such file")
             continue
         try:
-            objects = _objects(described.path, names, conversion, counts)
+            objects = _objects(described.path, names, conversion, cutter)
         except Unusable as error:
             plans.reject(described.name, str(error))
             continue
@@ -119,11 +116,11 @@ def _plans(split: str, files: Files, conversion: Conversion) -> Plans:
                 plans.reject(f"{path}, {entry['annot_id']}", str(error))
         if values:
             plans.append([image], **values, **objects.values, movie=movie, image_id=number, split=split)
-            counts.questions += len(values["questions"])
+            num_questions += len(values["questions"])
+            num_without_outline += objects.num_without_outline
     conversion.notes.append(
-        f"vcr_{split}: {plans.num_planned:,} images, {counts.questions:,} questions; {plans.num_rejected:,} images or "
-        f"questions were left out. {counts.left_out:,} boxes were left out, as they have no size or lie outside of the "
-        f"image, {counts.cut:,} were cut by more than a pixel, and {counts.without_outline:,} have no outline"
+        f"vcr_{split}: {plans.num_planned:,} images, {num_questions:,} questions; {plans.num_rejected:,} images or "
+        f"questions were left out. {num_without_outline:,} objects have no outline. {cutter.note('Boxes')}"
     )
     return plans
 
@@ -143,7 +140,7 @@ _READ = {
 }
 
 
-def _objects(path: str, names: Sequence[str], conversion: Conversion, counts: Counts) -> Objects:
+def _objects(path: str, names: Sequence[str], conversion: Conversion, cutter: Cutter) -> Objects:
     """The objects of an image, out of its metadata. Raises Unusable where these do not fit the annotations."""
     with conversion.root.open(path) as file:
         try:
@@ -152,25 +149,16 @@ def _objects(path: str, names: Sequence[str], conversion: Conversion, counts: Co
             outlines = metadata.get("segms") or [[]] * len(boxes)
             edges = [tuple(map(float, box[:4])) for box in boxes]
             scores = [float(box[4]) for box in boxes]
+            found = f"{len(boxes)} boxes and {len(outlines)} outlines"
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
             raise Unusable(f"no metadata of an image ({type(error).__name__}: {error})") from error
-    if not len(boxes) == len(names) == len(outlines):
-        raise Unusable(
-            f"{len(boxes)} boxes and {len(outlines)} outlines, but the annotations name {len(names)} objects"
-        )
-    kept, tags = [], [0] * len(boxes)
-    for number, (left, top, right, bottom) in enumerate(edges):
-        inside = [max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))]
-        if not (inside[0] < inside[2] and inside[1] < inside[3]):
-            counts.left_out += 1
-            continue
-        counts.cut += max(-left, -top, right - width, bottom - height) > 1
-        counts.without_outline += not outlines[number]
-        kept.append((number, inside))
-        tags[number] = len(kept)
-    places = [number for number, _ in kept]
+    if not len(boxes) == len(outlines) == len(names) == sum(isinstance(name, str) for name in names):
+        raise Unusable(f"{found}, but the annotations name {len(names)} objects")
+    inside = [cutter.cut(box, width, height) for box in edges]
+    places = [number for number, box in enumerate(inside) if box is not None]
+    tags = [places.index(number) + 1 if number in places else 0 for number in range(len(boxes))]
     values = {
-        "boxes": [box for _, box in kept],
+        "boxes": [inside[number] for number in places],
         "box_ids": places,
         "box_names": [names[number] for number in places],
         "box_scores": [scores[number] for number in places],
@@ -178,7 +166,7 @@ def _objects(path: str, names: Sequence[str], conversion: Conversion, counts: Co
         "width": width,
         "height": height,
     }
-    return Objects(values, tags)
+    return Objects(values, tags, sum(not outlines[number] for number in places))
 
 
 def _columns(
