@@ -68,7 +68,7 @@ def earlier_rounds(row: Mapping[str, Any]) -> list[str]:
 def whole_game(row: Mapping[str, Any]) -> list[Words]:
     """All questions of a game with their answers, as 12-in-1 gives them to GuessWhat's guesser."""
     said = (f"answer {words} stop" if place % 2 else f"start {words}" for place, words in enumerate(row["dialogue"]))
-    return [(" ".join(said), 0)]
+    return [Words(" ".join(said))]
 
 
 COMPOSERS = {
