@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
         "image": pa.binary(),
         "expressions": pa.list_(pa.string()),
         "sent_id": _NUMBERS,
-        "ref_id": _NUMBERS,  # the expressions of one annotator's object
+        "ref_id": _NUMBERS,  # an object that is referred to, often by several expressions
         "ann_id": _NUMBERS,
         "target_boxes": pa.list_(pa.list_(_BOX)),
         "answer_index": _NUMBERS,  # the place of the target among `boxes`
@@ -175,7 +175,8 @@ class _Pictures:
                 entry, path, id=int, file_name=str, width=int, height=int
             )
             self._sizes.add(number, {"file_name": file_name, "width": width, "height": height})
-        self.path, self.notes, cutter = path, list[str](), Cutter()
+        self.notes: list[str] = []
+        cutter = Cutter()
         self._boxes: Groups[int] = conversion.groups(self._annotated(path, cutter, conversion))
         self.notes.append(cutter.note(f"{self._boxes.num_values:,} annotated boxes"))
         self._detected: Groups[int] | None = None
