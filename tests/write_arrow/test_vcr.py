@@ -177,11 +177,20 @@ def test_what_is_written_has_no_problems_and_tags_are_checked(write):
     assert not general
     assert [report.problems for report in reports] == [[], [], []]
     rows = table(out / "vcr_val.arrow")
-    for column, cells in (("answer_tags", [[[[0], [1]]] * 2] * 2), ("question_tags", [[[0, -1], [0]]] * 2)):
-        place = rows.schema.get_field_index(column)
-        changed = rows.set_column(place, column, pa.array(cells))
-        spec = CATALOG["vcr_qa"]
-        assert value_problems(changed.to_batches()[0], spec, spec.fields)
+    wrong = {
+        "answer_tags": ([[[[0], [1]]] * 2] * 2, (0, "2 answer_tags and 4 answers for one text")),
+        "question_tags": (
+            [[[0, -1], [0]]] * 2,
+            (0, "question_tags holds -1, expected numbers of boxes"),
+        ),
+    }
+    spec = CATALOG["vcr_qa"]
+    for column, (cells, problem) in wrong.items():
+        changed = rows.set_column(rows.schema.get_field_index(column), column, pa.array(cells))
+        assert value_problems(changed.to_batches()[0], spec, spec.fields)[0] == problem
+    beyond = [[[[0, 1]] * 4, [[0, 0]] * 4], [[[0, 1]] * 4, [[2, 0], [0], [1], [3]]]]
+    changed = rows.set_column(rows.schema.get_field_index("answer_tags"), "answer_tags", pa.array(beyond))
+    assert value_problems(changed.to_batches()[0], spec, spec.fields) == [(1, "answer_tags names box 3 of 2")]
 
 
 def test_an_image_of_another_size_than_its_metadata_say_is_listed(write, root):

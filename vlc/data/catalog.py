@@ -137,9 +137,9 @@ def _grounded_questions(name: str, splits: tuple[str, ...], **options) -> Datase
     fields = {
         **_PICTURE_FIELDS,
         "boxes": Column("boxes", BOXES, per_text=False),
-        "text_tags": Column("question_tags", TAGS),
+        "text_tags": Column("question_tags", TAGS, tags_of="boxes"),
         "options": Column("answers", ANSWERS),
-        "option_tags": Column("answer_tags", TAGS_OF_TEXTS, beside="answers"),
+        "option_tags": Column("answer_tags", TAGS_OF_TEXTS, beside="answers", tags_of="boxes"),
         "answer_index": Column("answer_index", one_of(4)),
         "annot_id": Column("annot_id", IDENTIFIERS),
     }
@@ -152,12 +152,12 @@ def _grounded_rationales(name: str, splits: tuple[str, ...], **options) -> Datas
     fields = {
         **_PICTURE_FIELDS,
         "boxes": Column("boxes", BOXES, per_text=False),
-        "text_tags": Column("given_question_tags", TAGS),
+        "text_tags": Column("given_question_tags", TAGS, tags_of="boxes"),
         "given_answer": Column("given_answers", TEXTS),
-        "given_answer_tags": Column("given_answer_tags", TAGS),
+        "given_answer_tags": Column("given_answer_tags", TAGS, tags_of="boxes"),
         "given_answer_index": Column("given_answer_index", NUMBERS),
         "options": Column("rationales", ANSWERS),
-        "option_tags": Column("rationale_tags", TAGS_OF_TEXTS, beside="rationales"),
+        "option_tags": Column("rationale_tags", TAGS_OF_TEXTS, beside="rationales", tags_of="boxes"),
         "answer_index": Column("rationale_index", one_of(4)),
         "annot_id": Column("given_annot_id", TEXTS),  # a test question has a text for each of its answers
     }

@@ -17,6 +17,7 @@ class Column:
     optional: whether a file may lack it without a fallback.
     beside: the column that has as many values for each text as this one; for each row, if the values belong to the row.
     index_of: the column in whose list, of the same text or of the row, the value is a place.
+    tags_of: the column of the row's boxes that the values name, counted from 1; 0 names none.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Column:
     optional: bool = False
     beside: str | None = None
     index_of: str | None = None
+    tags_of: str | None = None
 
     def within(self, names: Collection[str]) -> "Column":
         """This column, or its fallback where a file with these columns lacks it."""

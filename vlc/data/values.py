@@ -47,6 +47,8 @@ def value_problems(
             problems += _unpaired(column, cells, batch.column(column.beside))
         if column.index_of in names:
             problems += _misplaced(column, cells, batch.column(column.index_of), spec)
+        if column.tags_of in names:
+            problems += _without_box(column, cells, batch.column(column.tags_of))
         if column.kind is BOXES:
             problems += _box_problems(column, cells, _sizes(batch, spec))
     return sorted(problems, key=lambda problem: problem[0])
@@ -56,7 +58,7 @@ def related_fields(spec: DatasetSpec, fields: Collection[str]) -> set[str]:
     """The other fields that a check of these looks at: sizes of pictures with boxes, and lists that hold a place."""
     columns = [spec.fields[name] for name in fields]
     names = {"width", "height"} if any(column.kind is BOXES for column in columns) else set()
-    lists = {column.index_of for column in columns}
+    lists = {name for column in columns for name in (column.index_of, column.tags_of)}
     return (names & spec.fields.keys()) | {name for name, column in spec.fields.items() if column.name in lists}
 
 
@@ -143,6 +145,16 @@ def _misplaced(column: Column, cells: pa.Array, lists: pa.Array, spec: DatasetSp
     numbers = as_numbers(places)
     for place in () if numbers is None else np.flatnonzero(numbers >= lengths).tolist():
         yield int(rows[place]), f"{column.name} holds {places[place].as_py()}, of {lengths[place]} {column.index_of}"
+
+
+def _without_box(column: Column, tags: pa.Array, boxes: pa.Array) -> Iterator[Problem]:
+    """Tags, in lists of any depth, that are larger than the number of boxes in their row."""
+    rows, counts = np.arange(len(tags)), list_lengths(boxes) if _may_be_lists(boxes.type) else np.zeros(len(tags))
+    while is_any_list(tags.type):
+        tags, rows, _ = _entries(tags, rows)
+    numbers = as_numbers(tags)
+    for place in () if numbers is None else np.flatnonzero(numbers > counts[rows]).tolist():
+        yield int(rows[place]), f"{column.name} names box {tags[place].as_py()} of {counts[rows[place]]:.0f}"
 
 
 def _sizes(batch: pa.RecordBatch, spec: DatasetSpec) -> np.ndarray | None:
