@@ -72,7 +72,7 @@ def test_records_have_the_probabilities_and_on_labelled_splits_the_true_class():
 
 def _box_batch(*boxes: list[float]) -> Batch:
     cells = [placed_boxes("boxes", [box], WHERE) for box in boxes]
-    parts = {"regions": padded_regions(cells), "label": torch.zeros(len(boxes), dtype=torch.int64)}
+    parts = {"box": padded_regions(cells), "label": torch.zeros(len(boxes), dtype=torch.int64)}
     return Batch(index=torch.arange(len(boxes)), split="dev", parts=parts)
 
 
@@ -92,14 +92,14 @@ def test_the_box_that_a_text_is_about_is_classified_too():
     logits = objective(_encoded(batch), batch).logits
     assert torch.allclose(logits[0], logits[2])
     assert not torch.allclose(logits[0], logits[1])
-    assert Boxes("regions", ("target_boxes",)) in objective.parts(objective.options)
+    assert Boxes("box", ("target_boxes",), given=True) in objective.parts(objective.options)
 
 
 @torch.no_grad()
 def test_a_box_that_is_not_shown_says_nothing_and_without_boxes_there_is_no_answer():
     objective = _objective(box="target_boxes")
     batch = _box_batch([100, 0, 120, 10], [300, 300, 310, 310])
-    assert not batch.parts["regions"].mask.any()
+    assert not batch.parts["box"].mask.any()
     logits = objective(_encoded(batch), batch).logits
     assert torch.equal(logits[0], logits[1])
     asked = Batch(index=torch.arange(2), split="predict")

@@ -24,6 +24,8 @@ from vlc.objectives.base import (
 )
 from vlc.objectives.options import ClassesOptions
 
+_BOX = "box"  # the part of a batch with the boxes that texts are about
+
 
 class Classes(Objective[ClassesOptions]):
     """The text with each image, the pooled features of the passes together classified; logits (B, classes).
@@ -40,7 +42,7 @@ class Classes(Objective[ClassesOptions]):
     @classmethod
     def parts(cls, options: ClassesOptions) -> tuple[Part, ...]:
         described = (Field(name, "where_provided") for name in options.described_by)
-        boxes = (Boxes("regions", (options.box,)),) if options.box else ()
+        boxes = (Boxes(_BOX, (options.box,), given=True),) if options.box else ()
         return Field(options.labels), Field(options.ids, "always"), *boxes, *described
 
     @classmethod
@@ -60,14 +62,14 @@ class Classes(Objective[ClassesOptions]):
 
     def _has_boxes(self, batch: Batch) -> bool:
         """Whether the batch has the boxes that the texts are about, if they are about boxes."""
-        return self.pooler is None or "regions" in batch.parts
+        return self.pooler is None or _BOX in batch.parts
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
         if not self._has_boxes(batch):
             return Outcome(None)
         features = [encoded[one].pooled for one in self._passes]
         if self.pooler is not None:
-            features.append(self._box_features(encoded[self._passes[0]], batch.parts["regions"]))
+            features.append(self._box_features(encoded[self._passes[0]], batch.parts[_BOX]))
         logits = self.classifier(torch.cat(features, dim=-1))
         labels = batch.parts.get(self.options.labels)
         if labels is None:

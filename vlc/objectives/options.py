@@ -149,21 +149,20 @@ class ClassesOptions(Options):
     """names: of the classes, by label.
 
     images: number of images of an example; their pooled features are classified together.
-    box: batch field of the box that a text is about, whose feature is classified with them; empty: a text is about the
-        whole image.
     labels: batch field of the labels.
     ids: batch field that names an example.
     described_by: batch fields that are copied into the records where the data have them.
     loss: cross_entropy; or bce, the binary cross-entropy of each class, averaged over classes and examples (12-in-1).
+    box: batch field of the box that a text is about, whose feature is classified too; empty: texts are about whole images.
     """
 
     names: tuple[str, ...] = ()
     images: int = 1
-    box: str = ""
     labels: str = "labels"
     ids: str = "identifier"
     described_by: tuple[str, ...] = ()
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    box: str = ""
 
     def check_values(self) -> None:
         require(self.loss in ("cross_entropy", "bce"), "classes.loss", self.loss, "cross_entropy or bce")

@@ -57,12 +57,14 @@ class Boxes(Part):
     fields: fields of the catalogue's row; GRID stands for boxes all over the image, and WHOLE_IMAGE for one around it.
     tested: the fields in evaluation, where they are others.
     presence: see `Part`.
+    given: a text is about these boxes; otherwise they are candidates, or what is meant.
     """
 
     name: str = "regions"
     fields: tuple[str, ...] = ("boxes",)
     tested: tuple[str, ...] = ()
     presence: str = "always"
+    given: bool = False
     needs_placements: bool = True
 
     @property
