@@ -30,6 +30,7 @@ TRAINED = {
     "vqa": ("task_finetune_vqa_mae_randaug", {"vqav2_label_size": 3}),
     "nlvr2": ("task_finetune_nlvr2_mae_randaug", {}),
     "refcoco": ("task_finetune_refcoco", {"tasks": ["refcoco", "refcoco_box"]}),
+    "guesswhat_oracle": ("task_finetune_guesswhat_oracle", {}),
 }
 TRAINED["captions"][1].update(is_pretrain=True, draw_false_image=1, draw_false_text=2, mlm_prob=0.5)
 
@@ -300,9 +301,19 @@ def test_pointing_and_regress_give_boxes_of_the_picture_and_draw_them(trained, f
         ("refcoco", [30, 2, 12, 9], r"\[30, 2, 12, 9\] is no box in a picture of 40x30 pixels"),
         ("refcoco", [41, 2, 45, 9], "is no box in a picture of 40x30 pixels"),
         ("refcoco", [1, 2, 3], r"boxes=\[1, 2, 3\] is not valid: expected four numbers for each box"),
-        ("vqa", [1, 2, 12, 9], "has the heads vqa, none of which chooses among boxes"),
+        ("vqa", [1, 2, 12, 9], "has the heads vqa, none of which reads boxes"),
     ],
 )
 def test_boxes_that_are_none_or_that_nobody_reads(trained, files, name, boxes, message):
     with pytest.raises(UserError, match=message):
         _ask(trained[name], image=files[0], text="the dog", boxes=boxes)
+
+
+def test_an_answer_about_a_box_needs_the_box(trained, files):
+    asked = {"image": files[0], "text": "is it red?"}
+    (record,) = _ask(trained["guesswhat_oracle"], **asked, boxes=[1, 2, 12, 9])
+    assert {name for name, _ in record["answers"]} == {"Yes", "No", "N/A"}
+    (other,) = _ask(trained["guesswhat_oracle"], **asked, boxes=[20, 5, 39, 29, 1, 2, 12, 9])
+    assert dict(record["answers"]) != dict(other["answers"])
+    with pytest.raises(UserError, match=r"say nothing of this text without the box .* pass boxes=\[LEFT,TOP"):
+        _ask(trained["guesswhat_oracle"], **asked)

@@ -107,7 +107,7 @@ class Model:
             a text, any number of images, each of which a head that reads no text sorts into classes.
         text: a text, or several about the same images; masked language modelling fills in [MASK].
         boxes: of the image, in pixels of the picture, among which a head of pointing chooses; by default it chooses among
-            boxes of several sizes all over the image.
+            boxes of several sizes all over the image. For a head whose texts are about a box, the first one is this box.
         """
         shown = [self.shown(image) for image in _several(images)]
         prepared = [one.pixels for one in shown]
@@ -367,26 +367,24 @@ class Model:
 
     def _boxes(self, shown: Shown, given: Sequence[Box] | None) -> dict[str, PlacedBoxes]:
         """The boxes that heads read, by the names of their parts: those given, or a grid in place of any candidates."""
-        asked = [part for head in self.module.objectives.values() for part in head.parts(head.options)]
+        asked = [part for head in self.module.objectives.values() for part in _asked_boxes(head)]
         candidates = GRID if given is None else "given"
         found: dict[str, PlacedBoxes] = {}
         for part in asked:
-            if isinstance(part, Boxes) and part.presence == "always":
+            if given is not None or not part.given:
                 assert shown.placement is not None  # this class prepares images by pipelines that know it
                 fields = (name if name == WHOLE_IMAGE else candidates for name in part.tested or part.fields)
                 placed = [placed_boxes(name, given, shown.placement) for name in dict.fromkeys(fields)]
                 found[part.name] = joined(placed)
         if given is not None:
-            self._check_boxes(given, shown, chosen=any("regions" in part.name for part in asked))
+            self._check_boxes(given, shown, read=any({*part.fields} - {WHOLE_IMAGE} for part in asked))
         return found
 
-    def _check_boxes(self, given: Sequence[Box], shown: Shown, *, chosen: bool) -> None:
-        """Raise UserError for boxes that are none, that lie outside of the picture, or that no head chooses among."""
-        if not chosen:
+    def _check_boxes(self, given: Sequence[Box], shown: Shown, *, read: bool) -> None:
+        """Raise UserError for boxes that are none, that lie outside of the picture, or that no head reads."""
+        if not read:
             heads = ", ".join(self.module.objectives)
-            raise UserError(
-                f"boxes are given, but {self.path} has the heads {heads}, none of which chooses among boxes"
-            )
+            raise UserError(f"boxes are given, but {self.path} has the heads {heads}, none of which reads boxes")
         assert shown.placement is not None
         _, _, width, height = placed_boxes(WHOLE_IMAGE, None, shown.placement).stored[0].round().tolist()
         for box in given:
@@ -404,6 +402,8 @@ class Model:
         silent = f"{named} say nothing {'without a' if text is None else 'of this'} text"
         if any(map(_chooses, heads.values())):
             return f"{silent}. One chooses among options: from Python, call choose of vlc.Model"
+        if text is not None and any(part.given for head in heads.values() for part in _asked_boxes(head)):
+            return f"{silent} without the box that it is about: pass boxes=[LEFT,TOP,RIGHT,BOTTOM]"
         if any(head.num_images(head.options) == num_images for head in heads.values()):
             return f'{silent}: pass text="..." (for words to fill in with [MASK] in their place)'
         wanted = "a second image (image2=FILE)" if num_images == 1 else "one image (leave image2 out)"
@@ -424,6 +424,11 @@ def _grounded(text: str, segment: int, boxes: Mapping[str, Sequence[float]]) -> 
 
 def _chooses(head: Objective) -> bool:
     return isinstance(head, Choice) and bool(head.options.candidates)
+
+
+def _asked_boxes(head: Objective) -> Iterator[Boxes]:
+    """The parts with boxes that a head reads of a batch without supervision."""
+    return (part for part in head.parts(head.options) if isinstance(part, Boxes) and part.presence == "always")
 
 
 def _several(given: Any) -> list[Any]:
