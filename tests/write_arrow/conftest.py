@@ -1,18 +1,23 @@
 """Raw data of every published layout, and short ways to write and to read."""
 
+import io
 import tarfile
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from tests.conftest import GOLDEN
 from write_arrow.__main__ import main
 from write_arrow.machine.writer import write_table
+from write_arrow.sources import emoji_boxes
+from write_arrow.sources.emoji_scenes import SPRITE, Scene
 
 Write = Callable[..., Path]
 
@@ -59,6 +64,27 @@ def write_embedded(source: ModuleType, folder: Path, *words: str) -> dict[str, l
     paths = [write_table(one, folder) for one in source.tables(parser.parse_args(words))]
     name = source.__name__.rpartition(".")[2]
     return {path.stem.removeprefix(f"{name}_"): table(path).to_pylist() for path in paths}
+
+
+def shown(row: dict) -> Scene:
+    """The scene of a row of an embedded data set with boxes."""
+    return Scene(dict(zip(row["cells"], row["objects"], strict=True)), emoji_boxes.SIDE)
+
+
+def check_boxes(row: dict, boxes: Mapping[int, list[float]]) -> None:
+    """Something is drawn in a row's image at a box, by its id, exactly where the row says that a thing stands."""
+    pixels = np.asarray(Image.open(io.BytesIO(row["image"]))).astype(int)
+    assert pixels.shape == (row["height"], row["width"], 3)
+    background = np.median([pixels[y, x] for y in (0, -1) for x in (0, 31, 32, 63, 64, 95)], axis=0)
+    for number, box in boxes.items():
+        left, top, right, bottom = map(int, box)
+        assert (right - left, bottom - top) == (SPRITE, SPRITE)
+        assert right <= row["width"]
+        assert bottom <= row["height"]
+        image, cell = divmod(number, emoji_boxes.SIDE**2)
+        assert image == row["image_id"]
+        changed = abs(pixels[top:bottom, left:right] - background).sum(-1) > 30
+        assert (changed.sum() > 20) == (cell in row["cells"])
 
 
 def check_seed(write: Callable[..., Any], folder: Path) -> None:

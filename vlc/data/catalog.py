@@ -101,8 +101,8 @@ _ORACLE_FIELDS = {
 }
 
 
-def _referring(writer: str, stem: str, splits: tuple[str, ...]) -> DatasetSpec:
-    """Expressions that refer to a box of their image; every split whose name begins with test is a test."""
+def _referring(writer: str, stem: str, splits: tuple[str, ...], test: tuple[str, ...] = ()) -> DatasetSpec:
+    """Expressions that refer to a box of their image; without a test, every split is one whose name begins with test."""
     fields = {
         **_REFERRING_FIELDS,
         "answer_index": Column("answer_index", NUMBERS, index_of="boxes"),
@@ -112,7 +112,7 @@ def _referring(writer: str, stem: str, splits: tuple[str, ...]) -> DatasetSpec:
         "image_id": Column("image_id", IDENTIFIERS, per_text=False),
     }
     tables = {split: (f"{stem}_{split}",) for split in splits}
-    test = tuple(split for split in splits if split.startswith("test"))
+    test = test or tuple(split for split in splits if split.startswith("test"))
     return DatasetSpec(writer, tables, "expressions", fields=fields, unique_texts=False, test=test)
 
 
@@ -142,6 +142,7 @@ def _grounded_questions(name: str, splits: tuple[str, ...], **options) -> Datase
         "option_tags": Column("answer_tags", TAGS_OF_TEXTS, beside="answers", tags_of="boxes"),
         "answer_index": Column("answer_index", one_of(4)),
         "annot_id": Column("annot_id", IDENTIFIERS),
+        "question_type": Column("question_types", NAMES, optional=True),
     }
     tables = {split: (f"{name}_{split}",) for split in splits}
     return DatasetSpec(name, tables, "questions", fields=fields, unique_texts=False, **options)
@@ -160,6 +161,7 @@ def _grounded_rationales(name: str, splits: tuple[str, ...], **options) -> Datas
         "option_tags": Column("rationale_tags", TAGS_OF_TEXTS, beside="rationales", tags_of="boxes"),
         "answer_index": Column("rationale_index", one_of(4)),
         "annot_id": Column("given_annot_id", TEXTS),  # a test question has a text for each of its answers
+        "question_type": Column("question_types", NAMES, optional=True),
     }
     tables = {split: (f"{name}_{split}",) for split in splits}
     return DatasetSpec(name, tables, "given_questions", fields=fields, unique_texts=False, **options)
@@ -420,4 +422,34 @@ CATALOG: dict[str, DatasetSpec] = {
         test=("test", "held_out"),
     ),
     "emoji_visdial": _dialogues("emoji_visdial", 5, ("train", "val", "test", "held_out"), test=("test", "held_out")),
+    "emoji_refer": _referring(
+        "emoji_refer", "emoji_refer", ("train", "val", "test", "held_out"), test=("test", "held_out")
+    ),
+    "emoji_pointing": DatasetSpec(
+        "emoji_pointing",
+        {split: (f"emoji_pointing_{split}",) for split in ("train", "val", "test", "held_out")},
+        text="questions",
+        fields={
+            **_POINTING_FIELDS,
+            "qa_id": Column("qa_id", IDENTIFIERS),
+            "question_type": Column("question_types", NAMES, optional=True),
+        },
+        unique_texts=False,
+        test=("test", "held_out"),
+    ),
+    "emoji_guess": DatasetSpec(
+        "emoji_guess",
+        {split: (f"emoji_guess_{split}",) for split in ("train", "val", "test", "held_out")},
+        text="questions",
+        fields={
+            **_POINTING_FIELDS,
+            "dialogue": Column("dialogue", ANSWERS),
+            "game_id": Column("game_id", IDENTIFIERS),
+            "status": Column("status", TEXTS),
+        },
+        unique_texts=False,
+        test=("test", "held_out"),
+    ),
+    "emoji_vcr_qa": _grounded_questions("emoji_vcr", ("train", "val", "test", "held_out"), test=("test", "held_out")),
+    "emoji_vcr_qar": _grounded_rationales("emoji_vcr", ("train", "val", "test", "held_out"), test=("test", "held_out")),
 }

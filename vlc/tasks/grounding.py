@@ -5,7 +5,7 @@ from typing import Any
 
 from vlc.common.files import to_json
 from vlc.tasks.statements import judgements
-from vlc.tasks.task import Records, Report, Task
+from vlc.tasks.task import SMALL, Records, Report, Task
 
 
 def refer_file(records: Records) -> tuple[str, str]:
@@ -134,5 +134,43 @@ TASKS = {
         2e-6,
         ids=("phrase_id",),
         described_by=("phrase_type",),
+    ),
+    # Both ways at once: the box is hardly learnt by itself, and quickly beside the choice.
+    "refer_emoji": Task(
+        {"pointing": 1, "regress": 0.5},
+        ("emoji_refer",),
+        {"pointing": "refer", "regress": "refer_box"},
+        {kind: {"ids": ("sent_id",), "described_by": ("ref_id", "ann_id")} for kind in ("pointing", "regress")},
+        Report(submission=refer_file),
+        **SMALL,
+        learning_rate=5e-4,
+        evaluators={"inputs": 0},
+    ),
+    "pointing_emoji": Task(
+        {"pointing": 1},
+        ("emoji_pointing",),
+        {"pointing": "visual7w"},
+        {
+            "pointing": {
+                "judged_by": "index",
+                "ids": ("qa_id",),
+                "box_ids": "box_ids",
+                "described_by": ("question_type",),
+            }
+        },
+        Report(partial(accuracy_by, "question_type")),
+        **SMALL,
+        learning_rate=5e-4,
+        evaluators={"inputs": 0},
+    ),
+    "guess_emoji": Task(
+        {"pointing": 1},
+        ("emoji_guess",),
+        {"pointing": "guesswhat"},
+        {"pointing": {"judged_by": "index", "ids": ("game_id",), "box_ids": "box_ids"}},
+        **SMALL | {"max_text_len": 80},
+        learning_rate=5e-4,
+        composer="guesser",
+        evaluators={"inputs": 0},
     ),
 }

@@ -7,9 +7,13 @@ from write_arrow.sources import (
     emoji_foil,
     emoji_gqa,
     emoji_groups,
+    emoji_guess,
     emoji_nlvr2,
+    emoji_pointing,
+    emoji_refer,
     emoji_scenes,
     emoji_snli_ve,
+    emoji_vcr,
     emoji_visdial,
     flickr_entities,
     foil,
@@ -38,6 +42,7 @@ _FAMILIES = (
     *(refer, flickr_entities, visual7w, guesswhat, vcr),  # published data sets with boxes
     *(captions, table, text, imagenet),  # data of your own
     *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes, emoji_gqa, emoji_snli_ve, emoji_foil, emoji_visdial),  # embedded
+    *(emoji_refer, emoji_pointing, emoji_guess, emoji_vcr),  # embedded, with boxes
 )
 
 

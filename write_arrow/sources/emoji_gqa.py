@@ -21,6 +21,7 @@ from write_arrow.sources import gqa
 from write_arrow.sources.emoji import png
 from write_arrow.sources.emoji_scenes import (
     NOUNS,
+    OPPOSITE,
     PLACES,
     SIDES,
     Scene,
@@ -36,7 +37,6 @@ from write_arrow.sources.emoji_scenes import (
 
 SCHEMA = pa.schema([*gqa.SCHEMA, ("objects", pa.list_(pa.string())), ("cells", pa.list_(pa.int64()))])
 SIZES = {"train": 8_000, "val": 400, "test": 400, "held_out": 400}  # scenes
-OPPOSITE = {side: other for side, step in SIDES.items() for other, back in SIDES.items() if back == -step}
 T = TypeVar("T")
 ANSWERS = (*NOUNS, *PLACES, "left", "right", "above", "below", "1", "2", "3", "4", "yes", "no")
 

@@ -40,7 +40,8 @@ REPEAT = 0.45  # chance that a sprite is one already there: counting should be w
 NUMBERS = ("zero", "one", "two", "three", "four")
 ANSWERS = (*NOUNS, *PLACES, "1", "2", "3", "4", "yes", "no")
 ANSWER_TYPES = {"count": "number", "total": "number", "exists": "yes/no", "where": "other", "relation": "other"}
-SIDES = {"left of": -1, "right of": 1, "above": -2, "below": 2}  # step to the neighbour's cell
+SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # columns and rows to the neighbour
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 SPLIT_SIZES = {"train": 12_000, "val": 1_000, "test": 1_000, "held_out": 1_000}
 HELD_OUT_SHARE = 0.15  # of all pairs of nouns
@@ -68,9 +69,10 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Scene:
-    """Which noun stands in which cell (0 top left, 1 top right, 2 bottom left, 3 bottom right)."""
+    """Which noun stands in which cell of a square grid. Cells are numbered row by row from the top left."""
 
     cells: dict[int, str]
+    side: int = 2  # of the grid, in cells
 
     @property
     def counts(self) -> Counter:
@@ -81,12 +83,16 @@ class Scene:
         """Pairs of different nouns shown together."""
         return {frozenset(pair) for pair in itertools.combinations(set(self.cells.values()), 2)}
 
+    def beside(self, cell: int, side: str) -> int | None:
+        """The cell on that side of a cell; None outside the grid."""
+        (row, column), (right, down) = divmod(cell, self.side), SIDES[side]
+        row, column = row + down, column + right
+        return row * self.side + column if 0 <= row < self.side and 0 <= column < self.side else None
+
     def neighbour(self, cell: int, side: str) -> str | None:
         """The noun on that side of a cell, if any."""
-        other = cell + SIDES[side]
-        same_row = cell // 2 == other // 2
-        wanted_row = abs(SIDES[side]) == 1
-        return self.cells.get(other) if same_row == wanted_row else None
+        other = self.beside(cell, side)
+        return None if other is None else self.cells.get(other)
 
     def relations(self) -> list[tuple[str, str, str]]:
         """All (noun, side, other) with "noun is side other", in the order of the cells."""
@@ -94,11 +100,8 @@ class Scene:
             (noun, side, other)
             for cell, noun in sorted(self.cells.items())
             for side in SIDES
-            if (other := self.neighbour(cell, _OPPOSITE[side])) and other != noun
+            if (other := self.neighbour(cell, OPPOSITE[side])) and other != noun
         ]
-
-
-_OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -268,12 +271,28 @@ def sprites() -> dict[str, Image.Image]:
 
 
 def draw(scene: Scene, pictures: dict[str, Image.Image], rng: np.random.Generator) -> Image.Image:
-    """A scene's image (64x64), each sprite shifted a little in its cell."""
-    image = Image.new("RGB", (2 * CELL, 2 * CELL), tuple(rng.integers(90, 160, 3).tolist()))
+    """A scene's image, 32 pixels a cell, each sprite shifted a little in its cell."""
+    return draw_with_boxes(scene, pictures, rng)[0]
+
+
+def draw_with_boxes(
+    scene: Scene, pictures: dict[str, Image.Image], rng: np.random.Generator
+) -> tuple[Image.Image, dict[int, list[float]]]:
+    """A scene's image, and the box [left, top, right, bottom] of the sprite in each cell, in pixels."""
+    image = Image.new("RGB", (scene.side * CELL, scene.side * CELL), tuple(rng.integers(90, 160, 3).tolist()))
+    boxes = {}
     for cell, noun in scene.cells.items():
-        shift_x, shift_y = rng.integers(CELL - SPRITE + 1, size=2).tolist()
-        image.paste(pictures[noun], (cell % 2 * CELL + shift_x, cell // 2 * CELL + shift_y), pictures[noun])
-    return image
+        boxes[cell] = cell_box(cell, scene.side, rng)
+        left, top, *_ = map(int, boxes[cell])
+        image.paste(pictures[noun], (left, top), pictures[noun])
+    return image, boxes
+
+
+def cell_box(cell: int, side: int, rng: np.random.Generator) -> list[float]:
+    """The box of a sprite that is shifted a little in its cell. Boxes of all sprites are squares of one size."""
+    shift_x, shift_y = rng.integers(CELL - SPRITE + 1, size=2).tolist()
+    left, top = float(cell % side * CELL + shift_x), float(cell // side * CELL + shift_y)
+    return [left, top, left + SPRITE, top + SPRITE]
 
 
 SOURCES = {

@@ -110,7 +110,7 @@ def _plans(split: str, files: Files, conversion: Conversion) -> Plans:
         values: dict[str, list[Any]] = {}
         for entry in found:
             try:
-                for column, cells in _columns(entry, names, objects.tags, labelled=split != "test").items():
+                for column, cells in text_columns(entry, names, objects.tags, labelled=split != "test").items():
                     values.setdefault(column, []).extend(cells)
             except Unusable as error:
                 plans.reject(f"{path}, {entry['annot_id']}", str(error))
@@ -169,7 +169,7 @@ def _objects(path: str, names: Sequence[str], conversion: Conversion, cutter: Cu
     return Objects(values, tags, sum(not outlines[number] for number in places))
 
 
-def _columns(
+def text_columns(
     entry: dict[str, Any], names: Sequence[str], tags: Sequence[int], *, labelled: bool
 ) -> dict[str, list[Any]]:
     """What a question adds to the columns of its row. Raises Unusable where it cannot be shown, or has no right answer."""
