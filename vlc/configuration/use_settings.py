@@ -17,9 +17,7 @@ class UseSettings:
     image: str | None = None  # file that predict is asked about, or that search finds texts for
     image2: str | None = None  # second image of a statement about two
     text: str | tuple[str, ...] | None = None  # what predict is asked, or a list of it; [MASK] = a word to fill in
-    boxes: tuple[float, ...] | None = (
-        None  # left, top, right, bottom of each box to choose among, or that a text is about
-    )
+    boxes: tuple[float, ...] | None = None  # left, top, right, bottom of each box to choose among or to ask about
     picture: str | None = None  # file for the reconstruction of the image by a mae head, or for the box that is meant
     index: str | None = None  # folder of the index
     image_folder: str | None = None  # index the images below it in place of datasets
