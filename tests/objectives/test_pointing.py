@@ -119,6 +119,34 @@ def test_soft_targets_are_the_overlaps_of_right_candidates():
     assert found.loss.item() == pytest.approx(expected.item())
 
 
+def test_labels_of_vl_bert():
+    """RefCOCO+ with boxes of the annotation, of a detector, and of both, at the size of the picture."""
+    published = {"above": True, "iou_plus_one": True, "loss": "bce"}
+    for entries in json.loads((GOLDEN / "tasks/boxes/refcoco_plus_labels.json").read_text()).values():
+        for entry in entries:
+            # VL-BERT's whole image ends at the last pixel.
+            examples = batch(regions=regions(entry["boxes"]), targets=regions([entry["gt_box"]]))
+            head = objective(**published)
+            right = head._right(head.overlaps(examples), examples)
+            assert right[0].int().tolist() == entry["label"]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_soft_targets_of_12in1(split):
+    """Overlaps of 12-in-1's regions with what is meant; in training, those below a half are 0."""
+    golden = np.load(GOLDEN / "tasks/boxes/refcoco_soft_targets.npz")
+    boxes, meant, target, mask = (golden[f"{split}_{name}"] for name in ("boxes", "meant", "target", "mask"))
+    examples = batch(regions=regions(*boxes), targets=regions(*meant[:, None]))
+    examples = replace(
+        examples,
+        parts={**examples.parts, "regions": replace(examples.parts["regions"], mask=torch.from_numpy(mask > 0))},
+    )
+    head = objective(iou_plus_one=True, loss="bce", soft_targets=True)
+    overlaps = head.overlaps(examples)
+    found = overlaps * head._right(overlaps, examples) if split == "train" else overlaps * torch.from_numpy(mask)
+    np.testing.assert_allclose(found, target, atol=2e-6)
+
+
 @pytest.mark.parametrize("merged", ["union", "any", "first"])
 @pytest.mark.parametrize("plus_one", [False, True])
 def test_several_boxes_of_a_phrase(merged, plus_one):

@@ -88,7 +88,7 @@ def placed_boxes(name: str, given: Sequence[Sequence[float]] | None, placement: 
     if name in (GRID, WHOLE_IMAGE):
         boxes = grid_boxes(width, height) if name == GRID else np.array([[0.0, 0, width, height]])
         return PlacedBoxes(boxes, placement.stored(boxes), placement)
-    stored = np.array(given or [], dtype=np.float64).reshape(-1, 4)
+    stored = np.array([] if given is None else given, dtype=np.float64).reshape(-1, 4)
     return PlacedBoxes(placement.boxes(stored), stored, placement)
 
 
