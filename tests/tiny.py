@@ -84,6 +84,7 @@ _VALUES_OF_CHOICES = {  # columns of a question with its answers, and of a quest
     **dict.fromkeys(("answer_index", "rationale_index", "given_answer_index"), lambda number: number % 4),
     **dict.fromkeys(("annot_id", "given_annot_id"), lambda number: f"val-{number}"),
     "given_answers": lambda number: sentence(number),
+    "question_types": _VALUES["question_types"],
 }
 _VALUES_OF_PAIRS = {
     "answers": lambda number: str(number % 3 == 0),
