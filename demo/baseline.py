@@ -4,6 +4,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pyarrow as pa
+import torch
+
+from vlc.model.boxes import overlap
 
 
 def majority_scores(folder: Path, split: str) -> dict[str, float]:
@@ -48,6 +51,32 @@ def most_frequent_answer(folder: Path, name: str, split: str) -> float:
 def candidates(folder: Path, name: str, split: str) -> int:
     """How many options the questions of a split have."""
     return len(_column(folder / f"{name}_{split}.arrow", "options")[0])
+
+
+def any_box(folder: Path, name: str, split: str) -> float:
+    """Expected share of the texts of a split that a guess among the candidate boxes hits."""
+    rows = _rows(folder / f"{name}_{split}.arrow", "boxes", "answer_index")
+    # The candidates are those of the text, or of all texts of the picture.
+    counts = [
+        len(boxes[text] if isinstance(boxes[0][0], list) else boxes)
+        for boxes, right in rows
+        for text in range(len(right))
+    ]
+    return sum(1 / count for count in counts) / len(counts)
+
+
+def same_box(folder: Path, name: str, split: str) -> float:
+    """Share of the texts of a split that one of its target boxes hits by half, if it is always the answer."""
+    targets = torch.tensor(
+        [box for (meant,) in _rows(folder / f"{name}_{split}.arrow", "target_boxes") for (box,) in meant]
+    )
+    return max(float((overlap(targets, box) >= 0.5).float().mean()) for box in targets.unique(dim=0))
+
+
+def _rows(path: Path, *names: str) -> list[tuple]:
+    """The cells of some columns, row by row."""
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    return list(zip(*(table[name].to_pylist() for name in names), strict=True))
 
 
 def _column(path: Path, name: str) -> list[tuple]:

@@ -8,14 +8,14 @@ texts.
 import argparse
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table as Grid
 
-from demo.baseline import candidates, most_frequent_answer
+from demo.baseline import any_box, candidates, most_frequent_answer, same_box
 from demo.commands import announce, console, run_command, write
 from vlc.common.files import to_json
 from vlc.configuration.config import resolve_use
@@ -28,15 +28,13 @@ class Replica:
     """A task on embedded data in the form of a published data set.
 
     dataset: the name by which `python -m write_arrow` writes it.
-    metric: the metric of its head.
-    guess: what a guess reaches on test, from the folder of the Arrow files.
+    guesses: by the metric of each head, what a guess reaches on test, from the folder of the Arrow files.
     hard_pool: whether training draws texts of images that look alike.
     """
 
     task: str
     dataset: str
-    metric: str
-    guess: Callable[[Path], float]
+    guesses: Mapping[str, Callable[[Path], float]]
     hard_pool: bool = False
 
 
@@ -45,20 +43,30 @@ def _one_in(count: int) -> Callable[[Path], float]:
 
 
 REPLICAS = (
-    Replica("gqa_emoji", "emoji_gqa", "score", lambda folder: most_frequent_answer(folder, "emoji_gqa", "test")),
-    Replica("snli_ve_emoji", "emoji_snli_ve", "accuracy", _one_in(3)),
-    Replica("foil_emoji", "emoji_foil", "accuracy", _one_in(2)),
+    Replica("gqa_emoji", "emoji_gqa", {"score": lambda folder: most_frequent_answer(folder, "emoji_gqa", "test")}),
+    Replica("snli_ve_emoji", "emoji_snli_ve", {"accuracy": _one_in(3)}),
+    Replica("foil_emoji", "emoji_foil", {"accuracy": _one_in(2)}),
     Replica(
-        "visdial_emoji", "emoji_visdial", "accuracy", lambda folder: 1 / candidates(folder, "emoji_visdial", "test")
+        "visdial_emoji", "emoji_visdial", {"accuracy": lambda folder: 1 / candidates(folder, "emoji_visdial", "test")}
     ),
-    Replica("irtr_mc4_emoji", "emoji_scenes", "accuracy", _one_in(4), hard_pool=True),
+    Replica("irtr_mc4_emoji", "emoji_scenes", {"accuracy": _one_in(4)}, hard_pool=True),
+    Replica(
+        "refer_emoji",
+        "emoji_refer",
+        {
+            "refer_accuracy": lambda folder: any_box(folder, "emoji_refer", "test"),
+            "refer_box_accuracy": lambda folder: same_box(folder, "emoji_refer", "test"),
+        },
+    ),
+    Replica("pointing_emoji", "emoji_pointing", {"accuracy": _one_in(4)}),
+    Replica("guess_emoji", "emoji_guess", {"accuracy": lambda folder: any_box(folder, "emoji_guess", "test")}),
 )
 
 
 def main() -> None:
     arguments = _parser().parse_args()
     wanted = [replica for replica in REPLICAS if not arguments.tasks or replica.task in arguments.tasks]
-    rows = [_measured(replica, arguments) for replica in wanted]
+    rows = [row for replica in wanted for row in _measured(replica, arguments)]
     grid = Grid(title="Embedded replicas on test")
     for column in ("task", "metric", "value", "guess", "wrong images", "no text", "minutes"):
         grid.add_column(column, justify="left" if column in ("task", "metric") else "right")
@@ -79,8 +87,8 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _measured(replica: Replica, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A row of the table: percentages, and the minutes of the training."""
+def _measured(replica: Replica, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row of the table for each metric: percentages, and the minutes of the training."""
     write(replica.dataset, arguments.data)
     common = {"data_root": str(arguments.data), "log_dir": str(arguments.out / "log"), "seed": arguments.seed}
     if not arguments.pretrained:
@@ -93,15 +101,21 @@ def _measured(replica: Replica, arguments: argparse.Namespace) -> dict[str, Any]
     trained = run_command(named, load_path=str(arguments.pretrained), **common)
     minutes = (time.perf_counter() - started) / 60
     tested = run_command(named, load_path=trained.checkpoint, test_only=True, **common).metrics
-    value = {
-        name: 100 * tested[f"{replica.task}/test/{replica.metric}{suffix}"]
-        for name, suffix in (("value", ""), ("wrong_images", "_with_wrong_images"), ("no_text", "_without_text"))
-    }
-    guess = 100 * replica.guess(arguments.data)
-    row = {"task": replica.task, "metric": replica.metric, "value": value.pop("value"), "guess": guess, **value}
-    return {name: round(number, 1) if isinstance(number, float) else number for name, number in row.items()} | {
-        "minutes": round(minutes, 1)
-    }
+    rows = []
+    for metric, guess in replica.guesses.items():
+        value, wrong_images, no_text = (
+            100 * tested[f"{replica.task}/test/{metric}{suffix}"]
+            for suffix in ("", "_with_wrong_images", "_without_text")
+        )
+        percentages = {
+            "value": value,
+            "guess": 100 * guess(arguments.data),
+            "wrong_images": wrong_images,
+            "no_text": no_text,
+        }
+        rounded = {name: round(number, 1) for name, number in percentages.items()}
+        rows.append({"task": replica.task, "metric": metric, **rounded, "minutes": round(minutes, 1)})
+    return rows
 
 
 def _make_hard_pool(dataset: str, arguments: argparse.Namespace) -> None:

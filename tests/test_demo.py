@@ -8,7 +8,7 @@ import torch
 
 import main_finetune
 from demo.__main__ import GROUPS_RECIPE, QUESTION_TYPES, SCENES, _groups_row, _pairs_row, _retrieval_rows, _table
-from demo.baseline import candidates, majority_class, majority_scores, most_frequent_answer
+from demo.baseline import any_box, candidates, majority_class, majority_scores, most_frequent_answer, same_box
 from demo.replicas import REPLICAS
 from demo.report import CURVES, QUESTIONS_OF_TYPE, RECONSTRUCTIONS, Stage, write_report
 from tests import tiny
@@ -111,8 +111,9 @@ def test_patches_and_back():
 @pytest.mark.parametrize("replica", REPLICAS, ids=lambda replica: replica.task)
 def test_replicas_name_what_there_is(replica):
     row = TASKS[replica.task]
-    (kind,) = row.objectives
-    assert replica.metric == KINDS[kind].headline
+    headlines = {row.head(kind): KINDS[kind].headline for kind in row.objectives}
+    one = len(headlines) == 1
+    assert {*replica.guesses} == {name if one else f"{head}_{name}" for head, name in headlines.items()}
     assert "inputs" in row.evaluators
     assert replica.dataset in SOURCES
     assert RECIPES[f"task_finetune_{replica.task}"]["tasks"] == [replica.task]
@@ -125,3 +126,15 @@ def test_guesses_at_replicas(tmp_path):
         tiny.write_table(tmp_path / f"own_{split}.arrow", answers)
     assert most_frequent_answer(tmp_path, "own", "test") == pytest.approx(2 / 3)
     assert candidates(tmp_path, "own", "test") == 3
+
+
+def test_guesses_at_boxes(tmp_path):
+    left, right, below = [0.0, 0, 30, 30], [33.0, 1, 63, 31], [1.0, 60, 31, 90]
+    of_pictures = {"boxes": [[left, right], [left, right, below]], "answer_index": [[0], [2, 1]]}
+    of_pictures["target_boxes"] = [[[left]], [[below], [[2.0, 1, 32, 31]]]]
+    tiny.write_table(tmp_path / "refer_test.arrow", of_pictures)
+    assert any_box(tmp_path, "refer", "test") == pytest.approx((1 / 2 + 1 / 3 + 1 / 3) / 3)
+    assert same_box(tmp_path, "refer", "test") == pytest.approx(2 / 3)
+    of_texts = {"boxes": [[[left, right], [left, right, below, below]]], "answer_index": [[0, 1]]}
+    tiny.write_table(tmp_path / "game_test.arrow", of_texts)
+    assert any_box(tmp_path, "game", "test") == pytest.approx((1 / 2 + 1 / 4) / 2)
