@@ -6,14 +6,13 @@ import torch
 
 from tests import tiny
 from tests.conftest import GOLDEN
-from tests.objectives.test_pointing import Given
 from vlc.configuration.task_settings import make_options
 from vlc.data.batch import Batch
 from vlc.data.geometry import Placement
 from vlc.data.parts.regions import padded_regions, placed_boxes
-from vlc.model.segments import Encoded
-from vlc.objectives.base import POOLED, ModelContext
-from vlc.objectives.regress import Regress, box_loss, centred, cornered
+from vlc.model.segments import Encoded, Segment
+from vlc.objectives.base import ModelContext
+from vlc.objectives.regress import PASS, Regress, box_loss, centred, cornered
 
 HALVED = Placement(np.array([[0.5, 0, 0], [0, 0.5, 0]]), (64, 32))
 
@@ -32,9 +31,10 @@ def test_corners_and_centres():
 
 def _outcome(logits, **parts):
     head = Regress(make_options("regress", {"ids": ["ref_id"]}), ModelContext(32, 20, 4, tiny.SMALL))
-    head.box = Given(logits)
+    head._logits = lambda image, sizes: logits
     batch = Batch(index=torch.arange(len(logits)), split="val", parts=parts)
-    outcome = head({POOLED: Encoded(torch.zeros(len(logits), 32))}, batch)
+    image = Segment("image", torch.zeros(len(logits), 5, 32), grid=(2, 2))
+    outcome = head({PASS: Encoded(torch.zeros(len(logits), 32), (image,))}, batch)
     return outcome, head.answers(outcome, batch)
 
 
@@ -59,3 +59,20 @@ def test_without_labels_there_is_a_box_and_no_loss():
     assert outcome.loss is None
     assert answer.boxes[0] == pytest.approx((32, 16, 96, 48))
     assert set(answer.record) == {"ref_id", "box"}
+
+
+@pytest.mark.parametrize("order", [None, [3, 0, 1, 2]])
+def test_the_box_lies_where_the_query_looks(order):
+    """Whatever order patches are in, and padding is not looked at."""
+    head = Regress(make_options("regress", {}), ModelContext(32, 20, 4, tiny.SMALL))
+    tokens = torch.zeros(1, 5, 32)
+    tokens[0, 1:, 0] = torch.tensor([0.0, 0, 50, 90])[order or slice(None)]  # of cells 0 to 3; the last one is padding
+    mask = torch.tensor([[1, *torch.tensor([1, 1, 1, 0])[order or slice(None)].tolist()]])
+    with torch.no_grad():
+        head.query.weight[:] = torch.eye(1, 32)
+        for layer in (head.box[0], head.box[2]):
+            layer.weight.zero_()
+    indices = None if order is None else torch.tensor([order])
+    image = Segment("image", tokens, mask, grid=(2, 2), patch_indices=indices)
+    logits = head._logits(image, torch.tensor([[32.0, 32.0]]))
+    torch.testing.assert_close(logits.sigmoid(), torch.tensor([[0.25, 0.75, 0.5, 0.5]]))

@@ -14,16 +14,23 @@ from vlc.data.parts.regions import WHOLE_IMAGE
 from vlc.model.boxes import overlap
 from vlc.model.embed import init_bert_weights
 from vlc.model.passes import Pass
-from vlc.model.segments import Encoded
-from vlc.objectives.base import POOLED, Answer, ModelContext, Objective, Outcome, mean_ratio
+from vlc.model.segments import Encoded, Segment
+from vlc.objectives.base import Answer, ModelContext, Objective, Outcome, mean_ratio
 from vlc.objectives.options import RegressOptions
 from vlc.objectives.pointing import box_name, is_right, meant_boxes
 
 _L1, _GIOU = 5, 2  # weights of the two losses, as in DETR (Carion et al. 2020)
 
 
+PASS = Pass()  # the states of all patches beside the text
+
+
 class Regress(Objective[RegressOptions]):
-    """The pooled feature -> centre, width and height as shares of the image; logits (B, 4), before the sigmoid.
+    """One query over the encoded patches -> centre, width and height as shares of the image; logits (B, 4).
+
+    The query, which takes the place of a [REG] token, weighs the patches. Their mean feature by these weights gives the
+    size, and an offset to the mean of their places: a small model that has to find places in a pooled feature alone often
+    does not learn them at all. The logits are those before a sigmoid.
 
     The loss is 5 times the L1 distance of these four numbers, summed, and 2 times 1 - generalised IoU (Rezatofighi et al.
     2019). The metric is that of pointing. None of the published systems for these tasks does so: state such figures apart.
@@ -31,6 +38,7 @@ class Regress(Objective[RegressOptions]):
 
     metrics = ("loss", "accuracy")
     headline = "accuracy"
+    reads_pooled = False
     task_head = True
     writes_records = True
 
@@ -48,17 +56,17 @@ class Regress(Objective[RegressOptions]):
     def __init__(self, options: RegressOptions, context: ModelContext):
         super().__init__(options, context)
         width = context.width
-        self.box = nn.Sequential(
-            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4)
-        ).apply(init_bert_weights)
+        self.query = nn.Linear(width, 1).apply(init_bert_weights)
+        self.box = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4)).apply(init_bert_weights)
+        self.patch_size = context.size.patch_size
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
-        return (POOLED,) if "whole_image" in batch.parts else ()
+        return (PASS,) if "whole_image" in batch.parts else ()
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
         if "whole_image" not in batch.parts:
             return Outcome(None)
-        logits = self.box(encoded[POOLED].pooled).float()
+        logits = self._logits(encoded[PASS].segment("image"), batch.parts["whole_image"].sizes)
         if "targets" not in batch.parts:
             return Outcome(None, {}, logits)
         meant = meant_boxes(batch.parts["targets"], self.options.merged)
@@ -68,6 +76,22 @@ class Regress(Objective[RegressOptions]):
         loss = each.masked_fill(~shown, 0).mean()  # what a crop has left out is not learnt
         right = is_right(self._overlaps(logits, batch), self.options.threshold, above=self.options.above)
         return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": (right.sum(), len(batch))}, logits)
+
+    def _logits(self, image: Segment, sizes: Tensor) -> Tensor:
+        """The image's segment and what is shown of it, width and height (B, 2) in pixels -> logits (B, 4) float32."""
+        patches = image.tokens[:, 1:]
+        scores = self.query(patches)[..., 0].float()
+        if image.mask is not None:
+            scores = scores.masked_fill(image.mask[:, 1:] == 0, -torch.inf)
+        weights = scores.softmax(dim=1)[:, None]
+        assert image.grid is not None
+        cells = torch.arange(image.grid[0] * image.grid[1], device=scores.device).expand(len(scores), -1)
+        cells = cells if image.patch_indices is None else image.patch_indices
+        centres = (torch.stack([cells % image.grid[1], cells // image.grid[1]], dim=2) + 0.5) * self.patch_size
+        place = (weights @ centres)[:, 0] / sizes
+        feature = (weights.to(patches.dtype) @ patches)[:, 0]
+        offset, size = self.box(feature).float().split(2, dim=1)
+        return torch.cat([torch.logit(place, eps=1e-3) + offset, size], dim=1)
 
     def boxes(self, logits: Tensor, whole_image: Regions) -> Tensor:
         """The predicted boxes (B, 4) float32 in pixels of the stored picture, which is not turned in evaluation."""
