@@ -60,6 +60,8 @@ REPLICAS = (
     ),
     Replica("pointing_emoji", "emoji_pointing", {"accuracy": _one_in(4)}),
     Replica("guess_emoji", "emoji_guess", {"accuracy": lambda folder: any_box(folder, "emoji_guess", "test")}),
+    Replica("vcr_qa_emoji", "emoji_vcr", {"accuracy": _one_in(4)}),
+    Replica("vcr_qar_emoji", "emoji_vcr", {"accuracy": _one_in(4)}),
 )
 
 

@@ -10,7 +10,7 @@ from tests.write_arrow.conftest import check_boxes, check_seed, shown, write_emb
 from vlc.data.catalog import CATALOG
 from write_arrow.sources import emoji_pointing
 from write_arrow.sources.emoji_boxes import draw_large_scene
-from write_arrow.sources.emoji_pointing import NUM_THINGS, questions
+from write_arrow.sources.emoji_pointing import NUM_NOUNS, NUM_THINGS, questions
 from write_arrow.sources.emoji_scenes import OPPOSITE, SIDES, Scene, held_out_pairs, split_of, with_article
 
 SIZES = ["--num-train", "40", "--num-val", "5", "--num-test", "5", "--num-held-out", "5"]
@@ -70,7 +70,7 @@ def test_boxes_and_question_alone_tell_nothing():
     rng, held_out = np.random.default_rng(0), held_out_pairs(0)
     offered, right = defaultdict(Counter), defaultdict(Counter)
     for _ in range(1500):
-        for question in questions(draw_large_scene(rng, "test", held_out, 0, NUM_THINGS), rng):
+        for question in questions(draw_large_scene(rng, "test", held_out, 0, NUM_THINGS, NUM_NOUNS), rng):
             side = next((side for side in SIDES if side in question.text), question.kind)
             offered[side].update(question.cells)
             right[side][question.cells[0]] += 1

@@ -191,6 +191,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("refer_emoji", **_LARGE_EMOJI_TASK, max_steps=2500),
     **_finetuning("pointing_emoji", **_LARGE_EMOJI_TASK, max_steps=2000),
     **_finetuning("guess_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
+    **_finetuning("vcr_qa_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
+    **_finetuning("vcr_qar_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
     # Contrast wants large batches, and learns pictures of single things faster from scratch than from scenes.
     "task_retrieval_emoji": {
         **_EMOJI,

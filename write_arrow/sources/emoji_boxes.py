@@ -1,7 +1,7 @@
 """Scenes of embedded emoji in which every thing has a box: what the data sets of referring and pointing share.
 
-A scene is 96x96 pixels: sprites on a 3x3 grid, of five nouns, so that most things are there more than once.
-All boxes have the size of a sprite's square, because tight boxes would tell the nouns without the picture.
+A scene is 96x96 pixels: sprites on a 3x3 grid, of few nouns, so that most things are there more than once. All boxes have
+the size of a sprite's square, because tight boxes would tell the nouns without the picture.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from write_arrow.sources.emoji_scenes import CELL, NOUNS, OPPOSITE, SIDES, SPLIT
 
 T = TypeVar("T")
 SIDE = 3  # of the grid
-KINDS = 5  # nouns in a scene
 
 BOXES = pa.list_(pa.list_(pa.float64()))
 SCENE_SCHEMA = pa.schema(
@@ -46,13 +45,18 @@ class Reference(NamedTuple):
 
 
 def draw_large_scene(
-    rng: np.random.Generator, split: str, held_out: set[frozenset[str]], seed: int, num_things: Sequence[int]
+    rng: np.random.Generator,
+    split: str,
+    held_out: set[frozenset[str]],
+    seed: int,
+    num_things: Sequence[int],
+    num_nouns: int = 5,
 ) -> Scene:
-    """A random scene of a split on the large grid, with one of these numbers of things."""
+    """A random scene of a split on the large grid, with one of these numbers of things, of so many nouns at the most."""
     while True:
-        kinds = rng.permutation(NOUNS)[:KINDS].tolist()
+        nouns = rng.permutation(NOUNS)[:num_nouns].tolist()
         filled = sorted(rng.permutation(SIDE**2)[: rng.choice(num_things)].tolist())
-        scene = Scene({cell: kinds[rng.integers(KINDS)] for cell in filled}, SIDE)
+        scene = Scene({cell: nouns[rng.integers(num_nouns)] for cell in filled}, SIDE)
         if split_of(scene, held_out, seed) == split:
             return scene
 

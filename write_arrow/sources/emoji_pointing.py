@@ -50,9 +50,11 @@ SCHEMA = pa.schema(
     ]
 )
 SIZES = {"train": 6_000, "val": 400, "test": 400, "held_out": 400}  # scenes
-NUM_THINGS = (6, 7, 8)
+NUM_THINGS = (7, 8)
+NUM_NOUNS = 3  # few, so that most wrong boxes show the noun that is asked for
 NUM_BOXES = 4
 MOST = 8  # questions about a scene
+EMPTY = 0.3  # chance that the question without a neighbour asks for an empty place
 
 
 class Question(NamedTuple):
@@ -74,7 +76,7 @@ def tables(arguments: Namespace) -> list[Table]:
 def _rows(rng: np.random.Generator, split: str, size: int, seed: int) -> Iterator[dict[str, Any]]:
     held_out, pictures = held_out_pairs(seed), sprites()
     for number in range(size):
-        scene = draw_large_scene(rng, split, held_out, seed, NUM_THINGS)
+        scene = draw_large_scene(rng, split, held_out, seed, NUM_THINGS, NUM_NOUNS)
         asked, own = questions(scene, rng), image_id(split, number)
         image, boxes = draw_with_boxes(scene, pictures, rng)
         boxes |= {cell: cell_box(cell, SIDE, rng) for cell in range(SIDE**2) if cell not in boxes}
@@ -91,15 +93,13 @@ def _rows(rng: np.random.Generator, split: str, size: int, seed: int) -> Iterato
 
 
 def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    """A question for a noun and one for an empty place, and the others for things by their neighbours."""
+    """A question for a noun or for an empty place, and questions for things by their neighbours."""
     cells = range(SIDE**2)
-    (noun,) = some(list(scene.counts), 1, rng)
-    own = [cell for cell, other in scene.cells.items() if other == noun]
-    empty = [cell for cell in cells if cell not in scene.cells]
-    asked = [
-        Question("thing", f"which one is {with_article(noun)}", [*some(own, 1, rng), *_others(own, rng)]),
-        Question("empty", "which place is empty", [*some(empty, 1, rng), *_others(empty, rng)]),
-    ]
+    noun = None if rng.random() < EMPTY else some(list(scene.counts), 1, rng)[0]
+    right = [cell for cell in cells if scene.cells.get(cell) == noun]
+    wrong = [cell for cell in cells if cell not in right]
+    kind, text = ("thing", f"which one is {with_article(noun)}") if noun else ("empty", "which place is empty")
+    asked = [Question(kind, text, [*some(right, 1, rng), *some(wrong, NUM_BOXES - 1, rng)])]
     for found in some(references(scene), MOST - len(asked), rng):
         # Elsewhere the boxes would tell that the place cannot be meant.
         possible = [
@@ -109,11 +109,6 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
         text = f"which {found.noun} is {found.place}"
         asked.append(Question("beside", text, [found.cell, *wrong[: NUM_BOXES - 1]]))
     return asked
-
-
-def _others(cells: list[int], rng: np.random.Generator) -> list[int]:
-    """Cells for the wrong boxes of a question."""
-    return some([cell for cell in range(SIDE**2) if cell not in cells], NUM_BOXES - 1, rng)
 
 
 SOURCES = {
