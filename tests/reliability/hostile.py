@@ -281,6 +281,7 @@ def _ranking(folder: Path, sound: Sound) -> list[str]:
 
 def _written(folder: Path, name: str, content: bytes | str) -> Path:
     path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 
@@ -739,6 +740,36 @@ def _table(folder: Path, sound: Sound, name: str, content: bytes | str, *words: 
     return _convert(folder, "--table", str(_written(folder, name, content)), *words)
 
 
+def _refer(folder: Path, sound: Sound, references: bytes) -> list[str]:
+    """Convert RefCOCO with these bytes as its pickled references."""
+    root = folder / "root"
+    _written(root / "refcoco", "refs(unc).p", references)
+    _written(root / "refcoco", "instances.json", '{"images": [], "annotations": [], "categories": []}')
+    return ["-m", "write_arrow", "refcoco", "--root", str(root), "--out", str(folder / "out"), "--workers", "1"]
+
+
+def _entities(folder: Path, sound: Sound, annotation: str) -> list[str]:
+    """Convert Flickr30k Entities with this text as the annotation of its only image."""
+    root = folder / "root"
+    for split in ("train", "val", "test"):
+        _written(root / "entities", f"{split}.txt", "1\n")
+    _written(root / "entities/Annotations", "1.xml", annotation)
+    _written(root / "entities/Sentences", "1.txt", "[/EN#1/people a dog] runs .\n")
+    _written(root / "flickr30k-images", "1.jpg", tiny.image_bytes(1))
+    return ["-m", "write_arrow", "flickr_entities", "--root", str(root), "--out", str(folder / "out"), "--workers", "1"]
+
+
+# A list of lists of lists, each of which stands for ten of the one before: it would have 10 ** 12 elements.
+_BOMB = (
+    b"\x80\x02]q\x000"
+    + b"".join(b"]q" + bytes([number]) + b"(" + (b"h" + bytes([number - 1])) * 10 + b"e0" for number in range(1, 13))
+    + b"]h\x0ca."
+)
+_LAUGHS = (
+    '<!DOCTYPE a [<!ENTITY l0 "ha">'
+    + "".join(f'<!ENTITY l{number} "{f"&l{number - 1};" * 10}">' for number in range(1, 12))
+    + "]><annotation><filename>&l11;</filename></annotation>"
+)
 _FOUR = [{"image": f"{number}.png", "caption": f"text {number}"} for number in range(4)]
 _DEEP = "[" * 100_000 + "]" * 100_000
 _ANNOTATIONS = [
@@ -769,6 +800,15 @@ _ANNOTATIONS = [
          "image,caption\n0.png,a,b,c\n1.png,b\n"), _rows(2)),
     Case("annotations", "CSV with a line of 100 MB", lambda f, s: _table(f, s, "t.csv",
          "image,caption\n0.png," + "a" * 100_000_000 + "\n")),
+    Case("annotations", "REFER: a pickle with code", lambda f, s: _refer(f, s, pickle.dumps([_Runs()])), wanted=("clear",)),
+    Case("annotations", "REFER: a pickle with code, protocol 0",
+         lambda f, s: _refer(f, s, pickle.dumps([_Runs("eval")], 0)), wanted=("clear",)),
+    Case("annotations", "REFER: a pickle of endlessly many values", lambda f, s: _refer(f, s, _BOMB), wanted=("clear",)),
+    Case("annotations", "REFER: a pickle that is cut short", lambda f, s: _refer(f, s, pickle.dumps([{"ref_id": 1}])[:-4]),
+         wanted=("clear",)),
+    Case("annotations", "Entities: XML whose entities grow", lambda f, s: _entities(f, s, _LAUGHS)),
+    Case("annotations", "Entities: XML that names a file", lambda f, s: _entities(f, s, '<!DOCTYPE a [<!ENTITY b SYSTEM '
+         '"file:///etc/passwd">]><annotation><filename>&b;</filename></annotation>')),
     Case("annotations", "an empty table", lambda f, s: _table(f, s, "t.csv", ""), wanted=("clear",)),
     Case("annotations", "column names with escape sequences", lambda f, s: _table(f, s, "t.csv",
          f"{NASTY},other\n0.png,a\n"), _terminal, wanted=("clear",)),
