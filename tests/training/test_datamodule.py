@@ -84,6 +84,17 @@ def test_a_field_that_a_data_set_lacks_is_told_before_training(arrows, small_vit
         _data(arrows, small_vit, datasets=["coco"], loss_names=loss_weights(vqa=1))
 
 
+def test_proposals_that_the_files_lack_are_told_before_training(small_vit, tmp_path):
+    tiny.write_dataset(tmp_path, "refcoco")
+    for path in tmp_path.glob("refcoco_*.arrow"):
+        columns = pa.ipc.open_file(str(path)).read_all().to_pydict()
+        tiny.write_table(path, {name: cells for name, cells in columns.items() if not name.startswith("proposal")})
+    options = {"data_root": str(tmp_path), "vit": small_vit}
+    assert len(build_data(tiny.settings("task_finetune_refcoco", **options)).train) == 2 * tiny.ROWS
+    with pytest.raises(UserError, match=r"lacks column proposal_boxes, which data set 'refcoco' reads"):
+        build_data(tiny.settings("task_finetune_refcoco", **options, **{"refcoco.pointing.candidates": "proposals"}))
+
+
 def test_texts_alone_have_no_images_and_only_what_reads_texts_takes_them(arrows, small_vit):
     losses = loss_weights(mlm=1)
     data = _data(arrows, small_vit, datasets=["text"], loss_names=losses)

@@ -80,7 +80,7 @@ _REFERRING_FIELDS = {
     "boxes": Column("boxes", BOXES, per_text=False),
     "box_ids": Column("box_ids", BOX_IDS, per_text=False, optional=True, beside="boxes"),
     "target_boxes": Column("target_boxes", BOXES),
-    "proposal_boxes": Column("proposal_boxes", BOXES, per_text=False),  # of a detector, where its file was given
+    "proposal_boxes": Column("proposal_boxes", BOXES, per_text=False, optional=True),  # of a detector
     "proposal_scores": Column("proposal_scores", SCORES, per_text=False, optional=True, beside="proposal_boxes"),
 }
 # Each text has candidates of its own, one of which is right.

@@ -141,6 +141,9 @@ class TaskData:
         if spec.labelled:
             return open_split(settings.data_root, split, verify=verify)
         columns = spec.columns(columns_of(self.needs.parts, "labelled", "always") | self.composer.columns)
+        # Files may lack the boxes of a detector, for example, but not where every batch has them.
+        always = (spec.fields[name] for name in columns_of(self.needs.parts, "always"))
+        columns |= {column.name for column in always if column.optional}
         if settings.image_only:
             columns = columns - {spec.text}
         stems = spec.splits(settings.published_splits)[split]
