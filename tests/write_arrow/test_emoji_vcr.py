@@ -7,7 +7,7 @@ import pytest
 from tests.write_arrow.conftest import check_boxes, check_seed, shown, write_embedded
 from vlc.data.catalog import CATALOG
 from write_arrow.sources import emoji_vcr
-from write_arrow.sources.emoji_scenes import SIDES, Scene, held_out_pairs, plural, split_of, with_article
+from write_arrow.sources.emoji_scenes import Scene, held_out_pairs, plural, split_of, with_article
 
 SIZES = ["--num-train", "40", "--num-val", "5", "--num-test", "5", "--num-held-out", "5"]
 
@@ -34,10 +34,8 @@ def _is_answer(question: str, asked: int, answer: str, answered: list[int], scen
     """Whether an answer is true. asked, answered: the cells of the things that question and answer name."""
     if question == "what is thing":
         return with_article(scene.cells[asked]) == answer
-    if question == "what is like thing":
-        return answer == "thing" and _alike([asked, *answered], scene)
-    side = next(side for side in SIDES if question == f"what is {side} thing")
-    return with_article(str(scene.neighbour(asked, side))) == answer
+    assert question == "what is like thing"
+    return answer == "thing" and _alike([asked, *answered], scene)
 
 
 def _is_reason(rationale: str, meant: list[int], scene: Scene) -> bool:
@@ -70,7 +68,7 @@ def test_one_answer_is_true(splits):
                 assert [number for number, holds in enumerate(true) if holds] == [place]
                 kinds.add(kind)
                 places.add(place)
-    assert kinds == {"name", "same", "beside"}
+    assert kinds == {"name", "same"}
     assert places == set(range(4))
 
 
@@ -78,17 +76,15 @@ def test_one_rationale_is_true_and_about_what_was_asked(splits):
     places = set()
     for rows in splits.values():
         for row in rows:
-            names = ("given_questions", "given_question_tags", "given_answer_tags", "rationales", "rationale_tags")
-            for question, tags, answered, rationales, rationale_tags, place in zip(
+            names = ("given_question_tags", "given_answer_tags", "rationales", "rationale_tags")
+            for tags, answered, rationales, rationale_tags, place in zip(
                 *(row[name] for name in names), row["rationale_index"], strict=True
             ):
                 scene, (asked,) = shown(row), _named(row, tags)
                 meant = [_named(row, own) for own in rationale_tags]
                 true = [_is_reason(text, own, scene) for text, own in zip(rationales, meant, strict=True)]
                 assert [number for number, holds in enumerate(true) if holds] == [place]
-                side = next((side for side in SIDES if f" {side} " in question), None)
-                about = asked if side is None else scene.beside(asked, side)
-                assert {own[0] for own in meant} == {about}
+                assert {own[0] for own in meant} == {asked}
                 assert _named(row, answered) in ([], [meant[place][1]])
                 places.add(place)
     assert places == set(range(4))

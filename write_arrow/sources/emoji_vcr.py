@@ -1,9 +1,9 @@
 """Questions about scenes of embedded emoji whose words name boxes, made from a seed, in the form of VCR.
 
 All things are called "thing", and only the tag of a word tells which of them is meant. *name* asks for the noun of a thing,
-*beside* for the noun of its neighbour, and *same* for another thing of its noun. A question has four answers, and its right
-answer four rationales, which say of things that they are alike, or name their noun. All things that are named wrongly are
-in the scene. Scenes are divided as in `emoji_scenes`.
+and *same* for another thing of its noun. A question has four answers, and its right answer four rationales, which say that
+two things are alike, or name their noun. All nouns and things of wrong choices are in the scene. Scenes are divided as in
+`emoji_scenes`.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -26,8 +26,6 @@ from write_arrow.sources.emoji_boxes import (
     some,
 )
 from write_arrow.sources.emoji_scenes import (
-    OPPOSITE,
-    SIDES,
     Scene,
     add_sizes,
     draw_with_boxes,
@@ -132,9 +130,6 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
         asked.append(Question("name", ["what is", [cell]], named, likenesses))
         both: list[Phrase] = [[[cell, things[0]], "are", plural(one)] for one in nouns]
         asked.append(Question("same", ["what is like", [cell]], [[[one]] for one in things], both))
-        for side in SIDES:
-            if (beside := scene.beside(cell, side)) in different:
-                asked.append(Question("beside", [f"what is {OPPOSITE[side]}", [beside]], named, likenesses))
     return asked
 
 
