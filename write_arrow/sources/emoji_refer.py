@@ -1,8 +1,7 @@
 """Expressions that refer to one thing in a scene of embedded emoji, made from a seed, in the form of RefCOCO.
 
 An expression names a thing by its neighbour: "the dog left of the apple". The scene has other dogs, but none of them is
-left of an apple. Training also has the easier "the dog" where there is one. The candidates are all things of the scene, in
-random order. Scenes are divided as in `emoji_scenes`.
+left of an apple. The candidates are all things of the scene, in random order. Scenes are divided as in `emoji_scenes`.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -47,7 +46,7 @@ SCHEMA = pa.schema(
 )
 SIZES = {"train": 6_000, "val": 400, "test": 400, "held_out": 400}  # scenes
 NUM_THINGS = (7, 8, 9)
-MOST = 8  # expressions of a scene that name a neighbour
+MOST = 8  # expressions of a scene
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -62,8 +61,6 @@ def _rows(rng: np.random.Generator, split: str, size: int, seed: int) -> Iterato
     held_out, pictures = held_out_pairs(seed), sprites()
     for number in range(size):
         scene, told = draw_told_scene(rng, split, held_out, seed)
-        if split == "train":
-            told += [(cell, f"the {noun}") for cell, noun in scene.cells.items() if scene.counts[noun] == 1]
         image, boxes = draw_with_boxes(scene, pictures, rng)
         order, own = rng.permutation(list(boxes)).tolist(), image_id(split, number)
         targets = [cell for cell, _ in told]
@@ -75,7 +72,7 @@ def _rows(rng: np.random.Generator, split: str, size: int, seed: int) -> Iterato
             "target_boxes": [[boxes[cell]] for cell in targets],
             "answer_index": [order.index(cell) for cell in targets],
             "ref_id": [box_id(own, cell) for cell in targets],
-            "sent_id": [own * 2 * MOST + place for place in range(len(told))],
+            "sent_id": [own * MOST + place for place in range(len(told))],
             "ann_id": [box_id(own, cell) for cell in targets],
         }
 
