@@ -135,7 +135,7 @@ TASKS = {
         ids=("phrase_id",),
         described_by=("phrase_type",),
     ),
-    # Both ways at once: the box is hardly learnt by itself, and quickly beside the choice.
+    # Both ways at once: the box is learnt more quickly beside the choice than by itself.
     "refer_emoji": Task(
         {"pointing": 1, "regress": 0.5},
         ("emoji_refer",),
