@@ -25,17 +25,6 @@ WHERE = Placement(np.array([[1.0, 0, 0], [0, 1, 0]]), (500, 500))
 ENTITIES = json.loads((GOLDEN / "tasks/boxes/entities_rules_OWN.json").read_text())
 
 
-class Given(torch.nn.Module):
-    """Values in place of what a layer would compute."""
-
-    def __init__(self, values):
-        super().__init__()
-        self.values = values
-
-    def forward(self, *given):
-        return self.values
-
-
 def regions(*rows):
     return padded_regions([placed_boxes("boxes", row, WHERE) for row in rows])
 
@@ -44,7 +33,7 @@ def objective(scores=None, **options) -> Pointing:
     """A head whose scores are given, in place of those of its layers."""
     made = Pointing(make_options("pointing", options), ModelContext(WIDTH, 20, 4, tiny.SMALL))
     if scores is not None:
-        made.pooler, made.scorer = Given(scores), Given(scores[..., None])
+        made._scores = lambda encoded, regions: scores
     return made
 
 
@@ -187,6 +176,17 @@ def test_scores_of_boxes_as_tokens_are_read_from_their_own_states():
     found = head({PASSES["tokens"]: encoded}, examples)
     torch.testing.assert_close(found.logits, head.scorer(states)[..., 0])
     assert found.loss is None
+
+
+def test_half_precision_leaves_no_ties():
+    """Candidates with nearly equal features would get equal scores, and the first one would be the answer."""
+    head, given = objective(placement="tokens"), regions([[0, 0, 10, 10], [20, 0, 30, 10]])
+    states = torch.randn(1, 1, WIDTH) + torch.tensor([0.0, 1e-2])[:, None]
+    encoded = {PASSES["tokens"]: Encoded(torch.zeros(1, WIDTH), (Segment("boxes", states),))}
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = head(encoded, batch(regions=given)).logits
+    assert scores.dtype == torch.float32
+    assert not torch.equal(scores.bfloat16().float(), scores), "bfloat16 would round them"
 
 
 def test_options_that_contradict_each_other():

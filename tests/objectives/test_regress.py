@@ -76,3 +76,17 @@ def test_the_box_lies_where_the_query_looks(order):
     image = Segment("image", tokens, mask, grid=(2, 2), patch_indices=indices)
     logits = head._logits(image, torch.tensor([[32.0, 32.0]]))
     torch.testing.assert_close(logits.sigmoid(), torch.tensor([[0.25, 0.75, 0.5, 0.5]]))
+
+
+def test_half_precision_moves_no_box():
+    """At 511 pixels bfloat16 counts in steps of two."""
+    head = Regress(make_options("regress", {}), ModelContext(32, 20, 4, tiny.SMALL))
+    whole = padded_regions([placed_boxes("whole_image", None, Placement.of_crop((0, 0, 511, 511), (512, 512)))])
+    image = Segment("image", torch.randn(1, 1025, 32), grid=(32, 32))
+    with torch.no_grad():
+        expected = head._logits(image, whole.sizes)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = head._logits(image, whole.sizes)
+            boxes = head.boxes(expected, whole)
+    assert (found.sigmoid() - expected.sigmoid()).abs().max() * 512 < 0.5
+    torch.testing.assert_close(boxes, head.boxes(expected, whole), rtol=0, atol=1e-3)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlc.data.batch import Batch
 from vlc.data.parts import Boxes, Field, Part, Regions
@@ -15,7 +15,16 @@ from vlc.model.boxes import different_boxes, enclosing, overlap
 from vlc.model.passes import Pass
 from vlc.model.regions import RegionPooler
 from vlc.model.segments import Encoded
-from vlc.objectives.base import Answer, ModelContext, Objective, Outcome, Ratio, classifier, mean_ratio
+from vlc.objectives.base import (
+    Answer,
+    ModelContext,
+    Objective,
+    Outcome,
+    Ratio,
+    classifier,
+    linear_in_float32,
+    mean_ratio,
+)
 from vlc.objectives.options import PointingOptions
 
 # The pass whose states are read: of all patches beside the text, or of the boxes as tokens.
@@ -65,7 +74,7 @@ class Pointing(Objective[PointingOptions]):
         regions: Regions | None = batch.parts.get("regions")
         if regions is None:
             return Outcome(None)
-        scores = self.scorer(self._features(encoded, regions))[..., 0].float().masked_fill(~regions.mask, _NO_BOX)
+        scores = self._scores(encoded, regions).masked_fill(~regions.mask, _NO_BOX)
         overlaps = self.overlaps(batch)
         if overlaps is None:
             return Outcome(None, {}, scores)
@@ -79,11 +88,16 @@ class Pointing(Objective[PointingOptions]):
         }
         return Outcome(loss, ratios, scores)
 
-    def _features(self, encoded: Mapping[Pass, Encoded], regions: Regions) -> Tensor:
+    def _scores(self, encoded: Mapping[Pass, Encoded], regions: Regions) -> Tensor:
+        """The scores of all boxes, (B, R) float32, those of padding too."""
         states = encoded[PASSES[self.options.placement]]
         if self.pooler is None:
-            return states["boxes"]
-        return self.pooler(states.segment("image"), regions.boxes, regions.sizes, self.patch_size)
+            features = states["boxes"]
+        else:
+            features = self.pooler(states.segment("image"), regions.boxes, regions.sizes, self.patch_size)
+        *hidden, last = self.scorer
+        assert isinstance(last, nn.Linear)
+        return linear_in_float32(last, nn.Sequential(*hidden)(features))[..., 0]
 
     def overlaps(self, batch: Batch) -> Tensor | None:
         """The intersection over union of each candidate with what is meant, (B, R) float32; None on unlabelled splits.

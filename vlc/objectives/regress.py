@@ -15,13 +15,11 @@ from vlc.model.boxes import overlap
 from vlc.model.embed import init_bert_weights
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded, Segment
-from vlc.objectives.base import Answer, ModelContext, Objective, Outcome, mean_ratio
+from vlc.objectives.base import Answer, ModelContext, Objective, Outcome, linear_in_float32, mean_ratio
 from vlc.objectives.options import RegressOptions
 from vlc.objectives.pointing import box_name, is_right, meant_boxes
 
 _L1, _GIOU = 5, 2  # weights of the two losses, as in DETR (Carion et al. 2020)
-
-
 PASS = Pass()  # the states of all patches beside the text
 
 
@@ -83,24 +81,25 @@ class Regress(Objective[RegressOptions]):
         scores = self.query(patches)[..., 0].float()
         if image.mask is not None:
             scores = scores.masked_fill(image.mask[:, 1:] == 0, -torch.inf)
-        weights = scores.softmax(dim=1)[:, None]
+        weights = scores.softmax(dim=1)[..., None]
         assert image.grid is not None
         cells = torch.arange(image.grid[0] * image.grid[1], device=scores.device).expand(len(scores), -1)
         cells = cells if image.patch_indices is None else image.patch_indices
         centres = (torch.stack([cells % image.grid[1], cells // image.grid[1]], dim=2) + 0.5) * self.patch_size
-        place = (weights @ centres)[:, 0] / sizes
-        feature = (weights.to(patches.dtype) @ patches)[:, 0]
-        offset, size = self.box(feature).float().split(2, dim=1)
+        # No products of matrices: in half precision they would move a place by pixels.
+        place = (weights * centres).sum(dim=1) / sizes
+        *hidden, last = self.box
+        assert isinstance(last, nn.Linear)
+        feature = nn.Sequential(*hidden)((weights * patches).sum(dim=1))
+        offset, size = linear_in_float32(last, feature).split(2, dim=1)
         return torch.cat([torch.logit(place, eps=1e-3) + offset, size], dim=1)
 
     def boxes(self, logits: Tensor, whole_image: Regions) -> Tensor:
         """The predicted boxes (B, 4) float32 in pixels of the stored picture, which is not turned in evaluation."""
-        left_top, right_bottom = (cornered(logits.sigmoid()) * whole_image.sizes.repeat(1, 2)).split(2, dim=1)
-        corners = (
-            torch.cat([point, torch.ones_like(point[:, :1])], dim=1)[..., None] for point in (left_top, right_bottom)
-        )
-        first, second = ((whole_image.to_stored @ corner)[..., 0] for corner in corners)
-        return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=1)
+        corners = (cornered(logits.sigmoid()) * whole_image.sizes.repeat(1, 2)).unflatten(1, (2, 1, 2))
+        turn, move = whole_image.to_stored[:, None].split([2, 1], dim=3)
+        found = (turn * corners).sum(dim=3) + move[..., 0]  # in full precision, as above
+        return torch.cat([found.amin(dim=1), found.amax(dim=1)], dim=1)
 
     def _overlaps(self, logits: Tensor, batch: Batch) -> Tensor:
         meant = meant_boxes(batch.parts["targets"], self.options.merged)
