@@ -132,17 +132,23 @@ def _dialogues(name: str, num_options: int, splits: tuple[str, ...], **options) 
     return DatasetSpec(name, tables, "questions", fields=fields, unique_texts=False, **options)
 
 
+# Words of the texts name boxes of the picture.
+_GROUNDED_FIELDS = {
+    **_PICTURE_FIELDS,
+    "boxes": Column("boxes", BOXES, per_text=False),
+    "question_type": Column("question_types", NAMES, optional=True),
+}
+
+
 def _grounded_questions(name: str, splits: tuple[str, ...], **options) -> DatasetSpec:
     """Questions whose words name boxes of the picture, each with answers to choose from."""
     fields = {
-        **_PICTURE_FIELDS,
-        "boxes": Column("boxes", BOXES, per_text=False),
+        **_GROUNDED_FIELDS,
         "text_tags": Column("question_tags", TAGS, tags_of="boxes"),
         "options": Column("answers", ANSWERS),
         "option_tags": Column("answer_tags", TAGS_OF_TEXTS, beside="answers", tags_of="boxes"),
         "answer_index": Column("answer_index", one_of(4)),
         "annot_id": Column("annot_id", IDENTIFIERS),
-        "question_type": Column("question_types", NAMES, optional=True),
     }
     tables = {split: (f"{name}_{split}",) for split in splits}
     return DatasetSpec(name, tables, "questions", fields=fields, unique_texts=False, **options)
@@ -151,8 +157,7 @@ def _grounded_questions(name: str, splits: tuple[str, ...], **options) -> Datase
 def _grounded_rationales(name: str, splits: tuple[str, ...], **options) -> DatasetSpec:
     """The same questions with a given answer, each with rationales to choose from."""
     fields = {
-        **_PICTURE_FIELDS,
-        "boxes": Column("boxes", BOXES, per_text=False),
+        **_GROUNDED_FIELDS,
         "text_tags": Column("given_question_tags", TAGS, tags_of="boxes"),
         "given_answer": Column("given_answers", TEXTS),
         "given_answer_tags": Column("given_answer_tags", TAGS, tags_of="boxes"),
@@ -161,7 +166,6 @@ def _grounded_rationales(name: str, splits: tuple[str, ...], **options) -> Datas
         "option_tags": Column("rationale_tags", TAGS_OF_TEXTS, beside="rationales", tags_of="boxes"),
         "answer_index": Column("rationale_index", one_of(4)),
         "annot_id": Column("given_annot_id", TEXTS),  # a test question has a text for each of its answers
-        "question_type": Column("question_types", NAMES, optional=True),
     }
     tables = {split: (f"{name}_{split}",) for split in splits}
     return DatasetSpec(name, tables, "given_questions", fields=fields, unique_texts=False, **options)

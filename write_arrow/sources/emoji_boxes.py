@@ -4,6 +4,7 @@ A scene is 96x96 pixels: sprites on a 3x3 grid, of few nouns, so that most thing
 the size of a sprite's square, because tight boxes would tell the nouns without the picture.
 """
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,7 +13,17 @@ import pyarrow as pa
 from PIL import Image
 
 from write_arrow.sources.emoji import png
-from write_arrow.sources.emoji_scenes import CELL, NOUNS, OPPOSITE, SIDES, SPLIT_SIZES, Scene, split_of, with_article
+from write_arrow.sources.emoji_scenes import (
+    CELL,
+    NOUNS,
+    OPPOSITE,
+    SIDES,
+    SPLIT_SIZES,
+    Scene,
+    add_sizes,
+    split_of,
+    with_article,
+)
 
 T = TypeVar("T")
 SIDE = 3  # of the grid
@@ -29,6 +40,14 @@ SCENE_SCHEMA = pa.schema(
         "split": pa.string(),
     }
 )
+
+
+SIZES = {"train": 6_000, "val": 400, "test": 400, "held_out": 400}  # scenes
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """The options of each of these data sets."""
+    add_sizes(parser, "scenes", SIZES)
 
 
 class Reference(NamedTuple):

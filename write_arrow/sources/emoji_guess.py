@@ -5,7 +5,7 @@ top") until no other thing fits. The nouns need the picture and the dialogue, an
 those of all things in random order. Scenes are divided as in `emoji_scenes`.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +18,7 @@ from write_arrow.sources.emoji_boxes import (
     BOXES,
     SCENE_SCHEMA,
     SIDE,
+    add_options,
     box_id,
     draw_large_scene,
     image_id,
@@ -25,7 +26,6 @@ from write_arrow.sources.emoji_boxes import (
 )
 from write_arrow.sources.emoji_scenes import (
     Scene,
-    add_sizes,
     draw_with_boxes,
     held_out_pairs,
     split_tables,
@@ -45,7 +45,6 @@ SCHEMA = pa.schema(
         ("status", pa.list_(pa.string())),
     ]
 )
-SIZES = {"train": 6_000, "val": 400, "test": 400, "held_out": 400}  # scenes
 NUM_THINGS = (7, 8, 9)
 GAMES = 4  # of a scene
 EDGES = {  # the cells of the places that questions ask for
@@ -54,10 +53,6 @@ EDGES = {  # the cells of the places that questions ask for
     "on the left": range(0, SIDE**2, SIDE),
     "on the right": range(SIDE - 1, SIDE**2, SIDE),
 }
-
-
-def add_options(parser: ArgumentParser) -> None:
-    add_sizes(parser, "scenes", SIZES)
 
 
 def tables(arguments: Namespace) -> list[Table]:

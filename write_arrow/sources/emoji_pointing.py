@@ -6,7 +6,7 @@ stands. The wrong boxes show other things or empty places, and stand where the r
 boxes nor the question nor the image alone tell the answer. Scenes are divided as in `emoji_scenes`.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from write_arrow.sources.emoji_boxes import (
     BOXES,
     SCENE_SCHEMA,
     SIDE,
+    add_options,
     box_id,
     draw_large_scene,
     image_id,
@@ -29,7 +30,6 @@ from write_arrow.sources.emoji_boxes import (
 from write_arrow.sources.emoji_scenes import (
     OPPOSITE,
     Scene,
-    add_sizes,
     cell_box,
     draw_with_boxes,
     held_out_pairs,
@@ -49,7 +49,6 @@ SCHEMA = pa.schema(
         ("qa_id", pa.list_(pa.int64())),
     ]
 )
-SIZES = {"train": 6_000, "val": 400, "test": 400, "held_out": 400}  # scenes
 NUM_THINGS = (7, 8)
 NUM_NOUNS = 3  # few, so that most wrong boxes show the noun that is asked for
 NUM_BOXES = 4
@@ -63,10 +62,6 @@ class Question(NamedTuple):
     kind: str
     text: str
     cells: list[int]
-
-
-def add_options(parser: ArgumentParser) -> None:
-    add_sizes(parser, "scenes", SIZES)
 
 
 def tables(arguments: Namespace) -> list[Table]:

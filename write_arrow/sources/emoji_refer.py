@@ -4,7 +4,7 @@ An expression names a thing by its neighbour: "the dog left of the apple". The s
 left of an apple. The candidates are all things of the scene, in random order. Scenes are divided as in `emoji_scenes`.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +16,7 @@ from write_arrow.machine.writer import Table
 from write_arrow.sources.emoji_boxes import (
     BOXES,
     SCENE_SCHEMA,
+    add_options,
     box_id,
     draw_large_scene,
     image_id,
@@ -24,7 +25,6 @@ from write_arrow.sources.emoji_boxes import (
 )
 from write_arrow.sources.emoji_scenes import (
     Scene,
-    add_sizes,
     draw_with_boxes,
     held_out_pairs,
     split_tables,
@@ -44,13 +44,8 @@ SCHEMA = pa.schema(
         ("ann_id", pa.list_(pa.int64())),
     ]
 )
-SIZES = {"train": 6_000, "val": 400, "test": 400, "held_out": 400}  # scenes
 NUM_THINGS = (7, 8, 9)
 MOST = 8  # expressions of a scene
-
-
-def add_options(parser: ArgumentParser) -> None:
-    add_sizes(parser, "scenes", SIZES)
 
 
 def tables(arguments: Namespace) -> list[Table]:

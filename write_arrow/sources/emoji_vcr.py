@@ -6,7 +6,7 @@ two things are alike, or name their noun. All nouns and things of wrong choices 
 `emoji_scenes`.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from write_arrow.sources import vcr
 from write_arrow.sources.emoji_boxes import (
     BOXES,
     SCENE_SCHEMA,
+    add_options,
     box_id,
     draw_large_scene,
     image_id,
@@ -27,7 +28,6 @@ from write_arrow.sources.emoji_boxes import (
 )
 from write_arrow.sources.emoji_scenes import (
     Scene,
-    add_sizes,
     draw_with_boxes,
     held_out_pairs,
     plural,
@@ -58,7 +58,6 @@ SCHEMA = pa.schema(
         ("box_names", pa.list_(pa.string())),
     ]
 )
-SIZES = {"train": 6_000, "val": 400, "test": 400, "held_out": 400}  # scenes
 NUM_THINGS = (7, 8, 9)
 REPEATED = 3  # nouns that are there more than once: a question may mean a thing of any of them
 MOST = 6  # questions about a scene
@@ -73,10 +72,6 @@ class Question(NamedTuple):
     words: Phrase
     answers: list[Phrase]
     rationales: list[Phrase]
-
-
-def add_options(parser: ArgumentParser) -> None:
-    add_sizes(parser, "scenes", SIZES)
 
 
 def tables(arguments: Namespace) -> list[Table]:
