@@ -12,12 +12,14 @@ import logging
 import re
 import tokenize
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vlc.checkpoint.formats import LAYOUTS
 from vlc.configuration import config
 from vlc.configuration.config import resolve
+from vlc.configuration.groups import NESTED
 from vlc.configuration.recipes import OBJECTIVE_NAMES, RECIPES
 from vlc.configuration.use_settings import USE_KEYS, UseSettings
 from vlc.data import transforms
@@ -110,8 +112,23 @@ def config_keys() -> str:
         (target,) = node.targets
         assert isinstance(target, ast.Name)
         key = target.id
+        if key in NESTED:
+            continue  # they have a table of their own
         groups.setdefault(title, []).append((f"`{key}`", f"`{_plain(defaults[key])}`", comment))
     return "\n".join(f"### {title}\n\n{table('key | default | meaning', rows)}" for title, rows in groups.items())
+
+
+def nested_keys() -> str:
+    """Every key in the dictionaries of settings, with its default and what the docstring of its group says of it."""
+    parts = []
+    for name, group in NESTED.items():
+        meaning = dict(re.findall(r"^(\w+): (.+(?:\n    .+)*)", inspect.getdoc(group) or "", re.MULTILINE))
+        rows = [
+            (f"`{name}.{field}`", f"`{_plain(default)}`", " ".join(meaning[field].split()))
+            for field, default in asdict(group()).items()
+        ]
+        parts.append(table("key | default | meaning", rows))
+    return "\n\n".join(parts)
 
 
 def use_keys() -> str:
@@ -256,6 +273,7 @@ TABLES: dict[str, Callable[[], str]] = {
             task_families,
             named_configs,
             config_keys,
+            nested_keys,
             use_keys,
             datasets,
             writers,

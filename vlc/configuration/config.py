@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from vlc.common.terminal import printable
 from vlc.configuration import own_tasks
 from vlc.configuration.aliases import under_flat_names
 from vlc.configuration.config_files import check_value, load_config_file
+from vlc.configuration.groups import NESTED
 from vlc.configuration.recipes import RECIPES, loss_weights
 from vlc.configuration.settings import check_given, check_keys, check_named, check_sources
 from vlc.configuration.task_settings import (
@@ -211,6 +213,9 @@ def config():
 
     # each of the tasks: what differs from the options and keys of the run
     locals().update(task_values(tasks, locals()))
+
+    # dictionaries of keys
+    locals().update({name: asdict(group()) for name, group in NESTED.items()})
 
     # data
     data_root = ""  # folder of the arrow files, or its URL (s3://..., gs://..., file://...) beside data_cache

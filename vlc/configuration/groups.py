@@ -1,6 +1,7 @@
 """The groups of settings, plain and frozen; `vlc.configuration.settings` fills and checks them.
 
-A field without a default is a key of the configuration. The flags of main_finetune.py alone set fields with a default.
+A field without a default is a key of the configuration. The flags of main_finetune.py alone set fields with a default. The
+fields of a group in NESTED are keys of a dictionary.
 """
 
 from collections.abc import Callable, Mapping
@@ -145,6 +146,52 @@ class RunSettings:
     accelerator: str | None = None
 
 
+MIXING = ("round_robin", "stop_and_go", "size_proportional", "temperature", "weighted")
+STEPS = ("per_task", "accumulate")
+
+
+@dataclass(frozen=True)
+class MultitaskSettings:
+    """How several tasks train together. A round is one visit of every task that runs.
+
+    mixing: round_robin visits every task in each round; stop_and_go too, but leaves out tasks that no longer improve
+        (Lu et al. 2020, 12-in-1); size_proportional, temperature and weighted draw the tasks of a round at random.
+    temperature: the mixing `temperature` draws a task with n samples in proportion to n ** (1 / temperature).
+    weights: the mixing `weighted` draws tasks in proportion to these weights, by name.
+    steps: per_task: an optimiser step for every visit of a task; accumulate: one step for the sum of the losses of a round.
+    rounds_per_epoch: the number of rounds of an epoch; None: as many as the largest task has steps.
+    own_rhythm: whether a task is validated each time all its samples were seen, and not with the others at
+        val_check_interval; None: where the mixing is stop_and_go.
+    gap: a stopped task still takes part in rounds whose number is a multiple of it; 0 or less: in none.
+    patience: a task stops after more validations than this in a row that do not improve.
+    threshold: the relative gain over the best score that counts as an improvement.
+    continue_threshold: the relative loss from the best score at which a stopped task runs again.
+    cooldown: the validations after a change during which no validation counts against a task.
+    resets: epochs, counted from 1, after which all tasks run and their best scores are forgotten.
+    task_tokens: whether a token that names the task stands behind [CLS].
+    best_of_each: whether the best checkpoint of every task is kept, beside the best of all.
+    """
+
+    mixing: str = "round_robin"
+    temperature: float = 2.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    steps: str = "per_task"
+    rounds_per_epoch: int | None = None
+    own_rhythm: bool | None = None
+    gap: int = 4
+    patience: int = 1
+    threshold: float = 0.001
+    continue_threshold: float = 0.005
+    cooldown: int = 1
+    resets: tuple[int, ...] = ()
+    task_tokens: bool = False
+    best_of_each: bool = False
+
+
+# Groups whose fields are keys in a dictionary of the configuration, as in multitask.mixing=stop_and_go. All have defaults.
+NESTED: dict[str, type] = {"multitask": MultitaskSettings}
+
+
 @dataclass(frozen=True)
 class Groups:
     """All settings of a run.
@@ -157,5 +204,6 @@ class Groups:
     model: ModelSettings
     optim: OptimSettings
     run: RunSettings
+    multitask: MultitaskSettings
     options: Mapping[str, Options]
     tasks: tuple[TaskSettings, ...]

@@ -10,7 +10,7 @@ from typing import Any
 from vlc.common.errors import UserError, require
 from vlc.configuration.aliases import ALIASES
 from vlc.configuration.checks import check
-from vlc.configuration.groups import DataSettings, Groups, ModelSettings, OptimSettings, RunSettings, keys
+from vlc.configuration.groups import NESTED, DataSettings, Groups, ModelSettings, OptimSettings, RunSettings, keys
 from vlc.configuration.recipes import OBJECTIVE_NAMES
 from vlc.configuration.task_settings import OF_A_TASK, TASK_FIELDS, configured_tasks, read_options, task_names
 from vlc.configuration.values import as_text, check_known, check_types, is_number, is_whole, plain, read
@@ -32,6 +32,10 @@ class Settings(Groups):
             types = {field.name: field.type for field in fields(group)}
             groups[name] = group(**{key: read(config[key], types[key]) for key in keys(group)})
             check_types(groups[name])
+        for name, group in NESTED.items():
+            types = {field.name: field.type for field in fields(group)}
+            groups[name] = group(**{key: read(value, types[key]) for key, value in config[name].items()})
+            check_types(groups[name], name)
         check_weights(groups["model"].loss_names)
         options = read_options(config)
         for kind, own in options.items():
@@ -49,6 +53,7 @@ class Settings(Groups):
         """Return the settings as a dictionary of plain values, as checkpoints store it."""
         groups = [getattr(self, name) for name in _GROUPS]
         config = {key: getattr(group, key) for group in groups for key in keys(group)}
+        config |= {name: asdict(getattr(self, name)) for name in NESTED}
         config |= {kind: asdict(options) for kind, options in self.options.items()}
         config |= {key: config[kind][option] for key, (kind, option) in ALIASES.items()}
         named = {task.name: task.as_config() for task in self.tasks if task.name}
@@ -58,7 +63,7 @@ class Settings(Groups):
 def config_keys() -> tuple[str, ...]:
     """Return every key of a configuration without named tasks."""
     flat = (key for group in _GROUPS.values() for key in keys(group))
-    return (*flat, *ALIASES, *OPTIONS, "tasks")
+    return (*flat, *ALIASES, *OPTIONS, *NESTED, "tasks")
 
 
 def check_keys(config: Mapping[str, Any], others: Collection[str] = ()) -> None:
@@ -70,22 +75,24 @@ def check_keys(config: Mapping[str, Any], others: Collection[str] = ()) -> None:
     require(isinstance(losses, Mapping), "loss_names", losses, "weights by objective, as in loss_names.mlm=1")
     check_known(losses, OBJECTIVE_NAMES, "objective in loss_names")
     for kind in OPTIONS.keys() & config.keys():
-        _check_options(kind, kind, config[kind])
+        _check_options(kind, OPTIONS[kind], config[kind])
+    for name in NESTED.keys() & config.keys():
+        _check_options(name, NESTED[name], config[name])
     for name in TASKS.keys() & config.keys():
         known = ("objectives", *TASK_FIELDS, *TASKS[name].objectives)
         example = f"values by key, as in {name}.learning_rate=1e-4"
         require(isinstance(config[name], Mapping), name, config[name], example)
         check_known(config[name], known, f"key of task {name}")
         for kind in TASKS[name].objectives.keys() & config[name].keys():
-            _check_options(f"{name}.{kind}", kind, config[name][kind])
+            _check_options(f"{name}.{kind}", OPTIONS[kind], config[name][kind])
         weights = config[name].get("objectives", {})
         require(isinstance(weights, Mapping), f"{name}.objectives", weights, "weights by objective")
         check_known(weights, TASKS[name].objectives, f"objective of task {name}")
         check_weights(weights, f"{name}.objectives")
 
 
-def _check_options(key: str, kind: str, values: Any) -> None:
-    known = [field.name for field in fields(OPTIONS[kind])]
+def _check_options(key: str, group: type, values: Any) -> None:
+    known = [field.name for field in fields(group)]
     require(isinstance(values, Mapping), key, values, f"options by name, as in {key}.{known[0]}=...")
     check_known(values, known, f"option of {key}")
 

@@ -59,6 +59,12 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
     int | float: (is_number, "a number"),
     int | None: (lambda value: value is None or is_whole(value), "a whole number, or None"),
     bool: (lambda value: isinstance(value, bool), "True or False"),
+    bool | None: (lambda value: value is None or isinstance(value, bool), "True, False or None"),
+    float | None: (lambda value: value is None or is_number(value), "a number, or None"),
+    tuple[int, ...]: (
+        lambda value: isinstance(value, tuple) and all(map(is_whole, value)),
+        "a list of whole numbers",
+    ),
     str: (lambda value: isinstance(value, str), "a text"),
     str | None: (lambda value: value is None or isinstance(value, str), "a text, or None"),
     str | tuple[str, ...] | None: (
