@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from vlc.common.errors import UserError
-from vlc.data.sampler import EvalSampler, Position, RoundRobin, TrainSampler
+from vlc.data.sampler import EvalSampler, Position, TrainSampler
 
 
 def _samples(sampler) -> list[int]:
@@ -127,37 +126,3 @@ class TestWeights:
         resumed, whole = (TrainSampler(self.SIZES, 4, **options, **start) for start in ({"start": Position(1, 2)}, {}))
         whole.set_epoch(1)
         assert list(resumed) == list(whole)[2:]
-
-
-def _round_robin(start: Position = Position(0, 0), world_size: int = 1, rank: int = 0) -> RoundRobin:  # noqa: B008
-    sizes = {"a": [12], "b": [4]}
-    own = {"rank": rank, "world_size": world_size}
-    return RoundRobin({name: TrainSampler(size, 4, seed=0, **own) for name, size in sizes.items()}, start=start)
-
-
-def test_tasks_take_turns_and_the_smaller_one_begins_again():
-    batches = list(_round_robin())
-    assert [task for task, _ in batches] == ["a", "b"] * 3
-    assert sorted(key.sample for task, keys in batches for key in keys if task == "a") == list(range(12))
-    assert [{key.epoch for key in keys} for task, keys in batches if task == "b"] == [{0}, {1}, {2}]
-
-
-def test_turns_go_on_from_any_batch_of_any_epoch():
-    for epoch in (0, 1, 3):
-        whole = _round_robin()
-        whole.set_epoch(epoch)
-        batches = list(whole)
-        assert len(batches) == len(whole) == 6
-        for number in range(6):
-            assert list(_round_robin(Position(epoch, number))) == batches[number:]
-
-
-def test_all_processes_visit_the_same_task_with_other_samples():
-    first, second = (list(_round_robin(world_size=2, rank=rank)) for rank in (0, 1))
-    assert [task for task, _ in first] == [task for task, _ in second]
-    assert all(not set(one) & set(other) for (_, one), (_, other) in zip(first, second, strict=True))
-
-
-def test_a_task_without_a_batch_for_each_process_is_told():
-    with pytest.raises(UserError, match="Task b has fewer training samples than the run has processes"):
-        RoundRobin({name: TrainSampler([size], 4, seed=0, world_size=3) for name, size in (("a", 12), ("b", 2))})

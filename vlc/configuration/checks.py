@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vlc.common.errors import UserError, require
-from vlc.configuration.groups import Groups, ModelSettings
+from vlc.configuration.groups import MIXING, STEPS, Groups, ModelSettings
 from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.configuration.values import check_known, is_number, is_whole
 from vlc.data.catalog import CATALOG
@@ -31,6 +31,7 @@ def check(settings: Groups) -> None:
     """Raise UserError for settings that cannot be used. Their types have been checked before."""
     data, model, optim, run = settings.data, settings.model, settings.optim, settings.run
     _check_tasks(settings)
+    _check_multitask(settings)
     _check_model(model)
     for task in settings.tasks:
         with task.errors_name_its_keys():
@@ -58,6 +59,23 @@ def check(settings: Groups) -> None:
     valid = optim.optim_type in ("adamw_torch", "adamw", "adam", "sgd")
     require(valid, "optim_type", optim.optim_type, "adamw_torch, adamw, adam or sgd")
     require(run.precision in PRECISIONS, "precision", run.precision, f"one of {', '.join(map(str, PRECISIONS))}")
+
+
+def _check_multitask(settings: Groups) -> None:
+    """Check how several tasks train together."""
+    own, names = settings.multitask, [task.name for task in settings.tasks]
+    require(own.mixing in MIXING, "multitask.mixing", own.mixing, f"one of {', '.join(MIXING)}")
+    require(own.steps in STEPS, "multitask.steps", own.steps, " or ".join(STEPS))
+    above_0 = {"temperature": own.temperature, "rounds_per_epoch": own.rounds_per_epoch}
+    for key, value in above_0.items():
+        require(value is None or value > 0, f"multitask.{key}", value, "a number above 0")
+    at_least_0 = ("patience", "threshold", "continue_threshold", "cooldown")
+    for key in at_least_0:
+        require(getattr(own, key) >= 0, f"multitask.{key}", getattr(own, key), "0 or more")
+    require(min(own.resets, default=1) > 0, "multitask.resets", own.resets, "epochs, counted from 1")
+    if own.mixing == "weighted":
+        valid = set(own.weights) == set(names) and all(is_number(one) and one > 0 for one in own.weights.values())
+        require(valid, "multitask.weights", dict(own.weights), f"a number above 0 for each of {', '.join(names)}")
 
 
 def _check_tasks(settings: Groups) -> None:
@@ -129,7 +147,7 @@ def _check_numbers(settings: Groups) -> None:
     """Check the ranges of plain numbers."""
     data, optim, run = settings.data, settings.optim, settings.run
     at_least: dict[str, tuple[Any, float]] = {
-        "batch_size": (optim.batch_size, 1),
+        "batch_size": (1 if optim.batch_size is None else optim.batch_size, 1),
         "max_epoch": (optim.max_epoch, 1),
         "warmup_steps": (optim.warmup_steps, 0),
         "end_lr": (optim.end_lr, 0),
@@ -174,6 +192,8 @@ def _check_data(task: TaskSettings) -> None:
         require(valid, f"{prefix}{key}", list(names), f"one of {', '.join(TRANSFORM_NAMES)}")
     require(task.max_text_len > 2, f"{prefix}max_text_len", task.max_text_len, "room for [CLS], [SEP] and a token")
     require(task.learning_rate > 0, f"{prefix}learning_rate", task.learning_rate, "a rate above 0")
+    for key in ("batch_size", "per_gpu_batchsize") if prefix else ():
+        require(getattr(task, key) > 0, f"{prefix}{key}", getattr(task, key), "a number of samples above 0")
 
 
 def _check_shapes(task: TaskSettings, model: ModelSettings) -> None:

@@ -28,11 +28,12 @@ from vlc.configuration.recipes import RECIPES, loss_weights
 from vlc.configuration.settings import check_given, check_keys, check_named, check_sources
 from vlc.configuration.task_settings import (
     head_options,
-    lone_task_values,
     of_tasks,
     row_default,
+    step_size,
     task_names,
     task_values,
+    values_of_the_run,
     weights_of,
 )
 from vlc.configuration.use_settings import COMMANDS, USE_KEYS
@@ -261,10 +262,12 @@ def config():
     max_epoch = row_default(tasks, "epochs", 100)  # counts where max_steps is None
     max_steps = None if tasks else 25000  # optimiser steps
     gradient_clip = 0.0  # largest gradient norm, 0 = no clipping
-    batch_size = row_default(tasks, "batch_size", 4096)  # over all devices; gradients accumulate to reach it
+    batch_size = step_size(
+        tasks, locals()
+    )  # over all devices; gradients accumulate to reach it; None = each task's own
 
     # machine
-    per_gpu_batchsize = 0  # of one device; must be given
+    per_gpu_batchsize = of_tasks(tasks, locals(), "per_gpu_batchsize") or 0  # of one device; must be given
     num_gpus = 1  # number, or list of device numbers; 0, or no GPU there = CPU
     num_nodes = 1
     fsdp = False  # share weights, gradients and optimiser state out over the devices, for large and huge
@@ -288,7 +291,7 @@ def reject_unknown_keys(config, command_name, logger):
     with user_errors_without_traceback():
         check_keys(config, ex.used)
         check_named(config)
-        return lone_task_values(config)
+        return values_of_the_run(config)
 
 
 def given_keys(run: Run) -> set[str]:

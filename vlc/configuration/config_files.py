@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from vlc.common.errors import UserError
+from vlc.configuration.groups import NESTED
 from vlc.configuration.settings import check_keys, check_sources
 from vlc.configuration.task_settings import OWN_FILE, task_names
 from vlc.configuration.use_settings import USE_KEYS
@@ -102,8 +103,8 @@ def check_value(key: Any, value: Any) -> None:
         singles = value
     elif isinstance(value, dict):
         singles = [*value.keys(), *value.values()]
-        # The dictionaries of tasks and options have lists, and a task's dictionary has the options of its objectives.
-        if key in TASKS or key.rpartition(".")[2] in OPTIONS:
+        # These dictionaries have lists and dictionaries themselves.
+        if key in TASKS or key in NESTED or key.rpartition(".")[2] in OPTIONS:
             for name, part in value.items():
                 check_value(f"{key}.{name}", part)
             singles = list(value)

@@ -109,7 +109,7 @@ class OptimSettings:
     max_epoch: int
     max_steps: int | None
     gradient_clip: float
-    batch_size: int
+    batch_size: int | None
     warmup_epochs: int | None = None
     start_epoch: int = 0
     ema: float | None = None
@@ -164,8 +164,9 @@ class MultitaskSettings:
         val_check_interval; None: where the mixing is stop_and_go.
     gap: a stopped task still takes part in rounds whose number is a multiple of it; 0 or less: in none.
     patience: a task stops after more validations than this in a row that do not improve.
-    threshold: the relative gain over the best score that counts as an improvement.
-    continue_threshold: the relative loss from the best score at which a stopped task runs again.
+    threshold: the gain over the best score that counts as an improvement, as a share of it.
+    continue_threshold: the loss from the best score at which a stopped task runs again, as a share of it.
+    absolute: whether both thresholds are differences of scores, and not shares of the best score.
     cooldown: the validations after a change during which no validation counts against a task.
     resets: epochs, counted from 1, after which all tasks run and their best scores are forgotten.
     task_tokens: whether a token that names the task stands behind [CLS].
@@ -182,6 +183,7 @@ class MultitaskSettings:
     patience: int = 1
     threshold: float = 0.001
     continue_threshold: float = 0.005
+    absolute: bool = False
     cooldown: int = 1
     resets: tuple[int, ...] = ()
     task_tokens: bool = False

@@ -12,7 +12,14 @@ from vlc.configuration.aliases import ALIASES
 from vlc.configuration.checks import check
 from vlc.configuration.groups import NESTED, DataSettings, Groups, ModelSettings, OptimSettings, RunSettings, keys
 from vlc.configuration.recipes import OBJECTIVE_NAMES
-from vlc.configuration.task_settings import OF_A_TASK, TASK_FIELDS, configured_tasks, read_options, task_names
+from vlc.configuration.task_settings import (
+    OF_A_TASK,
+    OF_THE_RUN,
+    TASK_FIELDS,
+    configured_tasks,
+    read_options,
+    task_names,
+)
 from vlc.configuration.values import as_text, check_known, check_types, is_number, is_whole, plain, read
 from vlc.objectives.options import OPTIONS
 from vlc.tasks import TASKS
@@ -138,12 +145,11 @@ def check_given(given: Collection[str], nested: Mapping[str, Any], config: Mappi
             f"tasks={list(names)} and {clashing[0]} are both given, but each task has its own: leave {clashing[0]} out, or "
             f"pass {names[0]}.{clashing[0].replace('loss_names', 'objectives')}"
         )
-    if len(names) == 1 and "learning_rate" in given and "learning_rate" in nested.get(names[0], {}):
-        rate, own = config["learning_rate"], nested[names[0]]["learning_rate"]
-        if rate != own:
+    for key in OF_THE_RUN if len(names) == 1 else ():
+        if key in given and nested.get(names[0], {}).get(key, config[key]) != config[key]:
             raise UserError(
-                f"learning_rate={rate!r} and {names[0]}.learning_rate={own!r} are two names of the same rate where "
-                f"{names[0]} is the only task: pass one of them"
+                f"{key}={config[key]!r} and {names[0]}.{key}={nested[names[0]][key]!r} are two names of the same value "
+                f"where {names[0]} is the only task: pass one of them"
             )
     options = read_options(config)
     active = {kind for task in configured_tasks(config, options) for kind in task.kinds}

@@ -55,6 +55,8 @@ class TaskSettings:
     learning_rate: beside other tasks, the task's loss is scaled by the ratio of this rate to the run's.
     composer: a name in `vlc.data.composers.COMPOSERS`, which composes the task's texts.
     evaluators: n by name; an evaluator runs in tests and at every n-th validation; 0: in tests only; None: never.
+    batch_size: the samples of an optimiser step over all devices; gradients accumulate to reach it.
+    per_gpu_batchsize: the samples of a batch of one device.
     """
 
     name: str
@@ -67,6 +69,8 @@ class TaskSettings:
     learning_rate: float = 1e-4
     composer: str = "plain"
     evaluators: Mapping[str, int | None] = field(default_factory=dict)
+    batch_size: int = 0
+    per_gpu_batchsize: int = 0
 
     @property
     def prefix(self) -> str:
@@ -141,6 +145,15 @@ def row_default(tasks: Any, field: str, default: Any, together: Callable[[Sequen
     return together(values) if values else default
 
 
+def step_size(tasks: Any, values: Mapping[str, Any]) -> int | None:
+    """Return batch_size as it follows from the tasks; None where there are several, which have their own.
+
+    values: the dictionaries of the tasks, by name.
+    """
+    rows = [row.batch_size for row in _rows(tasks).values()]
+    return of_tasks(tasks, values, "batch_size") or (rows[0] if len(rows) == 1 else None if rows else 4096)
+
+
 def task_values(tasks: Any, options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the dictionaries of the named tasks, by name. Unknown names are left out, as the settings report them.
 
@@ -151,7 +164,7 @@ def task_values(tasks: Any, options: Mapping[str, Mapping[str, Any]]) -> dict[st
 
 
 def of_tasks(tasks: Any, values: Mapping[str, Any], key: str) -> Any:
-    """Return a flat key that follows from the tasks: all their data sets, the longest text, the first learning rate.
+    """Return a flat key that follows from the tasks: all their data sets, the longest text, the lowest learning rate.
 
     values: the dictionaries of the tasks, by name. Returns None without tasks.
     """
@@ -160,7 +173,8 @@ def of_tasks(tasks: Any, values: Mapping[str, Any], key: str) -> Any:
         return None
     if key == "datasets":
         return list(dict.fromkeys(name for datasets in found for name in read(datasets, tuple[str, ...])))
-    return max(found) if key == "max_text_len" and all(map(is_number, found)) else found[0]
+    together = {"max_text_len": max, "learning_rate": min}.get(key)
+    return together(found) if together and all(map(is_number, found)) else found[0]
 
 
 def weights_of(tasks: Any) -> dict[str, float]:
@@ -170,10 +184,25 @@ def weights_of(tasks: Any) -> dict[str, float]:
     return loss_weights(**{name: weight for name, weight in weights.items() if name in OBJECTIVE_NAMES}) if rows else {}
 
 
-def lone_task_values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that the dictionary of an only task takes from the run: the learning rate."""
-    names = task_names(config["tasks"])
-    return {names[0]: {"learning_rate": config["learning_rate"]}} if len(names) == 1 else {}
+OF_THE_RUN = ("learning_rate", "batch_size", "per_gpu_batchsize")  # what an only task takes from the flat keys
+
+
+def values_of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the dictionaries of tasks take from the flat keys.
+
+    An only task takes OF_THE_RUN. Of several tasks, each takes the batch sizes that it does not state itself, or its row's.
+    """
+    names = [name for name in task_names(config["tasks"]) if isinstance(config[name], Mapping)]
+    if len(names) == 1:
+        return {names[0]: {key: config[key] for key in OF_THE_RUN}}
+    given = {"batch_size": config["batch_size"], "per_gpu_batchsize": config["per_gpu_batchsize"]}
+    return {
+        name: {
+            key: next(value for value in (config[name][key], own, getattr(TASKS[name], key, None)) if value is not None)
+            for key, own in given.items()
+        }
+        for name in names
+    }
 
 
 def _rows(tasks: Any) -> dict[str, Task]:
@@ -191,6 +220,8 @@ def _row_values(row: Task, options: Mapping[str, Any]) -> dict[str, Any]:
         "learning_rate": row.learning_rate,
         "composer": row.composer,
         "evaluators": _with_ranking(row.evaluators, row.objectives, options["get_recall_metric"]),
+        "batch_size": None,
+        "per_gpu_batchsize": None,
     }
     for kind in row.objectives:
         values[kind] = asdict(OPTIONS[kind]()) | dict(row.options.get(kind, {})) | _changed(kind, options[kind])
@@ -234,7 +265,7 @@ def configured_tasks(config: Mapping[str, Any], options: Mapping[str, Options]) 
     if names:
         return tuple(_named_task(name, config[name]) for name in names)
     heads = tuple(flat_head(name, weight, options) for name, weight in config["loss_names"].items() if weight > 0)
-    values = {key: config[key] for key in (*OF_A_TASK, "learning_rate") if key != "loss_names"}
+    values = {key: config[key] for key in (*OF_A_TASK, *OF_THE_RUN) if key != "loss_names"}
     kinds = [head.kind for head in heads]
     own = {"ranking": 0} if set(kinds) & set(RANKED_IN_TESTS) else {}
     evaluators = _with_ranking(own, kinds, config["get_recall_metric"])

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from vlc.common.inputs import Images, ImageSizes, Tensors, Text
+from vlc.data.mixing import Turn
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Batch(Tensors):
     index (B,) int64: the samples' numbers in their split.
     split: the name of the split.
     task: the name of the task that the batch belongs to, "" where it has none.
+    turn: its place among the training batches of several tasks.
     images: K images for each example; None where the data set has none.
     text (B, L): None where texts are not read.
     parts: the parts that objectives asked for beside texts and images, by name (`vlc.data.parts`).
@@ -35,6 +37,7 @@ class Batch(Tensors):
     index: Tensor
     split: str
     task: str = ""
+    turn: Turn = field(default_factory=Turn)
     images: Images | None = None
     text: Text | None = None
     parts: Mapping[str, Any] = field(default_factory=dict)

@@ -4,13 +4,12 @@ Both samplers yield whole batches (lists of keys) and work on the global order o
 changes who handles a sample, never whether or how often it is handled.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
-from vlc.common.errors import UserError
 from vlc.data.keys import Key
 
 
@@ -94,60 +93,25 @@ def _shares(sizes: tuple[int, ...], weights: Sequence[float]) -> tuple[int, ...]
     return tuple(min(size, round(weight * scale)) for size, weight in zip(sizes, weights, strict=True))
 
 
-class RoundRobin(Sampler):
-    """Whole batches of one task each. The tasks take turns.
-
-    A task whose samples are used up begins its next epoch. An epoch of all tasks has as many rounds as the largest task has
-    batches. The number of a batch alone decides its task and samples, so a run can resume anywhere, and all processes visit
-    the same task at once.
-    """
-
-    def __init__(self, tasks: Mapping[str, TrainSampler], *, start: Position = Position(0, 0)):  # noqa: B008  immutable
-        for name, sampler in tasks.items():
-            if not len(sampler):
-                raise UserError(
-                    f"Task {name} has fewer training samples than the run has processes: leave it out of tasks"
-                )
-        self.tasks, (self.epoch, self.start) = tasks, start
-
-    def __len__(self) -> int:
-        return len(self.tasks) * max(map(len, self.tasks.values()))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch; a place to start from holds for its own epoch only."""
-        if epoch != self.epoch:
-            self.epoch, self.start = epoch, 0
-
-    def __iter__(self) -> Iterator[tuple[str, list[Key]]]:
-        names, rounds = list(self.tasks), len(self) // len(self.tasks)
-        first_round, first_task = divmod(self.start, len(names))
-        streams = [
-            _endless(self.tasks[name], self.epoch * rounds + first_round + (number < first_task))
-            for number, name in enumerate(names)
-        ]
-        for number in range(self.start, len(self)):
-            task = number % len(names)
-            yield names[task], next(streams[task])
-
-
-def _endless(sampler: TrainSampler, number: int) -> Iterator[list[Key]]:
-    """The batches of a task from the given one on, epoch after epoch."""
-    while True:
-        sampler.epoch, sampler.start = divmod(number, len(sampler))
-        for batch in sampler:
-            yield batch
-            number += 1
-
-
 class EvalSampler(Sampler):
     """Whole batches in order, dealt out to the processes. Metrics across a batch do not depend on the number of processes.
 
     All processes get the same number of batches, because sharded models need all processes for every pass. Where the
     batches do not divide by the processes, the last ones come `again`: they are computed, but not counted.
+
+    is_due: whether there is anything to evaluate at present; otherwise no batch comes.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, *, rank: int = 0, world_size: int = 1):
-        self.num_samples, self.batch_size = num_samples, batch_size
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        is_due: Callable[[], bool] = lambda: True,
+    ):
+        self.num_samples, self.batch_size, self.is_due = num_samples, batch_size, is_due
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
@@ -158,6 +122,7 @@ class EvalSampler(Sampler):
         return -(-self.num_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for number in range(self.rank, len(self) * self.world_size, self.world_size):
+        due = len(self) if self.is_due() else 0
+        for number in range(self.rank, due * self.world_size, self.world_size):
             again, first = number >= self._num_batches, number % self._num_batches * self.batch_size
             yield [Key(0, sample, again) for sample in range(first, min(first + self.batch_size, self.num_samples))]

@@ -20,6 +20,7 @@ from vlc.data.geometry import Shown
 from vlc.data.images import UndecodableImage, open_image
 from vlc.data.keys import Key, Location
 from vlc.data.kinds import Kind
+from vlc.data.mixing import Turn
 from vlc.data.parts import Part, by_name, columns_of
 from vlc.data.sample import Preparation, Sample, Source
 from vlc.data.stacking import padded_alike, stack_images
@@ -143,7 +144,7 @@ class Samples(Dataset):
 
 
 class TaskBatches(Dataset):
-    """The samples of several tasks; a task's name with a list of its keys gives a Batch of that task."""
+    """The samples of several tasks; a task's name with a list of its keys and a turn gives a Batch of that task."""
 
     def __init__(self, tasks: Mapping[str, Samples]):
         self.tasks = tasks
@@ -152,9 +153,9 @@ class TaskBatches(Dataset):
         """Number of samples."""
         return sum(map(len, self.tasks.values()))
 
-    def __getitem__(self, chosen: tuple[str, list[Key]]) -> Batch:
-        task, keys = chosen
-        return self.tasks[task][keys]
+    def __getitem__(self, chosen: tuple[str, list[Key], Turn]) -> Batch:
+        task, keys, turn = chosen
+        return replace(self.tasks[task][keys], turn=turn)
 
 
 def _served(name: str, sources: Sequence[Source], parts: tuple[Part, ...]) -> tuple[Part, ...]:

@@ -14,6 +14,11 @@ FAMILIES = (pretraining, questions, statements, retrieval, dialogues, grounding,
 TASKS: dict[str, Task] = {name: task for family in FAMILIES for name, task in family.TASKS.items()}
 
 
+def family(name: str) -> str:
+    """The name of the family that a task belongs to; of a user's own task its own name."""
+    return next((one.__name__.rpartition(".")[2] for one in FAMILIES if name in one.TASKS), name)
+
+
 @dataclass(frozen=True)
 class Head:
     """What a head's name stands for: its kind of objective, the options and the report of the first task that has it."""

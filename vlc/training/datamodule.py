@@ -1,10 +1,11 @@
 """The data of a run: splits opened and checked at start-up, one loader for training and one for each evaluation split."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
@@ -18,9 +19,10 @@ from vlc.data.composers import COMPOSERS
 from vlc.data.kinds import IDENTIFIERS, LABELS
 from vlc.data.labelled.source import LabelledImages
 from vlc.data.labelled.splits import check_classes, open_split
+from vlc.data.mixing import MixedSampler, Mixing, Stretch
 from vlc.data.parts import Part, columns_of
 from vlc.data.sample import Preparation
-from vlc.data.sampler import EvalSampler, Position, RoundRobin, TrainSampler
+from vlc.data.sampler import EvalSampler, Position, TrainSampler
 from vlc.data.samples import Samples, TaskBatches
 from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, load_tokenizer
@@ -173,6 +175,12 @@ class TaskData:
 class DataModule(LightningDataModule):
     """Opens the data of a run's tasks. `start` is the position where training begins.
 
+    `vlc.training.multitask.Multitask` sets the attributes that belong to runs of several tasks:
+    mixing: how their batches are mixed.
+    stretch: returns the stretch of rounds of a number.
+    num_rounds: the number of rounds of the run; None: it has one task.
+    due: the names of the tasks that are validated next; None: all.
+
     needs: the needs of each task, in the order of the tasks.
     test_only: open the test splits instead of training and validation.
 
@@ -193,6 +201,10 @@ class DataModule(LightningDataModule):
     ):
         super().__init__()
         self.settings, self.seed, self.start = settings, seed, Position(0, 0)
+        self.mixing: Mixing | None = None
+        self.stretch: Callable[[int], Stretch] | None = None
+        self.num_rounds: int | None = None
+        self.due: Collection[str] | None = None
         self.tokenizer = None if settings.image_only else load_tokenizer(settings.tokenizer)
         self.tasks = {
             task.name: TaskData(
@@ -227,53 +239,106 @@ class DataModule(LightningDataModule):
         return all(data.text_only for data in self.tasks.values())
 
     def facts(self, world_size: int) -> dict[str, Any]:
-        """The numbers that a position depends on: samples of a step on all processes, and samples of each data set."""
-        return {
-            "global_batch": self.settings.per_gpu_batchsize * world_size,
+        """The numbers that a position depends on: samples of a step on all processes, and samples of each data set.
+
+        Of several tasks it has, by name, the samples of a batch and of a step, and the number of all samples.
+        """
+        lone = next(iter(self.tasks.values())).task
+        known: dict[str, Any] = {
+            "global_batch": lone.per_gpu_batchsize * world_size,
             "num_samples": [size for samples in self._training.values() for size in samples.sizes],
         }
+        if len(self._training) > 1:
+            tasks = {name: self.tasks[name].task for name in self._training}
+            known["tasks"] = {
+                name: [task.per_gpu_batchsize * world_size, task.batch_size, len(self._training[name])]
+                for name, task in tasks.items()
+            }
+        return known
 
     def train_dataloader(self) -> DataLoader:
         assert self.train is not None
-        samplers = {name: self._train_sampler(name, samples) for name, samples in self._training.items()}
-        sampler = RoundRobin(samplers, start=self.start) if len(samplers) > 1 else next(iter(samplers.values()))
+        samplers = self.train_samplers()
+        if len(samplers) == 1:
+            return DataLoader(self.train, sampler=next(iter(samplers.values())), **self._loader_options())
+        assert self.mixing is not None
+        assert self.stretch is not None
+        sampler = MixedSampler(samplers, self.mixing, self.stretch, start=self.start)
         return DataLoader(self.train, sampler=sampler, **self._loader_options())
 
-    def _train_sampler(self, task: str, samples: Samples) -> TrainSampler:
-        whole = self.trainer.accumulate_grad_batches if self.settings.whole_steps else None
+    def train_samplers(self) -> dict[str, TrainSampler]:
+        """The samplers of the tasks that train. Of several tasks, epochs have whole optimiser steps alone."""
+        return {name: self._train_sampler(name, samples) for name, samples in self._training.items()}
+
+    def _train_sampler(self, name: str, samples: Samples) -> TrainSampler:
+        task, processes, several = self.tasks[name].task, self.trainer.world_size, len(self._training) > 1
+        batches = num_accumulated(task, processes) if several else self.trainer.accumulate_grad_batches
+        whole = self.settings.whole_steps or (several and batches > 1)
         sampler = TrainSampler(
             samples.sizes,
-            self.settings.per_gpu_batchsize,
+            task.per_gpu_batchsize,
             seed=self.seed,
-            weights=self.tasks[task].task.dataset_weights,
+            weights=task.dataset_weights,
             rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
-            start=self.start,
-            whole_steps=whole,
+            world_size=processes,
+            start=Position(0, 0) if several else self.start,
+            whole_steps=batches if whole else None,
         )
-        if whole is not None and not len(sampler):
-            batch, processes = self.settings.per_gpu_batchsize, self.trainer.world_size
+        if self.settings.whole_steps and not len(sampler):
+            batch = self.settings.per_gpu_batchsize
             raise UserError(
-                f"Split 'train' has {sampler.num_samples} images, fewer than one step takes: {batch * whole * processes} "
-                f"(--batch_size {batch} x --accum_iter {whole} x {processes} processes)"
+                f"Split 'train' has {sampler.num_samples} images, fewer than one step takes: {batch * batches * processes} "
+                f"(--batch_size {batch} x --accum_iter {batches} x {processes} processes)"
+            )
+        if several and not len(sampler):
+            raise UserError(
+                f"Task {name} has {sampler.num_samples} training samples, fewer than a step takes: leave it out of tasks, "
+                f"or lower {name}.batch_size"
             )
         return sampler
 
     def val_dataloader(self) -> list[DataLoader]:
-        return [self._evaluation_loader(dataset) for dataset in self.evaluation.values()]
+        return [
+            self._evaluation_loader(data.task, dataset)
+            for data in self.tasks.values()
+            for dataset in data.evaluation.values()
+        ]
 
     test_dataloader = val_dataloader
 
-    def _evaluation_loader(self, dataset: Samples) -> DataLoader:
+    def _evaluation_loader(self, task: TaskSettings, dataset: Samples) -> DataLoader:
         rank, processes = self.trainer.global_rank, self.trainer.world_size
         if not self.settings.shares_evaluation:
             rank, processes = 0, 1
-        sampler = EvalSampler(len(dataset), self.settings.per_gpu_batchsize, rank=rank, world_size=processes)
+        sampler = EvalSampler(
+            len(dataset),
+            task.per_gpu_batchsize,
+            rank=rank,
+            world_size=processes,
+            is_due=lambda: self.due is None or task.name in self.due,
+        )
         return DataLoader(dataset, sampler=sampler, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:
         pinned = self.settings.pin_memory and self.trainer.strategy.root_device.type == "cuda"
         return loader_options(self.settings.num_workers, pinned=pinned)
+
+
+def num_accumulated(task: TaskSettings, num_devices: int) -> int:
+    """The batches that accumulate so that a task's batch_size is reached, at least approximately."""
+    at_once = task.per_gpu_batchsize * num_devices
+    batches, rest = divmod(task.batch_size, at_once)
+    if batches == 0:
+        raise UserError(
+            f"{task.prefix}batch_size={task.batch_size} is less than one step's {at_once} samples "
+            f"({task.prefix}per_gpu_batchsize={task.per_gpu_batchsize} on {num_devices} devices): raise "
+            f"{task.prefix}batch_size or lower {task.prefix}per_gpu_batchsize"
+        )
+    if rest:
+        rank_zero_warn(
+            f"{task.prefix}batch_size={task.batch_size} is not a multiple of {at_once}: a step takes {batches * at_once}"
+        )
+    return batches
 
 
 def _evaluated(spec: DatasetSpec, settings: DataSettings, test_only: bool) -> Collection[str]:

@@ -1,7 +1,7 @@
 """The Lightning module, which weighs and sums losses and logs metrics. It knows no task by name."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from vlc.configuration.groups import ModelSettings, OptimSettings
 from vlc.configuration.settings import Settings
 from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.data.batch import Batch
+from vlc.data.mixing import Turn
 from vlc.data.parts import PatchNoise
 from vlc.data.tokens import vocabulary
 from vlc.data.transforms import normalize
@@ -37,6 +38,7 @@ from vlc.model.encoder import Encoder
 from vlc.model.passes import encode_passes
 from vlc.objectives.base import ModelContext, Objective, Outcome
 from vlc.objectives.kinds import KINDS
+from vlc.tasks import family
 from vlc.training.datamodule import TaskNeeds
 from vlc.training.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, may_fuse, plain_groups
 
@@ -102,8 +104,11 @@ class VLCModule(LightningModule):
     ):
         super().__init__()
         self.settings, self.optim_settings, self.seed = settings, optim, seed
-        self.evaluators, self.validations = evaluators or {}, 0
+        self.evaluators = evaluators or {}
         self.tasks = {task.name: task for task in tasks}
+        self.validations = dict.fromkeys(self.tasks, 0)  # how many each task has had
+        self.scores: dict[str, float] = {}  # of several tasks, the latest score of each
+        self._turn = Turn()
         splits, vocabularies = splits or {}, vocabularies or {}
         stored = {head: list(vocabulary.answers) for head, vocabulary in vocabularies.items()}
         self.extras = {"config": dict(config or {}), "answers": stored}
@@ -209,16 +214,24 @@ class VLCModule(LightningModule):
             batch = self.objectives[head.name].training_batch(batch, np.random.default_rng(place))
         outcomes = self.outcomes(batch)
         loss = self.total_loss(outcomes, batch.task)
-        values, task = {"train/loss": loss.detach()}, self.tasks[batch.task]
+        values, task, self._turn = {"train/loss": loss.detach()}, self.tasks[batch.task], batch.turn
         for head in task.heads:
             for metric, (total, count) in outcomes[head.name].metrics.items():
                 values[task.metric(head, "train", metric)] = total / max(count, 1)
         self.log_dict(values, batch_size=len(batch))
-        return loss
+        return loss * batch.turn.share if batch.turn.share != 1 else loss
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer, optimizer_closure=None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()  # Lightning does so after the next forward pass, which needs the memory
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer) -> None:
+        """Do nothing: `optimizer_step` has done so, and the gradients of several batches may accumulate."""
+
+    def lr_scheduler_step(self, scheduler, metric: float | None) -> None:
+        """Advance the schedule; of several tasks, once a round."""
+        if metric is not None or self._turn.ends_round:
+            super().lr_scheduler_step(scheduler, metric)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate(batch)
@@ -251,8 +264,10 @@ class VLCModule(LightningModule):
         values = self._computed_ratios()
         if self.trainer.sanity_checking:  # a few batches, in which there may be nothing to count
             return
-        self.validations += 1
-        values |= self._evaluator_values(None, lambda evaluator: is_due(evaluator, self.validations))
+        due = self.trainer.datamodule.due  # type: ignore[attr-defined]  # Lightning sets it
+        for name in self.tasks if due is None else due:
+            self.validations[name] += 1
+            values |= self._evaluator_values(name, None, self.validations[name])
         self.log_dict(values)
         self.log("val/the_metric", self.the_metric(values), prog_bar=True)
 
@@ -265,21 +280,26 @@ class VLCModule(LightningModule):
             summary = write_predictions(head.report, task.file(head, split), records, folder)
             values |= {task.metric(head, split, metric): value for metric, value in summary.items()}
         self.records.clear()
-        values |= self._evaluator_values(self.trainer.log_dir, lambda evaluator: True)
+        for name in self.tasks:
+            values |= self._evaluator_values(name, self.trainer.log_dir)
         self.log_dict({name: float(value) for name, value in values.items()})
 
-    def _evaluator_values(self, folder: str | None, due: Callable[[Evaluator], bool]) -> dict[str, Tensor]:
-        """The metrics of the evaluators that are due, on every evaluated split of their tasks."""
-        chosen = [(name, evaluator) for name, own in self.evaluators.items() for evaluator in own if due(evaluator)]
+    def _evaluator_values(self, name: str, folder: str | None, validation: int | None = None) -> dict[str, Tensor]:
+        """The metrics of a task's evaluators that are due, on every evaluated split of the task.
+
+        validation: the number of the validation, counted from 1; None: it is a test, in which all run.
+        """
+        own = self.evaluators.get(name, ())
+        chosen = [evaluator for evaluator in own if validation is None or is_due(evaluator, validation)]
         if not chosen:
             return {}
         with gathered(self):
-            return self._run_evaluators(chosen, folder)
+            return self._run_evaluators(self.tasks[name], chosen, folder)
 
-    def _run_evaluators(self, chosen: list[tuple[str, Evaluator]], folder: str | None) -> dict[str, Tensor]:
+    def _run_evaluators(self, task: TaskSettings, chosen: list[Evaluator], folder: str | None) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
-        for task, evaluator in ((self.tasks[name], evaluator) for name, evaluator in chosen):
+        for evaluator in chosen:
             head = next(head for head in task.heads if head.name == evaluator.head)
             for split, samples in data.tasks[task.name].evaluation.items():
                 out = Path(folder) / task.file(head, split) if folder else None
@@ -303,30 +323,48 @@ class VLCModule(LightningModule):
         return values
 
     def the_metric(self, values: Mapping[str, Tensor]) -> Tensor:
-        """The metric that selects checkpoints: the sum of the objectives' headlines over the selecting splits.
+        """The metric that selects checkpoints, from the metrics of a validation. Higher is better.
 
-        Higher is better. Where no objective has a headline, as in reconstruction, it is the negative sum of the losses.
+        Of one task it is the sum of the objectives' headlines over the selecting splits. Of several tasks each has a score,
+        the mean of its headlines, which it keeps until its next validation, and 0 before the first. The metric is the mean
+        over the families of tasks of the mean of their scores, as Lu et al. (2020) group them.
+
+        Where no objective has a headline, as in reconstruction, negative losses stand for them.
         Raises UserError where nothing was counted.
         """
-        headlines, losses = [], []
-        for key, value in values.items():
-            measured = self.measured[key]
-            if not measured.selects:
-                continue
-            chosen = [evaluator for evaluator in self.evaluators.get(measured.task.name, ()) if selects(evaluator)]
-            own = (self.objectives[measured.head.name].headline,)
-            if measured.metric in ({name for evaluator in chosen for name in evaluator.headlines} if chosen else own):
-                headlines.append(value)
-            elif measured.metric == "loss":
-                losses.append(-value)
-        if not (headlines or losses):
+        found = {name: self._selecting(name, values) for name in self.tasks}
+        if not any(headlines or losses for headlines, losses in found.values()) and not self.scores:
             selecting = {measured.split for measured in self.measured.values() if measured.selects}
             with next(iter(self.tasks.values())).errors_name_its_keys():
                 raise UserError(
                     f"Nothing was counted in the splits that select the checkpoint ({', '.join(sorted(selecting))}): they "
                     "are too small for loss_names.mlm to hide a token, raise mlm_prob"
                 )
-        return torch.stack(headlines or losses).sum()
+        if len(self.tasks) == 1:
+            ((headlines, losses),) = found.values()
+            return torch.stack(headlines or losses).sum()
+        for name, (headlines, losses) in found.items():
+            if headlines or losses:
+                self.scores[name] = float(torch.stack(headlines or losses).mean())
+        families: dict[str, list[float]] = {}
+        for name in (task.name for task in self.tasks.values() if self.selecting.get(task.name)):
+            families.setdefault(family(name), []).append(self.scores.get(name, 0.0))
+        return torch.tensor([sum(scores) / len(scores) for scores in families.values()]).mean()
+
+    def _selecting(self, name: str, values: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The headlines of a task in its selecting splits, and its negative losses."""
+        headlines, losses = [], []
+        chosen = [evaluator for evaluator in self.evaluators.get(name, ()) if selects(evaluator)]
+        for key, value in values.items():
+            measured = self.measured[key]
+            if not measured.selects or measured.task.name != name:
+                continue
+            own = (self.objectives[measured.head.name].headline,)
+            if measured.metric in ({name for evaluator in chosen for name in evaluator.headlines} if chosen else own):
+                headlines.append(value)
+            elif measured.metric == "loss":
+                losses.append(-value)
+        return headlines, losses
 
     # -- optimiser and checkpoints
 
@@ -335,7 +373,9 @@ class VLCModule(LightningModule):
         optimizer = build_optimizer(self.parameter_groups(), self.optim, fused=fused)
         if self.optim.warmup_epochs is not None:
             return optimizer  # a callback sets its learning rates
-        schedule = build_schedule(optimizer, self.optim, int(self.trainer.estimated_stepping_batches))
+        rounds = self.trainer.datamodule.num_rounds  # type: ignore[attr-defined]  # Lightning sets it
+        num_steps = int(self.trainer.estimated_stepping_batches) if rounds is None else rounds
+        schedule = build_schedule(optimizer, self.optim, num_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -365,11 +405,13 @@ class VLCModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vlc"] = self.extras
-        checkpoint["validations"] = self.validations
+        checkpoint["validations"], checkpoint["scores"] = dict(self.validations), dict(self.scores)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give the temperature of contrast its dimension, which older checkpoints lack, also in the optimiser's state."""
-        self.validations = checkpoint.get("validations", 0)
+        validations = checkpoint.get("validations", 0)
+        self.validations |= validations if isinstance(validations, dict) else dict.fromkeys(self.tasks, validations)
+        self.scores = dict(checkpoint.get("scores", {}))
         name = "objectives.itc.log_scale"
         state = checkpoint.get("state_dict", {})  # sharded training reads the weights by itself
         if name in state and not state[name].ndim:

@@ -53,6 +53,12 @@ def check_facts(option: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -
             f"{option} was saved with {before} samples a step over all devices, this run has {here}: resume with the same "
             "batch size of a device and number of devices"
         )
+    before, here = saved.get("tasks", {}), now.get("tasks", {})
+    if list(before.items()) != list(here.items()):  # their order decides whose turn it is
+        raise UserError(
+            f"{option} was saved in a run of {_tasks_listed(before)}, this run has {_tasks_listed(here)}: resume with the "
+            "same tasks and batch sizes, or start from its weights"
+        )
     before, here = saved.get("num_samples", now["num_samples"]), now["num_samples"]
     if before != here:
         raise UserError(
@@ -78,6 +84,13 @@ def misfits(saved: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _tasks_listed(tasks: Mapping[str, list[int]]) -> str:
+    """Say which tasks train, with their batches and steps in samples."""
+    if not tasks:
+        return "one task"
+    return ", ".join(f"{name} (batches of {batch}, steps of {step})" for name, (batch, step, _) in tasks.items())
 
 
 def _listed(numbers: int | list[int]) -> str:

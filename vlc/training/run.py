@@ -20,7 +20,7 @@ from vlc.common.errors import UserError
 from vlc.common.files import check_room, full_disk_told
 from vlc.common.terminal import cell
 from vlc.configuration.aliases import under_flat_names
-from vlc.configuration.groups import OptimSettings, RunSettings
+from vlc.configuration.groups import RunSettings
 from vlc.configuration.settings import Settings
 from vlc.configuration.task_settings import TaskSettings
 from vlc.data.tokens import tokenizer_to_store
@@ -36,8 +36,9 @@ from vlc.objectives.kinds import KINDS
 from vlc.objectives.options import ranking_kind
 from vlc.training import finetune, resume
 from vlc.training.callbacks import FinalValidation
-from vlc.training.datamodule import DataModule
+from vlc.training.datamodule import DataModule, num_accumulated
 from vlc.training.module import VLCModule, module_of, task_needs
+from vlc.training.multitask import Multitask
 from vlc.training.progress import Progress
 from vlc.training.saving import Saving
 from vlc.training.trainer import common_callbacks, guards, make_trainer, suit_cpu
@@ -281,6 +282,8 @@ def build_trainer(
         logger = TensorBoardLogger(run.log_dir, name="", version="")
     callbacks = finetune.callbacks(settings) if run.flags else _callbacks(settings, has_validation)
     precision = _precision(run.precision, accelerator, settings.model.size)
+    several = len(settings.tasks) > 1  # then a callback counts their rounds
+    interval = 1.0 if several else run.val_check_interval
     return make_trainer(
         accelerator,
         precision,
@@ -291,10 +294,10 @@ def build_trainer(
         strategy=_strategy(run, num_devices * run.num_nodes, num_tasks=len(settings.tasks)),
         max_epochs=optim.max_epoch if optim.max_steps is None else -1,
         max_steps=-1 if optim.max_steps is None else optim.max_steps,
-        accumulate_grad_batches=_accumulation(optim, settings.data.per_gpu_batchsize, num_devices * run.num_nodes),
+        accumulate_grad_batches=1 if several else num_accumulated(settings.tasks[0], num_devices * run.num_nodes),
         gradient_clip_val=optim.gradient_clip or None,
-        val_check_interval=run.val_check_interval if has_validation else None,
-        check_val_every_n_epoch=None if isinstance(run.val_check_interval, int) else 1,  # int: batches across epochs
+        val_check_interval=interval if has_validation else None,
+        check_val_every_n_epoch=None if isinstance(interval, int) else 1,  # int: batches across epochs
         fast_dev_run=run.fast_dev_run,
         logger=logger,
         callbacks=callbacks,
@@ -305,8 +308,10 @@ def build_trainer(
 
 
 def _callbacks(settings: Settings, has_validation: bool) -> list:
+    several = [Multitask(settings)] if len(settings.tasks) > 1 and not settings.run.test_only else []
     callbacks = [
         Progress(),
+        *several,
         *guards(settings.data.max_corrupt_ratio),
         FinalValidation(),
         *common_callbacks(),
@@ -377,20 +382,6 @@ def _precision(precision: int | str, accelerator: str, size: EncoderConfig) -> s
     if precision == 32:
         return "32-true"
     return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-
-
-def _accumulation(optim: OptimSettings, per_device: int, num_devices: int) -> int:
-    """Batches to accumulate so that batch_size is reached, at least approximately."""
-    at_once = per_device * num_devices
-    steps, rest = divmod(optim.batch_size, at_once)
-    if steps == 0:
-        raise UserError(
-            f"batch_size={optim.batch_size} is less than one step's {at_once} samples (per_gpu_batchsize={per_device} on "
-            f"{num_devices} devices): raise batch_size or lower per_gpu_batchsize"
-        )
-    if rest:
-        rank_zero_warn(f"batch_size={optim.batch_size} is not a multiple of {at_once}: a step takes {steps * at_once}")
-    return steps
 
 
 def _warn_of_settings_without_effect(settings: Settings) -> None:
