@@ -205,7 +205,8 @@ def translated(arguments: argparse.Namespace, environment: "ClusterEnvironment")
         settings = Settings.from_config(resolve(**config))
     except RunError as error:
         raise UserError(str(error)) from error
-    epochs = {"warmup_epochs": arguments.warmup_epochs, "start_epoch": arguments.start_epoch}
+    optimization: dict[str, Any] = {"warmup_epochs": arguments.warmup_epochs, "start_epoch": arguments.start_epoch}
+    optimization["optimizer"] = replace(settings.optimizer, ema=arguments.ema)
     machine: dict[str, Any] = {"accelerator": accelerator, "num_gpus": devices}
     machine["precision"] = _precision(arguments.amp, accelerator)
     data = {"shares_evaluation": arguments.dist_eval, "pin_memory": arguments.pin_mem, "whole_steps": True}
@@ -213,7 +214,7 @@ def translated(arguments: argparse.Namespace, environment: "ClusterEnvironment")
         settings,
         data=replace(settings.data, splits=(arguments.eval_split,), train_transform=augmentation(arguments), **data),
         model=replace(settings.model, drop_path=arguments.drop_path),
-        optim=replace(settings.optim, ema=arguments.ema, **epochs),
+        optim=replace(settings.optim, **optimization),
         run=replace(settings.run, flags=given, output_dir=arguments.output_dir, **machine),
     )
 

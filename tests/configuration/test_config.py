@@ -1,5 +1,6 @@
 """The configuration: named configs, derived values, and what is refused."""
 
+import json
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ from sacred import Experiment
 from tests import tiny
 from vlc.common.errors import UserError
 from vlc.configuration.checks import TRANSFORM_NAMES
-from vlc.configuration.config import observe_the_first_process, resolve
+from vlc.configuration.config import RunError, observe_the_first_process, resolve
 from vlc.configuration.recipes import OBJECTIVE_NAMES, RECIPES, loss_weights
 from vlc.configuration.settings import Settings, config_keys
 from vlc.data.transforms import TRANSFORMS
@@ -188,7 +189,7 @@ def test_sizes_follow_from_the_name_of_the_vit():
         ({"learning_rate": -1.0}, "learning_rate=-1.0 is not valid"),
         ({"image_size": 100}, "image_size=100 .*multiple of the patch size 16"),
         ({"test_only": 1}, "test_only=1 is not valid: expected True or False"),
-        ({"optim_type": "lion"}, "optim_type='lion' .*adamw, adam or sgd"),
+        ({"optim_type": 1}, "optim_type=1 is not valid: expected a text"),
         ({"mask_ratio": 1.5}, "mask_ratio=1.5"),
         ({"mlm_prob": 0}, "mlm_prob=0"),
         ({"loss_names": loss_weights()}, "loss_names=.*at least one objective"),
@@ -220,6 +221,57 @@ def test_wrong_values_name_the_key_and_what_is_valid(values, message):
     config = resolve() | {"per_gpu_batchsize": 4} | values
     with pytest.raises(UserError, match=message):
         Settings.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer.beta": 1}, "Unknown option of optimizer 'beta'"),
+        ({"optimizer.options": 1}, "optimizer.options=1 is not valid: expected a dictionary"),
+        (
+            {"optimizer.rates.classifier": 0},
+            r"optimizer.rates.classifier=0 .*above 0; optimizer.frozen=\['classifier'\]",
+        ),
+        ({"optimizer.frozen": "encoder"}, "optimizer.frozen='encoder' is not valid: expected a list of names"),
+        ({"optimizer.ema": 1}, "optimizer.ema=1 is not valid: expected a decay"),
+        ({"optimizer.ema": 0.9, "fsdp": True}, "optimizer.ema needs all weights on each device"),
+        ({"schedule.kind": "poly"}, "schedule.kind='poly' is not valid: expected one of polynomial, linear"),
+        ({"schedule.kind": "step"}, r"schedule.milestones=\[\] is not valid"),
+        ({"schedule.kind": "step", "schedule.milestones": [0, 5]}, r"schedule.milestones=\[0, 5\] .*above 0"),
+        ({"schedule.kind": "step", "schedule.milestones": [0.5], "schedule.factor": 2}, "schedule.factor=2"),
+        ({"schedule.kind": "step", "schedule.milestones": [0.5], "end_lr": 1e-6}, "end_lr=1e-06 has no effect with"),
+        ({"schedule.milestones": [5]}, "schedule.milestones has no effect with schedule.kind=None.*schedule.kind=step"),
+        ({"schedule.kind": "linear", "schedule.warmup_start": 0.3}, "warmup_start .*constant or step or plateau"),
+        ({"schedule.kind": "cosine_restart", "schedule.cycles": 0}, "schedule.cycles=0"),
+        ({"schedule.kind": "constant", "schedule.warmup": "cosine"}, "schedule.warmup='cosine' .*linear, constant"),
+        ({"schedule.kind": "constant", "schedule.warmup_start": 3}, "schedule.warmup_start=3"),
+        ({"schedule.kind": "plateau", "schedule.patience": -1}, "schedule.patience=-1"),
+        ({"schedule.kind": "polynomial", "decay_power": "cosine"}, "schedule.kind=polynomial contradicts decay_power"),
+    ],
+)
+def test_wrong_values_of_optimizer_and_schedule_are_told(values, message):
+    with pytest.raises((UserError, RunError), match=message):
+        Settings.from_config(resolve(**{"per_gpu_batchsize": 4} | values))
+
+
+def test_settings_of_optimizer_and_schedule_are_stored_and_read_again(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("optimizer: {rates: {encoder: {text_embeddings: 0.1}}, options: {eps: 1.0e-6}}\n")
+    given = {
+        "optimizer.rates": {r"blocks\.0": 0.5, "classifier": 10},
+        "optimizer.options.betas": [0.9, 0.95],
+        "optimizer.frozen": "[text_embeddings, blocks<2]",
+        "optimizer.ema": 0.999,
+        "schedule.kind": "step",
+        "schedule.milestones": [0.5, 300],
+    }
+    settings = Settings.from_config(resolve(str(path), per_gpu_batchsize=4, **given))
+    assert settings.optimizer.rates == {"encoder.text_embeddings": 0.1, r"blocks\.0": 0.5, "classifier": 10}
+    assert settings.optimizer.options == {"eps": 1e-6, "betas": (0.9, 0.95)}
+    assert settings.optimizer.frozen == ("text_embeddings", "blocks<2")
+    assert settings.schedule.milestones == (0.5, 300)
+    assert Settings.from_config(settings.as_config()) == settings
+    assert Settings.from_config(json.loads(json.dumps(settings.as_config()))) == settings
 
 
 def _command(*words: str) -> subprocess.CompletedProcess:

@@ -18,7 +18,7 @@ from tests.training.test_image_classifier import classifier
 from vlc.common.inputs import Images
 from vlc.data.batch import Batch
 from vlc.data.transforms import MEAN, STD, normalize, transform
-from vlc.training.finetune import MovingAverage
+from vlc.training.moving_average import MovingAverage
 from vlc.training.run import build_data
 
 

@@ -4,7 +4,17 @@ from dataclasses import asdict
 from typing import Any
 
 from vlc.common.errors import UserError, require
-from vlc.configuration.groups import MIXING, STEPS, Groups, ModelSettings
+from vlc.configuration.groups import (
+    MIXING,
+    SCHEDULES,
+    STEPS,
+    WARMUPS,
+    Groups,
+    ModelSettings,
+    OptimizerSettings,
+    OptimSettings,
+    ScheduleSettings,
+)
 from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.configuration.values import check_known, is_number, is_whole
 from vlc.data.catalog import CATALOG
@@ -56,8 +66,8 @@ def check(settings: Groups) -> None:
         raise UserError(f"image_only=True leaves no text for {', '.join(sorted(others))}")
     require(data.per_gpu_batchsize > 0, "per_gpu_batchsize", data.per_gpu_batchsize, "the batch size of one device")
     _check_numbers(settings)
-    valid = optim.optim_type in ("adamw_torch", "adamw", "adam", "sgd")
-    require(valid, "optim_type", optim.optim_type, "adamw_torch, adamw, adam or sgd")
+    _check_optimizer(optim.optimizer, fsdp=run.fsdp)
+    _check_schedule(optim)
     require(run.precision in PRECISIONS, "precision", run.precision, f"one of {', '.join(map(str, PRECISIONS))}")
 
 
@@ -174,6 +184,62 @@ def _check_numbers(settings: Groups) -> None:
     gpus = run.num_gpus if isinstance(run.num_gpus, tuple) else (run.num_gpus,)
     valid = all(isinstance(gpu, int) and gpu >= 0 for gpu in gpus)
     require(valid, "num_gpus", run.num_gpus, "a number of devices, or a list of device numbers")
+
+
+def _check_optimizer(optimizer: OptimizerSettings, *, fsdp: bool) -> None:
+    """Check numbers. The names of optimisers, their options and those of parameters are checked where they are known."""
+    for pattern, factor in optimizer.rates.items():
+        expected = f"a factor above 0; optimizer.frozen={[pattern]} trains nothing of it"
+        require(is_number(factor) and factor > 0, f"optimizer.rates.{pattern}", factor, expected)
+    ema = optimizer.ema
+    require(ema is None or 0 <= ema < 1, "optimizer.ema", ema, "a decay from 0 to below 1, such as 0.9999, or None")
+    if ema is not None and fsdp:
+        raise UserError(
+            "optimizer.ema needs all weights on each device, and fsdp=True shares them out: leave one of them out"
+        )
+
+
+# The fields of `schedule` that only some kinds have.
+_OF_KINDS = {
+    "milestones": ("step",),
+    "factor": ("step", "plateau"),
+    "cycles": ("cosine_restart",),
+    "warmup": ("constant", "step", "plateau"),
+    "warmup_start": ("constant", "step", "plateau"),
+    "patience": ("plateau",),
+    "threshold": ("plateau",),
+    "cooldown": ("plateau",),
+}
+
+
+def _check_schedule(optim: OptimSettings) -> None:
+    """Check the schedule's numbers, and that they belong to its kind."""
+    schedule, kind = optim.schedule, optim.schedule.kind
+    require(kind is None or kind in SCHEDULES, "schedule.kind", kind, f"one of {', '.join(SCHEDULES)}, or None")
+    for name, kinds in _OF_KINDS.items():
+        if getattr(schedule, name) != getattr(ScheduleSettings(), name) and kind not in kinds:
+            raise UserError(
+                f"schedule.{name} has no effect with schedule.kind={kind}: leave it out, or pass schedule.kind="
+                f"{' or '.join(kinds)}"
+            )
+    marks = schedule.milestones
+    require(
+        all(mark > 0 for mark in marks), "schedule.milestones", list(marks), "steps, or shares of all steps, above 0"
+    )
+    require(bool(marks) or kind != "step", "schedule.milestones", [], "steps, or shares of all steps, for kind=step")
+    require(0 < schedule.factor < 1, "schedule.factor", schedule.factor, "a factor above 0 and below 1")
+    require(schedule.cycles > 0, "schedule.cycles", schedule.cycles, "a number above 0")
+    require(schedule.warmup in WARMUPS, "schedule.warmup", schedule.warmup, f"one of {', '.join(WARMUPS)}")
+    require(0 <= schedule.warmup_start <= 1, "schedule.warmup_start", schedule.warmup_start, "a share from 0 to 1")
+    for name in ("patience", "threshold", "cooldown"):
+        value = getattr(schedule, name)
+        require(value >= 0, f"schedule.{name}", value, "0 or more")
+    if kind == "polynomial" and optim.decay_power == "cosine":
+        raise UserError(
+            "schedule.kind=polynomial contradicts decay_power=cosine: pass a number, or schedule.kind=cosine"
+        )
+    if kind in ("constant", "step", "cosine_restart") and optim.end_lr:
+        raise UserError(f"end_lr={optim.end_lr} has no effect with schedule.kind={kind}: leave it out")
 
 
 def _check_data(task: TaskSettings) -> None:

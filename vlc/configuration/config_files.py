@@ -103,8 +103,9 @@ def check_value(key: Any, value: Any) -> None:
         singles = value
     elif isinstance(value, dict):
         singles = [*value.keys(), *value.values()]
-        # These dictionaries have lists and dictionaries themselves.
-        if key in TASKS or key in NESTED or key.rpartition(".")[2] in OPTIONS:
+        # The dictionaries of tasks and options have lists, and a task's dictionary has the options of its objectives.
+        # The dictionaries of NESTED have lists and dictionaries.
+        if key in TASKS or key.rpartition(".")[2] in OPTIONS or key.partition(".")[0] in NESTED:
             for name, part in value.items():
                 check_value(f"{key}.{name}", part)
             singles = list(value)

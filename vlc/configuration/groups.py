@@ -90,12 +90,60 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class OptimizerSettings:
+    """The optimiser beyond optim_type, and which parameters it trains at which rates.
+
+    options: further arguments of the optimiser, as in optimizer.options.betas=[0.9,0.95].
+    rates: factors of the learning rate, by a part of the parameters' names or a regular expression; blocks<6 stands for the
+        first six blocks. Where several match, the factors multiply.
+    frozen: parameters that are not trained, in the notation of `rates`.
+    ema: the decay of a moving average of the weights, which is evaluated and saved beside them, such as 0.9999; None: there
+        is no average.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
+    ema: float | None = None
+
+
+SCHEDULES = ("polynomial", "linear", "cosine", "cosine_restart", "step", "constant", "plateau")
+WARMUPS = ("linear", "constant")
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How the learning rate changes behind the warm-up of warmup_steps.
+
+    kind: polynomial (of decay_power), linear and cosine fall to end_lr; cosine_restart falls to 0 in each cycle; step falls
+        at the milestones; constant stays; plateau falls where val/the_metric no longer grows; None: as decay_power says.
+    milestones: the steps at which the rate of `step` is multiplied by `factor`; a number below 1 is a share of all steps.
+    factor: by which `step` and `plateau` multiply the rate.
+    cycles: the number of cycles of cosine_restart.
+    warmup: of constant, step and plateau; linear rises from warmup_start times the rate, constant stays there.
+    warmup_start: the share of the rate at which that warm-up begins.
+    patience: plateau multiplies the rate after more validations than this in a row that do not improve.
+    threshold: the gain over the best val/the_metric that counts as an improvement.
+    cooldown: the validations after a change of the rate that do not count.
+    """
+
+    kind: str | None = None
+    milestones: tuple[float, ...] = ()
+    factor: float = 0.1
+    cycles: int = 1
+    warmup: str = "linear"
+    warmup_start: float = 0.0
+    patience: int = 1
+    threshold: float = 1e-4
+    cooldown: int = 0
+
+
+@dataclass(frozen=True)
 class OptimSettings:
     """Optimiser, schedule and length of training.
 
     warmup_epochs: the epochs of warm-up where a callback sets the rates (`vlc.training.finetune.HalfCosine`).
     start_epoch: the first epoch of a run that resumes no checkpoint.
-    ema: the decay of a moving average of the weights; None: there is no average.
     """
 
     optim_type: str
@@ -112,7 +160,8 @@ class OptimSettings:
     batch_size: int | None
     warmup_epochs: int | None = None
     start_epoch: int = 0
-    ema: float | None = None
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
 
 
 @dataclass(frozen=True)
@@ -191,7 +240,11 @@ class MultitaskSettings:
 
 
 # Groups whose fields are keys in a dictionary of the configuration, as in multitask.mixing=stop_and_go. All have defaults.
-NESTED: dict[str, type] = {"multitask": MultitaskSettings}
+NESTED: dict[str, type] = {
+    "multitask": MultitaskSettings,
+    "optimizer": OptimizerSettings,
+    "schedule": ScheduleSettings,
+}
 
 
 @dataclass(frozen=True)
@@ -209,3 +262,11 @@ class Groups:
     multitask: MultitaskSettings
     options: Mapping[str, Options]
     tasks: tuple[TaskSettings, ...]
+
+    @property
+    def optimizer(self) -> OptimizerSettings:
+        return self.optim.optimizer
+
+    @property
+    def schedule(self) -> ScheduleSettings:
+        return self.optim.schedule

@@ -34,15 +34,16 @@ class Settings(Groups):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
         check_keys(config)
-        groups = {}
-        for name, group in _GROUPS.items():
-            types = {field.name: field.type for field in fields(group)}
-            groups[name] = group(**{key: read(config[key], types[key]) for key in keys(group)})
-            check_types(groups[name])
+        groups, nested = {}, {}
         for name, group in NESTED.items():
             types = {field.name: field.type for field in fields(group)}
-            groups[name] = group(**{key: read(value, types[key]) for key, value in config[name].items()})
-            check_types(groups[name], name)
+            nested[name] = group(**{key: read(value, types[key]) for key, value in config[name].items()})
+            check_types(nested[name], name)
+        for name, group in _GROUPS.items():
+            types = {field.name: field.type for field in fields(group)}
+            inner = {key: nested.pop(key) for key in types if key in nested}
+            groups[name] = group(**{key: read(config[key], types[key]) for key in keys(group)}, **inner)
+            check_types(groups[name])
         check_weights(groups["model"].loss_names)
         options = read_options(config)
         for kind, own in options.items():
@@ -52,7 +53,7 @@ class Settings(Groups):
             check_types(task, task.name)
             for head in task.heads:
                 check_types(head.options, task.prefix + head.kind)
-        settings = cls(**groups, options=options, tasks=tasks)
+        settings = cls(**groups, **nested, options=options, tasks=tasks)
         check(settings)
         return settings
 

@@ -1,6 +1,6 @@
 """Values of a command line as settings store them, and checks of their types."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, get_origin
@@ -9,18 +9,28 @@ from vlc.common.errors import UserError, require
 from vlc.configuration.aliases import FLAT_NAMES
 
 _NAMES = (tuple[str, ...], tuple[str, ...] | None)
+_NUMBERS = Mapping[str, float]
 
 
 def read(value: Any, kind: Any) -> Any:
     """Return plain containers in place of Sacred's, which a checkpoint could not store as plain data.
 
-    A list of names may lack the quotes, which a shell removes: [coco, vg].
+    A list of names may lack the quotes, which a shell removes: [coco, vg]. Sacred makes a dictionary in a dictionary of a
+    name with a dot: where the values are numbers, the names are put together again.
     """
     if kind in _NAMES and isinstance(value, str) and value.startswith("[") and value.endswith("]"):
         return tuple(name for part in value[1:-1].split(",") if (name := part.strip(" '\"")))
     if isinstance(value, Mapping):
-        return dict(value)
+        return dict(_dotted(value) if kind == _NUMBERS else ((key, read(item, None)) for key, item in value.items()))
     return tuple(value) if isinstance(value, list) else value
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def plain(value: Any) -> Any:
@@ -64,6 +74,10 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
     tuple[int, ...]: (
         lambda value: isinstance(value, tuple) and all(map(is_whole, value)),
         "a list of whole numbers",
+    ),
+    tuple[float, ...]: (
+        lambda value: isinstance(value, tuple) and all(map(is_number, value)),
+        "a list of numbers",
     ),
     str: (lambda value: isinstance(value, str), "a text"),
     str | None: (lambda value: value is None or isinstance(value, str), "a text, or None"),

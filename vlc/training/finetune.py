@@ -12,10 +12,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
-from torch import nn
 
-from vlc.checkpoint.weight_files import read_weights
 from vlc.common.errors import UserError
 from vlc.configuration.groups import OptimSettings, RunSettings
 from vlc.configuration.settings import Settings
@@ -23,10 +20,9 @@ from vlc.data.batch import Batch
 from vlc.data.sampler import Position
 from vlc.evaluation.metrics import Ratio, check_finite
 from vlc.hardware.distributed import LAUNCHED
-from vlc.model.passes import encode_passes
 from vlc.training import resume
-from vlc.training.module import VLCModule
-from vlc.training.progress import Progress, at_step_end
+from vlc.training.moving_average import MovingAverage
+from vlc.training.progress import Progress
 from vlc.training.saving import Saving
 from vlc.training.trainer import LOG_EVERY, common_callbacks, guards
 
@@ -36,7 +32,8 @@ CHECK = "--model, --nb_classes, and --global_pool against --cls_token"  # the fl
 def callbacks(settings: Settings) -> list[Callback]:
     """The callbacks of a run of main_finetune.py."""
     optim, run = settings.optim, settings.run
-    average = [] if optim.ema is None else [MovingAverage(optim.ema, run.load_path if run.test_only else None)]
+    ema, tested = optim.optimizer.ema, run.load_path if run.test_only else None
+    average = [] if ema is None else [MovingAverage(ema, tested, option="--ema")]
     made = [
         Progress(Position(optim.start_epoch, 0)),  # a resumed run starts where its checkpoint says
         *guards(settings.data.max_corrupt_ratio, advice="a lower --blr, --clip_grad 1.0, or --amp off"),
@@ -87,67 +84,6 @@ def half_cosine(optimizer: torch.optim.Optimizer, optim: OptimSettings, steps_pe
         warmup_prefix=True,
         t_in_epochs=False,
     )
-
-
-class MovingAverage(Callback):
-    """Keeps a moving average of the weights, evaluates it beside them, and stores it in checkpoints under "ema".
-
-    path: the checkpoint whose average is evaluated; None: the average starts from the weights of the run.
-    """
-
-    def __init__(self, decay: float, path: str | None = None):
-        self.decay, self.path = decay, path
-
-    def setup(self, trainer: Trainer, module: Any, stage: str) -> None:
-        self.average = ModelEmaV3(_parts(module), self.decay).requires_grad_(False)
-        self.ratios = {name: Ratio() for name in module.ratios}
-        if self.path is not None:
-            stored = read_weights(Path(self.path), part="ema").state
-            if not stored:
-                raise UserError(
-                    f"{self.path} holds no moving average: leave --ema out, or pass a checkpoint of a run that had it"
-                )
-            self.average.module.load_state_dict(stored)
-
-    def on_fit_start(self, trainer: Trainer, module: Any) -> None:
-        for part in (self.average, *self.ratios.values()):
-            part.to(module.device)
-
-    def on_test_start(self, trainer: Trainer, module: Any) -> None:
-        self.on_fit_start(trainer, module)
-
-    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs, batch: Batch, batch_idx: int) -> None:
-        if at_step_end(trainer):
-            self.average.update(_parts(module))
-
-    def on_validation_batch_end(
-        self, trainer: Trainer, module: Any, outputs, batch: Batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        if batch.again:
-            return
-        task = module.tasks[batch.task]
-        for head in task.heads:
-            objective = self.average.module["objectives"][head.name]
-            with trainer.precision_plugin.val_step_context():
-                encoded = encode_passes(self.average.module["encoder"], batch, objective.passes(batch))
-                outcome = objective(encoded, batch)
-            for metric, ratio in outcome.metrics.items():
-                self.ratios[task.metric(head, batch.split, metric)].update(*ratio)
-
-    def on_test_batch_end(self, *arguments: Any) -> None:
-        self.on_validation_batch_end(*arguments)
-
-    def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ema"] = self.average.module.state_dict()
-
-    def on_load_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        averaged = checkpoint.get("ema") or checkpoint["state_dict"]  # --ema that begins with a resumed run
-        self.average.module.load_state_dict(averaged)
-
-
-def _parts(module: VLCModule) -> nn.ModuleDict:
-    """The parts of the module whose weights are averaged."""
-    return nn.ModuleDict({"encoder": module.encoder, "objectives": module.objectives})
 
 
 class EpochLog(Callback):

@@ -40,7 +40,16 @@ from vlc.objectives.base import ModelContext, Objective, Outcome
 from vlc.objectives.kinds import KINDS
 from vlc.tasks import family
 from vlc.training.datamodule import TaskNeeds
-from vlc.training.optim import LAYERS, build_optimizer, build_schedule, layer_decay_groups, may_fuse, plain_groups
+from vlc.training.optim import (
+    LAYERS,
+    PlateauSchedule,
+    build_optimizer,
+    build_schedule,
+    layer_decay_groups,
+    may_fuse,
+    plain_groups,
+    with_own_rates,
+)
 
 
 def task_needs(task: TaskSettings, *, drops_patches: bool) -> TaskNeeds:
@@ -183,17 +192,23 @@ class VLCModule(LightningModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return self.normalised(batch)
 
-    def outcomes(self, batch: Batch) -> dict[str, Outcome]:
-        """Return the outcome of each head of the batch's task for a normalised batch; heads share encoder passes."""
+    def outcomes(
+        self, batch: Batch, averaged: tuple[Encoder, Mapping[str, Objective]] | None = None
+    ) -> dict[str, Outcome]:
+        """Return the outcome of each head of the batch's task for a normalised batch; heads share encoder passes.
+
+        averaged: an encoder and objectives with averaged weights, in place of the module's own.
+        """
         heads, known = self.tasks[batch.task].heads, None
         ratio = self.settings.dropped_ratio
-        objectives = {head.name: self.objectives[head.name] for head in heads}
+        encoder, made = averaged or (self.encoder, self.objectives)
+        objectives = {head.name: made[head.name] for head in heads}
         for objective in objectives.values() if self.training else ():
             if objective.hard_negatives:
-                known = encode_passes(self.encoder, batch, objective.passes(batch), ratio, known)
+                known = encode_passes(encoder, batch, objective.passes(batch), ratio, known)
                 batch = objective.with_hard_negatives(known, batch)
         passes = [one for objective in objectives.values() for one in objective.passes(batch)]
-        encoded = encode_passes(self.encoder, batch, passes, ratio, known)
+        encoded = encode_passes(encoder, batch, passes, ratio, known)
         return {name: objective(encoded, batch) for name, objective in objectives.items()}
 
     def total_loss(self, outcomes: Mapping[str, Outcome], task: str = "") -> Tensor:
@@ -269,7 +284,10 @@ class VLCModule(LightningModule):
             self.validations[name] += 1
             values |= self._evaluator_values(name, None, self.validations[name])
         self.log_dict(values)
-        self.log("val/the_metric", self.the_metric(values), prog_bar=True)
+        selecting = self.the_metric(values)
+        self.log("val/the_metric", selecting, prog_bar=True)
+        if isinstance(schedule := self.lr_schedulers(), PlateauSchedule):
+            schedule.validated(float(selecting))
 
     def on_test_epoch_end(self) -> None:
         values: dict[str, Tensor | float] = dict(self._computed_ratios())
@@ -381,12 +399,15 @@ class VLCModule(LightningModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The groups of parameters that the optimiser is made of."""
         if self.optim.layer_decay == 1 and self.optim.optim_type != "adamw_torch":
-            return plain_groups(self, self.optim, self._task_head_parameters())
-        return layer_decay_groups(self, self.optim)
+            groups = plain_groups(self, self.optim, self._task_head_parameters())
+        else:
+            groups = layer_decay_groups(self, self.optim)
+        return with_own_rates(groups, self, self.optim.optimizer.rates)
 
     def checkpoint_bytes(self) -> int:
         """The smallest size of a checkpoint: float32 weights, their average, and the optimiser's state of trained ones."""
-        copies, kept = 1 + (self.optim.ema is not None), 1 if self.optim.optim_type == "sgd" else 2
+        copies = 1 + (self.optim.optimizer.ema is not None)
+        kept = {"sgd": 1, "adam": 2, "adamw": 2, "adamw_torch": 2, "radam": 2}.get(self.optim.optim_type, 0)
         return sum(4 * value.numel() * (copies + kept * value.requires_grad) for value in self.parameters())
 
     def group_matcher(self, coarse: bool = False) -> Mapping[str, Any]:

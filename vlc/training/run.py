@@ -39,6 +39,8 @@ from vlc.training.callbacks import FinalValidation
 from vlc.training.datamodule import DataModule, num_accumulated
 from vlc.training.module import VLCModule, module_of, task_needs
 from vlc.training.multitask import Multitask
+from vlc.training.moving_average import LoggedAverage
+from vlc.training.optim import check_optimizer, freeze
 from vlc.training.progress import Progress
 from vlc.training.saving import Saving
 from vlc.training.trainer import common_callbacks, guards, make_trainer, suit_cpu
@@ -52,11 +54,16 @@ def run(settings: Settings, environment: ClusterEnvironment | None = None) -> di
     own = settings.run
     seed_everything(own.seed, verbose=False)
     _warn_of_settings_without_effect(settings)
+    check_optimizer(settings.optim)
     option, folder = ("--output_dir ", own.output_dir) if own.flags else ("log_dir=", own.log_dir)
     writes = bool(folder) and not (own.fast_dev_run or (own.flags and own.test_only))
     if writes:
         check_room(option, folder)
     data = build_data(settings)
+    if settings.schedule.kind == "plateau" and not data.evaluation:
+        raise UserError(
+            "schedule.kind=plateau looks at validations, and no data set has a split for them: pass another kind"
+        )
     module = build_module(settings, data)
     trainer = build_trainer(settings, has_validation=bool(data.evaluation), environment=environment)
     if trainer.world_size > 1:
@@ -121,6 +128,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         seed=settings.run.seed,
         config=settings.as_config(),
     )
+    freeze(module, settings.optimizer.frozen)
     module.extras["preprocessing"] = settings.model.size.preprocessing
     padded = all(task.val_transform_keys == ("keep_shape",) for task in settings.tasks)
     if module.images_alone or padded:  # the evaluation of images alone crops them
@@ -318,6 +326,8 @@ def _callbacks(settings: Settings, has_validation: bool) -> list:
         LearningRateMonitor(logging_interval="step"),
         Saving(every=settings.run.checkpoint_every),
     ]
+    if (ema := settings.optimizer.ema) is not None:
+        callbacks.append(LoggedAverage(ema, settings.run.load_path if settings.run.test_only else None))
     if not settings.run.fast_dev_run:
         # Two callbacks, because Lightning's save_last saves only when the best changes.
         if has_validation:
