@@ -12,6 +12,15 @@ from vlc.training.progress import Progress
 SIGNAL, KILL = "SIGTERM", "kill"
 STEPS = {"max_steps": 9, "val_check_interval": 0.5, "checkpoint_every": 2}
 EPOCHS = {"max_steps": None, "max_epoch": 2, "val_check_interval": 1.0}
+# The rate falls at the third validation and at each later one, of three in an epoch.
+PLATEAU = {
+    "schedule.kind": "plateau",
+    "schedule.threshold": 10.0,
+    "optim_type": "radam",
+    "optimizer.frozen": ["text_embeddings"],
+    "optimizer.rates": {"classifier": 2.0},
+    "warmup_steps": 2,
+}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +33,10 @@ EPOCHS = {"max_steps": None, "max_epoch": 2, "val_check_interval": 1.0}
         (EPOCHS, [Stop("training_step", 7, KILL)]),
         (EPOCHS | {"batch_size": 12, "num_workers": 1}, [Stop("training_step", 8, SIGNAL)]),
         (EPOCHS, [Stop("validation_step", 1, SIGNAL), Stop("training_step", 1, SIGNAL)]),
+        (
+            EPOCHS | PLATEAU | {"val_check_interval": 2},
+            [Stop("training_step", 8, SIGNAL), Stop("validation_step", 2, SIGNAL)],
+        ),
     ],
     ids=[
         "steps-twice",
@@ -32,6 +45,7 @@ EPOCHS = {"max_steps": None, "max_epoch": 2, "val_check_interval": 1.0}
         "epochs-killed",
         "epochs-accumulated",
         "epochs-validation",
+        "plateau",
     ],
 )
 def test_run_ends_as_an_unbroken_one(arrows, small_vit, tmp_path, monkeypatch, options, stops):

@@ -34,11 +34,16 @@ def saved(options, tmp_path) -> Path:
     [
         ({"datasets": ["coco"], "loss_names": loss_weights(mlm=1)}, r"is of another model \(.*loss_names .*now "),
         ({"layer_decay": 1.0}, r"is of another optimiser \(.*layer_decay 0\.5 \(now 1\.0\)"),
+        (
+            {"optimizer.rates": {"classifier": 2}},
+            r"is of another optimiser \(.*optimizer.rates {} \(now {'classifier': 2}\)",
+        ),
+        ({"optimizer.frozen": ["norm"]}, r"is of another optimiser \(.*optimizer.frozen \[\] \(now \['norm'\]\)"),
         ({"max_text_len": 20}, r"is of another model \(max_text_len 16 \(now 20\)"),
         ({"optim_type": "sgd"}, r"is of another optimiser \(.*optim_type 'adamw' \(now 'sgd'\)"),
         ({"per_gpu_batchsize": 2}, "was saved with 4 samples a step over all devices, this run has 2"),
     ],
-    ids=["objectives", "groups", "shapes", "optimiser", "batch"],
+    ids=["objectives", "groups", "rates", "frozen", "shapes", "optimiser", "batch"],
 )
 def test_another_run_is_refused_in_a_sentence(options, saved, changes, message):
     with pytest.raises(UserError, match=rf"resume_from={saved} {message}"):

@@ -70,6 +70,30 @@ def test_the_last_step_is_validated_and_saved_wherever_it_falls(options):
     assert torch.load(_last(metrics), weights_only=True)["global_step"] == 2
 
 
+def test_a_plateau_looks_at_every_validation(options):
+    schedule = {"schedule.kind": "plateau", "schedule.threshold": 10.0, "schedule.factor": 0.5, "warmup_steps": 0}
+    metrics = run(tiny.settings(**PRETRAIN, **options, **schedule, max_steps=4, val_check_interval=1))
+    state = torch.load(_last(metrics), weights_only=True)
+    (optimizer,), (kept,) = state["optimizer_states"], state["lr_schedulers"]
+    assert kept["reduction"]["last_epoch"] == 4
+    assert {group["lr"] for group in optimizer["param_groups"]} == {0.5 * rate for rate in kept["base_lrs"]}
+    with pytest.raises(UserError, match="schedule.kind=plateau looks at validations"):
+        run(tiny.settings(**(PRETRAIN | {"datasets": ["vg", "sbu"]}), **options, **schedule))
+
+
+def test_frozen_parameters_keep_their_values_and_a_wrong_name_ends_the_run(options):
+    frozen = {"optimizer.frozen": ["text_embeddings", "blocks<1"], "optimizer.rates": {"encoder": 0.5}}
+    first = _parameters(_last(run(tiny.settings(**PRETRAIN, **options, **frozen, max_steps=1))))
+    second = _parameters(_last(run(tiny.settings(**PRETRAIN, **options, **frozen, max_steps=3))))
+    kept = {name for name in first if torch.equal(first[name], second[name])}
+    assert kept >= {name for name in first if "text_embeddings" in name or "encoder.blocks.0." in name}
+    assert "encoder.blocks.1.attn.qkv.weight" not in kept
+    with pytest.raises(UserError, match=r"optimizer.frozen=\['txt'\] matches no parameter"):
+        run(tiny.settings(**PRETRAIN, **options, **{"optimizer.frozen": ["txt"]}))
+    with pytest.raises(UserError, match="Unknown optim_type 'adamm'"):
+        run(tiny.settings(**PRETRAIN, **options | {"data_root": "nowhere"}, optim_type="adamm"))
+
+
 def test_a_run_without_validation_data_saves_its_last_step(options):
     metrics = run(tiny.settings(**(PRETRAIN | {"datasets": ["vg", "sbu"]}), **options, max_steps=2))
     assert "val/the_metric" not in metrics

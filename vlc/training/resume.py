@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vlc.common.errors import MissingFile, UserError, first_line
+from vlc.configuration.groups import NESTED
 
 # What torch.load raises for files that are none of its own.
 _READ_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError, OSError)
@@ -69,11 +70,18 @@ def check_facts(option: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[str]:
     """Settings that differ, as "name VALUE (now VALUE)". Settings that only one of the two has are left out."""
+    saved, now = _taken_apart(saved), _taken_apart(now)
     return [
         f"{name} {saved[name]!r} (now {now[name]!r})"
         for name in saved
         if name in now and name not in ignored and _plain(saved[name]) != _plain(now[name])
     ]
+
+
+def _taken_apart(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with a name for each field of the groups in NESTED, as "schedule.kind"."""
+    fields = {f"{name}.{key}": value for name in NESTED for key, value in settings.get(name, {}).items()}
+    return {name: value for name, value in settings.items() if name not in NESTED} | fields
 
 
 def misfits(saved: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> list[str]:
