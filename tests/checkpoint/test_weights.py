@@ -282,6 +282,17 @@ def test_command_line(golden, tmp_path, monkeypatch, capsys):
     assert stop.value.code == 2
 
 
+def test_the_moving_average_is_written_in_place_of_the_weights(golden, tmp_path, monkeypatch, capsys):
+    state = weights.read(golden / "tiny/vqa.ckpt").state
+    torch.save({"state_dict": state, "ema": {name: value + 1 for name, value in state.items()}}, tmp_path / "last.ckpt")
+    _run(monkeypatch, tmp_path / "last.ckpt", tmp_path / "averaged.ckpt", "--ema")
+    averaged = weights.read(tmp_path / "averaged.ckpt").state
+    assert averaged.keys() == state.keys()
+    assert all(torch.equal(value, state[name] + 1) for name, value in averaged.items())
+    message = _refused(monkeypatch, capsys, tmp_path / "averaged.ckpt", "--ema")
+    assert "averaged.ckpt holds no ema: it is of a run without a moving average" in message
+
+
 class TestTargets:
     @pytest.fixture
     def last(self, golden, tmp_path):

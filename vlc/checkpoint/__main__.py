@@ -34,12 +34,13 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="checkpoint of any known layout")
     parser.add_argument("target", type=Path, nargs="?", help="file to write; .safetensors or any other suffix")
     parser.add_argument("--layout", choices=LAYOUTS, default="vlc", help="layout of the file to write")
+    parser.add_argument("--ema", action="store_true", help="the moving average of the weights, in place of the weights")
     parser.add_argument("--overwrite", action="store_true", help="replace the target if it exists")
     arguments = parser.parse_args()
     try:
         if arguments.target:
             _check_target(arguments.source, arguments.target, arguments.overwrite)
-        checkpoint = read(arguments.source)
+        checkpoint = read(arguments.source, "ema" if arguments.ema else None)
         print(printable(f"{checkpoint.path}: layout {checkpoint.layout.name}, {count_by_part(checkpoint.state)}"))
         if arguments.target:
             left_out = export(checkpoint, arguments.target, arguments.layout)

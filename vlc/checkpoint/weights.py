@@ -86,8 +86,10 @@ def count_by_part(names: Iterable[str]) -> str:
     return ", ".join(f"{part} {count}" for part, count in counts.items())
 
 
-def read(path: str | Path) -> Checkpoint:
+def read(path: str | Path, part: str | None = None) -> Checkpoint:
     """Read a checkpoint and recognise its layout by the keys it has.
+
+    part: the name in the file that the weights lie under, such as "ema" for the moving average; None: the usual ones.
 
     Takes the files of `vlc.checkpoint.weight_files`, whatever their suffix, and folders of the model hub. Raises
     MissingFile, or UserError if the file is no checkpoint, is damaged, is of no known layout, or has unknown parameters.
@@ -95,7 +97,9 @@ def read(path: str | Path) -> Checkpoint:
     path = Path(path)
     if path.is_dir():
         path = hub.find_weights(path)
-    weights = read_weights(path)
+    weights = read_weights(path, part)
+    if part and not weights.state:
+        raise UserError(f"{path} holds no {part}: it is of a run without a moving average")
     layout = next((layout for layout in LAYOUTS.values() if layout.recognises(weights.state)), None)
     if layout is None:
         markers = ", ".join(f"{layout.name} ({layout.marker})" for layout in LAYOUTS.values())
