@@ -32,12 +32,14 @@ class Composer:
     history: the row's values by name -> sequences of segment 0 that follow, the oldest first. They give way where the text
         is too long.
     keeps_end: a text of one sequence that is too long loses its first words, and not its last ones.
+    packs: the texts of the samples that follow are appended until the text has as many tokens as it may have.
     """
 
     compose: Callable[[Mapping[str, Any]], Sequence[Words]]
     columns: frozenset[str] = frozenset()
     history: Callable[[Mapping[str, Any]], Sequence[str]] = _no_history
     keeps_end: bool = False
+    packs: bool = False
 
 
 def plain(row: Mapping[str, Any]) -> list[Words]:
@@ -73,6 +75,7 @@ def whole_game(row: Mapping[str, Any]) -> list[Words]:
 
 COMPOSERS = {
     "plain": Composer(plain),
+    "packed": Composer(plain, packs=True),
     "pair": Composer(pair, frozenset({"second_text"})),
     "grounded": Composer(grounded, frozenset({"text_tags"})),
     "grounded_answer": Composer(grounded_answer, frozenset({"text_tags", "given_answer", "given_answer_tags"})),

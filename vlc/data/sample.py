@@ -1,7 +1,8 @@
 """One example before it is collated, and the interfaces through which the parts of a batch see the data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,8 +56,13 @@ class Preparation:
         row = {"text": source.text(where)} | {name: source.field(where, name) for name in self.composer.columns}
         return {name: type(value)() for name, value in row.items()} if self.blank_texts else row
 
-    def tokens(self, row: Mapping[str, Any], *more: Words) -> Tokens:
-        """The tokens of a row's text, with further sequences of words before its history."""
+    def tokens(self, row: Mapping[str, Any], *more: Words, following: Iterable[str] = ()) -> Tokens:
+        """The tokens of a row's text, with further sequences of words before its history.
+
+        following: the texts of the samples that follow, for a composer that packs; no more of them are read than it takes.
+        """
+        if self.composer.packs:
+            return self.encoder.packed(chain([row["text"]], () if self.blank_texts else following))
         sequences, history = [*self.composer.compose(row), *more], self.composer.history(row)
         if self.exchanges_sides:
             sequences = [one._replace(text=exchange_sides(one.text)) for one in sequences]

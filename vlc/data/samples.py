@@ -5,9 +5,10 @@ randomness of a sample comes from a generator seeded by (seed, epoch, sample), s
 of workers or processes nor on what was read before, and a run can resume anywhere.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -132,7 +133,14 @@ class Samples(Dataset):
 
     def _with_text(self, sample: Sample) -> Sample:
         row = sample.preparation.row(sample.source, sample.where)
-        return replace(sample, text=row["text"], tokens=sample.preparation.tokens(row))
+        tokens = sample.preparation.tokens(row, following=self._texts_behind(sample.key.sample))
+        return replace(sample, text=row["text"], tokens=tokens)
+
+    def _texts_behind(self, sample: int) -> Iterator[str]:
+        """The texts of the samples behind one, and then from the first sample on."""
+        for number in chain(range(sample + 1, len(self)), range(sample)):
+            source, where = self.locate(number)
+            yield source.text(where)
 
     def image(self, source: Source, where: Location, column: str, rng: np.random.Generator) -> Shown:
         """An image of a row, prepared, (3, H, W) uint8, with its placement. Raises UndecodableImage."""

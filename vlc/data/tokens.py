@@ -1,7 +1,7 @@
 """Tokenizers by name or folder, and the hiding of tokens for masked language modelling."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -227,6 +227,7 @@ class TextEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, max_text_len: int):
         self.max_text_len = max_text_len
         self.pad_id, self.mask_id = tokenizer.pad_token_id, tokenizer.mask_token_id
+        self.cls_id, self.sep_id = tokenizer.cls_token_id, tokenizer.sep_token_id
         self.vocab_size = vocabulary_size(tokenizer)
         self._rust = tokenizer.backend_tokenizer
         self._rust.no_truncation()
@@ -281,6 +282,24 @@ class TextEncoder:
             tags += [part.tags[place] if part.tags else 0 for place in places]
             first_word += max(part.words) + 1
         return Tokens(ids, words_of_tokens, segments_of_tokens, tags if any(one.tags for one in given) else None)
+
+    def packed(self, texts: Iterable[str]) -> Tokens:
+        """Texts, one behind the other, as one sequence: [CLS] first second third [SEP], cut to max_text_len tokens.
+
+        Texts are read until the sequence is full. VL-BERT (Su et al. 2020) packs lines of a corpus into 64 pieces of words.
+        """
+        room = self.max_text_len - 2
+        ids: list[int] = []
+        words: list[int] = []
+        first_word = 0
+        for text in texts:
+            part = self._whole(text)
+            ids += part.ids[1:-1]
+            words += [first_word + word for word in part.words[1:-1]]
+            first_word += max(part.words) + 1
+            if len(ids) >= room:
+                break
+        return Tokens([self.cls_id, *ids[:room], self.sep_id], [-1, *words[:room], -1])
 
     def pad(
         self,
@@ -341,14 +360,18 @@ class TokenHider:
         which every [PAD] counts as a word, until `probability` of the padded length is reached, and then drops the padding.
         So a word is hidden about as often in a short text as in a long one. Where the published code would hide nothing,
         we hide one random word.
+    word_by_word: choose each word by itself with `probability`, as VL-BERT does (Su et al. 2020). All tokens of a chosen
+        word become [MASK], or each becomes a random token, or all stay. It may be that no word is chosen.
     """
 
-    def __init__(self, encoder: TextEncoder, probability: float, whole_words: bool):
+    def __init__(self, encoder: TextEncoder, probability: float, whole_words: bool = False, word_by_word: bool = False):
         self.mask_id, self.vocab_size = encoder.mask_id, encoder.vocab_size
-        self.probability, self.whole_words = probability, whole_words
+        self.probability, self.whole_words, self.word_by_word = probability, whole_words, word_by_word
         self.padded_length = encoder.max_text_len
 
     def __call__(self, tokens: Tokens, rng: np.random.Generator) -> HiddenTokens:
+        if self.word_by_word:
+            return self._word_by_word(tokens, rng)
         choose = self._choose_words if self.whole_words else self._choose_tokens
         positions = choose(tokens, rng)
         ids = list(tokens.ids)
@@ -363,14 +386,24 @@ class TokenHider:
         draws = rng.random(len(tokens.ids))
         return [i for i, word in enumerate(tokens.words) if word >= 0 and draws[i] < self.probability]
 
+    def _word_by_word(self, tokens: Tokens, rng: np.random.Generator) -> HiddenTokens:
+        ids, chosen = list(tokens.ids), []
+        for positions in _positions_of_words(tokens):
+            draw = rng.random() / self.probability
+            if draw >= 1:
+                continue
+            chosen += positions
+            for position in positions:
+                if draw < 0.8:
+                    ids[position] = self.mask_id
+                elif draw < 0.9:
+                    ids[position] = int(rng.integers(self.vocab_size))
+        return HiddenTokens(ids, chosen)
+
     def _choose_words(self, tokens: Tokens, rng: np.random.Generator) -> list[int]:
-        words: dict[int, list[int]] = {}
-        for position, word in enumerate(tokens.words):
-            if word >= 0:
-                words.setdefault(word, []).append(position)
-        if not words:
+        groups = _positions_of_words(tokens)
+        if not groups:
             return []
-        groups = list(words.values())
         sizes = [len(group) for group in groups] + [1] * (self.padded_length - len(tokens.ids))
         budget = max(1, round(self.padded_length * self.probability))
         chosen: list[int] = []
@@ -382,3 +415,12 @@ class TokenHider:
                 if budget == 0:
                     break
         return sorted(chosen) or groups[int(rng.integers(len(groups)))]
+
+
+def _positions_of_words(tokens: Tokens) -> list[list[int]]:
+    """The positions of the tokens of each word, in the order of the words."""
+    words: dict[int, list[int]] = {}
+    for position, word in enumerate(tokens.words):
+        if word >= 0:
+            words.setdefault(word, []).append(position)
+    return list(words.values())

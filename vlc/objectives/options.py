@@ -52,13 +52,19 @@ class MLMOptions(Options):
     """probability: share of the tokens that are hidden.
 
     whole_words: hide whole words, drawn as the published code draws them.
+    word_by_word: hide whole words, each drawn by itself, as VL-BERT draws them.
     """
 
     probability: float = 0.15
     whole_words: bool = False
+    word_by_word: bool = False
 
     def check_values(self) -> None:
         require(0 < self.probability < 1, "mlm_prob", self.probability, "a share between 0 and 1")
+        if self.whole_words and self.word_by_word:
+            raise UserError(
+                "whole_word_masking=True and mlm.word_by_word=True draw words in two ways: pass one of them"
+            )
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,11 @@ class TaskData:
         _check_fields(specs, columns_of(needs.parts, "labelled", "always") | self.composer.columns)
         _check_pipelines(task, settings, specs, needs.parts)
         self.text_only = not any(spec.images for spec in specs.values())
+        if self.composer.packs and not self.text_only:
+            raise UserError(
+                f"{task.prefix}composer={task.composer} appends the texts of other rows, which are not about the image of "
+                f"datasets={list(specs)}: pass {task.prefix}composer=plain, or data sets of texts alone"
+            )
         self._description = f"datasets={list(specs)}" + (f" of task {task.name}" if task.name else "")
         if not test_only and not any("train" in spec.tables for spec in specs.values()):
             raise UserError(f"{self._description} have no training split: pass test_only=True")

@@ -30,14 +30,15 @@ class MaskedTokens(Tensors):
 
 @dataclass(frozen=True)
 class MaskedText(Part):
-    """`MaskedTokens`, hidden by a `TokenHider` with this probability, whole words at a time or not."""
+    """`MaskedTokens`, hidden by a `TokenHider` of these options."""
 
     name: ClassVar[str] = "masked_text"
     probability: float
     whole_words: bool = False
+    word_by_word: bool = False
 
     def make(self, batch: Sequence[Sample], samples: SampleSet) -> MaskedTokens:
-        hide = TokenHider(samples.preparation.encoder, self.probability, self.whole_words)
+        hide = TokenHider(samples.preparation.encoder, self.probability, self.whole_words, self.word_by_word)
         hidden = [(sample.tokens, hide(sample.tokens, sample.rng)) for sample in batch]
         return self.collate(hidden, samples)
 
