@@ -200,16 +200,16 @@ def config():
     save_scores = False  # keep the scores of a tested ranking as float16
 
     # options of the objectives: the keys above are other names of most, and follow them
-    mlm = {"probability": mlm_prob, "whole_words": whole_word_masking}
+    mlm = {"probability": mlm_prob, "whole_words": whole_word_masking, "word_by_word": False}
     mae = {"weight": mae_weight}
     itm = {"alignment_weight": wpa_weight, "wrong_images": draw_false_image, "source": false_image_source}
     itc = {"hard_negatives": hard_negatives}
-    answers = head_options(loss_names, "answers") | {"num_answers": vqav2_label_size}
-    classes = head_options(loss_names, "classes")
-    choice = head_options(loss_names, "choice") | {"wrong_texts": draw_false_text}
-    image_classes = head_options(loss_names, "image_classes")
-    pointing = head_options(loss_names, "pointing")
-    regress = head_options(loss_names, "regress")
+    answers = head_options(loss_names, "answers", tasks) | {"num_answers": vqav2_label_size}
+    classes = head_options(loss_names, "classes", tasks)
+    choice = head_options(loss_names, "choice", tasks) | {"wrong_texts": draw_false_text}
+    image_classes = head_options(loss_names, "image_classes", tasks)
+    pointing = head_options(loss_names, "pointing", tasks)
+    regress = head_options(loss_names, "regress", tasks)
     locals().update(own_tasks.options())
 
     # each of the tasks: what differs from the options and keys of the run

@@ -234,12 +234,12 @@ def _changed(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value != getattr(defaults, name, None)}
 
 
-def head_options(loss_names: Any, kind: str) -> dict[str, Any]:
+def head_options(loss_names: Any, kind: str, tasks: Any = ()) -> dict[str, Any]:
     """Return the default options of a kind, changed as the row of its head with a weight in loss_names says.
 
-    Options with a flat name keep their defaults.
+    Options with a flat name keep their defaults. So do all options beside named tasks, which have their rows' options.
     """
-    active = (name for name, weight in dict(loss_names).items() if weight and name in HEADS)
+    active = (name for name, weight in dict(loss_names).items() if weight and name in HEADS and not tasks)
     head = next((HEADS[name] for name in active if HEADS[name].kind == kind), None)
     own = {} if head is None else {name: v for name, v in head.options.items() if (kind, name) not in FLAT_NAMES}
     return asdict(OPTIONS[kind]()) | own
