@@ -177,17 +177,19 @@ def _natural(stem: str) -> list:
 def _missing(stems: list[str], readers: dict[str, list[Reader]]) -> list[str]:
     """Files that the data sets of the folder need and do not have."""
     problems = []
-    for dataset in dict.fromkeys(reader.dataset for found in readers.values() for reader in found):
-        for pattern in dict.fromkeys(itertools.chain(*CATALOG[dataset].tables.values())):
+    present = {(reader.dataset, reader.split) for found in readers.values() for reader in found}
+    for dataset in dict.fromkeys(dataset for dataset, _ in present):
+        spec = CATALOG[dataset]
+        needed = [split for split in spec.tables if split not in spec.optional or (dataset, split) in present]
+        for pattern in dict.fromkeys(itertools.chain(*(spec.tables[split] for split in needed))):
             if not pattern.endswith("*"):
                 absent = [] if pattern in stems else [pattern]
             else:
                 numbers = {int(stem[len(pattern) - 1 :]) for stem in stems if is_shard(stem, pattern)}
                 absent = [f"{pattern[:-1]}{number}" for number in range(max(numbers, default=0) + 1)]
                 absent = [stem for stem in absent if stem not in stems]
-            writer = CATALOG[dataset].writer
             problems += [
-                f"{stem}: missing, {dataset} reads it; python -m write_arrow {writer} writes it" for stem in absent
+                f"{stem}: missing, {dataset} reads it; python -m write_arrow {spec.writer} writes it" for stem in absent
             ]
     return problems
 

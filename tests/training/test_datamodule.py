@@ -108,6 +108,24 @@ def test_texts_alone_have_no_images_and_only_what_reads_texts_takes_them(arrows,
         _data(arrows, small_vit, datasets=["coco", "text"], loss_names=losses)
 
 
+def test_texts_alone_are_validated_where_the_folder_has_texts_for_it(small_vit, tmp_path):
+    for stem in ("text_0", "coco_caption_karpathy_train", "coco_caption_karpathy_restval", "coco_caption_karpathy_val"):
+        split = stem.removeprefix("coco_caption_karpathy_")
+        tiny.write_table(tmp_path / f"{stem}.arrow", tiny.rows(CATALOG["text" if stem == "text_0" else "coco"], split))
+    named = {"data_root": str(tmp_path), "vit": small_vit, "tasks": ["pretraining", "pretraining_text"]}
+    named["pretraining.datasets"] = ["coco"]
+    data = build_data(tiny.settings(**named))
+    assert set(data.evaluation) == {"pretraining/val"}
+    assert not data.text_only, "one of the tasks reads images"
+    assert data.tasks["pretraining_text"].text_only
+    with pytest.raises(UserError, match=r"test_only=True, but datasets=\['text'\] .* have no test split"):
+        build_data(tiny.settings(data_root=str(tmp_path), vit=small_vit, tasks=["pretraining_text"], test_only=True))
+    tiny.write_table(tmp_path / "text_val_0.arrow", tiny.rows(CATALOG["text"], "val"))
+    data = build_data(tiny.settings(**named))
+    assert set(data.evaluation) == {"pretraining/val", "pretraining_text/val"}
+    assert len(data.tasks["pretraining_text"].train) == tiny.ROWS, "text_val_0 is no shard of text_*"
+
+
 def test_data_without_test_split_cannot_be_tested(arrows, small_vit):
     with pytest.raises(UserError, match="have no test split"):
         _data(arrows, small_vit, datasets=["vg"], test_only=True, load_path="x")

@@ -291,7 +291,7 @@ def _check_dataset(name: str, spec: Any) -> None:
     for split, stems in (*spec.tables.items(), *spec.published.items()):
         valid = isinstance(stems, tuple) and all(isinstance(s, str) and s and not set(s) & set("/\\:") for s in stems)
         require(valid, f"{name}.tables[{split!r}]", stems, 'a tuple of names without folders, as in ("birds_train",)')
-    for key in ("validation", "test"):
+    for key in ("validation", "test", "optional"):
         for split in getattr(spec, key):
             check_known([split], spec.tables, f"split in {name}.{key}")
     for key, column in spec.fields.items():

@@ -79,6 +79,16 @@ def find_tables(
     return found
 
 
+def has_tables(data_root: str | Path, stems: tuple[str, ...], cache: str | None = None) -> bool:
+    """Whether a folder, or a URL, has a file of every stem."""
+    root = Path(data_root)
+    if is_url(data_root):
+        present = RemoteFolder(str(data_root), cache).names
+    else:
+        present = {path.name for path in root.iterdir()} if root.is_dir() else set()
+    return all(present.intersection(_names(stem, present)) for stem in stems)
+
+
 def _names(stem: str, present: set[str]) -> list[str]:
     """File names of a stem; of one that ends in "*" all its numbered shards, in order."""
     if not stem.endswith("*"):

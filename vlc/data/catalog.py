@@ -219,7 +219,13 @@ CATALOG: dict[str, DatasetSpec] = {
     "captions": _captions("captions", ("captions_*",)),
     # -- texts alone
     "text": DatasetSpec(
-        "text", {"train": ("text_*",)}, text="text", images=(), unique_texts=False, validation=(), test=()
+        "text",
+        {"train": ("text_*",), "val": ("text_val_*",)},
+        text="text",
+        images=(),
+        unique_texts=False,
+        test=("val",),
+        optional=("val",),
     ),
     # -- questions
     "vqa": DatasetSpec(

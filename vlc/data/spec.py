@@ -46,6 +46,7 @@ class DatasetSpec:
     unique_texts: repeated texts of a row count once.
     unlabelled: splits whose answers are withheld (server-scored test sets); they carry ids only.
     validation, test: splits that are evaluated during training, and with test_only.
+    optional: splits that a folder may lack; they are evaluated where it has them.
     published: split files as the published code used them (it validated on test data).
     published_validation: the splits that the published code validated on, if not `validation`. It selected checkpoints by
         the last one.
@@ -62,6 +63,7 @@ class DatasetSpec:
     unlabelled: frozenset[str] = frozenset()
     validation: tuple[str, ...] = ("val",)
     test: tuple[str, ...] = ("test",)
+    optional: tuple[str, ...] = ()
     published: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     published_validation: tuple[str, ...] = ()
     labelled: bool = False

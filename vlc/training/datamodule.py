@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from vlc.common.errors import UserError
 from vlc.configuration.groups import DataSettings
 from vlc.configuration.task_settings import TaskSettings
-from vlc.data.arrow import ArrowSplit, find_tables
+from vlc.data.arrow import ArrowSplit, find_tables, has_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids
 from vlc.data.composers import COMPOSERS
@@ -351,8 +351,13 @@ def _evaluated(spec: DatasetSpec, settings: DataSettings, test_only: bool) -> Co
     if spec.labelled and settings.splits is not None:
         return settings.splits
     if not test_only:
-        return spec.validated(settings.published_splits)
-    return spec.test if settings.splits is None else [split for split in settings.splits if split in spec.tables]
+        splits: Collection[str] = spec.validated(settings.published_splits)
+    else:
+        splits = spec.test if settings.splits is None else [split for split in settings.splits if split in spec.tables]
+    places = settings.data_root, settings.data_cache
+    return [
+        split for split in splits if split not in spec.optional or has_tables(places[0], spec.tables[split], places[1])
+    ]
 
 
 def _check_images(specs: dict[str, DatasetSpec], needs: TaskNeeds) -> None:
