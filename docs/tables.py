@@ -58,8 +58,9 @@ def recipes() -> str:
         variant = f", `{name}_randaug`" if f"{name}_randaug" in RECIPES else ""
         weights = [objective for objective, weight in values["loss_names"].items() if weight]
         pipeline = values["train_transform_keys"][0]
-        for task in (TASKS[name] for name in values["tasks"]):
-            weights, pipeline = [task.head(kind) for kind in task.objectives], task.transforms[0]
+        if named := [TASKS[name] for name in values["tasks"]]:
+            weights = list(dict.fromkeys(task.head(kind) for task in named for kind in task.objectives))
+            pipeline = ", ".join(dict.fromkeys(task.transforms[0] for task in named))
         steps, epochs = values["max_steps"], values["max_epoch"]
         length = f"{steps:,} steps" if steps else f"{epochs} epochs"
         row = (", ".join(values["datasets"]), ", ".join(weights), pipeline, values["batch_size"], length)
@@ -183,12 +184,14 @@ def objectives() -> str:
 
 
 def tasks() -> str:
-    """The tasks, their objectives, heads and data sets."""
+    """The tasks, their objectives, heads and data sets, and the names that they have elsewhere."""
     rows = []
     for name, task in TASKS.items():
         heads = ", ".join(f"`{task.head(kind)}`" for kind in task.objectives)
-        rows.append((f"`{name}`", ", ".join(task.objectives), heads, ", ".join(task.datasets), task.max_text_len))
-    return table("task | objectives | heads | data sets | tokens", rows)
+        published = ", ".join(task.published)
+        datasets = ", ".join(task.datasets)
+        rows.append((f"`{name}`", ", ".join(task.objectives), heads, datasets, task.max_text_len, published))
+    return table("task | objectives | heads | data sets | tokens | published as", rows)
 
 
 def image_pipelines() -> str:

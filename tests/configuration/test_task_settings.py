@@ -6,10 +6,10 @@ import pytest
 
 from vlc.common.errors import UserError
 from vlc.configuration.aliases import ALIASES
-from vlc.configuration.config import RunError, resolve
+from vlc.configuration.config import RunError, ex, resolve
 from vlc.configuration.groups import NESTED
 from vlc.configuration.settings import Settings, config_keys
-from vlc.objectives.options import OPTIONS, AnswersOptions, ClassesOptions
+from vlc.objectives.options import OPTIONS, AnswersOptions, ClassesOptions, MLMOptions
 
 # Keys are never added here: a new option belongs to an objective or a task, under its nested name.
 FLAT_KEYS = """
@@ -104,6 +104,72 @@ def test_what_is_given_changes_the_task():
     assert task.options("choice").wrong_texts == 15
 
 
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ("1-2-4", ["vqa", "vgqa", "visual7w"]),
+        (7, ["irtr_mc4_coco"]),
+        ("17", ["guesswhat"]),
+        ([1, "12", "foil_emoji"], ["vqa", "nlvr2", "foil_emoji"]),
+        ("[refcoco+, VCR_Q-A, RetrievalFlickr30k]", ["refcoco_plus", "vcr_qa", "irtr_mc4_f30k"]),
+    ],
+)
+def test_published_names_stand_for_tasks(given, names):
+    assert [task.name for task in _settings(tasks=given).tasks] == names
+
+
+def test_published_numbers_on_the_command_line():
+    config = ex.run_commandline(["run.py", "print_config", "with", "tasks=1-2-4-7", "per_gpu_batchsize=1"]).config
+    assert config["tasks"] == ["vqa", "vgqa", "visual7w", "irtr_mc4_coco"]
+
+
+def test_a_published_name_belongs_to_one_task(tmp_path):
+    text = 'from vlc.tasks import Task\n\nTASKS = {"mine": Task({"answers": 1}, ("vqa",), published=("7",))}\n'
+    (tmp_path / "mine_seven.py").write_text(text)
+    with pytest.raises(RunError, match=r"line 3: mine.published='7' .* the task irtr_mc4_coco does not have"):
+        _settings(tasks=f"[{tmp_path / 'mine_seven.py'}]")
+
+
+def test_the_recipe_of_twelve_tasks():
+    settings = _settings("task_12in1")
+    multitask, optim = settings.multitask, settings.optim
+    assert (multitask.mixing, multitask.gap, multitask.resets) == ("stop_and_go", 4, (6, 8))
+    assert multitask.task_tokens
+    assert (optim.max_epoch, optim.max_steps, optim.warmup_steps, optim.decay_power) == (20, None, 0.1, 1)
+    rates = {task.name: task.learning_rate for task in settings.tasks}
+    assert {name for name, rate in rates.items() if rate == 4e-5} == {"vqa", "vgqa", "gqa"}
+    assert set(rates.values()) == {2e-5, 4e-5}
+    assert optim.learning_rate == 2e-5
+    assert settings.data.max_text_len == 256, "the table of positions holds the longest dialogue"
+    heads = [head.name for task in settings.tasks for head in task.heads]
+    assert len(set(heads)) == 8, "12-in-1 shares heads likewise"
+
+
+def test_tasks_with_one_kind_of_objective_keep_their_own_options():
+    tasks = {task.name: task for task in _settings(tasks=["nlvr2", "snli_ve", "irtr_coco", "visdial"]).tasks}
+    assert [tasks[name].options("classes").images for name in ("nlvr2", "snli_ve")] == [2, 1]
+    assert [tasks[name].options("choice").wrong_texts for name in ("irtr_coco", "visdial")] == [15, 0]
+    tasks = _settings(tasks=["nlvr2", "snli_ve"], **{"classes.loss": "bce"}).tasks
+    assert [task.options("classes").loss for task in tasks] == ["bce", "bce"]
+
+
+def test_captions_and_texts_share_their_head_and_way_of_hiding():
+    for name in ("task_pretrain_captions_text", "task_pretrain_captions_text_emoji"):
+        settings = _settings(name)
+        captions, texts = settings.tasks
+        assert captions.kinds["mlm"] == texts.kinds["mlm"]
+        assert (settings.multitask.mixing, settings.multitask.steps) == ("round_robin", "accumulate")
+        assert captions.learning_rate == texts.learning_rate == settings.optim.learning_rate
+        assert texts.composer == "packed"
+    assert _settings("task_pretrain_captions_text").tasks[1].options("mlm") == MLMOptions(word_by_word=True)
+
+
+def test_a_recipe_of_a_task_goes_on_from_the_twelve():
+    settings = _settings("task_finetune_vcr_qa", "finetune_from_12in1")
+    assert (settings.multitask.task_tokens, settings.multitask.gap) == (True, 4)
+    assert [task.name for task in settings.tasks] == ["vcr_qa"]
+
+
 def test_several_tasks_have_their_own_keys():
     settings = _settings(tasks=["vqa", "vgqa", "nlvr2"], vqa={"datasets": ["vqa", "vgqa"], "max_text_len": 50})
     assert [[head.name for head in task.heads] for task in settings.tasks] == [["vqa"], ["vqa"], ["nlvr2"]]
@@ -123,7 +189,12 @@ def test_the_metrics_of_a_task_with_several_heads_name_the_head():
     [
         ((), {"tasks": ["vqaa"]}, "Unknown task 'vqaa'. Did you mean vqa"),
         ((), {"tasks": "[vqaa]"}, "Unknown task 'vqaa'. Did you mean vqa"),
-        ((), {"tasks": 3}, r"tasks=3 is not valid: expected a list of names, as in \[.*vqa,.*nlvr2"),
+        ((), {"tasks": 3.5}, r"tasks=3.5 is not valid: expected a list of names, as in \[.*vqa,.*nlvr2"),
+        ((), {"tasks": True}, r"tasks=True is not valid: expected a list of names"),
+        ((), {"tasks": 99}, r"tasks=99 is not valid: expected published numbers out of 1 \(vqa\), 2 \(vgqa\), 3"),
+        ((), {"tasks": "1-99"}, r"tasks='1-99' is not valid: expected published numbers out of 1 \(vqa\)"),
+        ((), {"tasks": "[refcoco*]"}, r"Unknown task 'refcoco\*'. Did you mean refcoco"),
+        ((), {"tasks": "[refcoco+,10]"}, "tasks=.* is not valid: expected each name once"),
         ((), {"tasks": ["vqa", "vqa"]}, "tasks=.* is not valid: expected each name once"),
         ((), {"vqa.learning_rate": 1e-3}, r"vqa.learning_rate is given, but tasks=\[\] lacks vqa: add it there"),
         ((), {"tasks": ["vqa"], "vqa": 3}, "vqa=3 is not valid: expected values by key, as in vqa.learning_rate"),

@@ -258,6 +258,10 @@ def _check_task(name: str, task: Task, datasets: Mapping[str, DatasetSpec], sour
         check_types(task, name)
         require(bool(task.objectives), f"{name}.objectives", task.objectives, "at least one objective with its weight")
         check_weights(task.objectives, f"{name}.objectives")
+    for other in task.published:
+        owner = next((row for row, known in TASKS.items() if row != name and other in (row, *known.published)), None)
+        with source.at(other, name):
+            require(owner is None, f"{name}.published", other, f"a name that the task {owner} does not have")
     for words, known, what in (
         (task.objectives, OPTIONS, "objective"),
         (task.datasets, datasets, "data set"),

@@ -10,7 +10,7 @@ from typing import Any
 from vlc.common.errors import UserError, require
 from vlc.configuration.aliases import ALIASES, FLAT_NAMES
 from vlc.configuration.recipes import OBJECTIVE_NAMES, loss_weights
-from vlc.configuration.values import is_number, read
+from vlc.configuration.values import is_number, is_whole, read
 from vlc.objectives.options import OPTIONS, RANKED_IN_TESTS, Options, ranking_kind
 from vlc.tasks import HEADS, TASKS
 from vlc.tasks.task import EVALUATORS, Report, Task
@@ -27,6 +27,8 @@ OF_A_TASK = (
 
 # An entry of `tasks` that names a user's file, and perhaps one of its rows.
 OWN_FILE = re.compile(r"(.+\.py)(?::(\w+))?", re.DOTALL)
+# Numbers of published tasks, as 12-in-1's command joins them.
+_NUMBERS = re.compile(r"[0-9]+(-[0-9]+)*")
 # Keys of the run by which the checks of options name them: of weights, flat ones, and nested ones.
 _RUN_KEYS = re.compile(rf"(?<![\w.])(?:loss_names\.(\w+)|({'|'.join(ALIASES)})|((?:{'|'.join(OPTIONS)})\.[a-z_]+))\b")
 
@@ -128,10 +130,21 @@ TASK_FIELDS = {field.name: field.type for field in fields(TaskSettings) if field
 
 
 def task_names(tasks: Any) -> tuple[str, ...]:
-    """Return the names in `tasks`. Raises UserError where it is not a list of different names."""
-    names = read(tasks, tuple[str, ...])
-    valid = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+    """Return the names in `tasks`. Raises UserError where it is not a list of different names.
+
+    Published names stand for our names. Published numbers need no list: 7, or 1-2-4 as 12-in-1's command has it.
+    """
+    given = read(tasks, tuple[str, ...])
+    if is_whole(given) or (isinstance(given, str) and _NUMBERS.fullmatch(given)):
+        given = tuple(str(given).split("-"))
+    valid = isinstance(given, tuple) and all(isinstance(name, str) or is_whole(name) for name in given)
     require(valid, "tasks", tasks, f"a list of names, as in [{','.join(TASKS)}]")
+    published = {other: name for name, row in TASKS.items() for other in row.published}
+    names = tuple(published.get(str(name), str(name)) for name in given)
+    numbers = ", ".join(
+        f"{number} ({published[number]})" for number in sorted(filter(str.isdecimal, published), key=int)
+    )
+    require(not any(map(str.isdecimal, names)), "tasks", tasks, f"published numbers out of {numbers}")
     require(len(set(names)) == len(names), "tasks", tasks, "each name once")
     return names
 

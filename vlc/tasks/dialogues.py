@@ -67,6 +67,7 @@ TASKS = {
         learning_rate=4e-5,
         epochs=20,
         composer="dialogue",
+        published=("3", "VisualDialog"),
     ),
     "visdial_emoji": Task(
         {"choice": 1},

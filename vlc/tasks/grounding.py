@@ -43,11 +43,17 @@ _KEEPS_SHAPE = ("keep_shape_flip", "keep_shape")  # squares would change what is
 
 
 def _grounding(
-    dataset: str, head: str, report: Report, max_text_len: int, learning_rate: float, **options: Any
+    dataset: str,
+    head: str,
+    report: Report,
+    max_text_len: int,
+    learning_rate: float,
+    published: tuple[str, ...],
+    **options: Any,
 ) -> dict[str, Task]:
     """The tasks of a data set whose texts mean a box: to point at a candidate, and, as NAME_box, to give its edges."""
 
-    def task(kind: str, head: str) -> Task:
+    def task(kind: str, head: str, published: tuple[str, ...] = ()) -> Task:
         return Task(
             {kind: 1},
             (dataset,),
@@ -58,23 +64,24 @@ def _grounding(
             transforms=_KEEPS_SHAPE,
             learning_rate=learning_rate,
             epochs=20,
+            published=published,
         )
 
-    return {dataset: task("pointing", head), f"{dataset}_box": task("regress", f"{head}_box")}
+    return {dataset: task("pointing", head, published), f"{dataset}_box": task("regress", f"{head}_box")}
 
 
-def _referring(dataset: str) -> dict[str, Task]:
+def _referring(dataset: str, *published: str) -> dict[str, Task]:
     """Referring expressions, as 12-in-1 trains them (Lu et al. 2020); those of all data sets share a head."""
     described = ("ref_id", "ann_id")
     return _grounding(
-        dataset, "refer", Report(submission=refer_file), 20, 2e-5, ids=("sent_id",), described_by=described
+        dataset, "refer", Report(submission=refer_file), 20, 2e-5, published, ids=("sent_id",), described_by=described
     )
 
 
 TASKS = {
-    **_referring("refcoco"),
-    **_referring("refcoco_plus"),
-    **_referring("refcocog"),
+    **_referring("refcoco", "9"),
+    **_referring("refcoco_plus", "10", "refcoco+"),
+    **_referring("refcocog", "11"),
     **_referring("refclef"),
     "visual7w": Task(
         {"pointing": 1},
@@ -93,6 +100,7 @@ TASKS = {
         transforms=_KEEPS_SHAPE,
         learning_rate=2e-5,
         epochs=20,
+        published=("4", "Visual7w"),
     ),
     "guesswhat": Task(
         {"pointing": 1},
@@ -105,6 +113,7 @@ TASKS = {
         learning_rate=2e-5,
         epochs=20,
         composer="guesser",
+        published=("17", "GuessWhatPointing"),
     ),
     "guesswhat_oracle": Task(
         {"classes": 1},
@@ -125,6 +134,7 @@ TASKS = {
         learning_rate=4e-5,
         epochs=20,
         composer="pair",  # the question, and the category of the object
+        published=("14", "GuessWhat"),
     ),
     **_grounding(
         "flickr_entities",
@@ -132,6 +142,7 @@ TASKS = {
         Report(partial(accuracy_by, "phrase_type")),
         24,
         2e-6,
+        ("18", "FlickrGrounding"),
         ids=("phrase_id",),
         described_by=("phrase_type",),
     ),

@@ -37,7 +37,7 @@ _GQA_DESCRIBED = (
 
 # GQA and Visual Genome have the lengths, batches, rates and epochs of 12-in-1 (Lu et al. 2020).
 TASKS = {
-    "vqa": Task({"answers": 1}, ("vqa",), _HEAD, report=_REPORT),
+    "vqa": Task({"answers": 1}, ("vqa",), _HEAD, report=_REPORT, published=("1", "VQA")),
     "vgqa": Task(
         {"answers": 1},
         ("vgqa_all",),
@@ -47,6 +47,7 @@ TASKS = {
         batch_size=128,
         learning_rate=4e-5,
         epochs=20,
+        published=("2", "GenomeQA"),
     ),
     "gqa": Task(
         {"answers": 1},
@@ -58,6 +59,7 @@ TASKS = {
         batch_size=128,
         learning_rate=4e-5,
         epochs=20,
+        published=("15", "GQA"),
     ),
     "vqa_emoji": Task(
         {"answers": 1},

@@ -37,6 +37,7 @@ TASKS = {
         {"choice": _CHOICES},
         max_text_len=60,
         composer="grounded",
+        published=("5", "VCR_Q-A"),
         **_SHARED,
     ),
     "vcr_qar": Task(
@@ -46,6 +47,7 @@ TASKS = {
         {"choice": _CHOICES | _OF_RATIONALES},
         max_text_len=80,
         composer="grounded_answer",
+        published=("6", "VCR_QA-R"),
         **_SHARED,
     ),
     "vcr_qa_emoji": Task(

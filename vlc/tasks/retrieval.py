@@ -11,7 +11,7 @@ _HEAD, _OPTIONS, _RANKED = {"choice": "irtr"}, {"choice": {"wrong_texts": 15}}, 
 _CHOICE = {"choice": {"wrong_texts": 1, "hard_texts": 1, "wrong_images": 1}}
 
 
-def _multiple_choice(dataset: str) -> Task:
+def _multiple_choice(dataset: str, *published: str) -> Task:
     """One of four, in batches of 128 captions."""
     return Task(
         {"choice": 1},
@@ -23,14 +23,15 @@ def _multiple_choice(dataset: str) -> Task:
         learning_rate=2e-5,
         epochs=20,
         evaluators=_RANKED,
+        published=published,
     )
 
 
 TASKS = {
     "irtr_coco": Task({"choice": 1}, ("coco",), _HEAD, _OPTIONS, epochs=20, evaluators=_RANKED),
     "irtr_f30k": Task({"choice": 1}, ("f30k",), _HEAD, _OPTIONS, evaluators=_RANKED),
-    "irtr_mc4_coco": _multiple_choice("coco"),
-    "irtr_mc4_f30k": _multiple_choice("f30k"),
+    "irtr_mc4_coco": _multiple_choice("coco", "7", "RetrievalCOCO"),
+    "irtr_mc4_f30k": _multiple_choice("f30k", "8", "RetrievalFlickr30k"),
     "irtr_mc4_emoji": replace(
         _multiple_choice("emoji_scenes"),
         **SMALL,

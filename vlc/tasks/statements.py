@@ -100,7 +100,16 @@ _FOILS = {
 _FOILS_REPORT = Report(accuracies, partial(judgements, "caption_id", "caption_id"))
 
 TASKS = {
-    "nlvr2": Task({"classes": 1}, ("nlvr2",), _PAIRS_HEAD, _PAIRS, _PAIRS_REPORT, batch_size=128, epochs=20),
+    "nlvr2": Task(
+        {"classes": 1},
+        ("nlvr2",),
+        _PAIRS_HEAD,
+        _PAIRS,
+        _PAIRS_REPORT,
+        batch_size=128,
+        epochs=20,
+        published=("12", "NLVR2"),
+    ),
     "snli_ve": Task(
         {"classes": 1},
         ("snli_ve",),
@@ -110,9 +119,18 @@ TASKS = {
         max_text_len=56,
         learning_rate=2e-5,
         epochs=20,
+        published=("13", "VisualEntailment"),
     ),
     "foil": Task(
-        {"classes": 1}, ("foil",), _FOILS_HEAD, _FOILS, _FOILS_REPORT, max_text_len=20, learning_rate=4e-5, epochs=20
+        {"classes": 1},
+        ("foil",),
+        _FOILS_HEAD,
+        _FOILS,
+        _FOILS_REPORT,
+        max_text_len=20,
+        learning_rate=4e-5,
+        epochs=20,
+        published=("16", "Foil"),
     ),
     "nlvr2_emoji": Task(
         {"classes": 1},

@@ -47,6 +47,7 @@ class Task:
     composer: the name in `vlc.data.composers.COMPOSERS` by which texts are put together.
     drops_patches: the encoder sees a part of the patches, as in pre-training.
     image_only: no texts are read.
+    published: further names by which the task may be called, such as its number and name in 12-in-1 (Lu et al. 2020).
     evaluators: names out of EVALUATORS; each runs in tests, and at every n-th validation where its number n is not 0.
     """
 
@@ -64,6 +65,7 @@ class Task:
     image_only: bool = False
     composer: str = "plain"
     evaluators: Mapping[str, int] = field(default_factory=dict)
+    published: tuple[str, ...] = ()
 
     def head(self, kind: str) -> str:
         """The name of the head of an objective."""
