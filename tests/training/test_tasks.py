@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from pytorch_lightning import seed_everything
 
 from tests import tiny
 from vlc.checkpoint import weights
@@ -144,3 +145,20 @@ def test_tasks_with_other_answers_cannot_share_a_head(options, tmp_path):
         UserError, match="tasks vqa and vgqa share the head vqa, but not the answers of its labels: .*vgqa"
     ):
         build_module(settings, build_data(settings))
+
+
+def test_captions_and_texts_alone_are_measured_apart(options):
+    """The half that reads images trains too, although one of the tasks has none."""
+    changes = {"pretraining.datasets": ["coco"], "mlm.probability": 0.5, "max_steps": 4}
+    options = {key: value for key, value in options.items() if key not in SMALL} | {"learning_rate": 1e-3} | changes
+    settings = tiny.settings(tasks=["pretraining", "pretraining_text"], mask_ratio=0.5, **options)
+    seed_everything(settings.run.seed, verbose=False)
+    start = build_module(settings, build_data(settings)).state_dict()
+    metrics = run(settings)
+    captions, texts = "pretraining/val/mlm_accuracy", "pretraining_text/val/accuracy"
+    assert {captions, texts, "pretraining/train/mlm_loss", "pretraining_text/train/loss"} <= set(metrics)
+    expected = metrics[captions] + metrics["pretraining/val/itm_accuracy"] + metrics[texts]
+    assert metrics["val/the_metric"] == pytest.approx(expected)
+    trained = weights.read(f"{metrics['log_dir']}/checkpoints/last.ckpt").state
+    name = "encoder.patch_embed.proj.weight"
+    assert not torch.equal(trained[name], start[name])

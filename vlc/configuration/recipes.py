@@ -95,6 +95,40 @@ _OF_A_TASK = ("max_text_len", "batch_size", "train_transform_keys", "val_transfo
 _EMOJI_TASK = {key: value for key, value in _EMOJI.items() if key not in _OF_A_TASK} | {"layer_decay": 1.0}
 _LARGE_EMOJI_TASK = _EMOJI_TASK | {"image_size": 96}  # scenes with boxes have nine cells, and not four
 
+# Captions with images, and texts alone, in each step a batch of both (Su et al. 2020, VL-BERT).
+_LOCK_STEP = {"mixing": "round_robin", "steps": "accumulate"}
+_VLBERT_RATE = 2.56e-5  # 1e-7 for each of the 256 samples of a step
+
+_STOP_AND_GO = {"mixing": "stop_and_go", "gap": 4, "task_tokens": True}
+# The tasks of 12-in-1 (Lu et al. 2020), in the order of its command. The encoder has one rate, and the heads have 1e-4.
+_12IN1 = {
+    "tasks": [
+        *("vqa", "vgqa", "visual7w", "irtr_mc4_coco", "irtr_mc4_f30k", "refcoco", "refcoco_plus", "refcocog"),
+        *("nlvr2", "snli_ve", "gqa", "guesswhat"),
+    ],
+    "exp_name": "12in1",
+    "multitask": {**_STOP_AND_GO, "resets": [6, 8]},
+    "learning_rate": 2e-5,
+    "vqa": {"learning_rate": 4e-5},
+    "nlvr2": {"learning_rate": 2e-5},
+    "layer_decay": 1.0,
+    "lr_mult": 5,
+    "max_epoch": 20,
+    "warmup_steps": 0.1,
+    "decay_power": 1,
+}
+_12IN1_EMOJI = {
+    **_LARGE_EMOJI_TASK,
+    "tasks": [
+        *("vqa_emoji", "gqa_emoji", "nlvr2_emoji", "snli_ve_emoji", "foil_emoji", "visdial_emoji", "irtr_mc4_emoji"),
+        *("refer_emoji", "pointing_emoji", "guess_emoji"),
+    ],
+    "exp_name": "12in1_emoji",
+    "multitask": _STOP_AND_GO,
+    "learning_rate": 3e-4,
+    "max_steps": 12_000,
+}
+
 
 def _finetuning(task: str, **values: Any) -> dict[str, dict[str, Any]]:
     """The recipe of a task whose row says the rest: batch size, learning rate, epochs, length of texts."""
@@ -125,6 +159,23 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_epoch": 10,
         "get_recall_metric": True,
     },
+    "task_pretrain_captions_text": {
+        "tasks": ["pretraining", "pretraining_text"],
+        "exp_name": "pretrain_captions_text",
+        "multitask": _LOCK_STEP,
+        "mlm": {"word_by_word": True},
+        "image_size": 224,
+        "mask_ratio": 0.6,
+        "batch_size": 128,
+        "learning_rate": _VLBERT_RATE,
+        "pretraining": {"learning_rate": _VLBERT_RATE},
+        "pretraining_text": {"learning_rate": _VLBERT_RATE},
+        "max_steps": 250_000,  # ten times the captions of Conceptual Captions
+        "warmup_steps": 16_000,
+        "weight_decay": 1e-4,
+        "gradient_clip": 10.0,
+    },
+    "task_12in1": _12IN1,
     **_finetuning("gqa"),
     **_finetuning("vgqa"),
     **_finetuning("snli_ve"),
@@ -183,6 +234,15 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate": 2e-4,
         "max_steps": 500,
     },
+    "task_pretrain_captions_text_emoji": {
+        **_EMOJI_TASK,
+        "tasks": ["pretraining_emoji", "pretraining_text_emoji"],
+        "exp_name": "pretrain_captions_text_emoji",
+        "multitask": _LOCK_STEP,
+        "mask_ratio": 0.25,
+        "max_steps": 1200,
+    },
+    "task_12in1_emoji": _12IN1_EMOJI,
     **_finetuning("gqa_emoji", **_EMOJI_TASK, max_steps=2400),
     **_finetuning("snli_ve_emoji", **_EMOJI_TASK, max_steps=1200),
     **_finetuning("foil_emoji", **_EMOJI_TASK, max_steps=700),
@@ -205,6 +265,12 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-3,
         "max_steps": 300,
         "is_pretrain": False,
+    },
+    # -- finetune_: beside a recipe of a task
+    "finetune_from_12in1": {
+        "multitask": {"task_tokens": True, "gap": 4},
+        "warmup_steps": 0.1,
+        "decay_power": 1,
     },
     # -- data_: which files
     "data_published_splits": {"published_splits": True},

@@ -397,6 +397,12 @@ CATALOG: dict[str, DatasetSpec] = {
         {split: (f"emoji_scenes_{split}",) for split in ("train", "val", "test", "held_out")},
         test=("test", "held_out"),
     ),
+    "emoji_scenes_text": DatasetSpec(
+        "emoji_scenes",
+        {split: (f"emoji_scenes_{split}",) for split in ("train", "val", "test", "held_out")},
+        images=(),
+        test=("test", "held_out"),
+    ),
     "emoji_scenes_vqa": DatasetSpec(
         "emoji_scenes",
         {split: (f"emoji_scenes_{split}",) for split in ("train", "val", "test", "held_out")},
