@@ -225,6 +225,12 @@ def test_the_metrics_of_a_task_with_several_heads_name_the_head():
             {"tasks": ["vqa"], "learning_rate": 1e-3, "vqa.learning_rate": 1e-4},
             "learning_rate=0.001 and vqa.learning_rate=0.0001 are two names of the same value",
         ),
+        ((), {"multitask.task_tokens": True}, "the run has no named task: pass tasks="),
+        (
+            (),
+            {"tasks": ["image_classification"], "multitask.task_tokens": True},
+            "image_only=True reads none: leave one of them out",
+        ),
         ((), {"mlm.prob": 0.3}, "Unknown option of mlm 'prob'. Did you mean probability"),
         ((), {"mlm": 3}, "mlm=3 is not valid: expected options by name, as in mlm.probability="),
         (

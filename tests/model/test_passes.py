@@ -50,9 +50,9 @@ def runs(encoder, monkeypatch) -> list[tuple[list[int], bool]]:
     """What the encoder is asked to run: rows of each segment, and whether only the pooled feature is read."""
     seen, encode = [], encoder.encode
 
-    def counted(segments, *, pooled_only=False) -> Encoded:
+    def counted(segments, *, pooled_only=False, task="") -> Encoded:
         seen.append(([len(segment) for segment in segments], pooled_only))
-        return encode(segments, pooled_only=pooled_only)
+        return encode(segments, pooled_only=pooled_only, task=task)
 
     monkeypatch.setattr(encoder, "encode", counted)
     return seen

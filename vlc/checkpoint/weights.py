@@ -134,7 +134,7 @@ def read(path: str | Path, part: str | None = None) -> Checkpoint:
         )
         if tensor.ndim != axes:
             raise UserError(f"{path}: {name} has {tensor.ndim} axes, not {axes}")
-    extras = _checked_extras(path, weights.extras)
+    extras = _checked_extras(path, weights.extras, renamed)
     config = hub.checked_config(path.parent, renamed) if layout.hub else None
     head = renamed.get(f"{layout.answers}.weight")
     if config and head is not None and (names := hub.answers(path.parent, config, len(head))):
@@ -144,12 +144,14 @@ def read(path: str | Path, part: str | None = None) -> Checkpoint:
 
 
 ANSWER_LAYERS = ("classifier.3", "decoder")  # the last layers of heads that give answers; each head has one of them
+TASK_TOKENS = "encoder.task_tokens.weight"
 # Of the parameters whose sizes are read before they are compared with a model's.
 _AXES = {
     "encoder.patch_embed.proj.weight": 4,
     "encoder.text_embeddings.word_embeddings.weight": 2,
     "encoder.text_embeddings.position_embeddings.weight": 2,
     "encoder.token_types.weight": 2,
+    TASK_TOKENS: 2,
 }
 _AXES_OF_HEADS = {f".{layer}.{part}": axes for layer in ANSWER_LAYERS for part, axes in (("weight", 2), ("bias", 1))}
 _AXES_OF_HEADS[".head.weight"] = 2
@@ -158,21 +160,31 @@ _AXES_OF_HEADS[".head.weight"] = 2
 _TABLES = ("config", "arguments", "preprocessing", "tokenizer", "rows")  # which are dictionaries
 
 
-def _checked_extras(path: Path, extras: Any) -> dict[str, Any]:
-    """Return the extras as a dictionary. Raises UserError where they are not of the types that we write."""
+def _checked_extras(path: Path, extras: Any, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the extras as a dictionary. Raises UserError where they are not of the types that we write.
+
+    state: the parameters of the file. Raises UserError too where the names of its task tokens are not as many as these.
+    """
     extras = {} if extras is None else extras
     wrong = _first_not_plain(extras, "it") if isinstance(extras, dict) else "it"
     if wrong is None:
         answers = extras.get("answers", [])
-        lists = answers.values() if isinstance(answers, dict) else [answers]
-        valid = all(isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) for names in lists)
-        tables = (name for name in _TABLES if not isinstance(extras.get(name, {}), dict))
-        wrong = next(tables, None if valid else "answers")
+        lists = [("answers", names) for names in (answers.values() if isinstance(answers, dict) else [answers])]
+        lists.append(("task_tokens", extras.get("task_tokens", [])))
+        tables = [name for name in _TABLES if not isinstance(extras.get(name, {}), dict)]
+        wrong = next(iter([*tables, *(name for name, names in lists if not _are_texts(names))]), None)
     if wrong is not None:
         raise UserError(
             f"{path} is damaged or not ours: its content beside the parameters ({wrong}) is of a wrong type"
         )
+    count, tasks = len(state.get(TASK_TOKENS, ())), extras.get("task_tokens", [])
+    if count and count != len(tasks):
+        raise UserError(f"{path} is damaged: it has the tokens of {count} tasks, and the names of {len(tasks)}")
     return dict(extras)
+
+
+def _are_texts(names: Any) -> bool:
+    return isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
 
 
 def _first_not_plain(value: Any, name: str, depth: int = 0) -> str | None:
@@ -194,16 +206,20 @@ CHECK = "vit, max_text_len, vocab_size, vqav2_label_size, answers.pool and loss_
 def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, check: str = CHECK) -> LoadReport:
     """Copy a checkpoint's parameters into a module, in place.
 
-    Position tables are resized to the module's grid or text length, the token types to its number of images. Heads and box
-    tokens that the file lacks stay new; those that the module lacks are left out. Raises UserError, and changes nothing,
-    if another parameter of the encoder is missing or does not fit (files of the image half may lack the text half), or if
-    the file has a parameter too many in a part that the module has.
+    Position tables are resized to the module's grid or text length, the token types to its number of images. The tokens of
+    tasks are found by name; a task that the file does not know starts as the mean of those that it knows. Heads, box
+    tokens and task tokens that the file lacks stay new; heads and box tokens that the module lacks are left out. Raises
+    UserError, and changes nothing, if another parameter of the encoder is missing or does not fit (files of the image half
+    may lack the text half), if the file has a parameter too many in a part that the module has, or if it has task tokens
+    and the module has none.
 
     complete: also raise UserError if any other parameter is missing.
     check: the keys that an error names for the user to check.
     """
     _check_numbers(module, checkpoint, check)
+    checkpoint, new_tasks = _with_task_tokens(checkpoint, module, complete)
     report = LoadReport(checkpoint.path, checkpoint.layout.name, dropped=list(checkpoint.dropped))
+    report.derived += [f"{TASK_TOKENS} of task {name}" for name in new_tasks]
     taken, missing, misfits = {}, [], []
     own, starts = module.state_dict(), _starts(module)
     for name, tensor in own.items():
@@ -245,9 +261,10 @@ def _check_numbers(module: nn.Module, checkpoint: Checkpoint, check: str) -> Non
         )
 
 
-_BOXES = "encoder.regions."  # new where a checkpoint lacks it
+_BOXES = "encoder.regions."  # new where a checkpoint lacks it, as the task tokens are
 # Parts of the encoder that some models lack: those of images alone, without boxes, or that pool before their norm.
-_OPTIONAL = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.pooler.", "encoder.norm.", _BOXES)
+_TEXT_HALF = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.pooler.")
+_OPTIONAL = (*_TEXT_HALF, "encoder.norm.", _BOXES, TASK_TOKENS)
 
 
 def _unused(checkpoint: Checkpoint, own: Mapping[str, Tensor], check: str) -> list[str]:
@@ -288,14 +305,44 @@ def with_vocabularies(checkpoint: Checkpoint, module: nn.Module) -> tuple[Checkp
         if not theirs.answers or not names or (theirs.answers == here.answers and as_large):
             continue
         pairs = here.shared_labels(theirs)
-        labels, their_labels = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T
         for name in names:
-            rows = own[name].clone()
-            rows[labels] = state[name][their_labels].to(rows.dtype)
-            state[name] = rows
+            state[name] = _with_rows(own[name], state[name], pairs)
         if theirs.answers != here.answers:
             said.append(f"{len(pairs)} of {len(here)} answers start from the checkpoint's answers ({len(theirs)})")
     return replace(checkpoint, state=state), said
+
+
+def _with_rows(table: Tensor, stored: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
+    """Return a copy of a table in which rows come from a stored table; pairs: the numbers of a row in both."""
+    rows, stored_rows = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T
+    return table.index_put((rows,), stored[stored_rows].to(table.dtype))
+
+
+def _with_task_tokens(checkpoint: Checkpoint, module: nn.Module, complete: bool) -> tuple[Checkpoint, list[str]]:
+    """Return the checkpoint with a row of task tokens for each task of the module, and the tasks that it does not know.
+
+    These start as the mean of its rows. A checkpoint without task tokens stays as it is, and so does one for a model of
+    images alone. Raises UserError where the checkpoint has task tokens and the module has none, and with `complete` also
+    where the checkpoint lacks the token of a task.
+    """
+    encoder, path, table = module.encoder, checkpoint.path, checkpoint.state.get(TASK_TOKENS)
+    assert isinstance(encoder, Encoder)
+    own = Vocabulary(() if encoder.task_tokens is None else encoder.task_tokens.names)
+    stored = Vocabulary(tuple(checkpoint.extras.get("task_tokens", ())))
+    if table is None and own and complete:
+        raise UserError(f"{path} has no task tokens: leave multitask.task_tokens out")
+    if table is None or not hasattr(encoder, "text_embeddings"):
+        return checkpoint, []
+    known = ", ".join(stored.answers)
+    if not own:
+        raise UserError(
+            f"{path} was trained with tokens of its tasks ({known}): pass multitask.task_tokens=True with tasks=[...]"
+        )
+    new = [name for name in own.answers if name not in stored.answers]
+    if new and complete:
+        raise UserError(f"{path} has no token of task {new[0]}: test the tasks whose tokens it has ({known})")
+    table = _with_rows(table.mean(dim=0).repeat(len(own), 1), table, own.shared_labels(stored))
+    return replace(checkpoint, state={**checkpoint.state, TASK_TOKENS: table}), new
 
 
 def _objectives(module: nn.Module) -> dict[str, Objective]:
@@ -338,11 +385,10 @@ def _fit(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Tensor | None:
     return None
 
 
-_TEXT_HALF = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.pooler.")
-
-
 def _check_missing(checkpoint: Checkpoint, missing: list[str], misfits: list[str], complete: bool, check: str) -> None:
-    allowed = () if complete else ("objectives.", _BOXES, *(_TEXT_HALF if checkpoint.layout.image_only else ()))
+    allowed = (
+        () if complete else ("objectives.", _BOXES, TASK_TOKENS, *(_TEXT_HALF if checkpoint.layout.image_only else ()))
+    )
     bad = [name for name in missing if not name.startswith(allowed)]
     if bad:
         shapes = f" Of another shape: {'; '.join(misfits[:5])}.{_fitting_sizes(checkpoint)}" if misfits else ""

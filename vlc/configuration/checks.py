@@ -55,6 +55,7 @@ def check(settings: Groups) -> None:
         )
     for options in settings.options.values():
         options.check_values()
+    _check_task_tokens(settings)
     for task in settings.tasks:
         with task.errors_name_its_keys():
             _check_objectives(task, settings)
@@ -139,6 +140,22 @@ def _check_objectives(task: TaskSettings, settings: Groups) -> None:
         )
     active = {kind: task.options(kind) if kind in task.kinds else options for kind, options in settings.options.items()}
     check_together(active, task.kinds, data.per_gpu_batchsize)
+
+
+def _check_task_tokens(settings: Groups) -> None:
+    """Check that there are names for the task tokens, and texts in which they stand."""
+    if not settings.multitask.task_tokens:
+        return
+    if not settings.tasks[0].name:
+        raise UserError(
+            "multitask.task_tokens=True names each task by a token, and the run has no named task: pass tasks=[...], or "
+            "leave multitask.task_tokens out"
+        )
+    if settings.data.image_only:
+        raise UserError(
+            "multitask.task_tokens=True puts the token of a task beside its texts, and image_only=True reads none: leave "
+            "one of them out"
+        )
 
 
 def _check_evaluators(task: TaskSettings) -> None:

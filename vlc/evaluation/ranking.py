@@ -31,9 +31,14 @@ from vlc.objectives.itc import ITC
 PAIRS_AT_ONCE = {"cpu": 16, "cuda": 64}  # what fits into a processor's caches is faster
 
 
-def match_scores(encoder: Encoder, score: Callable[[Tensor], Tensor], text: Text, image: Segment) -> Tensor:
-    """Return scores (N,) of texts with images by the full model; a single text or image is paired with all others."""
-    return score(encoder.encode((encoder.embed_text(text), image), pooled_only=True).pooled)
+def match_scores(
+    encoder: Encoder, score: Callable[[Tensor], Tensor], text: Text, image: Segment, task: str = ""
+) -> Tensor:
+    """Return scores (N,) of texts with images by the full model; a single text or image is paired with all others.
+
+    task: as in `Encoder.encode`.
+    """
+    return score(encoder.encode((encoder.embed_text(text), image), pooled_only=True, task=task).pooled)
 
 
 class Scorer:
@@ -41,6 +46,7 @@ class Scorer:
 
     score: pooled features (N, D) of fused pairs -> (N,); None where the model has no such head.
     itc: the head that embeds images and texts separately; None where the model has none.
+    task: the name of the task, for models with task tokens.
     """
 
     def __init__(
@@ -51,8 +57,10 @@ class Scorer:
         *,
         score: Callable[[Tensor], Tensor] | None = None,
         itc: ITC | None = None,
+        task: str = "",
     ):
         self.encoder, self.corpus, self.device, self.score, self.itc = encoder, corpus, device, score, itc
+        self.task = task
         self.pairs_at_once = PAIRS_AT_ONCE.get(device.type, 64)
         rank, world_size = process_number()
         self._mine = range(rank, corpus.num_images, world_size)
@@ -109,10 +117,10 @@ class Scorer:
     def _score(self, text: Text, image: Segment) -> Tensor:
         """Return scores (N,) of texts (N, L) with one image."""
         assert self.score is not None
-        return match_scores(self.encoder, self.score, text, image)
+        return match_scores(self.encoder, self.score, text, image, self.task)
 
     def _pooled(self, segment: Segment) -> Tensor:
-        return self.encoder.encode((segment,), pooled_only=True).pooled
+        return self.encoder.encode((segment,), pooled_only=True, task=self.task).pooled
 
     def _images(self) -> Iterator[Segment]:
         """Embed the images of this process one after the other."""
@@ -138,6 +146,7 @@ class Ranking:
     every: see `Evaluator`.
     rerank_k: how many candidates the ranking head scores where there is a contrastive head; None: all.
     save_scores: whether a test writes its scores.
+    task: the name of the task, for models with task tokens.
     """
 
     head: str
@@ -145,13 +154,14 @@ class Ranking:
     every: int = 0
     rerank_k: int | None = None
     save_scores: bool = False
+    task: str = ""
     headlines: ClassVar[tuple[str, ...]] = ("ir_r1", "tr_r1")
 
     def __call__(self, model: Model, samples: Samples, out: Path | None) -> dict[str, float]:
         score = None if self.head == self.itc else model.objectives[self.head].score
         itc = model.objectives[self.itc] if self.itc else None
         assert itc is None or isinstance(itc, ITC)
-        scorer = Scorer(model.encoder, Corpus(samples), model.device, score=score, itc=itc)
+        scorer = Scorer(model.encoder, Corpus(samples), model.device, score=score, itc=itc, task=self.task)
         out = None if out is None else out.with_name(f"{out.name}_ranking")
         return evaluate(scorer, out, rerank_k=self.rerank_k, save_scores=self.save_scores)
 

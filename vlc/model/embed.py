@@ -1,6 +1,7 @@
 """Embeddings of text (as BERT's) and of image patches, and the positions of patches, fixed or learned."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from timm.layers import PatchEmbed, build_sincos2d_pos_embed, resample_abs_pos_embed
@@ -19,6 +20,23 @@ def text_embedding(width: int, vocab_size: int, max_text_len: int, dropout: floa
         pad_token_id=pad_token_id,
     )
     return BertEmbeddings(config)
+
+
+class TaskTokens(nn.Embedding):
+    """A vector for each task, by name. The token of a batch's task tells a shared encoder which task it computes.
+
+    Multi-task training by Lu et al. 2020 (12-in-1) has such tokens.
+    """
+
+    def __init__(self, names: Sequence[str], width: int):
+        super().__init__(len(names), width)
+        self.names = tuple(names)
+
+    def vector(self, name: str) -> Tensor:
+        """Return the vector (D,) of a task. Raises ValueError for a name without a vector."""
+        if name not in self.names:
+            raise ValueError(f"task {name!r} has no token; the tasks {', '.join(self.names)} have one")
+        return self.weight[self.names.index(name)]
 
 
 def patch_embedding(width: int, patch_size: int, image_size: int, *, square: bool = True) -> PatchEmbed:

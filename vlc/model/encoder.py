@@ -14,6 +14,7 @@ from vlc.common.inputs import ImageSizes, Text
 from vlc.model.attention import has_flash_attention
 from vlc.model.blocks import blocks, layer_norm
 from vlc.model.embed import (
+    TaskTokens,
     init_bert_weights,
     init_vit_weights,
     learned_positions,
@@ -48,6 +49,7 @@ class Encoder(nn.Module):
     max_patches: the most patches that an image keeps in training, drawn at random; None: all.
     num_box_tags: passes may have boxes as tokens, and texts so many tags that name them (`vlc.model.regions.BoxTokens`);
         None: no pass has boxes.
+    task_tokens: the names of the tasks whose token stands beside their texts; empty: no pass has such a token.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Encoder(nn.Module):
         max_patches: int | None = None,
         activation_checkpointing: bool = False,
         num_box_tags: int | None = None,
+        task_tokens: Sequence[str] = (),
     ):
         super().__init__()
         if image_size % size.patch_size:
@@ -88,6 +91,7 @@ class Encoder(nn.Module):
         self.norm: nn.Module = layer_norm(width, eps=size.norm_eps)
         self.pooler: nn.Module = Pooler(width)
         self.regions = None if num_box_tags is None else BoxTokens(width, num_box_tags)
+        self.task_tokens = TaskTokens(task_tokens, width) if task_tokens else None
         self._init_weights()
 
     def compile_blocks(self, **options) -> None:
@@ -105,13 +109,15 @@ class Encoder(nn.Module):
         for part in ("text_embeddings", "token_types", "pos_embed"):
             delattr(self, part)
         self.pos_embed = nn.Parameter(positions)
-        self.pooler = nn.Identity()
+        self.pooler, self.task_tokens = nn.Identity(), None
         if not final_norm:
             self.norm = nn.Identity()
 
     def _init_weights(self) -> None:
         for of_bert in (self.text_embeddings, self.token_types, self.pooler):
             of_bert.apply(init_bert_weights)
+        if self.task_tokens is not None:
+            self.task_tokens.apply(init_bert_weights)
         with torch.no_grad():  # image pairs start with both images alike (the published warm start)
             self.token_types.weight[2:] = self.token_types.weight[1]
         for of_vit in (self.patch_embed, self.blocks, self.norm):
@@ -185,19 +191,32 @@ class Encoder(nn.Module):
         mask = shown.gather(1, kept)
         return take_patches(tokens, kept), torch.cat([mask.new_ones(len(mask), 1), mask], dim=1), kept
 
-    def encode(self, segments: Sequence[Segment], *, pooled_only: bool = False) -> Encoded:
+    def embed_task(self, name: str, count: int) -> Segment:
+        """Embed the token of a task as the text embedding embeds a word without position and segment: (count, 1, D)."""
+        assert self.task_tokens is not None
+        text, vectors = self.text_embeddings, self.task_tokens.vector(name).expand(count, 1, -1)
+        return Segment("task_token", text.dropout(text.LayerNorm(vectors)) + self.token_types.weight[0])
+
+    def encode(self, segments: Sequence[Segment], *, pooled_only: bool = False, task: str = "") -> Encoded:
         """Run segments side by side through the ViT; those with fewer rows are repeated (`vlc.model.segments.aligned`).
+
+        Where the model has task tokens and the first segment is a text, the token of the task stands behind this segment.
+        Attention knows no order, so that this equals the published place behind [CLS]. No position in the text moves, and
+        the result does not have the token.
 
         pooled_only: the result has the pooled feature alone. That costs less: the last block computes the first tokens
             only, and padding is left out.
+        task: the name of the task of all rows.
         """
-        segments = aligned(segments)
-        tokens = self.norm(self._run(TokenSequence.of(segments), pooled_only))
+        placed = aligned(segments)
+        if self.task_tokens is not None and placed[0].grid is None:
+            placed.insert(1, self.embed_task(task, len(placed[0])))
+        tokens = self.norm(self._run(TokenSequence.of(placed), pooled_only))
         if pooled_only:
             return Encoded(self.pooler(tokens[:, None]))
-        parts = tokens.split([segment.tokens.shape[1] for segment in segments], dim=1)
-        own = (replace(segment, tokens=part) for segment, part in zip(segments, parts, strict=True))
-        return Encoded(self.pooler(tokens), tuple(own))
+        parts = tokens.split([segment.tokens.shape[1] for segment in placed], dim=1)
+        own = [replace(segment, tokens=part) for segment, part in zip(placed, parts, strict=True)]
+        return Encoded(self.pooler(tokens), tuple(segment for segment in own if segment.name != "task_token"))
 
     def _run(self, sequence: TokenSequence, pooled_only: bool) -> Tensor:
         """Run tokens (B, S, D) through all blocks; pooled_only: returns the first tokens (B, D) alone."""
@@ -237,9 +256,11 @@ class Encoder(nn.Module):
             return Packing.on_device(sequence.mask, sequence.num_real)
         return Packing.on_host(sequence.mask) if sequence.tokens.is_cpu else None
 
-    def forward(self, ids: Tensor, text_mask: Tensor, images: Tensor, **image_options) -> Encoded:
+    def forward(self, ids: Tensor, text_mask: Tensor, images: Tensor, *, task: str = "", **image_options) -> Encoded:
         """One pass over the segments "text" and "image": token ids (B, L), their mask (B, L), and images.
 
+        task: as in `encode`.
         image_options: as in `embed_images`.
         """
-        return self.encode([self.embed_text(Text(ids, text_mask)), self.embed_images(images, **image_options)])
+        segments = [self.embed_text(Text(ids, text_mask)), self.embed_images(images, **image_options)]
+        return self.encode(segments, task=task)

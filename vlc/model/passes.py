@@ -137,7 +137,7 @@ def _encode_group(
             tags = [given.tags if isinstance(given := inputs[name], Text) else None for name in one.segments]
             rows[-1] = encoder.regions(rows[-1], tags)
     segments = [concatenated(parts) for parts in zip(*rows, strict=True)]
-    encoded = encoder.encode(segments, pooled_only=group[0].pooled_only)
+    encoded = encoder.encode(segments, pooled_only=group[0].pooled_only, task=batch.task)
     return encoded.split([one.segments for one in group])
 
 

@@ -85,6 +85,7 @@ class VLCModule(LightningModule):
     vocabularies: the vocabulary of each head that gives answers.
     image_only: no batch has texts.
     text_only: no batch has images.
+    task_tokens: the names of the tasks whose token stands beside their texts (`vlc.model.encoder.Encoder.encode`).
     splits: the names of the evaluated splits, by task.
     selecting: the splits that select the checkpoint, by task; by default all.
     evaluators: further measurements on the evaluated splits, by task.
@@ -104,6 +105,7 @@ class VLCModule(LightningModule):
         vocabularies: Mapping[str, Vocabulary] | None = None,
         image_only: bool = False,
         text_only: bool = False,
+        task_tokens: Sequence[str] = (),
         optim: OptimSettings | None = None,
         splits: Mapping[str, Collection[str]] | None = None,
         selecting: Mapping[str, Collection[str]] | None = None,
@@ -119,10 +121,6 @@ class VLCModule(LightningModule):
         self.scores: dict[str, float] = {}  # of several tasks, the latest score of each
         self._turn = Turn()
         splits, vocabularies = splits or {}, vocabularies or {}
-        stored = {head: list(vocabulary.answers) for head, vocabulary in vocabularies.items()}
-        self.extras = {"config": dict(config or {}), "answers": stored}
-        if rows := own_tasks.stored(self.tasks.values()):
-            self.extras["rows"] = rows
         self.encoder = Encoder(
             settings.size,
             image_size,
@@ -135,6 +133,7 @@ class VLCModule(LightningModule):
             activation_checkpointing=settings.activation_checkpointing,
             max_patches=settings.max_image_len if settings.max_image_len > 0 else None,
             num_box_tags=_num_box_tags(tasks),
+            task_tokens=task_tokens,
         )
         self.objectives: Modules[Objective] = _made_heads(tasks, self.encoder, vocab_size, pad_token_id, vocabularies)
         self.images_alone = all(objective.images_alone for objective in self.objectives.values())
@@ -143,6 +142,7 @@ class VLCModule(LightningModule):
             self.encoder.keep_images_only(final_norm=final_norm)
         else:
             self._freeze_unread(image_only=image_only, text_only=text_only)
+        self.extras = _extras(config or {}, vocabularies, tasks, self.encoder)
         self.selecting = selecting or splits
         self.measured = {
             task.metric(head, split, metric): self._measured(task, head, split, metric)
@@ -462,6 +462,19 @@ def module_of(
         pad_token_id=pad_token_id,
         **options,
     )
+
+
+def _extras(
+    config: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary], tasks: Sequence[TaskSettings], encoder: Encoder
+) -> dict[str, Any]:
+    """What a checkpoint stores beside the weights, all of it plain values."""
+    stored = {head: list(vocabulary.answers) for head, vocabulary in vocabularies.items()}
+    extras: dict[str, Any] = {"config": dict(config), "answers": stored}
+    if rows := own_tasks.stored(tasks):
+        extras["rows"] = rows
+    if encoder.task_tokens is not None:
+        extras["task_tokens"] = list(encoder.task_tokens.names)
+    return extras
 
 
 def _num_box_tags(tasks: Sequence[TaskSettings]) -> int | None:

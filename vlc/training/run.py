@@ -121,6 +121,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         vocabularies=_vocabularies(settings, data, checkpoints),
         image_only=settings.data.image_only,
         text_only=data.text_only,
+        task_tokens=[task.name for task in settings.tasks] if settings.multitask.task_tokens else (),
         optim=settings.optim,
         splits={name: tuple(own.evaluation) for name, own in data.tasks.items()},
         selecting={name: own.selecting for name, own in data.tasks.items()},
@@ -163,7 +164,7 @@ def _evaluators(task: TaskSettings, settings: Settings) -> list[Evaluator]:
     every, kind = task.evaluators.get("ranking"), ranking_kind(task.kinds)
     if every is not None and kind:
         itc = task.kinds["itc"].name if "itc" in task.kinds else None
-        evaluators.append(Ranking(task.kinds[kind].name, itc, every, run.rerank_k, run.save_scores))
+        evaluators.append(Ranking(task.kinds[kind].name, itc, every, run.rerank_k, run.save_scores, task.name))
     if (every := task.evaluators.get("inputs")) is not None:
         heads = [head.name for head in task.heads if KINDS[head.kind].headline]
         if not heads or settings.data.image_only:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -32,7 +32,7 @@ from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.ranking import match_scores
 from vlc.model.passes import encode_passes
 from vlc.model.segments import Segment
-from vlc.objectives.base import Answer, Objective
+from vlc.objectives.base import Answer, Objective, Outcome
 from vlc.objectives.choice import Choice
 from vlc.objectives.itc import ITC
 from vlc.objectives.options import ranking_kind
@@ -67,6 +67,7 @@ class Model:
     text_encoder: None for a model of images alone.
     pipeline: name of the image pipeline.
     pixels: name of the normalisation of pixels.
+    task_tokens: the task whose token stands beside the texts of a head, by head; empty: the model has no task tokens.
     """
 
     settings: Settings
@@ -75,6 +76,7 @@ class Model:
     device: torch.device
     pipeline: str
     pixels: str
+    task_tokens: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, *named_configs: str, **overrides: Any) -> "Model":
@@ -179,7 +181,7 @@ class Model:
         batch = batch.with_parts(candidates=candidates.to(self.device), regions=regions.to(self.device))
         with self.forward_context():
             head = self.module.objectives[name]
-            outcome = head(encode_passes(self.module.encoder, batch, head.passes(batch)), batch)
+            outcome = self.outcomes([name], batch)[name]
         check_finite({f"the scores of {name}": outcome.logits})
         (chosen,) = head.answers(outcome, batch)
         return replace(chosen, head=name)
@@ -243,6 +245,21 @@ class Model:
         kind = ranking_kind(heads)
         return None if kind is None or kind == "itc" else self.module.objectives[heads[kind].name]
 
+    def outcomes(self, names: Iterable[str], batch: Batch, dropped_ratio: float = 0.0) -> dict[str, Outcome]:
+        """Return the outcomes of heads for a normalised batch, by name. Heads whose tasks have the same token share passes.
+
+        dropped_ratio: the share of patches that a pass with patch noise drops.
+        """
+        outcomes: dict[str, Outcome] = {}
+        by_task: dict[str, dict[str, Objective]] = {}
+        for name in names:
+            by_task.setdefault(self.task_tokens.get(name, ""), {})[name] = self.module.objectives[name]
+        for task, heads in by_task.items():
+            passes = [one for head in heads.values() for one in head.passes(batch)]
+            encoded = encode_passes(self.module.encoder, replace(batch, task=task), passes, dropped_ratio)
+            outcomes |= {name: head(encoded, batch) for name, head in heads.items()}
+        return outcomes
+
     @torch.inference_mode()
     def image_vectors(self, images: Sequence[Tensor]) -> Tensor:
         """Embed prepared images: unit vectors (N, D) float32, on the device."""
@@ -253,7 +270,8 @@ class Model:
     def text_vectors(self, texts: Sequence[str]) -> Tensor:
         """Embed texts: unit vectors (N, D) float32, on the device."""
         with self.forward_context():
-            return self.contrast.text_vectors(self._pooled(self.module.encoder.embed_text(self.text(texts))))
+            text = self.module.encoder.embed_text(self.text(texts))
+            return self.contrast.text_vectors(self._pooled(text, self._task(self.contrast)))
 
     @torch.inference_mode()
     def patch_means(self, images: Sequence[Tensor]) -> Tensor:
@@ -270,7 +288,8 @@ class Model:
         assert self.ranking is not None
         with self.forward_context():
             text, embedded = self.text(texts), self._embedded(images)
-            return match_scores(self.module.encoder, self.ranking.score, text, embedded).float()
+            task = self._task(self.ranking)
+            return match_scores(self.module.encoder, self.ranking.score, text, embedded, task).float()
 
     def prepared(self, image: ImageLike, name: str = "") -> Tensor:
         """Prepare an image, whole, in the model's size: (3, H, W) uint8. Raises MissingFile or UserError with its name."""
@@ -325,8 +344,12 @@ class Model:
         pixels, sizes = self.stacked([[image] for image in images]).at(0)
         return self.module.encoder.embed_images(pixels, sizes=sizes)
 
-    def _pooled(self, segment: Segment) -> Tensor:
-        return self.module.encoder.encode([segment], pooled_only=True).pooled
+    def _pooled(self, segment: Segment, task: str = "") -> Tensor:
+        return self.module.encoder.encode([segment], pooled_only=True, task=task).pooled
+
+    def _task(self, head: Objective) -> str:
+        """Return the task whose token stands beside the texts of a head, "" where there are no task tokens."""
+        return next((task for name, task in self.task_tokens.items() if self.module.objectives[name] is head), "")
 
     def _batch(self, examples: Sequence[Example]) -> Batch:
         """Make a batch without supervision, with the parts that heads read of the texts; [MASK] is a hidden token."""
@@ -357,11 +380,10 @@ class Model:
             if head.num_images(head.options) == count and (batch.text is not None or head.images_alone)
         }
         with self.forward_context():
-            passes = [one for head in heads.values() for one in head.passes(batch)]
-            encoded = encode_passes(self.module.encoder, batch, passes)
+            outcomes = self.outcomes(heads, batch)
             token_name = str if batch.text is None else self.tokens.token_name
             for name, head in heads.items():
-                for answer in head.answers(head(encoded, batch), batch, token_name):
+                for answer in head.answers(outcomes[name], batch, token_name):
                     check_finite({f"the {answer.unit} of {name}": torch.tensor([value for _, value in answer.choices])})
                     yield replace(answer, head=name)
 

@@ -21,7 +21,6 @@ from vlc.data.images import open_image, to_pil
 from vlc.data.transforms import denormalize
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
-from vlc.model.passes import encode_passes
 from vlc.objectives.mae import reconstruction
 from vlc.use.drawing import with_boxes
 from vlc.use.model import Model, open_pretrained
@@ -91,14 +90,15 @@ def _write_reconstruction(model: Model, image: Tensor, text: str | None, path: P
             f"picture={path} wants a reconstruction, but {model.path} has no mae head. The boxes "
             "of pointing are drawn too, and need a text"
         )
-    encoder, settings, head = model.module.encoder, model.settings, model.module.objectives["mae"]
+    encoder, settings = model.module.encoder, model.settings
     noise = torch.rand(1, encoder.num_patches, generator=torch.Generator().manual_seed(settings.run.seed))
     images = model.stacked([[image]])
     batch = Batch(index=torch.arange(1), split="predict", images=images)
     if text and model.text_encoder:
         batch = replace(batch, text=model.text([text]))
     batch = batch.with_parts(patch_noise_0=noise).to(model.device)
-    outcome = head(encode_passes(encoder, batch, head.passes(batch), settings.model.mask_ratio), batch)
+    outcome = model.outcomes(["mae"], batch, settings.model.mask_ratio)["mae"]
+    assert outcome.patches is not None
     check_finite({"the patches of mae": outcome.logits})
     pixels, _ = images.at(0)
     masked, restored = reconstruction(outcome.logits, pixels, outcome.patches.dropped, encoder.size.patch_size)

@@ -43,7 +43,7 @@ _TYPES = "encoder.token_types.weight"
 def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     """Return the fields of the `Model` of a configuration's load_path.
 
-    loss_names, where given, chooses among the heads. Raises UserError where the checkpoint cannot be used this way.
+    loss_names or tasks, where given, choose among the heads. Raises UserError where the checkpoint cannot be used this way.
 
     given: the keys that the user stated; their values win over the checkpoint's.
     """
@@ -60,11 +60,13 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     own = {key: stored[key] for key in _OF_THE_MODEL & set(stored) - set(given)}
     _check_sizes(found, own)
     batch = {"per_gpu_batchsize": config["per_gpu_batchsize"] or _BATCH}
+    own["multitask"] = {}  # which is for training; the checkpoint shows whether it has task tokens
     settings = Settings.from_config({**without_use_keys(config), **own, **batch})
     if {"loss_names", "tasks"} & set(given):
         heads = tuple({head.name: head for task in settings.tasks for head in task.heads}.values())
     else:
         heads = _heads(found, settings)
+    task_tokens = _task_tokens(found, config, given, heads)
     settings = replace(settings, tasks=(replace(settings.tasks[0], name="", heads=heads),))
     reads_texts = not all(KINDS[head.kind].images_alone for head in heads)
     if reads_texts and not {_WORDS, _TYPES} <= found.state.keys():
@@ -74,7 +76,14 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     if sizes[_WORDS] > 1:  # 1: image_only=True
         tokenizer = _tokenizer(found, settings, given="tokenizer" in given, named="tokenizer" in own)
     vocabularies = _vocabularies(found, settings)
-    module = module_of(settings, tokenizer, sizes[_WORDS], num_images=sizes[_TYPES] - 1, vocabularies=vocabularies)
+    module = module_of(
+        settings,
+        tokenizer,
+        sizes[_WORDS],
+        num_images=sizes[_TYPES] - 1,
+        vocabularies=vocabularies,
+        task_tokens=found.extras.get("task_tokens", ()) if task_tokens else (),
+    )
     weights.load(module, found, complete=True)
     device = _device(settings)
     if device.type == "cpu" and suits_onednn(settings.model.size.width, half=settings.run.precision == "bf16-mixed"):
@@ -82,7 +91,37 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     encoder = None if tokenizer is None else TextEncoder(tokenizer, settings.data.max_text_len)
     images = _image_preprocessing(found, settings.model.size, reads_texts)
     fields = {"settings": settings, "module": module.eval().to(device), "device": device}
-    return fields | {"text_encoder": encoder} | images
+    return fields | {"text_encoder": encoder, "task_tokens": task_tokens} | images
+
+
+def _task_tokens(
+    found: weights.Checkpoint, config: Mapping[str, Any], given: Collection[str], heads: Collection[HeadSettings]
+) -> dict[str, str]:
+    """Return the task whose token each head gets; empty where the checkpoint has no task tokens.
+
+    It is the first of the given tasks that has the head, or else the first task of the training. Raises UserError where
+    the user says that there are no tokens, or names a task that has none.
+    """
+    known = found.extras.get("task_tokens", ()) if weights.TASK_TOKENS in found.state else ()
+    listed = ", ".join(known)
+    if "multitask" in given and config["multitask"]["task_tokens"] != bool(known):
+        has = f"was trained with tokens of its tasks ({listed})" if known else "has no task tokens"
+        raise UserError(f"{found.path} {has}: leave multitask.task_tokens out, as the checkpoint states it")
+    if not known:
+        return {}
+    chosen = task_names(config["tasks"]) if "tasks" in given else known
+    if new := [name for name in chosen if name not in known]:
+        raise UserError(f"{found.path} has no token of task {new[0]}: name tasks whose tokens it has ({listed})")
+    tokens: dict[str, str] = {}
+    for name, row in ((name, TASKS[name]) for name in chosen if name in TASKS):
+        for kind in row.objectives:
+            tokens.setdefault(row.head(kind), name)
+    if homeless := [head.name for head in heads if head.name not in tokens]:
+        raise UserError(
+            f"{found.path} has a token for each of {listed}, and the head {homeless[0]} belongs to none of "
+            f"{', '.join(chosen)}: pass tasks=[...]"
+        )
+    return {head.name: tokens[head.name] for head in heads}
 
 
 def _device(settings: Settings) -> torch.device:
