@@ -66,8 +66,17 @@ def test_a_task_that_no_longer_improves_stops_and_goes_on(options, monkeypatch, 
     rounds += [(number, "nlvr2") for number in range(30)]
     assert visited == [task for _, task in sorted(rounds, key=lambda one: (one[0], one[1] == "nlvr2"))]
     shown = capfd.readouterr().out
-    assert re.search(r"vqa +0\.5000 +0\.5000 +stopped +\d+ %", shown)
-    assert re.search(r"nlvr2 +1\.0000 +1\.0000 +running +\d+ %", shown)
+    assert re.search(r"vqa +0\.5000 +0\.5000 +0\.\d{4} +stopped +\d+ %", shown)
+    assert re.search(r"nlvr2 +1\.0000 +1\.0000 +0\.5000 +running +\d+ %", shown)
+
+
+def test_the_best_checkpoint_of_each_task_is_kept(options, monkeypatch):
+    _scored(monkeypatch, {"vqa": [0.5, 0.6, 0.2], "nlvr2": [0.9, 0.7, 0.7]})
+    options |= {"tasks": ["vqa", "nlvr2"], "max_epoch": 3, "multitask.best_of_each": True}
+    folder = Path(run(tiny.settings(**options))["log_dir"]) / "checkpoints"
+    steps = {path.name: torch.load(path, weights_only=True)["global_step"] for path in folder.iterdir()}
+    # Of all, the first is the best.
+    assert steps == {"best-vqa.ckpt": 12, "best-nlvr2.ckpt": 6, "last.ckpt": 18, "epoch=0-step=6.ckpt": 6}
 
 
 @pytest.mark.parametrize(("steps", "expected"), [("per_task", 18), ("accumulate", 6)])

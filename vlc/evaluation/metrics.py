@@ -21,7 +21,7 @@ class Ratio(Metric):
         self.add_state("sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, total: Tensor, count: int) -> None:
+    def update(self, total: Tensor | float, count: int) -> None:
         self.sum += total
         self.count += count
 

@@ -100,7 +100,9 @@ class Answers(Objective[AnswersOptions]):
             loss = F.cross_entropy(logits.float(), targets)
         else:
             loss = F.binary_cross_entropy_with_logits(logits.float(), targets) * targets.shape[1]
-        return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "score": vqa_score(logits, targets)}, logits)
+        ratios = {"loss": mean_ratio(loss, len(batch)), "score": vqa_score(logits, targets)}
+        right = targets.sum() if targets.ndim > 1 else len(targets)
+        return Outcome(loss, ratios, logits, chance=(right / logits.shape[1], len(batch)))
 
     def _logits(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Tensor:
         if self.reads_pooled:

@@ -22,7 +22,7 @@ from vlc.objectives.options import Options
 
 POOLED = Pass(pooled_only=True)  # the pooled feature of text and image
 OptionsT = TypeVar("OptionsT", bound=Options)
-Ratio = tuple[Tensor, int]  # (sum, count): adds up over steps and processes
+Ratio = tuple[Tensor | float, int]  # (sum, count): adds up over steps and processes
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,14 @@ class Outcome:
     metrics: name -> (sum, count).
     logits: for predictions; (0,) where the head can say nothing.
     patches: which patches the encoder did not see, where they are reconstructed.
+    chance: (sum, count) of the headline that choices at random would have; None where the head does not choose.
     """
 
     loss: Tensor | None
     metrics: Mapping[str, Ratio] = field(default_factory=dict)
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
     patches: PatchMask | None = None
+    chance: Ratio | None = None
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,8 @@ class Choice(Objective[ChoiceOptions]):
             loss = F.binary_cross_entropy_with_logits(scores, F.one_hot(right, scores.shape[1]).to(scores.dtype))
         else:
             loss = F.cross_entropy(scores, right)
-        return Outcome(loss, {"loss": mean_ratio(loss, len(batch)), "accuracy": ranked_accuracy(scores, right)}, scores)
+        ratios = {"loss": mean_ratio(loss, len(batch)), "accuracy": ranked_accuracy(scores, right)}
+        return Outcome(loss, ratios, scores, chance=(len(batch) / scores.shape[1], len(batch)))
 
     def answers(self, outcome: Outcome, batch: Batch, token_name: Callable[[int], str] = str) -> list[Answer]:
         """The candidates of each example by their probability; the score of its own text where there can be none.

@@ -78,7 +78,8 @@ class Classes(Objective[ClassesOptions]):
             loss = F.binary_cross_entropy_with_logits(logits.float(), F.one_hot(labels, logits.shape[1]).float())
         else:
             loss = F.cross_entropy(logits.float(), labels)
-        return Outcome(loss, {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}, logits)
+        ratios = {"loss": mean_ratio(loss, len(labels)), "accuracy": accuracy(logits, labels)}
+        return Outcome(loss, ratios, logits, chance=(len(labels) / logits.shape[1], len(labels)))
 
     def _box_features(self, encoded: Encoded, regions: Regions) -> Tensor:
         """The feature of the first box of each example, (B, D) float32; zeros where it is not in the image."""

@@ -86,7 +86,8 @@ class Pointing(Objective[PointingOptions]):
             "accuracy": (hits.sum(), len(batch)),
             "coverage": (right.any(dim=1).sum(), len(batch)),
         }
-        return Outcome(loss, ratios, scores)
+        chance = (right.sum(dim=1) / regions.mask.sum(dim=1).clamp(min=1)).sum()
+        return Outcome(loss, ratios, scores, chance=(chance, len(batch)))
 
     def _scores(self, encoded: Mapping[Pass, Encoded], regions: Regions) -> Tensor:
         """The scores of all boxes, (B, R) float32, those of padding too."""

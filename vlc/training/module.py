@@ -118,7 +118,8 @@ class VLCModule(LightningModule):
         self.evaluators = evaluators or {}
         self.tasks = {task.name: task for task in tasks}
         self.validations = dict.fromkeys(self.tasks, 0)  # how many each task has had
-        self.scores: dict[str, float] = {}  # of several tasks, the latest score of each
+        self.scores: dict[str, float] = {}  # of several tasks, the latest score of each, and of choices at random
+        self.random_scores: dict[str, float] = {}
         self._turn = Turn()
         splits, vocabularies = splits or {}, vocabularies or {}
         self.encoder = Encoder(
@@ -152,6 +153,8 @@ class VLCModule(LightningModule):
             for metric in self.objectives[head.name].metrics
         }
         self.ratios: Modules[Ratio] = Modules({name: Ratio() for name in self.measured})
+        # Of several tasks, what choices at random would have in place of the headlines, by task.
+        self.chances: Modules[Ratio] = Modules({name: Ratio() for name in self.tasks if len(self.tasks) > 1})
         self.records: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
 
     def _freeze_unread(self, *, image_only: bool, text_only: bool) -> None:
@@ -229,7 +232,8 @@ class VLCModule(LightningModule):
             batch = self.objectives[head.name].training_batch(batch, np.random.default_rng(place))
         outcomes = self.outcomes(batch)
         loss = self.total_loss(outcomes, batch.task)
-        values, task, self._turn = {"train/loss": loss.detach()}, self.tasks[batch.task], batch.turn
+        values: dict[str, Tensor | float] = {"train/loss": loss.detach()}
+        task, self._turn = self.tasks[batch.task], batch.turn
         for head in task.heads:
             for metric, (total, count) in outcomes[head.name].metrics.items():
                 values[task.metric(head, "train", metric)] = total / max(count, 1)
@@ -271,12 +275,15 @@ class VLCModule(LightningModule):
         for head in task.heads:
             for metric, ratio in outcomes[head.name].metrics.items():
                 self.ratios[task.metric(head, batch.split, metric)].update(*ratio)
+            if (chance := outcomes[head.name].chance) is not None and batch.task in self.chances:
+                self.chances[batch.task].update(*chance)
         return outcomes
 
     # -- ends of epochs
 
     def on_validation_epoch_end(self) -> None:
         values = self._computed_ratios()
+        self.random_scores |= {name: float(value) for name, value in _computed(self.chances).items()}
         if self.trainer.sanity_checking:  # a few batches, in which there may be nothing to count
             return
         due = self.trainer.datamodule.due  # type: ignore[attr-defined]  # Lightning sets it
@@ -286,6 +293,8 @@ class VLCModule(LightningModule):
         self.log_dict(values)
         selecting = self.the_metric(values)
         self.log("val/the_metric", selecting, prog_bar=True)
+        scored = (name for name in (self.tasks if due is None else due) if name in self.scores)
+        self.log_dict({f"{name}/val/the_metric": self.scores[name] for name in scored})
         if isinstance(schedule := self.lr_schedulers(), PlateauSchedule):
             schedule.validated(float(selecting))
 
@@ -331,12 +340,7 @@ class VLCModule(LightningModule):
 
     def _computed_ratios(self) -> dict[str, Tensor]:
         """Every ratio that counted something, and the ratios reset. Raises NonFiniteMetric."""
-        values = {}
-        for name, ratio in self.ratios.items():
-            value = ratio.compute()
-            ratio.reset()
-            if value is not None:
-                values[name] = value.float()
+        values = _computed(self.ratios)
         check_finite(values)
         return values
 
@@ -427,12 +431,14 @@ class VLCModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vlc"] = self.extras
         checkpoint["validations"], checkpoint["scores"] = dict(self.validations), dict(self.scores)
+        checkpoint["random_scores"] = dict(self.random_scores)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give the temperature of contrast its dimension, which older checkpoints lack, also in the optimiser's state."""
         validations = checkpoint.get("validations", 0)
         self.validations |= validations if isinstance(validations, dict) else dict.fromkeys(self.tasks, validations)
         self.scores = dict(checkpoint.get("scores", {}))
+        self.random_scores = dict(checkpoint.get("random_scores", {}))
         name = "objectives.itc.log_scale"
         state = checkpoint.get("state_dict", {})  # sharded training reads the weights by itself
         if name in state and not state[name].ndim:
@@ -441,6 +447,17 @@ class VLCModule(LightningModule):
                 for moments in optimizer["state"].values():
                     scalars = [key for key, value in moments.items() if key != "step" and not value.ndim]
                     moments |= {key: moments[key].reshape(1) for key in scalars}
+
+
+def _computed(ratios: Modules[Ratio]) -> dict[str, Tensor]:
+    """The value of every ratio that counted something, and the ratios reset."""
+    values = {}
+    for name, ratio in ratios.items():
+        value = ratio.compute()
+        ratio.reset()
+        if value is not None:
+            values[name] = value.float()
+    return values
 
 
 def module_of(

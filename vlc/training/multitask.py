@@ -1,9 +1,11 @@
 """Leads a run of several tasks through its rounds, and shows how the tasks stand."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
@@ -108,22 +110,22 @@ class Multitask(Callback):
         due = self.rounds.validated if due is None else due
         self._state = self.rounds.observed(self.state, {name: scores[name] for name in scores if name in due})
         if due:
-            self._show()
+            self._show(module.random_scores)  # type: ignore[arg-type]  # of VLCModule
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if self.rounds.trained_next(self.state) is None:
             trainer.should_stop = True
 
     @rank_zero_only
-    def _show(self) -> None:
-        """Print a line for each task: its scores, whether it runs, and its share of the time."""
+    def _show(self, random_scores: Mapping[str, float]) -> None:
+        """Print a line for each task: its scores beside chance, whether it runs, and its share of the time."""
         whole, title = sum(self.seconds.values()) or 1.0, f"after {self.num_rounds} rounds"
-        grid = Table("task", "score", "best", "state", "share of time", title=title, box=None)
+        grid = Table("task", "score", "best", "chance", "state", "share of time", title=title, box=None)
         for name, seconds in self.seconds.items():
-            score, best = (values.get(name) for values in (self.state.scores, self.state.bests))
+            known = [values.get(name) for values in (self.state.scores, self.state.bests, random_scores)]
             controller = self.state.controllers.get(name)
             stops = self.rounds.settings.mixing == "stop_and_go" and controller is not None and controller.stopped
-            figures = ["-" if value is None else f"{value:.4f}" for value in (score, best)]
+            figures = ["-" if value is None else f"{value:.4f}" for value in known]
             grid.add_row(name, *figures, "stopped" if stops else "running", f"{100 * seconds / whole:.0f} %")
         Console().print(grid)
 
@@ -138,6 +140,21 @@ class Multitask(Callback):
         self._state = State.of(state_dict["state"])
         self.num_rounds = 0  # that are complete
         self.num_rounds, self.seconds = state_dict["num_rounds"], dict(state_dict["seconds"])
+
+
+class BestOfTask(ModelCheckpoint):
+    """Keeps the best checkpoint of one task as best-TASK.ckpt. The task has a new score only where it is validated."""
+
+    def __init__(self, task: str):
+        self.task = task
+        super().__init__(
+            monitor=f"{task}/val/the_metric", mode="max", filename=f"best-{task}", enable_version_counter=False
+        )
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        due = trainer.datamodule.due  # type: ignore[attr-defined]  # Lightning sets it
+        if due is None or self.task in due:
+            super().on_validation_end(trainer, module)
 
 
 def planned_rounds(settings: Settings, data: DataModule, num_devices: int) -> Rounds:

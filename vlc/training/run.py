@@ -38,8 +38,8 @@ from vlc.training import finetune, resume
 from vlc.training.callbacks import FinalValidation
 from vlc.training.datamodule import DataModule, num_accumulated
 from vlc.training.module import VLCModule, module_of, task_needs
-from vlc.training.multitask import Multitask
 from vlc.training.moving_average import LoggedAverage
+from vlc.training.multitask import BestOfTask, Multitask
 from vlc.training.optim import check_optimizer, freeze
 from vlc.training.progress import Progress
 from vlc.training.saving import Saving
@@ -336,6 +336,8 @@ def _callbacks(settings: Settings, has_validation: bool) -> list:
             callbacks.append(
                 ModelCheckpoint(monitor="val/the_metric", mode="max", filename=best, auto_insert_metric_name=False)
             )
+        if several and settings.multitask.best_of_each:
+            callbacks += [BestOfTask(task.name) for task in settings.tasks]
         callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False))
     return callbacks
 
