@@ -89,7 +89,8 @@ OBJECTIVE_CASES = [
     Case("joined_ranking", (), {**_RANKED, "datasets": ["coco", "f30k"], "loss_names": loss_weights(irtr=1)}),
     Case("all", (), {**_RANKED, "loss_names": loss_weights(mlm=1, itm=1, mae=1, itc=1), "mlm_prob": 0.5}),
 ]
-TASK_CASES = [Case("tasks", (), {"tasks": ["vqa", "nlvr2"], "vqa.answers.num_answers": 3})]  # one idle in every step
+_TASKS = {"tasks": ["vqa", "nlvr2"], "vqa.answers.num_answers": 3, "multitask.task_tokens": True}
+TASK_CASES = [Case("tasks", (), _TASKS)]  # one idle in every step
 CASES = {case.name: case for case in RECIPE_CASES + OBJECTIVE_CASES + TASK_CASES}
 
 

@@ -7,13 +7,18 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.training.test_image_classifier import classifier
 from vlc.checkpoint import weights
 from vlc.common.errors import UserError
+from vlc.configuration.config import resolve_use
 from vlc.data.corpus import Corpus
 from vlc.data.keys import Key
 from vlc.evaluation.ranking import Scorer
 from vlc.training.run import build_data, build_module, run
+from vlc.use.hard_pool import make_hard_pools
 from vlc.use.model import Model
+from vlc.use.predict import predict
+from vlc.use.search import build_index, search
 
 TOKENS = {"multitask.task_tokens": True}
 TASKS = ["vqa", "vgqa", "nlvr2"]  # the first two share a head
@@ -64,10 +69,22 @@ def test_rows_are_found_by_name_and_a_new_task_starts_as_the_mean_of_the_others(
     torch.testing.assert_close(more.encoder.task_tokens.weight.data, expected)
     report = weights.load(more, weights.read(saved))
     assert report.derived == ["encoder.task_tokens.weight of task gqa"]
+    assert report.unused[0] == "encoder.task_tokens.weight of task vgqa"
     _, plain = _built(options, **SMALL, tasks=["vqa"])
     torch.save({"state_dict": plain.state_dict(), "vlc": plain.extras}, Path(saved).with_name("plain.ckpt"))
     report = weights.load(more, weights.read(Path(saved).with_name("plain.ckpt")))
     assert weights.TASK_TOKENS in report.new
+
+
+def test_a_classifier_of_images_and_published_layouts_have_no_place_for_tokens(options, tmp_path):
+    saved = _saved(options, **SMALL, tasks=TASKS)
+    report = weights.load(classifier(tiny.SMALL, 32, 3), weights.read(saved))
+    assert weights.TASK_TOKENS in report.unused
+    left_out = weights.export(weights.read(saved), tmp_path / "release.ckpt", "vlc_release")
+    assert weights.TASK_TOKENS in left_out
+    assert weights.TASK_TOKENS not in weights.read(tmp_path / "release.ckpt").state
+    weights.export(weights.read(saved), tmp_path / "same.safetensors", "vlc")
+    assert Model.from_checkpoint(tmp_path / "same.safetensors", num_gpus=0).task_tokens["nlvr2"] == "nlvr2"
 
 
 @pytest.mark.parametrize(
@@ -178,3 +195,29 @@ def test_a_used_model_answers_with_the_token_of_the_task(options):
         Model.from_checkpoint(saved, num_gpus=0, tasks=["gqa"])
     with pytest.raises(UserError, match=r"tokens of its tasks \(vqa, vgqa, nlvr2\): leave multitask.task_tokens out"):
         Model.from_checkpoint(saved, num_gpus=0, **{"multitask.task_tokens": False})
+
+
+def test_the_commands_use_the_tokens(options, tmp_path):
+    """A search embeds by the token of one task, and ranks by the token of another."""
+    wrong = {"choice.wrong_texts": 3}
+    saved = _saved(options, **wrong, tasks=["irtr_coco", "retrieval_emoji"])
+    used = {"load_path": saved, "num_gpus": 0, "num_workers": 0, "per_gpu_batchsize": 4}
+    data = {"data_root": options["data_root"], "datasets": ["coco"]}
+    assert build_index(*resolve_use(**used, **data, splits=["test"], index=str(tmp_path / "index")))["images"] == 6
+    assert make_hard_pools(*resolve_use(**used, **data, out=str(tmp_path))) == {"coco": 2 * tiny.ROWS}
+    model = Model.from_checkpoint(saved, num_gpus=0)
+    assert model.task_tokens == {"itc": "retrieval_emoji", "irtr": "irtr_coco"}
+    for image in ("a.png", "b.png"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "images" / image).write_bytes(tiny.image_bytes(ord(image[0]), kind="PNG"))
+    index = {"index": str(tmp_path / "own")}
+    build_index(*resolve_use(**used, **index, image_folder=str(tmp_path / "images")))
+    for rerank_k in (2, None):
+        found = search(*resolve_use(**used, **index, query="a dog", rerank_k=rerank_k))
+        for result in found:
+            image = tmp_path / "images" / result["source"]
+            near = (model.embed(images=image) @ model.embed(texts="a dog").T).item()
+            expected = near if rerank_k is None else model.score(image, "a dog").item()
+            assert result["score"] == pytest.approx(expected, abs=1e-4)
+    records = predict(*resolve_use(**used, image=str(tmp_path / "images" / "a.png"), text="a dog"))
+    assert {record["task"] for record in records} == {"itc", "irtr"}

@@ -217,9 +217,9 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
     check: the keys that an error names for the user to check.
     """
     _check_numbers(module, checkpoint, check)
-    checkpoint, new_tasks = _with_task_tokens(checkpoint, module, complete)
-    report = LoadReport(checkpoint.path, checkpoint.layout.name, dropped=list(checkpoint.dropped))
-    report.derived += [f"{TASK_TOKENS} of task {name}" for name in new_tasks]
+    checkpoint, derived, left_out = _with_task_tokens(checkpoint, module, complete)
+    dropped = list(checkpoint.dropped)
+    report = LoadReport(checkpoint.path, checkpoint.layout.name, dropped=dropped, derived=derived)
     taken, missing, misfits = {}, [], []
     own, starts = module.state_dict(), _starts(module)
     for name, tensor in own.items():
@@ -240,7 +240,7 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
             (report.loaded if value is checkpoint.state[name] else report.resized).append(name)
             taken[name] = value
     _check_missing(checkpoint, missing, misfits, complete, check)
-    report.unused = _unused(checkpoint, own, check)
+    report.unused = left_out + _unused(checkpoint, own, check)
     report.new, report.misfits = missing, misfits
     module.load_state_dict(taken, strict=False)
     return report
@@ -318,12 +318,15 @@ def _with_rows(table: Tensor, stored: Tensor, pairs: list[tuple[int, int]]) -> T
     return table.index_put((rows,), stored[stored_rows].to(table.dtype))
 
 
-def _with_task_tokens(checkpoint: Checkpoint, module: nn.Module, complete: bool) -> tuple[Checkpoint, list[str]]:
-    """Return the checkpoint with a row of task tokens for each task of the module, and the tasks that it does not know.
+def _with_task_tokens(
+    checkpoint: Checkpoint, module: nn.Module, complete: bool
+) -> tuple[Checkpoint, list[str], list[str]]:
+    """Return the checkpoint with a row of task tokens for each task of the module.
 
-    These start as the mean of its rows. A checkpoint without task tokens stays as it is, and so does one for a model of
-    images alone. Raises UserError where the checkpoint has task tokens and the module has none, and with `complete` also
-    where the checkpoint lacks the token of a task.
+    Returns beside it, for the report, the tokens that it lacks, which start as the mean of its rows, and the tokens that
+    the module does not have. A checkpoint without task tokens stays as it is, and so does one for a model of images alone.
+    Raises UserError where the checkpoint has task tokens and the module has none, and with `complete` also where the
+    checkpoint lacks the token of a task.
     """
     encoder, path, table = module.encoder, checkpoint.path, checkpoint.state.get(TASK_TOKENS)
     assert isinstance(encoder, Encoder)
@@ -332,7 +335,7 @@ def _with_task_tokens(checkpoint: Checkpoint, module: nn.Module, complete: bool)
     if table is None and own and complete:
         raise UserError(f"{path} has no task tokens: leave multitask.task_tokens out")
     if table is None or not hasattr(encoder, "text_embeddings"):
-        return checkpoint, []
+        return checkpoint, [], []
     known = ", ".join(stored.answers)
     if not own:
         raise UserError(
@@ -342,7 +345,9 @@ def _with_task_tokens(checkpoint: Checkpoint, module: nn.Module, complete: bool)
     if new and complete:
         raise UserError(f"{path} has no token of task {new[0]}: test the tasks whose tokens it has ({known})")
     table = _with_rows(table.mean(dim=0).repeat(len(own), 1), table, own.shared_labels(stored))
-    return replace(checkpoint, state={**checkpoint.state, TASK_TOKENS: table}), new
+    unused = [name for name in stored.answers if name not in own.answers]
+    derived, left_out = ([f"{TASK_TOKENS} of task {name}" for name in names] for names in (new, unused))
+    return replace(checkpoint, state={**checkpoint.state, TASK_TOKENS: table}), derived, left_out
 
 
 def _objectives(module: nn.Module) -> dict[str, Objective]:
