@@ -64,6 +64,8 @@ def test_the_token_stands_behind_cls_and_moves_no_position(encoder, batch, poole
     encoded = encoder.encode([text, image], pooled_only=pooled_only, task="second")
     vector, plain = encoder.embed_task("second", 3).tokens, encoder.task_tokens
     inserted = torch.cat([text.tokens[:, :1], vector, text.tokens[:, 1:]], dim=1)
+    sequence = TokenSequence.of([text, encoder.embed_task("second", 3), image])
+    assert sequence.num_real == sequence.mask.sum(), "which packing on a GPU relies on"
     longer = Segment("text", inserted, torch.cat([batch.text.mask[:, :1], batch.text.mask], dim=1))
     encoder.task_tokens = None
     expected = encoder.encode([longer, image])

@@ -113,7 +113,7 @@ def test_a_test_with_tokens_needs_them_in_the_checkpoint(options):
     torch.save({"state_dict": plain.state_dict(), "vlc": plain.extras}, saved)
     with pytest.raises(UserError, match=r"plain.ckpt has no task tokens: leave multitask.task_tokens out"):
         _built(options, **SMALL, **TOKENS, tasks=["vqa"], test_only=True, load_path=str(saved))
-    with pytest.raises(UserError, match=r"plain.ckpt has no task tokens: leave multitask.task_tokens out"):
+    with pytest.raises(UserError, match=r"plain.ckpt has no task tokens: pass multitask.task_tokens=False"):
         Model.from_checkpoint(saved, num_gpus=0, **TOKENS)
 
 
@@ -193,7 +193,7 @@ def test_a_used_model_answers_with_the_token_of_the_task(options):
     assert set(Model.from_checkpoint(saved, num_gpus=0).task_tokens) == {"vqa", "nlvr2"}
     with pytest.raises(UserError, match=r"no token of task gqa: name tasks whose tokens it has \(vqa, vgqa, nlvr2\)"):
         Model.from_checkpoint(saved, num_gpus=0, tasks=["gqa"])
-    with pytest.raises(UserError, match=r"tokens of its tasks \(vqa, vgqa, nlvr2\): leave multitask.task_tokens out"):
+    with pytest.raises(UserError, match=r"tokens of its tasks \(vqa, vgqa, nlvr2\): pass multitask.task_tokens=True"):
         Model.from_checkpoint(saved, num_gpus=0, **{"multitask.task_tokens": False})
 
 

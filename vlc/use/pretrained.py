@@ -106,7 +106,7 @@ def _task_tokens(
     listed = ", ".join(known)
     if "multitask" in given and config["multitask"]["task_tokens"] != bool(known):
         has = f"was trained with tokens of its tasks ({listed})" if known else "has no task tokens"
-        raise UserError(f"{found.path} {has}: leave multitask.task_tokens out, as the checkpoint states it")
+        raise UserError(f"{found.path} {has}: pass multitask.task_tokens={bool(known)}, or leave it out")
     if not known:
         return {}
     chosen = task_names(config["tasks"]) if "tasks" in given else known
