@@ -251,12 +251,12 @@ def config():
     load_path = ""  # checkpoint to start from, or to test
 
     # optimiser and schedule
-    optim_type = "adamw"  # adamw, adam, sgd, or adamw_torch, which is torch's with its defaults, as MAE fine-tunes
+    optim_type = "adamw"  # adamw, adam, sgd, radam, adamw_torch (torch's defaults, as MAE fine-tunes), or one of timm
     learning_rate = of_tasks(tasks, locals(), "learning_rate") or 1e-4
     weight_decay = 0.01
     layer_decay = 1.0 if is_pretrain else 0.5  # learning-rate factor from one layer to the one below
     lr_mult = 1  # learning-rate factor of task heads, where layer_decay is 1
-    decay_power = 1  # power of the polynomial decay, or cosine
+    decay_power = 1  # power of the polynomial decay, or cosine; schedule.kind names other schedules
     end_lr = 0  # the polynomial decays to it
     warmup_steps = 0.1 if tasks else 2500  # a float is a share of all steps
     max_epoch = row_default(tasks, "epochs", 100)  # counts where max_steps is None

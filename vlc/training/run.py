@@ -54,7 +54,8 @@ def run(settings: Settings, environment: ClusterEnvironment | None = None) -> di
     own = settings.run
     seed_everything(own.seed, verbose=False)
     _warn_of_settings_without_effect(settings)
-    check_optimizer(settings.optim)
+    if not own.test_only:
+        check_optimizer(settings.optim)
     option, folder = ("--output_dir ", own.output_dir) if own.flags else ("log_dir=", own.log_dir)
     writes = bool(folder) and not (own.fast_dev_run or (own.flags and own.test_only))
     if writes:
