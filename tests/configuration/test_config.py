@@ -256,7 +256,7 @@ def test_wrong_values_of_optimizer_and_schedule_are_told(values, message):
 
 def test_settings_of_optimizer_and_schedule_are_stored_and_read_again(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("optimizer: {rates: {encoder: {text_embeddings: 0.1}}, options: {eps: 1.0e-6}}\n")
+    path.write_text("optimizer: {rates: {encoder.text_embeddings: 0.1}, options: {eps: 1.0e-6}}\n")
     given = {
         "optimizer.rates": {r"blocks\.0": 0.5, "classifier": 10},
         "optimizer.options.betas": [0.9, 0.95],

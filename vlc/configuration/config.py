@@ -138,7 +138,7 @@ def check_updates(updates: Mapping[str, Any], others: Collection[str] = ()) -> N
 
 def _load_named_config(path: str) -> dict[str, Any]:
     with user_errors_without_traceback():
-        return under_flat_names(load_config_file(path))
+        return convert_to_nested_dict(under_flat_names(load_config_file(path)))  # Sacred refuses names with dots
 
 
 # Sacred's own functions would build the objects that a file, or a value, names.
