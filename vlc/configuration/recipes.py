@@ -116,6 +116,7 @@ _12IN1 = {
     "max_epoch": 20,
     "warmup_steps": 0.1,
     "decay_power": 1,
+    "optimizer": {"options": {"betas": [0.9, 0.999], "eps": 1e-6, "bias_correction": False}},
 }
 _12IN1_EMOJI = {
     **_LARGE_EMOJI_TASK,

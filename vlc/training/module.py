@@ -295,7 +295,8 @@ class VLCModule(LightningModule):
         self.log("val/the_metric", selecting, prog_bar=True)
         scored = (name for name in (self.tasks if due is None else due) if name in self.scores)
         self.log_dict({f"{name}/val/the_metric": self.scores[name] for name in scored})
-        if isinstance(schedule := self.lr_schedulers(), PlateauSchedule):
+        anything_new = due is None or bool(due)
+        if anything_new and isinstance(schedule := self.lr_schedulers(), PlateauSchedule):
             schedule.validated(float(selecting))
 
     def on_test_epoch_end(self) -> None:
