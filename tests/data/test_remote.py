@@ -8,7 +8,7 @@ import pytest
 
 from tests import tiny
 from vlc.common.errors import MissingFile, UserError
-from vlc.data.arrow import ArrowSplit, find_tables
+from vlc.data.arrow import ArrowSplit, find_tables, has_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.remote import RemoteFolder
 from vlc.training.run import build_data
@@ -40,6 +40,14 @@ def test_files_of_a_url_read_like_local_ones(folder, url, kind, tmp_path):
     assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in _find(str(folder), None)]
     split = ArrowSplit(paths, CATALOG["sbu"], "sbu", {"image", "caption"})
     assert len(split) == 2 * tiny.ROWS * tiny.TEXTS
+
+
+def test_whether_a_folder_or_url_has_tables(folder, url, tmp_path):
+    for root in (str(folder), url):
+        assert has_tables(root, ("sbu_*",), str(tmp_path / "cache"))
+        assert has_tables(root, ("sbu_1",), str(tmp_path / "cache"))
+        assert not has_tables(root, ("sbu_*", "sbu_2"), str(tmp_path / "cache"))
+    assert not has_tables(tmp_path / "nowhere", ("sbu_*",))
 
 
 def test_a_run_takes_its_data_from_a_url(url, small_vit, tmp_path):
