@@ -195,6 +195,11 @@ def write_hard_pool(folder: Path, name: str) -> None:
     write_pool(folder / pool_name(name), near, list(map(str, range(len(near)))), (), {"tables": tables_of(source)})
 
 
+def complete(recipe: str) -> tuple[str, ...]:
+    """A recipe, behind the one of a task where it stands beside such a one."""
+    return ("task_finetune_foil_emoji", recipe) if recipe.startswith("finetune_") else (recipe,)
+
+
 def settings(*named: str, **updates: Any) -> Settings:
     """Settings for a short run on the CPU: `named` configs, with small values unless `updates` say otherwise."""
     small = {

@@ -93,8 +93,8 @@ def test_names_agree_with_what_they_name():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_named_config_resolves(name):
-    settings = Settings.from_config(resolve(name, per_gpu_batchsize=2))
-    assert settings.as_config() == resolve(name, per_gpu_batchsize=2)
+    config = resolve(*tiny.complete(name), per_gpu_batchsize=2)
+    assert Settings.from_config(config).as_config() == config
 
 
 def test_published_pretraining_command():

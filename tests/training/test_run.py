@@ -46,8 +46,9 @@ def test_every_recipe_trains_a_step(options, recipe):
     """A step of every task."""
     if RECIPES[recipe].get("vit") == "vit_base_patch32_384":
         options |= {"vit": "small_vilt", "image_size": 64}
-    tasks = tiny.settings(recipe, **options).tasks
-    metrics = run(tiny.settings(recipe, **options, max_steps=len(tasks)))
+    named = tiny.complete(recipe)
+    tasks = tiny.settings(*named, **options).tasks
+    metrics = run(tiny.settings(*named, **options, max_steps=len(tasks)))
     assert all(torch.tensor(value).isfinite() for key, value in metrics.items() if key != "log_dir")
     assert {task.metric(head, "train", "loss") for task in tasks for head in task.heads} <= set(metrics)
     assert torch.load(_last(metrics), weights_only=True)["global_step"] == len(tasks)
