@@ -14,6 +14,7 @@ from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.composers import COMPOSERS
+from vlc.data.parts import MaskedText
 from vlc.data.sampler import RoundRobin, TrainSampler
 from vlc.data.samples import Samples
 from vlc.data.tokens import TextEncoder, TokenHider, load_tokenizer
@@ -25,12 +26,12 @@ PUBLISHED = TextEncoder(TOKENIZER, 66)
 LINES = ["a dog", "one red cat", "", "two dogs of the house", "a tree"]
 
 
-def _samples(folder, *shards: list[str], encoder: TextEncoder = ENCODER, **options) -> Samples:
+def _samples(folder, *shards: list[str], encoder: TextEncoder = ENCODER, parts=()) -> Samples:
     """A corpus of lines in several files, packed."""
     paths = [tiny.write_table(folder / f"text_{n}.arrow", {"text": lines}) for n, lines in enumerate(shards)]
     source = ArrowSplit(paths, CATALOG["text"], "text", {"text"})
-    prepared = replace(preparation(), text_encoder=encoder, composer=COMPOSERS["packed"], **options)
-    return Samples("train", [source], (), prepared, training=True, seed=5)
+    prepared = replace(preparation(), text_encoder=encoder, composer=COMPOSERS["packed"])
+    return Samples("train", [source], parts, prepared, training=True, seed=5)
 
 
 def test_sequences_are_the_published_ones_piece_for_piece(tmp_path):
@@ -96,6 +97,14 @@ def test_a_step_has_the_batches_of_the_published_step(case):
     for name, number in (("image", 0), ("text", 1)):
         passes = [int(pair[number].removeprefix(name).partition(".")[0]) for pair in published]
         assert found[name][: len(passes)] == passes
+
+
+def test_a_batch_may_hide_no_word(tmp_path):
+    samples = _samples(tmp_path, LINES, parts=(MaskedText(1e-9, word_by_word=True),))
+    batch = samples[keys(0, 1, 2)]
+    hidden = batch.parts["masked_text"]
+    assert hidden.positions.shape == hidden.labels.shape == (0,)
+    assert hidden.text.ids.tolist() == batch.text.ids.tolist()
 
 
 class _Draws:
