@@ -23,7 +23,7 @@ from vlc.configuration.values import check_known, check_types
 from vlc.data.catalog import CATALOG
 from vlc.data.composers import COMPOSERS
 from vlc.data.kinds import Kind
-from vlc.data.spec import Column, DatasetSpec
+from vlc.data.spec import Column, DatasetSpec, ImageKey
 from vlc.objectives.options import CLASSES, OPTIONS, Options
 from vlc.tasks import HEADS, TASKS, Report, Task, add_heads
 
@@ -295,7 +295,9 @@ def _check_dataset(name: str, spec: Any) -> None:
     for split, stems in (*spec.tables.items(), *spec.published.items()):
         valid = isinstance(stems, tuple) and all(isinstance(s, str) and s and not set(s) & set("/\\:") for s in stems)
         require(valid, f"{name}.tables[{split!r}]", stems, 'a tuple of names without folders, as in ("birds_train",)')
-    for key in ("validation", "test", "optional"):
+    valid = spec.image_key is None or isinstance(spec.image_key, ImageKey)
+    require(valid, f"{name}.image_key", spec.image_key, 'ImageKey("COLUMN", "COLLECTION"), or None')
+    for key in ("validation", "test", "optional", "from_training"):
         for split in getattr(spec, key):
             check_known([split], spec.tables, f"split in {name}.{key}")
     for key, column in spec.fields.items():

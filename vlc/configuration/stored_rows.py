@@ -8,7 +8,7 @@ from typing import Any
 from vlc.common.errors import UserError
 from vlc.data import kinds
 from vlc.data.kinds import Kind
-from vlc.data.spec import Column, DatasetSpec
+from vlc.data.spec import Column, DatasetSpec, ImageKey
 from vlc.objectives.options import OPTIONS
 from vlc.tasks import Task
 
@@ -45,6 +45,7 @@ def as_dataset(row: Mapping[str, Any], path: Path) -> DatasetSpec:
     """Return the data set of a plain row. Raises UserError where a column is of a kind of a user's file."""
     own = {key: _tuples(value) for key, value in row.items() if key != "fields"}
     columns = {name: _column(column, path) for name, column in row["fields"].items()}
+    own |= {"image_key": ImageKey(**own["image_key"])} if own.get("image_key") else {}
     return DatasetSpec(**own | {"fields": columns, "unlabelled": frozenset(own["unlabelled"])})
 
 

@@ -2,13 +2,13 @@
 
 A sample is one text of one row, or one row where texts are not read. A null is no text. Nothing is copied out of the files
 until a sample is used. Memory holds a few numbers for each record batch, and one for each text that is left out because it
-is repeated or null.
+is repeated or null, or of a row that is left out.
 """
 
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def find_tables(
     present = remote.names if remote else {path.name for path in root.iterdir()}
     found = []
     for stem in stems:
-        names = [name for name in _names(stem, present) if name in present]
+        names = _names(stem, present)
         if not names:
             folder = remote.url if remote else root
             raise MissingFile(
@@ -90,9 +90,9 @@ def has_tables(data_root: str | Path, stems: tuple[str, ...], cache: str | None 
 
 
 def _names(stem: str, present: set[str]) -> list[str]:
-    """File names of a stem; of one that ends in "*" all its numbered shards, in order."""
+    """The present file names of a stem; of one that ends in "*" all its numbered shards, in order."""
     if not stem.endswith("*"):
-        return [f"{stem}.arrow"]
+        return [f"{stem}.arrow"] if f"{stem}.arrow" in present else []
     pattern = re.compile(re.escape(stem[:-1]) + r"(\d+)\.arrow")
     numbered = [(int(match[1]), name) for name in present if (match := pattern.fullmatch(name))]
     return [name for _, name in sorted(numbered)]
@@ -104,6 +104,7 @@ class ArrowSplit:
     columns: the columns that must be there.
     read_texts: False makes every row one sample without text.
     verify: compare what is read with the checksums that our writer left. A warning names files without any.
+    leaves_out: returns the sorted numbers of the rows of a file that are left out.
 
     Raises UserError if a file is damaged or lacks a column. It does so at once where the metadata show this, and where
     offsets, texts or a checksum show it, when a record batch or an image is first used. It also does so if a file is no
@@ -121,11 +122,14 @@ class ArrowSplit:
         *,
         read_texts: bool = True,
         verify: bool = False,
+        leaves_out: Callable[[Path], np.ndarray] | None = None,
     ):
         self.paths, self.spec, self.dataset, self.columns = paths, spec, dataset, columns
         self.read_texts, self.verify = read_texts, verify
         self.states: dict[Path, FileState] = {}
         self.repeated: dict[Path, np.ndarray] = {}  # from `repeated_texts`; loader processes get it too
+        self.left_out: dict[Path, np.ndarray] = {}  # from `leaves_out`; loader processes get it too
+        self._leaves_out = leaves_out
         self._open()
         if verify and (without := [path for path in paths if self.states[path].checksum is None]):
             _log.warning("Cannot be verified, as another writer left no checksums: %s", ", ".join(map(str, without)))
@@ -135,6 +139,7 @@ class ArrowSplit:
 
     def __setstate__(self, state):
         self.__dict__.update(state)
+        self._leaves_out = None  # left_out has what it found
         self._open()
 
     def _open(self) -> None:
@@ -144,10 +149,11 @@ class ArrowSplit:
         self._sound: set[int] = set()  # the numbers of record batches that were checked
         self._checksums: dict[int, BatchChecksums | None] = {}  # by number, where a record batch was checked
         self.num_missing: dict[Path, int] = {}  # texts of each file that are null; they are left out
+        self.num_left_out = 0  # texts of rows that are left out, without repeated ones and nulls
         counts, left_out, first = [], [np.empty(0, dtype=np.int64)], 0
         for path in self.paths:
             self._recognise(path)
-            rows, texts, missing = 0, first, [np.empty(0, dtype=np.int64)]
+            rows, texts, missing, begin = 0, first, [np.empty(0, dtype=np.int64)], len(self._batches)
             for batch in self._read(path):
                 self._batches.append(batch)
                 self._files.append(path)
@@ -166,12 +172,37 @@ class ArrowSplit:
                     with self._errors_name_the_file(path):
                         self.repeated[path] = repeated_texts(path, self.spec.text)
                 left_out[-1] = np.union1d(left_out[-1], first + self.repeated[path])
+            left_out[-1] = self._with_rows_left_out(path, left_out[-1], first, begin)
             first = texts
             self._recognise(path)
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         # For each text left out the number of samples before it, so that a search finds how many to skip.
         skipped = np.concatenate(left_out)
         self._skipped = skipped - np.arange(len(skipped))
+
+    def _with_rows_left_out(self, path: Path, others: np.ndarray, first: int, begin: int) -> np.ndarray:
+        """The sorted numbers of the texts that are left out: others, and all texts of the rows of a file that are.
+
+        others: the numbers of repeated texts and nulls.
+        first, begin: the numbers of the file's first text, and of its first record batch.
+        """
+        if path not in self.left_out:
+            if self._leaves_out is None:
+                return others
+            with self._errors_name_the_file(path):
+                self.left_out[path] = self._leaves_out(path)
+        numbers = [others]
+        for batch, row in zip(self._batches[begin:], self._first_rows[begin:], strict=True):
+            start, end = np.searchsorted(self.left_out[path], (row, row + batch.num_rows))
+            offsets = self._text_offsets(batch)
+            widths = np.ones(batch.num_rows, dtype=np.int64) if offsets is None else np.diff(offsets)
+            removed = np.zeros(batch.num_rows, dtype=bool)
+            removed[self.left_out[path][start:end] - row] = True
+            numbers.append(first + np.flatnonzero(np.repeat(removed, widths)))
+            first += int(widths.sum())
+        together = np.unique(np.concatenate(numbers))
+        self.num_left_out += len(together) - len(others)
+        return together
 
     def _recognise(self, path: Path) -> None:
         """Require that the file is the one that was opened first."""
@@ -340,6 +371,23 @@ class ArrowSplit:
     def rows_of_batches(self) -> list[int]:
         """The number of rows of each record batch."""
         return [batch.num_rows for batch in self._batches]
+
+    def rows_with_samples(self) -> np.ndarray:
+        """Whether a sample lies in each row, (num_rows,) bool."""
+        skipped, found = self._skipped + np.arange(len(self._skipped)), [np.empty(0, dtype=bool)]
+        for batch, start in zip(self._batches, self._starts[:-1].tolist(), strict=True):
+            offsets = self._text_offsets(batch)
+            ends = start + (np.arange(batch.num_rows + 1) if offsets is None else offsets - offsets[0])
+            found.append(np.diff(ends - np.searchsorted(skipped, ends)) > 0)
+        return np.concatenate(found)
+
+    def rows_left_out(self) -> np.ndarray:
+        """The sorted numbers (R,) int64 of the rows that are left out, counted through all files."""
+        firsts: dict[Path, int] = {}
+        for file, start in zip(self._files, np.cumsum([0, *self.rows_of_batches]).tolist(), strict=False):
+            firsts.setdefault(file, start)
+        rows = [firsts[path] + self.left_out[path] for path in self.paths if path in self.left_out and path in firsts]
+        return np.concatenate([np.empty(0, dtype=np.int64), *rows])
 
     def has_column(self, name: str) -> bool:
         """Whether every file has a column of this name."""

@@ -17,7 +17,12 @@ from vlc.data.kinds import (
     TRUTHS,
     one_of,
 )
-from vlc.data.spec import Column, DatasetSpec
+from vlc.data.spec import Column, DatasetSpec, ImageKey
+
+# The column is a number, or the name of a file that ends in it.
+_COCO, _VG, _FLICKR, _SAIAPR, _VCR = (
+    ImageKey("image_id", collection) for collection in ("coco", "vg", "flickr", "saiapr", "vcr")
+)
 
 _VQA_FIELDS = {
     "question_id": Column("question_id", IDENTIFIERS),
@@ -101,7 +106,7 @@ _ORACLE_FIELDS = {
 }
 
 
-def _referring(writer: str, stem: str, splits: tuple[str, ...], test: tuple[str, ...] = ()) -> DatasetSpec:
+def _referring(writer: str, stem: str, splits: tuple[str, ...], test: tuple[str, ...] = (), **options) -> DatasetSpec:
     """Expressions that refer to a box of their image; without a test, every split is one whose name begins with test."""
     fields = {
         **_REFERRING_FIELDS,
@@ -113,7 +118,7 @@ def _referring(writer: str, stem: str, splits: tuple[str, ...], test: tuple[str,
     }
     tables = {split: (f"{stem}_{split}",) for split in splits}
     test = test or tuple(split for split in splits if split.startswith("test"))
-    return DatasetSpec(writer, tables, "expressions", fields=fields, unique_texts=False, test=test)
+    return DatasetSpec(writer, tables, "expressions", fields=fields, unique_texts=False, test=test, **options)
 
 
 def _dialogues(name: str, num_options: int, splits: tuple[str, ...], **options) -> DatasetSpec:
@@ -186,6 +191,7 @@ CATALOG: dict[str, DatasetSpec] = {
             "test": ("coco_caption_karpathy_test",),
         },
         published={"val": ("coco_caption_karpathy_test",)},
+        image_key=_COCO,
     ),
     "f30k": DatasetSpec(
         "f30k",
@@ -198,24 +204,26 @@ CATALOG: dict[str, DatasetSpec] = {
             "train": ("f30k_caption_karpathy_train", "f30k_caption_karpathy_val"),
             "val": ("f30k_caption_karpathy_test",),
         },
+        image_key=_FLICKR,
     ),
     **{
-        name: DatasetSpec(name, {split: (f"{name}_{split}",) for split in ("train", "val", "test")})
-        for name in ("coco_retrieval", "f30k_retrieval")
+        name: DatasetSpec(name, {split: (f"{name}_{split}",) for split in ("train", "val", "test")}, image_key=key)
+        for name, key in (("coco_retrieval", _COCO), ("f30k_retrieval", _FLICKR))
     },
     "gcc": DatasetSpec(
         "gcc",
         {"train": ("conceptual_caption_train_*",), "val": ("conceptual_caption_val_*",)},
         test=(),
+        own_images=True,
     ),
     # -- images with captions, training only
-    "vg": _captions("vg", ("vg",)),
-    "sbu": _captions("sbu", ("sbu_*",)),
-    "pretrainVQA": _captions("pretrain_vqav2", ("pretrain_vqa_*",)),
-    "pretrainOI": _captions("openimages", ("openimages_*",)),
-    "pretrainGQA": _captions("pretrain_gqa", ("pretrain_gqa_*",)),
-    "pretrainFlickr30k": _captions("pretrain_flickr30k", ("pretrain_flickr30k_train",)),
-    "pretrainVGQA": _captions("pretrain_vg", ("pretrain_vg_*",)),
+    "vg": _captions("vg", ("vg",), image_key=_VG),
+    "sbu": _captions("sbu", ("sbu_*",), own_images=True),
+    "pretrainVQA": _captions("pretrain_vqav2", ("pretrain_vqa_*",), image_key=_COCO),
+    "pretrainOI": _captions("openimages", ("openimages_*",), own_images=True),
+    "pretrainGQA": _captions("pretrain_gqa", ("pretrain_gqa_*",), image_key=_VG),
+    "pretrainFlickr30k": _captions("pretrain_flickr30k", ("pretrain_flickr30k_train",), image_key=_FLICKR),
+    "pretrainVGQA": _captions("pretrain_vg", ("pretrain_vg_*",), image_key=_VG),
     "captions": _captions("captions", ("captions_*",)),
     # -- texts alone
     "text": DatasetSpec(
@@ -240,6 +248,8 @@ CATALOG: dict[str, DatasetSpec] = {
         fields=_VQA_FIELDS,
         unique_texts=False,
         unlabelled=frozenset({"test", "test-dev"}),
+        image_key=_COCO,
+        from_training=("val",),
     ),
     "vgqa": DatasetSpec(
         "vgqa",
@@ -249,6 +259,7 @@ CATALOG: dict[str, DatasetSpec] = {
         unique_texts=False,
         validation=(),
         test=(),
+        image_key=_VG,
     ),
     "vgqa_all": DatasetSpec(
         "vgqa --all",
@@ -257,24 +268,30 @@ CATALOG: dict[str, DatasetSpec] = {
         fields=_VQA_FIELDS,
         unique_texts=False,
         test=("val",),
+        image_key=_VG,
+        cleaned=("train", "val"),  # as in 12-in-1, whose validation questions are about training images
     ),
     "gqa": _gqa(
         "gqa",
         {split: (f"gqa_{split}",) for split in ("train", "val", "testdev", "test", "challenge")},
         test=("testdev",),
         unlabelled=frozenset({"test", "challenge"}),
+        image_key=_VG,
     ),
     "gqa_all": _gqa(
         "gqa --questions all",
         {split: (f"gqa_all_{split}",) for split in ("train", "val", "testdev", "test", "challenge", "submission")},
         test=("testdev",),
         unlabelled=frozenset({"test", "challenge", "submission"}),
+        image_key=_VG,
     ),
     "gqa_trainval": _gqa(
         "gqa --questions trainval",
         {"train": ("gqa_trainval",), "minval": ("gqa_minval",)},
         validation=("minval",),
         test=("minval",),
+        image_key=_VG,
+        from_training=("minval",),
     ),
     # -- pairs of images
     "nlvr2": _nlvr2(
@@ -282,11 +299,13 @@ CATALOG: dict[str, DatasetSpec] = {
         validation=("dev",),
         test=("dev", "test1"),
         published_validation=("dev", "test1"),
+        own_images=True,
     ),
     "nlvr2_subsets": _nlvr2(
         {name: (f"nlvr2_{name}",) for name in ("balanced_dev", "unbalanced_dev", "balanced_test1", "unbalanced_test1")},
         validation=(),
         test=("balanced_dev", "unbalanced_dev", "balanced_test1", "unbalanced_test1"),
+        own_images=True,
     ),
     "snli_ve": DatasetSpec(
         "snli_ve",
@@ -296,6 +315,7 @@ CATALOG: dict[str, DatasetSpec] = {
         unique_texts=False,
         validation=("dev",),
         test=("dev", "test"),
+        image_key=_FLICKR,
     ),
     "foil": DatasetSpec(
         "foil",
@@ -304,19 +324,34 @@ CATALOG: dict[str, DatasetSpec] = {
         fields=_FOIL_FIELDS,
         unique_texts=False,
         published={"train": ("foil_train", "foil_val"), "val": ("foil_test",)},
+        image_key=_COCO,
+        from_training=("val",),
     ),
     # -- dialogues
     "visdial": _dialogues(
-        "visdial", 100, ("train", "val", "test"), unlabelled=frozenset({"test"}), test=("val", "test")
+        "visdial",
+        100,
+        ("train", "val", "test"),
+        unlabelled=frozenset({"test"}),
+        test=("val", "test"),
+        image_key=ImageKey("image_id", "coco", {"val": "visdial", "test": "visdial"}),
     ),
     # -- boxes: expressions that refer to one of an image's
-    "refcoco": _referring("refcoco", "refcoco", ("train", "val", "testA", "testB")),
-    "refcoco_google": _referring("refcoco --by google", "refcoco_google", ("train", "val", "test")),
-    "refcoco_plus": _referring("refcoco_plus", "refcoco_plus", ("train", "val", "testA", "testB")),
-    "refcocog": _referring("refcocog", "refcocog", ("train", "val", "test")),
-    "refcocog_google": _referring("refcocog --by google --allow-overlap", "refcocog_google", ("train", "val")),
-    "refclef": _referring("refclef", "refclef", ("train", "val", "testA", "testB", "testC")),
-    "refclef_berkeley": _referring("refclef --by berkeley", "refclef_berkeley", ("train", "val", "test")),
+    "refcoco": _referring("refcoco", "refcoco", ("train", "val", "testA", "testB"), image_key=_COCO),
+    "refcoco_google": _referring("refcoco --by google", "refcoco_google", ("train", "val", "test"), image_key=_COCO),
+    "refcoco_plus": _referring("refcoco_plus", "refcoco_plus", ("train", "val", "testA", "testB"), image_key=_COCO),
+    "refcocog": _referring("refcocog", "refcocog", ("train", "val", "test"), image_key=_COCO),
+    "refcocog_google": _referring(
+        "refcocog --by google --allow-overlap",
+        "refcocog_google",
+        ("train", "val"),
+        image_key=_COCO,
+        from_training=("val",),
+    ),
+    "refclef": _referring("refclef", "refclef", ("train", "val", "testA", "testB", "testC"), image_key=_SAIAPR),
+    "refclef_berkeley": _referring(
+        "refclef --by berkeley", "refclef_berkeley", ("train", "val", "test"), image_key=_SAIAPR
+    ),
     "flickr_entities": DatasetSpec(
         "flickr_entities",
         {split: (f"flickr_entities_{split}",) for split in ("train", "val", "test")},
@@ -329,6 +364,7 @@ CATALOG: dict[str, DatasetSpec] = {
             "image_id": Column("image_id", IDENTIFIERS, per_text=False),
         },
         unique_texts=False,
+        image_key=_FLICKR,
     ),
     # -- boxes to choose among
     "visual7w": DatasetSpec(
@@ -342,6 +378,7 @@ CATALOG: dict[str, DatasetSpec] = {
             "question_type": Column("question_types", NAMES, optional=True),
         },
         unique_texts=False,
+        image_key=_VG,
     ),
     "guesswhat": DatasetSpec(
         "guesswhat",
@@ -356,6 +393,7 @@ CATALOG: dict[str, DatasetSpec] = {
         },
         unique_texts=False,
         validation=("valid",),
+        image_key=_COCO,
     ),
     "guesswhat_oracle": DatasetSpec(
         "guesswhat",
@@ -364,13 +402,14 @@ CATALOG: dict[str, DatasetSpec] = {
         fields=_ORACLE_FIELDS,
         unique_texts=False,
         validation=("valid",),
+        image_key=_COCO,
     ),
     # -- questions, answers and rationales about boxes
     "vcr_qa": _grounded_questions(
-        "vcr", ("train", "val", "test"), unlabelled=frozenset({"test"}), test=("val", "test")
+        "vcr", ("train", "val", "test"), unlabelled=frozenset({"test"}), test=("val", "test"), image_key=_VCR
     ),
     "vcr_qar": _grounded_rationales(
-        "vcr", ("train", "val", "test"), unlabelled=frozenset({"test"}), test=("val", "test")
+        "vcr", ("train", "val", "test"), unlabelled=frozenset({"test"}), test=("val", "test"), image_key=_VCR
     ),
     # -- images in classes
     "labelled_images": DatasetSpec(
@@ -379,10 +418,14 @@ CATALOG: dict[str, DatasetSpec] = {
         fields={"label": Column("label", one_of(MOST_LABELS), per_text=False)},
         test=("val",),
         labelled=True,
+        own_images=True,
     ),
     # -- embedded data
     "emoji": DatasetSpec(
-        "emoji", {"train": ("emoji_train",), "val": ("emoji_val",), "test": ("emoji_test",)}, unique_texts=True
+        "emoji",
+        {"train": ("emoji_train",), "val": ("emoji_val",), "test": ("emoji_test",)},
+        unique_texts=True,
+        own_images=True,
     ),
     "emoji_compositional": DatasetSpec(
         "emoji",
@@ -391,11 +434,13 @@ CATALOG: dict[str, DatasetSpec] = {
             "val": ("emoji_compositional_val",),
             "test": ("emoji_compositional_test",),
         },
+        own_images=True,
     ),
     "emoji_scenes": DatasetSpec(
         "emoji_scenes",
         {split: (f"emoji_scenes_{split}",) for split in ("train", "val", "test", "held_out")},
         test=("test", "held_out"),
+        own_images=True,
     ),
     "emoji_scenes_text": DatasetSpec(
         "emoji_scenes",
@@ -410,16 +455,19 @@ CATALOG: dict[str, DatasetSpec] = {
         fields=_VQA_FIELDS,
         unique_texts=False,
         test=("test", "held_out"),
+        own_images=True,
     ),
     "emoji_gqa": _gqa(
         "emoji_gqa",
         {split: (f"emoji_gqa_{split}",) for split in ("train", "val", "test", "held_out")},
         test=("test", "held_out"),
+        own_images=True,
     ),
     "emoji_nlvr2": _nlvr2(
         {split: (f"emoji_nlvr2_{split}",) for split in ("train", "val", "test", "held_out")},
         writer="emoji_nlvr2",
         test=("test", "held_out"),
+        own_images=True,
     ),
     "emoji_snli_ve": DatasetSpec(
         "emoji_snli_ve",
@@ -428,6 +476,7 @@ CATALOG: dict[str, DatasetSpec] = {
         fields=_ENTAILMENT_FIELDS,
         unique_texts=False,
         test=("test", "held_out"),
+        own_images=True,
     ),
     "emoji_foil": DatasetSpec(
         "emoji_foil",
@@ -436,10 +485,13 @@ CATALOG: dict[str, DatasetSpec] = {
         fields=_FOIL_FIELDS,
         unique_texts=False,
         test=("test", "held_out"),
+        own_images=True,
     ),
-    "emoji_visdial": _dialogues("emoji_visdial", 5, ("train", "val", "test", "held_out"), test=("test", "held_out")),
+    "emoji_visdial": _dialogues(
+        "emoji_visdial", 5, ("train", "val", "test", "held_out"), test=("test", "held_out"), own_images=True
+    ),
     "emoji_refer": _referring(
-        "emoji_refer", "emoji_refer", ("train", "val", "test", "held_out"), test=("test", "held_out")
+        "emoji_refer", "emoji_refer", ("train", "val", "test", "held_out"), test=("test", "held_out"), own_images=True
     ),
     "emoji_pointing": DatasetSpec(
         "emoji_pointing",
@@ -452,6 +504,7 @@ CATALOG: dict[str, DatasetSpec] = {
         },
         unique_texts=False,
         test=("test", "held_out"),
+        own_images=True,
     ),
     "emoji_guess": DatasetSpec(
         "emoji_guess",
@@ -465,7 +518,12 @@ CATALOG: dict[str, DatasetSpec] = {
         },
         unique_texts=False,
         test=("test", "held_out"),
+        own_images=True,
     ),
-    "emoji_vcr_qa": _grounded_questions("emoji_vcr", ("train", "val", "test", "held_out"), test=("test", "held_out")),
-    "emoji_vcr_qar": _grounded_rationales("emoji_vcr", ("train", "val", "test", "held_out"), test=("test", "held_out")),
+    "emoji_vcr_qa": _grounded_questions(
+        "emoji_vcr", ("train", "val", "test", "held_out"), test=("test", "held_out"), own_images=True
+    ),
+    "emoji_vcr_qar": _grounded_rationales(
+        "emoji_vcr", ("train", "val", "test", "held_out"), test=("test", "held_out"), own_images=True
+    ),
 }

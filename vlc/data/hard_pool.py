@@ -9,7 +9,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ class HardPool:
     """The images that look like each of the N images of a split.
 
     path: of the file.
-    near (N, K) int32: the numbers of the images that look most like each image, the most alike first, without itself. A
-        row ends in NONE where there are fewer.
+    near (N, K) int32: the numbers of the images that look most like each image, the most alike first, without itself. NONE
+        stands where there are fewer, or in place of images that are not trained on.
     rows_of_batches: the number of images in each record batch.
     """
 
@@ -90,7 +90,9 @@ def open_pool(source: ArrowSplit, folder: str | None) -> HardPool:
             f"{path} lacks {len(lacking):,} of the {len(near):,} images that are trained on, the first in row {row} of "
             f"{table}{source.suffix}. {cure}"
         )
-    return pool
+    if len(removed := source.rows_left_out()):  # their texts are not trained on either
+        near = np.where(np.isin(near, removed), np.int32(NONE), near)
+    return replace(pool, near=torch.from_numpy(near))
 
 
 def write_pool(

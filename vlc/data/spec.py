@@ -36,6 +36,20 @@ class Column:
 
 
 @dataclass(frozen=True)
+class ImageKey:
+    """How the rows of a data set name their images, so that other data sets with the same images are found.
+
+    column: the column with the number or the file name of the image.
+    collection: whose number this is: coco, vg (Visual Genome), flickr, saiapr, visdial, vcr, or a name of your own.
+    elsewhere: split -> collection, of splits whose images are of another collection.
+    """
+
+    column: str
+    collection: str
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class DatasetSpec:
     """Where a data set's rows live under data_root and what they hold.
 
@@ -52,6 +66,10 @@ class DatasetSpec:
         the last one.
     writer: the name `python -m write_arrow` knows it by, with the options that write its files.
     labelled: images without texts in any of the forms that `vlc.data.labelled` opens by the name of a split.
+    image_key: how its rows name their images; None: they do not.
+    own_images: whether no other data set is known to show its images.
+    cleaned: the splits from which `clean.exclude` leaves out images that are evaluated elsewhere.
+    from_training: evaluated splits that are taken from training images, so that clean lists do not hold them.
     """
 
     writer: str
@@ -67,6 +85,10 @@ class DatasetSpec:
     published: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     published_validation: tuple[str, ...] = ()
     labelled: bool = False
+    image_key: ImageKey | None = None
+    own_images: bool = False
+    cleaned: tuple[str, ...] = ("train",)
+    from_training: tuple[str, ...] = ()
 
     def splits(self, published: bool = False) -> dict[str, tuple[str, ...]]:
         """Split -> stems; with `published`, as the published code read them."""
@@ -88,3 +110,12 @@ class DatasetSpec:
         """Arrow columns that reading the given fields needs, texts and images included."""
         read = [self.fields[name] for name in fields if name in self.fields and not self.fields[name].optional]
         return {self.text, *self.images, *((column.fallback or column).name for column in read)}
+
+    @property
+    def evaluated(self) -> dict[str, tuple[str, ...]]:
+        """The splits whose images a clean list holds: those of validation ("val"), and all others ("test")."""
+        splits = [split for split in self.tables if split not in (*self.cleaned, *self.from_training)]
+        return {
+            "val": tuple(split for split in splits if split in self.validation),
+            "test": tuple(split for split in splits if split not in self.validation),
+        }
