@@ -5,6 +5,7 @@ from typing import Any
 
 from vlc.common.errors import UserError, require
 from vlc.configuration.groups import (
+    EXCLUDED,
     MIXING,
     SCHEDULES,
     STEPS,
@@ -69,6 +70,8 @@ def check(settings: Groups) -> None:
     _check_numbers(settings)
     _check_optimizer(optim.optimizer, fsdp=run.fsdp)
     _check_schedule(optim)
+    excluded = settings.clean.exclude
+    require(excluded in EXCLUDED, "clean.exclude", excluded, f"one of {', '.join(EXCLUDED)}")
     require(run.precision in PRECISIONS, "precision", run.precision, f"one of {', '.join(map(str, PRECISIONS))}")
 
 

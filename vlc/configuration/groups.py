@@ -239,9 +239,25 @@ class MultitaskSettings:
     best_of_each: bool = False
 
 
+EXCLUDED = ("none", "test", "val_test")
+
+
+@dataclass(frozen=True)
+class CleanSettings:
+    """Which images training leaves out because they are evaluated, by this or another task (Lu et al. 2020, 12-in-1).
+
+    exclude: none; test: images of test splits; val_test: those of validation splits too.
+    lists: the list of these images that `python -m write_arrow clean ARROWS` writes; None: clean.json in data_root.
+    """
+
+    exclude: str = "none"
+    lists: str | None = None
+
+
 # Groups whose fields are keys in a dictionary of the configuration, as in multitask.mixing=stop_and_go. All have defaults.
 NESTED: dict[str, type] = {
     "multitask": MultitaskSettings,
+    "clean": CleanSettings,
     "optimizer": OptimizerSettings,
     "schedule": ScheduleSettings,
 }
@@ -260,6 +276,7 @@ class Groups:
     optim: OptimSettings
     run: RunSettings
     multitask: MultitaskSettings
+    clean: CleanSettings
     options: Mapping[str, Options]
     tasks: tuple[TaskSettings, ...]
 

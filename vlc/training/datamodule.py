@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pytorch_lightning import LightningDataModule, Trainer
@@ -15,6 +16,7 @@ from vlc.configuration.task_settings import TaskSettings
 from vlc.data.arrow import ArrowSplit, find_tables, has_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids
+from vlc.data.clean import CleanList, Removal, removal
 from vlc.data.composers import COMPOSERS
 from vlc.data.kinds import IDENTIFIERS, LABELS
 from vlc.data.labelled.source import LabelledImages
@@ -53,6 +55,7 @@ class TaskData:
         set's (val_coco) where several have that split.
     evaluated_splits: the names of the splits alone.
     selecting: the splits that select the checkpoint, by their names in metrics.
+    removals: what `clean` has removed from each split that it cleans.
     text_only: whether no example has an image.
     """
 
@@ -66,8 +69,10 @@ class TaskData:
         num_patches: int,
         seed: int,
         test_only: bool,
+        clean: CleanList | None = None,
     ):
         self.task, self.settings, self.needs, self.seed = task, settings, needs, seed
+        self.clean, self.removals = clean, list[Removal]()
         self.num_patches, self.test_only, self.tokenizer = num_patches, test_only, tokenizer
         self.composer = COMPOSERS[task.composer]
         specs = {name: CATALOG[name] for name in task.datasets}
@@ -155,7 +160,16 @@ class TaskData:
             columns = columns - {spec.text}
         stems = spec.splits(settings.published_splits)[split]
         paths = find_tables(settings.data_root, stems, name, spec.writer, settings.data_cache)
-        return ArrowSplit(paths, spec, name, columns, read_texts=not settings.image_only, verify=verify)
+        leaves_out = None
+        if self.clean and split in spec.cleaned and spec.images and not spec.own_images:
+            self.clean.check(name, spec, lambda stems: has_tables(settings.data_root, stems, settings.data_cache))
+            leaves_out = partial(self.clean.rows, dataset=name, spec=spec, split=split)
+        source = ArrowSplit(
+            paths, spec, name, columns, read_texts=not settings.image_only, verify=verify, leaves_out=leaves_out
+        )
+        if self.clean and split in spec.cleaned and spec.images:
+            self.removals.append(removal(self.task.name, source, split, self.clean))
+        return source
 
     def _checked_classes(self, num_classes: int) -> tuple[str, ...]:
         """The names of the classes by label, where the data have names. Raises UserError where splits do not agree."""
@@ -188,6 +202,7 @@ class DataModule(LightningDataModule):
 
     needs: the needs of each task, in the order of the tasks.
     test_only: open the test splits instead of training and validation.
+    clean: the images that training leaves out.
 
     Raises UserError or MissingFile, before any training, where files, columns or fields are missing.
     """
@@ -203,8 +218,10 @@ class DataModule(LightningDataModule):
         num_patches: int,
         seed: int,
         test_only: bool,
+        clean: CleanList | None = None,
     ):
         super().__init__()
+        self.clean = clean
         self.settings, self.seed, self.start = settings, seed, Position(0, 0)
         self.mixing: Mixing | None = None
         self.stretch: Callable[[int], Stretch] | None = None
@@ -213,7 +230,14 @@ class DataModule(LightningDataModule):
         self.tokenizer = None if settings.image_only else load_tokenizer(settings.tokenizer)
         self.tasks = {
             task.name: TaskData(
-                task, settings, self.tokenizer, own, num_patches=num_patches, seed=seed, test_only=test_only
+                task,
+                settings,
+                self.tokenizer,
+                own,
+                num_patches=num_patches,
+                seed=seed,
+                test_only=test_only,
+                clean=clean,
             )
             for task, own in zip(tasks, needs, strict=True)
         }
@@ -243,8 +267,13 @@ class DataModule(LightningDataModule):
         """Whether no example of any task has an image."""
         return all(data.text_only for data in self.tasks.values())
 
+    @property
+    def removals(self) -> list[Removal]:
+        """What `clean` has removed from the data of all tasks."""
+        return [one for data in self.tasks.values() for one in data.removals]
+
     def facts(self, world_size: int) -> dict[str, Any]:
-        """The numbers that a position depends on: samples of a step on all processes, and samples of each data set.
+        """What a position depends on: samples of a step on all processes, samples of each data set, images left out.
 
         Of several tasks it has, by name, the samples of a batch and of a step, and the number of all samples.
         """
@@ -252,6 +281,7 @@ class DataModule(LightningDataModule):
         known: dict[str, Any] = {
             "global_batch": lone.per_gpu_batchsize * world_size,
             "num_samples": [size for samples in self._training.values() for size in samples.sizes],
+            "clean": self.clean and self.clean.digest,
         }
         if len(self._training) > 1:
             tasks = {name: self.tasks[name].task for name in self._training}

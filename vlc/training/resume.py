@@ -60,6 +60,15 @@ def check_facts(option: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -
             f"{option} was saved in a run of {_tasks_listed(before)}, this run has {_tasks_listed(here)}: resume with the "
             "same tasks and batch sizes, or start from its weights"
         )
+    before, here = saved.get("clean"), now["clean"]
+    if before != here:
+        lists = (
+            "no list of images to leave out" if digest is None else f"list {digest[:12]}" for digest in (before, here)
+        )
+        raise UserError(
+            f"{option} was saved in a run with {next(lists)}, this run has {next(lists)}: give the same clean.exclude and "
+            "clean.lists, or start from its weights"
+        )
     before, here = saved.get("num_samples", now["num_samples"]), now["num_samples"]
     if before != here:
         raise UserError(

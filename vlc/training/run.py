@@ -23,6 +23,7 @@ from vlc.configuration.aliases import under_flat_names
 from vlc.configuration.groups import RunSettings
 from vlc.configuration.settings import Settings
 from vlc.configuration.task_settings import TaskSettings
+from vlc.data.clean import open_clean_list
 from vlc.data.tokens import tokenizer_to_store
 from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.evaluation.evaluator import Evaluator
@@ -36,6 +37,7 @@ from vlc.objectives.kinds import KINDS
 from vlc.objectives.options import ranking_kind
 from vlc.training import finetune, resume
 from vlc.training.callbacks import FinalValidation
+from vlc.training.clean_report import CleanReport
 from vlc.training.datamodule import DataModule, num_accumulated
 from vlc.training.module import VLCModule, module_of, task_needs
 from vlc.training.moving_average import LoggedAverage
@@ -105,6 +107,9 @@ def build_data(settings: Settings) -> DataModule:
         num_patches=num_patches,
         seed=settings.run.seed,
         test_only=settings.run.test_only,
+        clean=open_clean_list(
+            settings.clean.exclude, settings.clean.lists, settings.data.data_root, settings.data.data_cache
+        ),
     )
 
 
@@ -324,6 +329,7 @@ def _callbacks(settings: Settings, has_validation: bool) -> list:
         *several,
         *guards(settings.data.max_corrupt_ratio),
         FinalValidation(),
+        CleanReport(),
         *common_callbacks(),
         LearningRateMonitor(logging_interval="step"),
         Saving(every=settings.run.checkpoint_every),
