@@ -161,6 +161,19 @@ def datasets() -> str:
     return table("`datasets=` | writer | training | validation | test", rows)
 
 
+def image_keys() -> str:
+    """How the rows of each data set name images that others show too, and which of its splits a clean list holds."""
+    rows = []
+    for name, spec in CATALOG.items():
+        if key := spec.image_key:
+            elsewhere = "".join(f", of {split} in {other}" for split, other in key.elsewhere.items())
+            listed = (", ".join(spec.evaluated[kind]) for kind in ("val", "test"))
+            rows.append(
+                (f"`{name}`", f"`{key.column}` in {key.collection}{elsewhere}", *listed, ", ".join(spec.cleaned))
+            )
+    return table("`datasets=` | name of the image | validation | test | cleaned", rows)
+
+
 def _stems(groups: Iterable[tuple[str, ...]]) -> str:
     return ", ".join(f"`{stem}`" for stems in groups for stem in stems)
 
@@ -279,6 +292,7 @@ TABLES: dict[str, Callable[[], str]] = {
             nested_keys,
             use_keys,
             datasets,
+            image_keys,
             writers,
             objectives,
             tasks,

@@ -2,12 +2,13 @@
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
-from write_arrow import check, show
+from write_arrow import check, clean, show
 from write_arrow.machine.source import RawSource
 from write_arrow.sources import SOURCES
 
 TOOLS = {
     "check": ("check a folder of Arrow files against the catalogue", check),
+    "clean": ("list the images that the data sets of a folder are evaluated on", clean),
     "show": ("print rows of an Arrow file and make a picture of its images", show),
 }
 
