@@ -44,7 +44,7 @@ def test_training_leaves_listed_images_out_and_says_how_many(options, capsys):
     counts = {"rows": 12, "rows_left_out": 4, "samples": 24, "samples_left_out": 8, "left": 0}
     assert split == {"task": "", "dataset": "coco", "split": "train"} | counts
     printed = capsys.readouterr().out
-    assert "clean.exclude=test: 3 images of" in printed
+    assert "clean.exclude=test: training leaves out the images of 3 keys in" in printed
     assert "16.7%" not in printed
     assert "33.3%" in printed
 

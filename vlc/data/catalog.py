@@ -20,9 +20,8 @@ from vlc.data.kinds import (
 from vlc.data.spec import Column, DatasetSpec, ImageKey
 
 # The column is a number, or the name of a file that ends in it.
-_COCO, _VG, _FLICKR, _SAIAPR, _VCR = (
-    ImageKey("image_id", collection) for collection in ("coco", "vg", "flickr", "saiapr", "vcr")
-)
+_COCO, _VG, _FLICKR, _SAIAPR = (ImageKey("image_id", collection) for collection in ("coco", "vg", "flickr", "saiapr"))
+_VCR = ImageKey("image_id", "vcr", numbered=False)
 
 _VQA_FIELDS = {
     "question_id": Column("question_id", IDENTIFIERS),

@@ -14,26 +14,20 @@ from vlc.common.errors import UserError
 from vlc.data.ipc import in_plain_layout, record_batches
 from vlc.data.spec import DatasetSpec
 
-_NUMBER = r"(?:^|[/_])0*(?P<id>[0-9]+)(?:\.\w+)?$"
-_NUMBERED = {
-    "coco": _NUMBER,
-    "vg": _NUMBER.replace("[0-9]+", "n?[0-9]+"),  # GQA has images of its own, whose numbers begin with n
-    "flickr": _NUMBER,
-    "saiapr": _NUMBER,
-    "visdial": _NUMBER,
-}
-_NAME = r"(?:^|/)(?P<id>[^/]+?)(?:\.[A-Za-z]\w*)?$"  # of other collections: without folder and suffix
+_NUMBER = r"(?:^|[/_])0*(?P<id>n?[0-9]+)(?:\.\w+)?$"  # GQA has images of its own, whose numbers begin with n
+_NAME = r"(?:^|/)(?P<id>[^/]+?)(?:\.[A-Za-z]\w*)?$"
 
 
-def image_keys(names: pa.Array, collection: str) -> pa.Array:
-    """The keys (N,) string of images, null where a value names no image of the collection.
+def image_keys(names: pa.Array, collection: str, *, numbered: bool = True) -> pa.Array:
+    """The keys (N,) string of images, null where a value names no image.
 
     names (N,): numbers, or names of files.
+    numbered: as in `ImageKey`.
     """
     names = in_plain_layout(names)
     if not pa.types.is_large_string(names.type):
         names = names.cast(pa.string())
-    found = pc.extract_regex(names, _NUMBERED.get(collection, _NAME))
+    found = pc.extract_regex(names, _NUMBER if numbered else _NAME)
     return pc.binary_join_element_wise(collection, pc.struct_field(found, "id").cast(pa.string()), ":")
 
 
@@ -60,7 +54,7 @@ def keys_of_rows(path: Path, dataset: str, spec: DatasetSpec, split: str) -> Ite
     for batch in batches:
         names = batch.column(key.column)
         names.validate(full=True)
-        keys = image_keys(names, collection)
+        keys = image_keys(names, collection, numbered=key.numbered)
         if keys.null_count:
             row = keys.is_null().index(True).as_py()
             raise UserError(

@@ -40,13 +40,15 @@ class ImageKey:
     """How the rows of a data set name their images, so that other data sets with the same images are found.
 
     column: the column with the number or the file name of the image.
-    collection: whose number this is: coco, vg (Visual Genome), flickr, saiapr, visdial, vcr, or a name of your own.
+    collection: whose number this is, such as coco, vg (Visual Genome) or flickr.
     elsewhere: split -> collection, of splits whose images are of another collection.
+    numbered: images are known by the number at the end of their names; otherwise by the names, without folder and suffix.
     """
 
     column: str
     collection: str
     elsewhere: Mapping[str, str] = field(default_factory=dict)
+    numbered: bool = True
 
 
 @dataclass(frozen=True)

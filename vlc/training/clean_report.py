@@ -37,7 +37,7 @@ def report(clean: CleanList, removals: Sequence[Removal], folder: str | None) ->
         share = f"{one.samples_left_out / one.samples:.1%}" if one.samples else ""
         counts = (f"{one.rows:,}", f"{one.rows_left_out:,}", left, f"{one.samples:,}", f"{one.samples_left_out:,}")
         grid.add_row(cell(one.task), cell(one.dataset), cell(one.split), *counts, share)
-    title = f"clean.exclude={clean.exclude}: {len(clean.keys):,} images of {clean.path} are left out of training"
+    title = f"clean.exclude={clean.exclude}: training leaves out the images of {len(clean.keys):,} keys in {clean.path}"
     Console().print(cell(title), grid, sep="\n", soft_wrap=True)
     if folder is not None:
         content = {

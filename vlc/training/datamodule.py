@@ -133,7 +133,8 @@ class TaskData:
         if self.needs.num_classes is not None:
             return dataset  # its labels were checked when it was opened
         if not len(dataset):
-            raise UserError(f"split {split!r} of datasets={list(datasets)} has no samples")
+            left = f", or none that clean.exclude={self.clean.exclude} leaves" if self.clean else ""
+            raise UserError(f"split {split!r} of datasets={list(datasets)} has no samples{left}")
         if not self.test_only and (lacking := columns_of(self.needs.parts, "labelled") - dataset.fields):
             missing = ", ".join(sorted(lacking))
             raise UserError(
