@@ -15,7 +15,7 @@ from vlc.configuration.settings import Settings
 from vlc.configuration.stored_rows import as_dataset, as_plain
 from vlc.data.catalog import CATALOG
 from vlc.data.kinds import one_of
-from vlc.data.spec import Column, DatasetSpec
+from vlc.data.spec import Column, DatasetSpec, ImageKey
 from vlc.objectives.options import CLASSES, OPTIONS
 from vlc.tasks import HEADS, TASKS
 
@@ -255,4 +255,10 @@ def test_names_of_classes_are_numbered():
 @pytest.mark.parametrize("classes", [("a", "b"), 3])
 def test_classes_are_stored_by_their_names_or_their_number(classes):
     spec = DatasetSpec("table", {"train": ("t",)}, fields={"labels": Column("sort", one_of(classes))})
+    assert as_dataset(json.loads(json.dumps(as_plain(spec))), Path("x.ckpt")) == spec
+
+
+def test_the_names_of_images_are_stored():
+    key = ImageKey("number", "coco", {"test": "birds"}, numbered=False)
+    spec = DatasetSpec("table", {"train": ("t",), "test": ("u",)}, image_key=key, from_training=("test",))
     assert as_dataset(json.loads(json.dumps(as_plain(spec))), Path("x.ckpt")) == spec
