@@ -14,8 +14,9 @@ from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.composers import COMPOSERS
+from vlc.data.mixing import MixedSampler, Mixing, Stretch
 from vlc.data.parts import MaskedText
-from vlc.data.sampler import RoundRobin, TrainSampler
+from vlc.data.sampler import TrainSampler
 from vlc.data.samples import Samples
 from vlc.data.tokens import TextEncoder, TokenHider, load_tokenizer
 from vlc.training.run import build_data
@@ -89,11 +90,9 @@ def test_a_step_has_the_batches_of_the_published_step(case):
     """Captions and texts go on in lock-step, and either begins its next pass when it is used up."""
     published = [pair for epoch in case["epochs"] for pair in epoch]
     samplers = {name: TrainSampler([n], 1, seed=0) for name, n in zip(("image", "text"), case["lengths"], strict=True)}
-    sampler, found = RoundRobin(samplers), {"image": [], "text": []}
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        for name, (key,) in sampler:
-            found[name].append(key.epoch + 1)
+    stretch, found = Stretch(0, 0, 3 * max(case["lengths"])), {"image": [], "text": []}
+    for name, (key,), _ in MixedSampler(samplers, Mixing({"image": 1, "text": 1}), lambda number: stretch):
+        found[name].append(key.epoch + 1)
     for name, number in (("image", 0), ("text", 1)):
         passes = [int(pair[number].removeprefix(name).partition(".")[0]) for pair in published]
         assert found[name][: len(passes)] == passes

@@ -308,8 +308,10 @@ class DataModule(LightningDataModule):
 
     def _train_sampler(self, name: str, samples: Samples) -> TrainSampler:
         task, processes, several = self.tasks[name].task, self.trainer.world_size, len(self._training) > 1
-        batches = num_accumulated(task, processes) if several else self.trainer.accumulate_grad_batches
-        whole = self.settings.whole_steps or (several and batches > 1)
+        batches = num_accumulated(task, processes) if several else 1
+        if self.settings.whole_steps:
+            batches = self.trainer.accumulate_grad_batches
+        whole = self.settings.whole_steps or batches > 1
         sampler = TrainSampler(
             samples.sizes,
             task.per_gpu_batchsize,

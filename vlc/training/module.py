@@ -144,10 +144,14 @@ class VLCModule(LightningModule):
         else:
             self._freeze_unread(image_only=image_only, text_only=text_only)
         self.extras = _extras(config or {}, vocabularies, tasks, self.encoder)
-        self.selecting = selecting or splits
+        self._prepare_metrics(splits, selecting or splits)
+        self.records: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+
+    def _prepare_metrics(self, splits: Mapping[str, Collection[str]], selecting: Mapping[str, Collection[str]]) -> None:
+        self.selecting = selecting
         self.measured = {
             task.metric(head, split, metric): self._measured(task, head, split, metric)
-            for task in tasks
+            for task in self.tasks.values()
             for split in splits.get(task.name, ())
             for head in task.heads
             for metric in self.objectives[head.name].metrics
@@ -155,7 +159,6 @@ class VLCModule(LightningModule):
         self.ratios: Modules[Ratio] = Modules({name: Ratio() for name in self.measured})
         # Of several tasks, what choices at random would have in place of the headlines, by task.
         self.chances: Modules[Ratio] = Modules({name: Ratio() for name in self.tasks if len(self.tasks) > 1})
-        self.records: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
 
     def _freeze_unread(self, *, image_only: bool, text_only: bool) -> None:
         """Freeze the parts of the encoder that no loss reaches, because DDP would wait for their gradients."""

@@ -60,8 +60,9 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     own = {key: stored[key] for key in _OF_THE_MODEL & set(stored) - set(given)}
     _check_sizes(found, own)
     batch = {"per_gpu_batchsize": config["per_gpu_batchsize"] or _BATCH}
+    of_tasks = {name: {**config[name], **batch} for name in task_names(config["tasks"])}
     own["multitask"] = {}  # which is for training; the checkpoint shows whether it has task tokens
-    settings = Settings.from_config({**without_use_keys(config), **own, **batch})
+    settings = Settings.from_config({**without_use_keys(config), **own, **batch, **of_tasks})
     if {"loss_names", "tasks"} & set(given):
         heads = tuple({head.name: head for task in settings.tasks for head in task.heads}.values())
     else:
