@@ -288,7 +288,7 @@ def _ours(arguments: argparse.Namespace, precision: str, data: Path, weights: Pa
     create, finish, made = DataModule.test_dataloader, VLCModule.on_test_epoch_end, []
 
     def timed(self) -> _Timed:
-        made.append(_Timed(*create(self)))
+        made.append(_Timed(create(self)))
         return made[0]
 
     def finished(self) -> None:  # Lightning does not ask for a batch after the last

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vlc.data.sampler import EvalSampler, Position, TrainSampler
+from vlc.data.sampler import EvalSampler, EvalSamplers, Position, TrainSampler
 
 
 def _samples(sampler) -> list[int]:
@@ -126,3 +126,15 @@ class TestWeights:
         resumed, whole = (TrainSampler(self.SIZES, 4, **options, **start) for start in ({"start": Position(1, 2)}, {}))
         whole.set_epoch(1)
         assert list(resumed) == list(whole)[2:]
+
+
+def test_data_sets_share_a_loader_and_the_first_batch_of_each_comes_first():
+    due: list[str] | None = None
+    samplers = EvalSamplers({name: EvalSampler(size, 4) for name, size in (("a", 10), ("b", 3))}, lambda: due)
+    found = [(name, [key.sample for key in keys]) for name, keys in samplers]
+    assert found == [("a", [0, 1, 2, 3]), ("b", [0, 1, 2]), ("a", [4, 5, 6, 7]), ("a", [8, 9])]
+    assert len(samplers) == 4
+    due = ["b"]
+    assert [name for name, _ in samplers] == ["b"]
+    due = []
+    assert list(samplers) == []

@@ -73,12 +73,12 @@ def test_each_process_evaluates_its_share(tmp_path, num_images, dist_eval):
     numbers = []
     for rank in range(3):
         data.trainer = Namespace(global_rank=rank, world_size=3, strategy=Namespace(root_device=torch.device("cpu")))
-        (loader,) = data.val_dataloader()
+        loader = data.val_dataloader()
         batches = list(loader.sampler)
         assert batches, "Lightning refuses a process without batches"
-        assert all(len(batch) <= 2 for batch in batches)
-        numbers.append([key.sample for batch in batches for key in batch if not key.again])
-        assert [loader.dataset[batch].again for batch in batches] == [batch[0].again for batch in batches]
+        assert all(len(keys) <= 2 for _, keys in batches)
+        numbers.append([key.sample for _, keys in batches for key in keys if not key.again])
+        assert [loader.dataset[batch].again for batch in batches] == [batch[1][0].again for batch in batches]
     everything = list(range(num_images))
     if dist_eval:
         assert sorted(itertools.chain(*numbers)) == everything

@@ -103,7 +103,7 @@ def _gradients(options: dict[str, Any], **changes: Any) -> list[dict[str, torch.
     data = build_data(settings)
     module = build_module(settings, data)
     module.on_before_optimizer_step = noting.__get__(module)
-    build_trainer(settings, has_validation=True).fit(module, datamodule=data)
+    build_trainer(settings, num_evaluated=3).fit(module, datamodule=data)
     return found
 
 

@@ -334,7 +334,7 @@ def test_sharded_training_ends_with_the_same_weights(arrows, tmp_path):
 
 def test_nothing_to_shard_on_one_device():
     with pytest.raises(UserError, match="fsdp=True"):
-        build_trainer(tiny.settings("task_pretrain_emoji", vit="mae_vit_tiny_patch16", fsdp=True), has_validation=False)
+        build_trainer(tiny.settings("task_pretrain_emoji", vit="mae_vit_tiny_patch16", fsdp=True), num_evaluated=0)
 
 
 def _launch(count: int, words: list[str]) -> None:
@@ -373,7 +373,7 @@ def test_missing_data_name_the_command_that_writes_them(options, tmp_path):
 def test_last_checkpoint_lies_in_the_log_folder(options):
     settings = tiny.settings(**PRETRAIN, **options)
     data = build_data(settings)
-    trainer = build_trainer(settings, has_validation=True)
+    trainer = build_trainer(settings, num_evaluated=1)
     trainer.fit(build_module(settings, data), datamodule=data)
     assert last_checkpoint(trainer).is_file()
 
@@ -394,7 +394,7 @@ def test_gradients_are_clipped_in_mixed_precision(options):
 def test_half_precision_on_a_cpu_is_bfloat16_where_that_pays(monkeypatch, vit, has_bfloat16, expected):
     monkeypatch.setattr("vlc.training.run.computes_bfloat16", lambda accelerator: has_bfloat16)
     settings = tiny.settings("task_mlm_itm_mae", vit=vit, precision=16, fast_dev_run=True)
-    assert build_trainer(settings, has_validation=False).precision == expected
+    assert build_trainer(settings, num_evaluated=0).precision == expected
 
 
 def test_compiled_blocks_and_checkpointing_train_to_the_same_weights(arrows, tmp_path, small_vit, monkeypatch):
@@ -421,7 +421,7 @@ def test_gradients_are_freed_after_the_step(arrows, tmp_path, small_vit):
         "task_mlm_itm_mae", data_root=str(arrows), log_dir=str(tmp_path), max_steps=2, batch_size=8
     )
     data = build_data(settings)
-    trainer = build_trainer(settings, has_validation=False)
+    trainer = build_trainer(settings, num_evaluated=0)
     trainer.callbacks.append(Watch())
     trainer.fit(build_module(settings, data), datamodule=data)
     assert len(kept) == 4

@@ -4,7 +4,8 @@ Both samplers yield whole batches (lists of keys) and work on the global order o
 changes who handles a sample, never whether or how often it is handled.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -98,20 +99,10 @@ class EvalSampler(Sampler):
 
     All processes get the same number of batches, because sharded models need all processes for every pass. Where the
     batches do not divide by the processes, the last ones come `again`: they are computed, but not counted.
-
-    is_due: whether there is anything to evaluate at present; otherwise no batch comes.
     """
 
-    def __init__(
-        self,
-        num_samples: int,
-        batch_size: int,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        is_due: Callable[[], bool] = lambda: True,
-    ):
-        self.num_samples, self.batch_size, self.is_due = num_samples, batch_size, is_due
+    def __init__(self, num_samples: int, batch_size: int, *, rank: int = 0, world_size: int = 1):
+        self.num_samples, self.batch_size = num_samples, batch_size
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
@@ -122,7 +113,29 @@ class EvalSampler(Sampler):
         return -(-self.num_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        due = len(self) if self.is_due() else 0
-        for number in range(self.rank, due * self.world_size, self.world_size):
+        for number in range(self.rank, len(self) * self.world_size, self.world_size):
             again, first = number >= self._num_batches, number % self._num_batches * self.batch_size
             yield [Key(0, sample, again) for sample in range(first, min(first + self.batch_size, self.num_samples))]
+
+
+class EvalSamplers(Sampler):
+    """The batches of several evaluated data sets, with their names, for one loader.
+
+    The first batch of each comes first, so that a trial of a few batches has seen all data sets.
+
+    due: returns the names of the data sets that are evaluated at present; None: all.
+    """
+
+    def __init__(self, samplers: Mapping[str, EvalSampler], due: Callable[[], Collection[str] | None] = lambda: None):
+        self.samplers, self.due = samplers, due
+
+    def __len__(self) -> int:
+        return sum(map(len, self.samplers.values()))
+
+    def __iter__(self) -> Iterator[tuple[str, list[Key]]]:
+        due = self.due()
+        batches = {name: iter(sampler) for name, sampler in self.samplers.items() if due is None or name in due}
+        for name, own in batches.items():
+            yield from ((name, keys) for keys in islice(own, 1))
+        for name, own in batches.items():
+            yield from ((name, keys) for keys in own)

@@ -166,6 +166,21 @@ class TaskBatches(Dataset):
         return replace(self.tasks[task][keys], turn=turn)
 
 
+class EvaluationBatches(Dataset):
+    """The samples of several evaluated data sets; a name with a list of its keys gives a Batch."""
+
+    def __init__(self, evaluated: Mapping[str, Samples]):
+        self.evaluated = evaluated
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return sum(map(len, self.evaluated.values()))
+
+    def __getitem__(self, chosen: tuple[str, list[Key]]) -> Batch:
+        name, keys = chosen
+        return self.evaluated[name][keys]
+
+
 def _served(name: str, sources: Sequence[Source], parts: tuple[Part, ...]) -> tuple[Part, ...]:
     """The parts that batches of a split hold. Raises UserError where some sources have labels and others do not."""
     supervision = columns_of(parts, "labelled")

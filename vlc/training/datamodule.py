@@ -24,8 +24,8 @@ from vlc.data.labelled.splits import check_classes, open_split
 from vlc.data.mixing import MixedSampler, Mixing, Stretch
 from vlc.data.parts import Part, columns_of
 from vlc.data.sample import Preparation
-from vlc.data.sampler import EvalSampler, Position, TrainSampler
-from vlc.data.samples import Samples, TaskBatches
+from vlc.data.sampler import EvalSampler, EvalSamplers, Position, TrainSampler
+from vlc.data.samples import EvaluationBatches, Samples, TaskBatches
 from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import EXCHANGING, transform
@@ -335,27 +335,29 @@ class DataModule(LightningDataModule):
             )
         return sampler
 
-    def val_dataloader(self) -> list[DataLoader]:
-        return [
-            self._evaluation_loader(data.task, dataset)
-            for data in self.tasks.values()
-            for dataset in data.evaluation.values()
-        ]
-
-    test_dataloader = val_dataloader
-
-    def _evaluation_loader(self, task: TaskSettings, dataset: Samples) -> DataLoader:
+    def val_dataloader(self) -> DataLoader:
+        """One loader, and so one set of processes, for all evaluated data sets."""
         rank, processes = self.trainer.global_rank, self.trainer.world_size
         if not self.settings.shares_evaluation:
             rank, processes = 0, 1
-        sampler = EvalSampler(
-            len(dataset),
-            task.per_gpu_batchsize,
-            rank=rank,
-            world_size=processes,
-            is_due=lambda: self.due is None or task.name in self.due,
-        )
-        return DataLoader(dataset, sampler=sampler, **self._loader_options())
+        samplers = {
+            name: EvalSampler(len(samples), size, rank=rank, world_size=processes)
+            for (name, samples), size in zip(self.evaluation.items(), self._evaluation_sizes(), strict=True)
+        }
+        sampler = EvalSamplers(samplers, self._due)
+        return DataLoader(EvaluationBatches(self.evaluation), sampler=sampler, **self._loader_options())
+
+    test_dataloader = val_dataloader
+
+    def _evaluation_sizes(self) -> list[int]:
+        """The batch size of each evaluated data set, in the order of `evaluation`."""
+        return [data.task.per_gpu_batchsize for data in self.tasks.values() for _ in data.evaluation]
+
+    def _due(self) -> list[str] | None:
+        """The names of the data sets whose tasks are validated next."""
+        if self.due is None:
+            return None
+        return [name for name, samples in self.evaluation.items() if samples.task in self.due]
 
     def _loader_options(self) -> dict[str, Any]:
         pinned = self.settings.pin_memory and self.trainer.strategy.root_device.type == "cuda"

@@ -68,7 +68,7 @@ def run(settings: Settings, environment: ClusterEnvironment | None = None) -> di
             "schedule.kind=plateau looks at validations, and no data set has a split for them: pass another kind"
         )
     module = build_module(settings, data)
-    trainer = build_trainer(settings, has_validation=bool(data.evaluation), environment=environment)
+    trainer = build_trainer(settings, num_evaluated=len(data.evaluation), environment=environment)
     if trainer.world_size > 1:
         init_process_group_after_restart("nccl" if trainer.strategy.root_device.type == "cuda" else "gloo")
     if own.num_nodes > 1:
@@ -284,9 +284,7 @@ def _said(changed: list[str]) -> str:
     return ", ".join(changed)
 
 
-def build_trainer(
-    settings: Settings, *, has_validation: bool, environment: ClusterEnvironment | None = None
-) -> Trainer:
+def build_trainer(settings: Settings, *, num_evaluated: int, environment: ClusterEnvironment | None = None) -> Trainer:
     run, optim = settings.run, settings.optim
     accelerator, devices = _devices(run)
     num_devices = devices if isinstance(devices, int) else len(devices)
@@ -295,11 +293,11 @@ def build_trainer(
         logger = TensorBoardLogger(run.log_dir, name=_log_name(run), default_hp_metric=False)
     elif run.log_dir and not run.test_only:
         logger = TensorBoardLogger(run.log_dir, name="", version="")
-    callbacks = finetune.callbacks(settings) if run.flags else _callbacks(settings, has_validation)
+    callbacks = finetune.callbacks(settings) if run.flags else _callbacks(settings, num_evaluated > 0)
     precision = _precision(run.precision, accelerator, settings.model.size)
     several = len(settings.tasks) > 1  # then a callback counts their rounds
     interval = 1.0 if several else run.val_check_interval
-    return make_trainer(
+    trainer = make_trainer(
         accelerator,
         precision,
         plugins=() if environment is None else (environment,),
@@ -311,15 +309,18 @@ def build_trainer(
         max_steps=-1 if optim.max_steps is None else optim.max_steps,
         accumulate_grad_batches=1 if several else num_accumulated(settings.tasks[0], num_devices * run.num_nodes),
         gradient_clip_val=optim.gradient_clip or None,
-        val_check_interval=interval if has_validation else None,
+        val_check_interval=interval if num_evaluated else None,
         check_val_every_n_epoch=None if isinstance(interval, int) else 1,  # int: batches across epochs
         fast_dev_run=run.fast_dev_run,
         logger=logger,
         callbacks=callbacks,
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        num_sanity_val_steps=0 if run.flags else None,
+        num_sanity_val_steps=0 if run.flags else max(2, num_evaluated),
         inference_mode=not run.fsdp,  # its tensors cannot take part in FSDP's gathering of weights
     )
+    if run.fast_dev_run:  # of each data set, although they share a loader
+        trainer.limit_val_batches = trainer.limit_test_batches = int(run.fast_dev_run) * num_evaluated
+    return trainer
 
 
 def _callbacks(settings: Settings, has_validation: bool) -> list:
