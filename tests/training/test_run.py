@@ -17,6 +17,7 @@ from tests import tiny
 from vlc.common.errors import MissingFile, NonFiniteLoss, NonFiniteMetric, UserError
 from vlc.configuration.config import resolve
 from vlc.configuration.recipes import RECIPES, loss_weights
+from vlc.evaluation.results import Results
 from vlc.training.module import VLCModule
 from vlc.training.run import build_data, build_module, build_trainer, run
 from vlc.training.saving import last_checkpoint
@@ -241,6 +242,12 @@ def test_labelled_test_splits_are_scored_by_question_type(options):
             f"vqa/{split}/{metric}" for metric in ("score", "loss", "score/count", "score/where", "score/answers/other")
         }
         assert names <= set(tested)
+    written = Results.read(Path(tested.pop("log_dir")) / "metrics.json")
+    assert (written.checkpoint, dict(written.metrics)) == (str(_last(trained)), tested)
+    assert set(written.headlines) == {"vqa/test/score", "vqa/held_out/score"}
+    state = _parameters(_last(trained))
+    fixed = {"encoder.pos_embed"}  # sines and cosines
+    assert written.parameters == sum(state[name].numel() for name in state.keys() - fixed)
 
 
 def test_testing_needs_a_complete_checkpoint(options, golden):

@@ -1,7 +1,7 @@
 """The Lightning module, which weighs and sums losses and logs metrics. It knows no task by name."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -385,12 +385,23 @@ class VLCModule(LightningModule):
             measured = self.measured[key]
             if not measured.selects or measured.task.name != name:
                 continue
-            own = (self.objectives[measured.head.name].headline,)
-            if measured.metric in ({name for evaluator in chosen for name in evaluator.headlines} if chosen else own):
+            if self._is_headline(measured, chosen):
                 headlines.append(value)
             elif measured.metric == "loss":
                 losses.append(-value)
         return headlines, losses
+
+    def _is_headline(self, measured: Measured, evaluators: Sequence[Evaluator]) -> bool:
+        """Whether a metric judges its task: those of evaluators do so in place of the head's own."""
+        if evaluators:
+            return measured.metric in {name for evaluator in evaluators for name in evaluator.headlines}
+        return measured.metric == self.objectives[measured.head.name].headline
+
+    def headlines(self, names: Iterable[str]) -> list[str]:
+        """The names, out of a test's metrics, of the metrics that judge the tasks."""
+        ranked = {name: [one for one in own if one.headlines] for name, own in self.evaluators.items()}
+        known = {name: self.measured[name] for name in names if name in self.measured}
+        return [name for name, own in known.items() if self._is_headline(own, ranked.get(own.task.name, ()))]
 
     # -- optimiser and checkpoints
 

@@ -29,6 +29,7 @@ from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.evaluation.evaluator import Evaluator
 from vlc.evaluation.inputs import Inputs
 from vlc.evaluation.ranking import Ranking
+from vlc.evaluation.results import Results
 from vlc.hardware.distributed import init_process_group_after_restart
 from vlc.hardware.onednn import MIN_WIDTH_FOR_FAST_PRODUCTS, computes_bfloat16
 from vlc.hardware.rendezvous import watch_nodes
@@ -92,7 +93,7 @@ def run(settings: Settings, environment: ClusterEnvironment | None = None) -> di
         return finetune.metrics(trainer)
     log_dir = str(trainer.log_dir)  # asks the other processes
     if own.test_only:
-        _print_metrics(metrics, log_dir)
+        _report(own, module, metrics, log_dir)
     return {**metrics, "log_dir": log_dir}
 
 
@@ -351,8 +352,11 @@ def _callbacks(settings: Settings, has_validation: bool) -> list:
 
 
 @rank_zero_only
-def _print_metrics(metrics: dict[str, float], log_dir: str) -> None:
-    """Every metric of a test on a line; Lightning's own table cuts their names short."""
+def _report(run: RunSettings, module: VLCModule, metrics: dict[str, float], log_dir: str) -> None:
+    """Write the metrics of a test, and print each on a line; Lightning's own table cuts their names short."""
+    if not run.fast_dev_run:
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        Results(run.load_path, parameters, module.headlines(metrics), metrics).write(log_dir)
     grid = Table("test", "value", box=None)
     for name, value in sorted(metrics.items()):
         grid.add_row(cell(name), f"{value:.4f}")
