@@ -7,10 +7,10 @@ INSTALLED := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo replicas test format bench reliability clean
+.PHONY: help setup demo demo-all replicas test format bench reliability clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 setup: $(INSTALLED) ## Create .venv and install the pinned requirements
 
@@ -27,6 +27,9 @@ replicas: $(INSTALLED) ## Fine-tune the tasks on embedded replicas, and test wha
 
 demo: $(INSTALLED) ## Pre-train, fine-tune and evaluate on the embedded data; writes result/demo/report.html
 	$(BIN)/python -m demo
+
+demo-all: $(INSTALLED) ## Train ten tasks on embedded replicas in one model, and test each; writes result/multitask
+	$(BIN)/python -m demo.multitask
 
 test: $(INSTALLED) ## Checks of style and types, and the whole test suite
 	$(BIN)/ruff check --quiet .

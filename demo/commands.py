@@ -1,7 +1,10 @@
 """The commands of the demonstrations: each is printed as it can be typed, and runs in this process."""
 
+import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -16,7 +19,7 @@ console = Console()
 
 def announce(command: str) -> None:
     console.rule(style="dim")
-    console.print(f"$ {command}", style="bold", highlight=False, soft_wrap=True)
+    console.print(f"$ {command}", style="bold", highlight=False, markup=False, soft_wrap=True)
 
 
 def write(dataset: str, folder: Path) -> None:
@@ -25,9 +28,15 @@ def write(dataset: str, folder: Path) -> None:
     write_arrow([dataset, "--out", str(folder)])
 
 
+def typed(updates: Mapping[str, Any]) -> str:
+    """Keys and values as the command line takes them."""
+    lists = {key: f"[{','.join(map(str, value))}]" for key, value in updates.items() if isinstance(value, list)}
+    return shlex.join(f"{key}={value}" for key, value in {**updates, **lists}.items())
+
+
 def run_command(named: str, **updates) -> Stage:
     """A run of run.py, with a named configuration and keys."""
-    announce(" ".join(["python run.py with", named, *(f"{key}={value}" for key, value in updates.items())]))
+    announce(f"python run.py with {named} {typed(updates)}")
     started = time.perf_counter()
     settings = Settings.from_config(resolve(named, **updates))
     found = run(settings)

@@ -16,7 +16,7 @@ from typing import Any
 from rich.table import Table as Grid
 
 from demo.baseline import any_box, candidates, most_frequent_answer, same_box
-from demo.commands import announce, console, run_command, write
+from demo.commands import announce, console, run_command, typed, write
 from vlc.common.files import to_json
 from vlc.configuration.config import resolve_use
 from vlc.evaluation.predictions import write_text
@@ -38,18 +38,19 @@ class Replica:
     hard_pool: bool = False
 
 
-def _one_in(count: int) -> Callable[[Path], float]:
+def one_in(count: int) -> Callable[[Path], float]:
+    """A guess among so many."""
     return lambda folder: 1 / count
 
 
 REPLICAS = (
     Replica("gqa_emoji", "emoji_gqa", {"score": lambda folder: most_frequent_answer(folder, "emoji_gqa", "test")}),
-    Replica("snli_ve_emoji", "emoji_snli_ve", {"accuracy": _one_in(3)}),
-    Replica("foil_emoji", "emoji_foil", {"accuracy": _one_in(2)}),
+    Replica("snli_ve_emoji", "emoji_snli_ve", {"accuracy": one_in(3)}),
+    Replica("foil_emoji", "emoji_foil", {"accuracy": one_in(2)}),
     Replica(
         "visdial_emoji", "emoji_visdial", {"accuracy": lambda folder: 1 / candidates(folder, "emoji_visdial", "test")}
     ),
-    Replica("irtr_mc4_emoji", "emoji_scenes", {"accuracy": _one_in(4)}, hard_pool=True),
+    Replica("irtr_mc4_emoji", "emoji_scenes", {"accuracy": one_in(4)}, hard_pool=True),
     Replica(
         "refer_emoji",
         "emoji_refer",
@@ -58,10 +59,10 @@ REPLICAS = (
             "refer_box_accuracy": lambda folder: same_box(folder, "emoji_refer", "test"),
         },
     ),
-    Replica("pointing_emoji", "emoji_pointing", {"accuracy": _one_in(4)}),
+    Replica("pointing_emoji", "emoji_pointing", {"accuracy": one_in(4)}),
     Replica("guess_emoji", "emoji_guess", {"accuracy": lambda folder: any_box(folder, "emoji_guess", "test")}),
-    Replica("vcr_qa_emoji", "emoji_vcr", {"accuracy": _one_in(4)}),
-    Replica("vcr_qar_emoji", "emoji_vcr", {"accuracy": _one_in(4)}),
+    Replica("vcr_qa_emoji", "emoji_vcr", {"accuracy": one_in(4)}),
+    Replica("vcr_qar_emoji", "emoji_vcr", {"accuracy": one_in(4)}),
 )
 
 
@@ -94,11 +95,9 @@ def _measured(replica: Replica, arguments: argparse.Namespace) -> list[dict[str,
     write(replica.dataset, arguments.data)
     common = {"data_root": str(arguments.data), "log_dir": str(arguments.out / "log"), "seed": arguments.seed}
     if not arguments.pretrained:
-        for name in ("emoji", "emoji_scenes"):
-            write(name, arguments.data)
-        arguments.pretrained = run_command("task_pretrain_emoji", **common).checkpoint
+        arguments.pretrained = pretrain(arguments.data, common)
     if replica.hard_pool:
-        _make_hard_pool(replica.dataset, arguments)
+        make_hard_pool(replica.dataset, arguments.pretrained, arguments.data)
     named, started = f"task_finetune_{replica.task}", time.perf_counter()
     trained = run_command(named, load_path=str(arguments.pretrained), **common)
     minutes = (time.perf_counter() - started) / 60
@@ -120,11 +119,17 @@ def _measured(replica: Replica, arguments: argparse.Namespace) -> list[dict[str,
     return rows
 
 
-def _make_hard_pool(dataset: str, arguments: argparse.Namespace) -> None:
+def pretrain(data: Path, common: Mapping[str, Any]) -> str:
+    """Pre-train as `make demo` does. Returns the path of the checkpoint."""
+    for name in ("emoji", "emoji_scenes"):
+        write(name, data)
+    return run_command("task_pretrain_emoji", **common).checkpoint
+
+
+def make_hard_pool(dataset: str, checkpoint: str | Path, data: Path) -> None:
     """Find the images that look alike, from which training draws texts."""
-    keys = {"load_path": str(arguments.pretrained), "data_root": str(arguments.data), "datasets": [dataset]}
-    words = {**keys, "datasets": f"[{dataset}]"}
-    announce("python run.py hard_pool with " + " ".join(f"{key}={value}" for key, value in words.items()))
+    keys = {"load_path": str(checkpoint), "data_root": str(data), "datasets": [dataset]}
+    announce(f"python run.py hard_pool with {typed(keys)}")
     make_hard_pools(*resolve_use(**keys))
 
 

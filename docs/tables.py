@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from demo.comparison import HEADER, cells
 from vlc.checkpoint.formats import LAYOUTS
 from vlc.configuration import config
 from vlc.configuration.config import resolve
@@ -254,6 +255,12 @@ def replica_results() -> str:
     return table("task | metric on test | image and text | a guess | wrong images | no text", cells, "llrrrr")
 
 
+def multitask_results() -> str:
+    """One model of all tasks beside a model for each: docs/multitask.json is written by demo.multitask --compare."""
+    comparison = json.loads((ROOT / "docs/multitask.json").read_text(encoding="utf-8"))
+    return table(" | ".join(HEADER), cells(comparison), "llrrr")
+
+
 def _measured(title: str) -> list[dict[str, Any]]:
     tables = json.loads((ROOT / "benchmarks/data.json").read_text(encoding="utf-8"))["tables"]
     return next(rows for name, rows in tables.items() if name.startswith(title))
@@ -300,7 +307,7 @@ TABLES: dict[str, Callable[[], str]] = {
             encoders,
             layouts,
         ),
-        *(demo_results, replica_results, image_speed, opening_speed),
+        *(demo_results, replica_results, multitask_results, image_speed, opening_speed),
     )
 }
 

@@ -1,5 +1,7 @@
 """The demonstration's baseline and report, on a handful of scenes and two steps of training."""
 
+import json
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -7,15 +9,19 @@ import pytest
 import torch
 
 import main_finetune
+from demo import multitask
 from demo.__main__ import GROUPS_RECIPE, QUESTION_TYPES, SCENES, _groups_row, _pairs_row, _retrieval_rows, _table
 from demo.baseline import any_box, candidates, majority_class, majority_scores, most_frequent_answer, same_box
-from demo.replicas import REPLICAS
+from demo.commands import typed
+from demo.comparison import cells
+from demo.replicas import REPLICAS, Replica
 from demo.report import CURVES, QUESTIONS_OF_TYPE, RECONSTRUCTIONS, Stage, write_report
 from tests import tiny
 from vlc.configuration.config import resolve
 from vlc.configuration.recipes import RECIPES
 from vlc.configuration.settings import Settings
 from vlc.data.catalog import CATALOG
+from vlc.evaluation.results import Results
 from vlc.objectives.kinds import KINDS
 from vlc.objectives.mae import patchify, unpatchify
 from vlc.tasks import TASKS
@@ -138,3 +144,69 @@ def test_guesses_at_boxes(tmp_path):
     of_texts = {"boxes": [[[left, right], [left, right, below, below]]], "answer_index": [[0, 1]]}
     tiny.write_table(tmp_path / "game_test.arrow", of_texts)
     assert any_box(tmp_path, "game", "test") == pytest.approx((1 / 2 + 1 / 4) / 2)
+
+
+def test_the_demonstration_of_many_tasks_knows_a_guess_for_each():
+    for name in RECIPES[multitask.RECIPE]["tasks"]:
+        row, replica = TASKS[name], multitask.OF_ALL[name]
+        assert len(replica.guesses) == len(row.objectives)
+        assert {CATALOG[dataset].writer for dataset in row.datasets} == {replica.dataset}
+
+
+@pytest.fixture
+def runs(monkeypatch, tmp_path) -> list[str]:
+    """The commands that a comparison of two tasks runs. A test finds scores that depend on the task, and on the company."""
+    commands = []
+
+    def run_command(named: str, **keys) -> Stage:
+        commands.append(f"{named} {typed(keys)}")
+        if keys.get("test_only"):
+            scores = {"vqa_emoji/test/score": 0.5, "guess_emoji/test/accuracy": 0.25}
+            own = {name: value * len(keys["tasks"]) for name, value in scores.items() if name[:5] in str(keys["tasks"])}
+            Results("last.ckpt", 100, list(own), {**own, "vqa_emoji/test/loss": 1.0}).write(tmp_path / "test")
+        return Stage(None, {}, tmp_path / "test")
+
+    monkeypatch.setattr(multitask, "run_command", run_command)
+    monkeypatch.setattr(multitask, "prepare", lambda arguments: None)
+    guesses = {"score": lambda folder: 0.1, "accuracy": lambda folder: 0.2}
+    for name in ("vqa_emoji", "guess_emoji"):
+        monkeypatch.setitem(multitask.OF_ALL, name, Replica(name, "", guesses))
+    return commands
+
+
+def test_a_comparison_has_as_many_batches_of_each_task_and_is_continued(runs, tmp_path, capsys):
+    words = ["--compare", "--steps", "7", "--seeds", "0", "1", "--tasks", "vqa_emoji", "guess_emoji"]
+    words += ["--out", str(tmp_path), "--pretrained", "start.ckpt", "--json", str(tmp_path / "copy.json")]
+    multitask.main(words)
+    assert len(runs) == 12  # with each seed, one training and one test of both together and of each
+    assert "task_12in1_emoji 'tasks=[vqa_emoji,guess_emoji]'" in runs[0]
+    assert "max_steps=14 seed=0" in runs[0]
+    assert "'tasks=[vqa_emoji]'" in runs[2]
+    assert "max_steps=7 seed=0" in runs[2]
+    for training in runs[::2]:
+        assert "load_path=start.ckpt multitask.mixing=round_robin" in training
+    assert "guess_emoji.evaluators.inputs=None" in runs[1]
+    multitask.main(words)
+    assert len(runs) == 12
+    comparison = json.loads((tmp_path / "copy.json").read_text())
+    assert comparison["better"] == ["vqa_emoji", "guess_emoji"]
+    assert comparison["parameters"] == {"single": 200, "all": 100}
+    found = cells(comparison)
+    assert ("vqa_emoji", "score", "10.0 %", "50.0 % (50.0 to 50.0)", "100.0 % (100.0 to 100.0)") in found
+    assert ("tasks that are better", "", "", "", "2 of 2") in found
+    (tmp_path / "vqa_emoji_seed1.json").unlink()
+    multitask.main([*words[:2], "7", *words[3:]])
+    assert len(runs) == 14
+    multitask.main([*words[:2], "8", *words[3:]])
+    assert len(runs) == 26
+
+
+def test_the_demonstration_prints_every_metric_beside_a_guess(runs, tmp_path, capsys):
+    multitask.main(["--tasks", "vqa_emoji", "guess_emoji", "--out", str(tmp_path)])
+    assert "mixing" not in runs[0]
+    assert "max_steps=2400" in runs[0]
+    assert re.search(r"guess_emoji.+accuracy.+50\.0.+20\.0", capsys.readouterr().out)
+
+
+def test_what_was_not_measured_has_no_rows():
+    assert cells({"steps": 0, "seeds": [], "rows": []}) == []
