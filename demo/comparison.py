@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-HEADER = ("task", "metric on test", "a guess", "a model for each task", "one model of all tasks")
+HEADER = ("task", "metric on test", "a guess", "alone", "together")
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def cells(comparison: dict[str, Any]) -> list[tuple[str, ...]]:
     minutes = comparison["minutes"]
     return [
         *found,
-        ("tasks that are better", "", "", "", f"{len(comparison['better'])} of {num_tasks}"),
+        ("better tasks", "", "", "", f"{len(comparison['better'])} of {num_tasks}"),
         ("parameters", "", "", f"{parameters['single']:,}", f"{parameters['all']:,}"),
-        ("minutes of training", "", "", *(_mean_and_range(minutes[side], "") for side in ("single", "all"))),
+        ("minutes", "", "", *(_mean_and_range(minutes[side], "") for side in ("single", "all"))),
     ]
 
 

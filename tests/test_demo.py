@@ -193,7 +193,7 @@ def test_a_comparison_has_as_many_batches_of_each_task_and_is_continued(runs, tm
     assert comparison["parameters"] == {"single": 200, "all": 100}
     found = cells(comparison)
     assert ("vqa_emoji", "score", "10.0 %", "50.0 % (50.0 to 50.0)", "100.0 % (100.0 to 100.0)") in found
-    assert ("tasks that are better", "", "", "", "2 of 2") in found
+    assert ("better tasks", "", "", "", "2 of 2") in found
     (tmp_path / "vqa_emoji_seed1.json").unlink()
     multitask.main([*words[:2], "7", *words[3:]])
     assert len(runs) == 14
