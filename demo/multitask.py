@@ -75,9 +75,11 @@ def prepare(arguments: Namespace) -> None:
         ):
             write(name, arguments.data)
     if not arguments.pretrained:
-        keys = {"data_root": str(arguments.data), "log_dir": str(arguments.out / "log"), "seed": 0}
-        own = arguments.out / "log/pretrain_emoji_seed0_from_/version_0/checkpoints/last.ckpt"
-        arguments.pretrained = own if own.exists() else Path(pretrain(arguments.data, keys))
+        finished = arguments.out / "pretrained.txt"  # a run that was killed leaves a checkpoint too
+        if not finished.exists():
+            keys = {"data_root": str(arguments.data), "log_dir": str(arguments.out / "log"), "seed": 0}
+            write_text(finished, pretrain(arguments.data, keys))
+        arguments.pretrained = Path(finished.read_text(encoding="utf-8"))
     for replica in wanted:
         if replica.hard_pool and not (arguments.data / pool_name(replica.dataset)).exists():
             make_hard_pool(replica.dataset, arguments.pretrained, arguments.data)

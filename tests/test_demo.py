@@ -21,6 +21,7 @@ from vlc.configuration.config import resolve
 from vlc.configuration.recipes import RECIPES
 from vlc.configuration.settings import Settings
 from vlc.data.catalog import CATALOG
+from vlc.data.hard_pool import pool_name
 from vlc.evaluation.results import Results
 from vlc.objectives.kinds import KINDS
 from vlc.objectives.mae import patchify, unpatchify
@@ -206,6 +207,26 @@ def test_the_demonstration_prints_every_metric_beside_a_guess(runs, tmp_path, ca
     assert "mixing" not in runs[0]
     assert "max_steps=2400" in runs[0]
     assert re.search(r"guess_emoji.+accuracy.+50\.0.+20\.0", capsys.readouterr().out)
+
+
+def test_what_is_prepared_once_is_not_prepared_again(monkeypatch, tmp_path):
+    made = []
+
+    def write(name: str, folder: Path) -> None:
+        made.append(name)
+        for split in ("train", "val", "test", "held_out"):
+            (folder / f"{name}_{split}.arrow").touch()
+
+    monkeypatch.setattr(multitask, "write", write)
+    monkeypatch.setattr(multitask, "pretrain", lambda data, keys: made.append("pretraining") or "first.ckpt")
+    monkeypatch.setattr(
+        multitask, "make_hard_pool", lambda name, start, data: (made.append(start), (data / pool_name(name)).touch())
+    )
+    for _ in range(2):
+        arguments = Namespace(tasks=["irtr_mc4_emoji", "vqa_emoji"], data=tmp_path, out=tmp_path, pretrained=None)
+        multitask.prepare(arguments)
+        assert arguments.pretrained == Path("first.ckpt")
+    assert made == ["emoji_scenes", "pretraining", Path("first.ckpt")]
 
 
 def test_what_was_not_measured_has_no_rows():
