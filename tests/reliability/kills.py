@@ -27,6 +27,7 @@ SECONDS = 90.0  # that a run may take
 LINGER = 30.0  # within which loader processes end after the run that they belong to
 STEPS_FILE = "RELIABILITY_STEPS"  # environment variable: the file that a run tells its steps in
 FULL_DISK = "full disk"
+_MIXED = ("vqa_emoji", "gqa_emoji", "nlvr2_emoji", "snli_ve_emoji", "refer_emoji", "pointing_emoji")
 _WRITING = "while it saves"
 # What happens to a run, and how often in a whole session, for one process and for two.
 _EVENTS = {
@@ -85,10 +86,23 @@ def _train(words: list[str], steps: str) -> None:
 
 
 def _run_words(data: Path, folder: Path, **values: Any) -> list[str]:
-    more = {"data_root": data, "log_dir": folder, "vit": "small_vit", "image_size": 32, "datasets": "[emoji_scenes]"}
+    return _command("task_pretrain_emoji", data, folder, datasets="[emoji_scenes]", **values)
+
+
+def _mixed_words(data: Path, folder: Path, **values: Any) -> list[str]:
+    """Six tasks in turn. Each stops after its first validation without a gain, and takes part in every third round."""
+    tasks = f"[{','.join(_MIXED)}]"
+    rules = {"mixing": "stop_and_go", "steps": "per_task", "gap": 3, "patience": 0, "cooldown": 0}
+    rules = {f"multitask.{name}": value for name, value in rules.items()}
+    own = {f"{name}.{key}": 4 for name in _MIXED for key in ("batch_size", "per_gpu_batchsize")}
+    return _command("task_12in1_emoji", data, folder, tasks=tasks, **rules, **own, **values)
+
+
+def _command(recipe: str, data: Path, folder: Path, **values: Any) -> list[str]:
+    more = {"data_root": data, "log_dir": folder, "vit": "small_vit", "image_size": 32}
     more |= {"num_gpus": 0, "num_workers": 0, "per_gpu_batchsize": 4, "batch_size": 4, "warmup_steps": 2}
     more |= {"val_check_interval": 1.0, "drop_rate": 0.2} | reading.known(checkpoint_every=EVERY) | values
-    return ["run.py", "with", "task_pretrain_emoji", *(f"{key}={value}" for key, value in more.items())]
+    return ["run.py", "with", recipe, *(f"{key}={value}" for key, value in more.items())]
 
 
 def _resumed_run(words: list[str], checkpoint: Path) -> list[str]:
@@ -107,8 +121,8 @@ def _resumed_finetune(words: list[str], checkpoint: Path) -> list[str]:
     return [*words, "--resume", str(checkpoint)]
 
 
-def trainings(scenes: Path, images: Path) -> list[Training]:
-    """24 scenes of three captions each: 18 batches of 4 in an epoch. 39 images: 10 batches of 4."""
+def trainings(scenes: Path, images: Path, mixed: Path) -> list[Training]:
+    """24 scenes of three captions each: 18 batches of 4 in an epoch. 39 images: 10 batches of 4. mixed: of six tasks."""
     run, finetune = partial(_run_words, scenes), partial(_finetune_words, images)
     return [
         Training("run.py, by steps", partial(run, max_steps=26), _resumed_run, 26),
@@ -119,6 +133,8 @@ def trainings(scenes: Path, images: Path) -> list[Training]:
         Training("main_finetune", partial(finetune, epochs=3, ema=0.9), _resumed_finetune, 25),
         Training("main_finetune, accumulation 2, two workers", partial(finetune, epochs=3, accum_iter=2, num_workers=2),
                  _resumed_finetune, 25, 2, share=0.35),
+        Training("run.py, six tasks that stop and go, a worker",
+                 partial(_mixed_words, mixed, max_steps=None, max_epoch=4, num_workers=1), _resumed_run, 50, share=0.6),
         Training("launcher, two processes of run.py", partial(run, max_steps=14, batch_size=8), _resumed_run, 14, 1, 2),
     ]  # fmt: skip
 
@@ -284,10 +300,21 @@ def _try_training(training: Training, whole: str, event: str, folder: Path, seed
     return Try("kills", training.name, name, outcome, detail, seconds=time.perf_counter() - began)
 
 
+def _write_mixed(folder: Path) -> None:
+    """The data of the six tasks: 12 samples of each, 3 batches of 4."""
+    from tests import tiny
+    from vlc.tasks import TASKS
+
+    for name in _MIXED:
+        for dataset in TASKS[name].datasets:
+            tiny.write_dataset(folder, dataset)
+
+
 def _train_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try]:
     scenes, images = folder / "scenes", write_folder(folder / "images", {"train": 13, "val": 3})
     call(reading.make_scenes, scenes, folder=folder / "scenes_out")
-    chosen = trainings(scenes, images)
+    call(_write_mixed, folder / "mixed", folder=folder / "mixed_out")
+    chosen = trainings(scenes, images, folder / "mixed")
     chosen = chosen if scale >= 0.3 else chosen[:1]
     for number, training in enumerate(chosen):
         whole_folder = folder / f"whole_{number}"
