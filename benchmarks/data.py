@@ -273,11 +273,11 @@ def _opening(num_captions: int) -> list[dict[str, Any]]:
 
 def _open(opening: Callable[[], ArrowSplit]) -> tuple[bytes, dict[str, Any]]:
     """The split as it travels to loader processes; seconds of opening, the memory it adds, the time to reach a sample."""
-    before = _memory()
+    before = memory()
     started = time.perf_counter()
     split = opening()
     seconds = time.perf_counter() - started
-    after = _memory()
+    after = memory()
     samples = np.random.default_rng(0).integers(len(split), size=1000).tolist()
     started = time.perf_counter()
     for sample in samples:
@@ -291,7 +291,7 @@ def _open(opening: Callable[[], ArrowSplit]) -> tuple[bytes, dict[str, Any]]:
     }
 
 
-def _memory() -> dict[str, float]:
+def memory() -> dict[str, float]:
     """MB by Linux's names: Rss is everything mapped (pages of files too, which processes share), Anonymous our own."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     return {name: int(value.split()[0]) / 1000 for name, value in (line.split(":") for line in lines)}

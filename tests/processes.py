@@ -99,7 +99,9 @@ TASK_CASES = [
     Case("tasks", (), _TASKS),  # one idle in every step
     Case("rounds", (), _TASKS | _ROUNDS | {"vqa.batch_size": 12, "max_epoch": 3}),  # in one step, or stopped
 ]
-CASES = {case.name: case for case in RECIPE_CASES + OBJECTIVE_CASES + TASK_CASES}
+_STEP = {"multitask.rounds_per_epoch": 1, "max_epoch": 1, "drop_rate": 0.0}
+ONE_ROUND = Case("one_round", (), TASK_CASES[1].changes | _STEP)
+CASES = {case.name: case for case in [*RECIPE_CASES, *OBJECTIVE_CASES, *TASK_CASES, ONE_ROUND]}
 
 
 def write_uneven(folder: Path) -> Path:

@@ -5,7 +5,7 @@ import torch
 
 from tests import processes
 from tests.training.test_module import _Waits
-from vlc.training.run import build_data, build_module
+from vlc.training.run import build_data, build_module, run
 
 # Losses that look across processes, a half-idle model, rankings, tasks in turn; DDP and FSDP, two processes and three.
 SAMPLE = {
@@ -27,6 +27,21 @@ def test_several_processes_train_and_measure_what_one_does(folder, small_vit, sm
     results = processes.run_together(count, names, folder, fsdp=fsdp)
     for name in names:
         processes.check(results[name], count, folder)
+
+
+def test_a_round_in_two_processes_has_the_gradients_of_one(folder, small_vit):
+    """DDP adds up the gradients of heads that are idle in the last batch of the round."""
+    name = processes.ONE_ROUND.name
+    result = processes.run_together(2, [name], folder)[name]
+    assert "error" not in result, result["error"]
+    batch = 2 * processes.BATCH
+    alone = run(processes.ONE_ROUND.settings(folder, 1, per_gpu_batchsize=batch, batch_size=batch, exp_name="alone"))
+    states = [
+        torch.load(path, weights_only=True)["optimizer_states"][0]["state"]
+        for path in (result["checkpoint"], f"{alone['log_dir']}/checkpoints/last.ckpt")
+    ]
+    together, whole = ({number: state["exp_avg"] for number, state in one.items()} for one in states)
+    torch.testing.assert_close(together, whole, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", [case.name for case in processes.OBJECTIVE_CASES])

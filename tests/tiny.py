@@ -116,8 +116,8 @@ def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) ->
     """Columns of a table as the data set's writers make them."""
     numbers = range(first, first + num_rows)
     columns: dict[str, list[Any]] = {}
-    for place, column in enumerate(spec.images):
-        columns[column] = [image_bytes(2 * number + place) for number in numbers]
+    for place, image in enumerate(spec.images):
+        columns[image] = [image_bytes(2 * number + place) for number in numbers]
     columns[spec.text] = [[sentence(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
     if not spec.images:  # the writer makes a row of each text
         columns[spec.text] = [sentence(number) for number in numbers]
@@ -128,9 +128,9 @@ def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) ->
     values = _VALUES_OF_PAIRS if len(spec.images) == 2 else values
     if len(spec.images) == 2:
         columns["identifier"] = [f"dev-{number // 4}-{number % 4}" for number in numbers]
-    for column in sorted(wanted - {spec.text}):
-        value = values[column]
-        columns[column] = [[value(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
+    for name in sorted(wanted - {spec.text}):
+        value = values[name]
+        columns[name] = [[value(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
     for column in spec.fields.values():
         if not column.per_text:
             columns[column.name] = [_VALUES_OF_ROWS[column.name](number) for number in numbers]
