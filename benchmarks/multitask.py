@@ -121,7 +121,7 @@ def _trained(settings: Settings) -> _Trained:
         found.samples.setdefault(batch.task, []).append(batch.index.tolist())
 
     module.on_train_batch_end = on_train_batch_end  # type: ignore[method-assign]  # of this run alone
-    trainer = build_trainer(settings, has_validation=False)
+    trainer = build_trainer(settings, num_evaluated=0)
     trainer.limit_val_batches = 0
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning has them
     left_out = (*trainer.checkpoint_callbacks, *(one for one in callbacks if isinstance(one, Saving)))
