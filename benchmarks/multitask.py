@@ -62,7 +62,7 @@ def _parse() -> argparse.Namespace:
         prog="python -m benchmarks.multitask", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("parts", nargs="*", default=list(PARTS), help="overhead, processes, memory (default: all)")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["tiny"], help="tiny, base (default: tiny)")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1], help="loader processes (default: 0 and 1)")
     parser.add_argument("--rounds", type=int, default=5, help="steps of each task that are timed (default: 5)")
     parser.add_argument("--repeats", type=int, default=3)

@@ -13,6 +13,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from vlc.common.errors import UserError
+from vlc.data import checks
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.checks import check_annotations, check_ids, labelled_answers
@@ -153,9 +154,11 @@ def _opened(path, batch: pa.RecordBatch, spec=VQA, *, fields=None, rows_at_once:
     return ArrowSplit([path], spec, spec.writer, spec.columns(frozenset(fields or spec.fields)))
 
 
-def test_an_opened_split_names_file_row_value_and_command(tmp_path):
+@pytest.mark.parametrize(("rows_at_once", "joined"), [(2, 2**20), (1, 2**20), (1, 0)])  # batches are checked as one
+def test_an_opened_split_names_file_row_value_and_command(tmp_path, monkeypatch, rows_at_once, joined):
+    monkeypatch.setattr(checks, "_JOINED_BYTES", joined)
     path = tmp_path / "t.arrow"
-    source = _opened(path, _vqa(answer_scores=[[[1.0], [0.3, 0.6]], [[], [-0.5]]]))
+    source = _opened(path, _vqa(answer_scores=[[[1.0], [0.3, 0.6]], [[], [-0.5]]]), rows_at_once=rows_at_once)
     expected = (
         f"Row 1 of {path}: answer_scores holds -0.5, expected numbers from 0 to 1. Mend the file, or write it again"
     )

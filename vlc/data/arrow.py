@@ -352,12 +352,17 @@ class ArrowSplit:
         for number in range(len(self._batches)):
             if self._batches[number].num_rows:
                 batch = self._checked(number)
-                names = batch.schema.names
-                columns = {self.spec.fields[name].within(names).name for name in fields} & set(names)
                 with self._errors_name_the_file(self._files[number]):
-                    for column in columns - self.columns:
+                    for column in self.checked_columns(batch, fields) - self.columns:
                         batch.column(column).validate(full=True)
                 yield number, batch
+
+    def checked_columns(self, batch: pa.RecordBatch, fields: Collection[str]) -> set[str]:
+        """The columns of a record batch that are read, and those of the fields and beside them."""
+        names = set(batch.schema.names)
+        columns = [self.spec.fields[name].within(names) for name in fields]
+        beside = {column.beside for column in columns if column.beside}
+        return (self.columns | {column.name for column in columns} | beside) & names
 
     def __len__(self) -> int:
         """Number of samples."""

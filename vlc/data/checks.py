@@ -12,6 +12,8 @@ from vlc.data.arrow import ArrowSplit
 from vlc.data.ipc import is_any_list
 from vlc.data.values import flat_values, list_lengths, related_fields, text_problems, value_problems
 
+_JOINED_BYTES = 8 * 2**20  # of record batches that are checked as one
+
 
 def check_annotations(source: ArrowSplit, fields: Collection[str], *, training: bool) -> None:
     """Raise UserError, with file, row and value, where a cell of these fields holds a value that is not understood.
@@ -30,9 +32,30 @@ def check_annotations(source: ArrowSplit, fields: Collection[str], *, training: 
 
 def _check_values(source: ArrowSplit, fields: Collection[str]) -> None:
     fields = {*fields, *related_fields(source.spec, fields)}
-    for number, batch in source.batches(fields) if fields else ():
-        for row, problem in value_problems(batch, source.spec, fields, texts=source.read_texts):
-            raise source.mistake(number, row, problem)
+    for numbers, rows in _joined(source, fields) if fields else ():
+        for row, problem in value_problems(rows, source.spec, fields, texts=source.read_texts):
+            for number in numbers:
+                if row < source.rows_of_batches[number]:
+                    raise source.mistake(number, row, problem)
+                row -= source.rows_of_batches[number]
+
+
+def _joined(source: ArrowSplit, fields: Collection[str]) -> Iterator[tuple[list[int], pa.RecordBatch]]:
+    """The checked columns of record batches, several as one, with their numbers: a check of few rows takes as long."""
+    numbers: list[int] = []
+    parts: list[pa.RecordBatch] = []
+    size = 0
+    for number, batch in source.batches(fields):
+        names = source.checked_columns(batch, fields) - {*source.spec.images}
+        part = batch.select(sorted(names))
+        if parts and (part.schema != parts[0].schema or size + part.nbytes > _JOINED_BYTES):
+            yield numbers, pa.concat_batches(parts)
+            numbers, parts, size = [], [], 0
+        numbers.append(number)
+        parts.append(part)
+        size += part.nbytes
+    if parts:
+        yield numbers, pa.concat_batches(parts)
 
 
 def check_ids(source: ArrowSplit, fields: Collection[str]) -> None:
