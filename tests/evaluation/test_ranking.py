@@ -289,7 +289,7 @@ def test_an_evaluator_has_a_rhythm_and_selects_only_where_every_validation_has_i
     ranked, plain = [], Ranking.__call__
 
     def counted(ranking: Ranking, model: VLCModule, samples: Samples, out: Path | None) -> dict[str, float]:
-        ranked.append(model.validations)
+        ranked.append(model.validations["irtr_coco"])
         return plain(ranking, model, samples, out)
 
     monkeypatch.setattr(Ranking, "__call__", counted)

@@ -18,6 +18,7 @@ from vlc.common.errors import MissingFile, NonFiniteLoss, NonFiniteMetric, UserE
 from vlc.configuration.config import resolve
 from vlc.configuration.recipes import RECIPES, loss_weights
 from vlc.evaluation.results import Results
+from vlc.tasks import TASKS
 from vlc.training.module import VLCModule
 from vlc.training.run import build_data, build_module, build_trainer, run
 from vlc.training.saving import last_checkpoint
@@ -46,6 +47,7 @@ def _last(metrics: dict) -> Path:
 def test_every_recipe_trains_a_step(options, recipe):
     """A step of every task, on data without a list of images to leave out."""
     options |= {"clean.exclude": "none"}
+    options |= {f"{name}.batch_size": 4 for name in TASKS if "batch_size" in RECIPES[recipe].get(name, {})}
     if RECIPES[recipe].get("vit") == "vit_base_patch32_384":
         options |= {"vit": "small_vilt", "image_size": 64}
     named = tiny.complete(recipe)
