@@ -46,8 +46,8 @@ BATCH = {"tiny": 16, "base": 4}
 
 
 def main() -> None:
-    _say_little()
     arguments = _parse()
+    _say_little()
     tables = {}
     with tempfile.TemporaryDirectory() as folder:
         _write_data(Path(folder), arguments)

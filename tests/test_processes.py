@@ -9,8 +9,8 @@ from vlc.training.run import build_data, build_module, run
 
 # Losses that look across processes, a half-idle model, rankings, tasks in turn; DDP and FSDP, two processes and three.
 SAMPLE = {
-    (2, False): ["itc", "image_only", "hard_negatives", "tasks", "rounds"],
-    (3, True): ["itc", "two_stages", "nlvr2", "tasks", "rounds"],
+    (2, False): ["itc", "image_only", "hard_negatives", "rounds"],
+    (3, True): ["itc", "two_stages", "nlvr2", "rounds"],
 }
 
 
