@@ -157,14 +157,13 @@ dist.barrier()
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's table of sockets")
-@pytest.mark.parametrize("kind", ["static", "standalone", "c10d", "default"])
+@pytest.mark.parametrize("kind", ["static", "standalone", "c10d"])
 def test_a_local_launch_listens_on_the_loopback_address_alone(tmp_path, free_port, kind):
     (tmp_path / "listens.py").write_text(LISTENING)
     flags = {
         "static": ["--master_addr=127.0.0.1", f"--master_port={free_port}"],
         "standalone": ["--standalone"],
         "c10d": ["--rdzv_backend=c10d", f"--rdzv_endpoint=localhost:{free_port}", "--rdzv_id=1"],
-        "default": [f"--master_port={free_port}"],
     }[kind]
     done = _launch("--nproc_per_node=2", *flags, tmp_path / "listens.py")
     assert done.returncode == 0, done.stderr

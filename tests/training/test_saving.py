@@ -320,14 +320,8 @@ def test_one_worker_that_is_told_stops_all(images, tmp_path):
     assert _saved_step(tmp_path) == 4
 
 
-@pytest.mark.parametrize("program", ["run", "main_finetune"])
-def test_no_process_outlives_a_run_that_is_killed(arrows, images, tmp_path, program):
-    if program == "run":
-        command = _pretraining(arrows, tmp_path, num_workers=2)
-    else:
-        flags = words(images, tmp_path, epochs=10_000, num_workers=2, checkpoint_every=2)
-        command = ["main_finetune.py", *flags]
-    process = _started(command, tmp_path)
+def test_no_process_outlives_a_run_that_is_killed(arrows, tmp_path):
+    process = _started(_pretraining(arrows, tmp_path, num_workers=2), tmp_path)
     assert len(group(process.pid)) >= 4, "itself, the server, two workers"
     process.kill()
     process.wait()
