@@ -71,6 +71,14 @@ def test_record_batches_and_shards_are_bounded(sbu, write, monkeypatch):
         assert all(sum(map(len, batch["image"].to_pylist())) < 7 * size for batch in batches)
 
 
+def test_record_batches_of_long_annotations_are_bounded_too(sbu, write, monkeypatch):
+    monkeypatch.setattr(writer, "BATCH_PLANS", 1000)
+    reader = pa.ipc.open_file(str(write("sbu", sbu, "--no-verify") / "sbu_0.arrow"))
+    rows = [reader.get_batch(number).num_rows for number in range(reader.num_record_batches)]
+    assert sum(rows) == 30
+    assert 1 < max(rows) < 12
+
+
 def test_bytes_do_not_depend_on_workers(sbu, write, monkeypatch):
     monkeypatch.setattr(writer, "BATCH_BYTES", 4 * len(image_bytes()))
     assert contents(write("sbu", sbu, "--workers", "2", out="two")) == contents(write("sbu", sbu, out="one"))

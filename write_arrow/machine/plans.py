@@ -158,10 +158,14 @@ class Files:
 
 
 class Plan(NamedTuple):
-    """A row: the files of its image columns, in the schema's order, and the values of its other columns."""
+    """A row: the files of its image columns, in the schema's order, and the values of its other columns.
+
+    size: the characters of the plan as it is stored.
+    """
 
     images: tuple[StoredFile, ...]
     values: dict[str, Any]
+    size: int = 0
 
 
 class Plans:
@@ -225,7 +229,7 @@ class Plans:
         """Plans of the positions [start, stop)."""
         for text in self.texts(start, stop):
             images, values = json.loads(text)
-            yield Plan(tuple(StoredFile(*image) for image in images), values)
+            yield Plan(tuple(StoredFile(*image) for image in images), values, len(text))
 
     def digest(self, start: int, stop: int) -> "Digest":
         """Hashes of the plans, with the versions of their files and without."""

@@ -23,10 +23,11 @@ from write_arrow.machine.storage import Folder
 from write_arrow.machine.workers import Images, InProcess, Prepared, Rejected, Task, Workers
 
 BATCH_BYTES = 16 * 2**20  # image bytes held before a record batch is written
+BATCH_PLANS = 4 * 2**20  # characters of their plans; in memory, the values take several times as much
 BATCH_ROWS = 8192  # rows of small or no images
 SHARD_ROWS = 100_000  # rows of a numbered file, as in the published ones
 _UNKNOWN_BYTES = 2**18  # assumed of an image whose size is not known before it is read
-_FORMAT = 2  # of what this writes: raise it when the same plans give other bytes
+_FORMAT = 3  # of what this writes: raise it when the same plans give other bytes
 
 Advance = Callable[[int, int], None]  # hears the rows and the bytes that were written
 
@@ -258,13 +259,14 @@ def _binary(images: Images) -> pa.Array:
 def _plan_chunks(table: PlannedTable) -> Iterator[list[Plan]]:
     """Plans of a record batch each. Sizes known beforehand decide, so that workers do not."""
     chunk: list[Plan] = []
-    size = 0
+    size = planned = 0
     for plan in table.plans.read(*table.bounds):
         chunk.append(plan)
         size += sum(_UNKNOWN_BYTES if image.size is None else image.size for image in plan.images)
-        if size >= BATCH_BYTES or len(chunk) >= BATCH_ROWS:
+        planned += plan.size
+        if size >= BATCH_BYTES or planned >= BATCH_PLANS or len(chunk) >= BATCH_ROWS:
             yield chunk
-            chunk, size = [], 0
+            chunk, size, planned = [], 0, 0
     if chunk:
         yield chunk
 
