@@ -13,6 +13,7 @@ from tests.resuming import Program, Stop, assert_same
 from vlc.common.errors import UserError
 from vlc.configuration.config import RunError
 from vlc.training.module import VLCModule
+from vlc.training.rounds import Rounds
 from vlc.training.run import build_data, build_module, build_trainer, run
 
 TASKS = ["vqa", "vgqa", "nlvr2"]  # a pass has 6, 3 and 3 batches of 4
@@ -68,6 +69,37 @@ def test_a_task_that_no_longer_improves_stops_and_goes_on(options, monkeypatch, 
     shown = capfd.readouterr().out
     assert re.search(r"vqa +0\.5000 +0\.5000 +0\.\d{4} +stopped +\d+ %", shown)
     assert re.search(r"nlvr2 +1\.0000 +1\.0000 +0\.5000 +running +\d+ %", shown)
+
+
+def test_steps_end_a_run_of_tasks_that_stop_and_go(options):
+    """Tasks of equal size are first validated a round behind the epoch, and the run may end before."""
+    options |= {"tasks": ["vgqa", "nlvr2"], "multitask.mixing": "stop_and_go", "max_epoch": 1}
+    for steps in (4, 6, 8):
+        metrics = run(tiny.settings(**(options | {"max_steps": steps})))
+        assert {"vgqa/val/score", "nlvr2/dev/accuracy", "val/the_metric"} <= set(metrics)
+        assert _content(metrics["log_dir"])["global_step"] == steps
+
+
+def test_a_stretch_that_ends_without_a_validation_is_no_error(options):
+    """All tasks start anew after an epoch of three rounds, before any is validated."""
+    options |= {"tasks": ["vqa", "nlvr2"], "nlvr2.batch_size": 4, "multitask.resets": [1]}
+    options |= {"multitask.mixing": "stop_and_go", "multitask.rounds_per_epoch": 2}
+    metrics = run(tiny.settings(**options))
+    assert {"vqa/val/score", "nlvr2/dev/accuracy"} <= set(metrics)
+
+
+def test_evaluators_run_in_the_order_of_the_tasks(options, monkeypatch):
+    """They wait for all processes, and the names of due tasks are a set, which has another order on each."""
+    ran: list[str] = []
+    monkeypatch.setattr(VLCModule, "_evaluator_values", lambda self, name, *others: ran.append(name) or {})
+    monkeypatch.setattr(Rounds, "due", lambda self, stretch: _Backwards(TASKS))
+    run(tiny.settings(**options))
+    assert ran == TASKS * 2
+
+
+class _Backwards(frozenset):
+    def __iter__(self):
+        return iter(sorted(frozenset.__iter__(self), key=TASKS.index, reverse=True))
 
 
 def test_the_best_checkpoint_of_each_task_is_kept(options, monkeypatch):

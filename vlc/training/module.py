@@ -289,17 +289,17 @@ class VLCModule(LightningModule):
         self.random_scores |= {name: float(value) for name, value in _computed(self.chances).items()}
         if self.trainer.sanity_checking:  # a few batches, in which there may be nothing to count
             return
-        due = self.trainer.datamodule.due  # type: ignore[attr-defined]  # Lightning sets it
-        for name in self.tasks if due is None else due:
+        chosen = self.trainer.datamodule.due  # type: ignore[attr-defined]  # Lightning sets it
+        # Evaluators wait for all processes, and a set has another order on each.
+        due = [name for name in self.tasks if chosen is None or name in chosen]
+        for name in due:
             self.validations[name] += 1
             values |= self._evaluator_values(name, None, self.validations[name])
         self.log_dict(values)
-        selecting = self.the_metric(values)
+        selecting = self.the_metric(values) if due else self._mean_score()
         self.log("val/the_metric", selecting, prog_bar=True)
-        scored = (name for name in (self.tasks if due is None else due) if name in self.scores)
-        self.log_dict({f"{name}/val/the_metric": self.scores[name] for name in scored})
-        anything_new = due is None or bool(due)
-        if anything_new and isinstance(schedule := self.lr_schedulers(), PlateauSchedule):
+        self.log_dict({f"{name}/val/the_metric": self.scores[name] for name in due if name in self.scores})
+        if due and isinstance(schedule := self.lr_schedulers(), PlateauSchedule):
             schedule.validated(float(selecting))
 
     def on_test_epoch_end(self) -> None:
@@ -372,6 +372,10 @@ class VLCModule(LightningModule):
         for name, (headlines, losses) in found.items():
             if headlines or losses:
                 self.scores[name] = float(torch.stack(headlines or losses).mean())
+        return self._mean_score()
+
+    def _mean_score(self) -> Tensor:
+        """The mean over the families of several tasks of the mean of their latest scores."""
         families: dict[str, list[float]] = {}
         for name in (task.name for task in self.tasks.values() if self.selecting.get(task.name)):
             families.setdefault(family(name), []).append(self.scores.get(name, 0.0))

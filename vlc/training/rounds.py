@@ -121,7 +121,7 @@ class Rounds:
     def start(self) -> State:
         """The state at the beginning of a run."""
         stretch = Stretch(0, 0, self._end_after(0), (0,) * len(self.passes))
-        return State(stretch, {name: Controller() for name in self.validated})
+        return State(stretch, {name: Controller() for name in self.passes if name in self.validated})
 
     def due(self, stretch: Stretch) -> frozenset[str]:
         """The tasks that are validated at the end of a stretch. At the end of the run all are."""
@@ -181,7 +181,10 @@ class Rounds:
             ]
         else:
             ends.append(self._after_interval(first))
-        ends.append((first // self.epoch + 1) * self.epoch if self.total is None or not self.validated else self.total)
+        if self.total is not None:
+            ends.append(self.total)
+        if not self.validated:
+            ends.append((first // self.epoch + 1) * self.epoch)
         return min(ends)
 
     def _passed(self, name: str, end: int) -> bool:
