@@ -65,10 +65,12 @@ class Mixing:
         """The rounds and the tasks' numbers of all visits of a stretch, in their order."""
         rounds, count = np.arange(stretch.first, stretch.end), len(self.tasks)
         if self.chances is not None:
-            rng = np.random.default_rng((self.seed, stretch.first))
-            chances = np.array([self.chances[name] for name in self.tasks], float)
-            drawn = rng.choice(count, (len(rounds), count), p=chances / chances.sum())
-            return np.repeat(rounds, count), drawn.ravel()
+            chances = np.cumsum([self.chances[name] for name in self.tasks])
+            bits = np.random.PCG64(self.seed).advance(
+                stretch.first * count
+            )  # a step for each number: rounds keep theirs
+            drawn = np.random.Generator(bits).random(len(rounds) * count) * chances[-1]
+            return np.repeat(rounds, count), np.searchsorted(chances, drawn, side="right")
         stopped = np.array([name in stretch.stopped for name in self.tasks])
         runs = np.broadcast_to(~stopped, (len(rounds), count)).copy()
         if self.gap > 0:
