@@ -151,34 +151,23 @@ class Samples(Dataset):
         return self._sample(key, [], texts=False).images[0]
 
 
-class TaskBatches(Dataset):
-    """The samples of several tasks; a task's name with a list of its keys and a turn gives a Batch of that task."""
+class NamedSamples(Dataset):
+    """Several data sets by name: training data by task, or evaluated splits.
 
-    def __init__(self, tasks: Mapping[str, Samples]):
-        self.tasks = tasks
+    A name with a list of keys gives a Batch of this data set; a turn behind them becomes the batch's.
+    """
 
-    def __len__(self) -> int:
-        """Number of samples."""
-        return sum(map(len, self.tasks.values()))
-
-    def __getitem__(self, chosen: tuple[str, list[Key], Turn]) -> Batch:
-        task, keys, turn = chosen
-        return replace(self.tasks[task][keys], turn=turn)
-
-
-class EvaluationBatches(Dataset):
-    """The samples of several evaluated data sets; a name with a list of its keys gives a Batch."""
-
-    def __init__(self, evaluated: Mapping[str, Samples]):
-        self.evaluated = evaluated
+    def __init__(self, named: Mapping[str, Samples]):
+        self.named = named
 
     def __len__(self) -> int:
         """Number of samples."""
-        return sum(map(len, self.evaluated.values()))
+        return sum(map(len, self.named.values()))
 
-    def __getitem__(self, chosen: tuple[str, list[Key]]) -> Batch:
-        name, keys = chosen
-        return self.evaluated[name][keys]
+    def __getitem__(self, chosen: tuple[str, list[Key]] | tuple[str, list[Key], Turn]) -> Batch:
+        name, keys, *turn = chosen
+        batch = self.named[name][keys]
+        return replace(batch, turn=turn[0]) if turn else batch
 
 
 def _served(name: str, sources: Sequence[Source], parts: tuple[Part, ...]) -> tuple[Part, ...]:

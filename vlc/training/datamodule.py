@@ -25,7 +25,7 @@ from vlc.data.mixing import MixedSampler, Mixing, Stretch
 from vlc.data.parts import Part, columns_of
 from vlc.data.sample import Preparation
 from vlc.data.sampler import EvalSampler, EvalSamplers, Position, TrainSampler
-from vlc.data.samples import EvaluationBatches, Samples, TaskBatches
+from vlc.data.samples import NamedSamples, Samples
 from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import EXCHANGING, transform
@@ -245,9 +245,9 @@ class DataModule(LightningDataModule):
         self._training = {name: data.train for name, data in self.tasks.items() if data.train is not None}
 
     @property
-    def train(self) -> Samples | TaskBatches | None:
+    def train(self) -> Samples | NamedSamples | None:
         """The training samples; of several tasks together, None where the run only tests."""
-        return TaskBatches(self._training) if len(self._training) > 1 else next(iter(self._training.values()), None)
+        return NamedSamples(self._training) if len(self._training) > 1 else next(iter(self._training.values()), None)
 
     @property
     def evaluation(self) -> dict[str, Samples]:
@@ -345,7 +345,7 @@ class DataModule(LightningDataModule):
             for (name, samples), size in zip(self.evaluation.items(), self._evaluation_sizes(), strict=True)
         }
         sampler = EvalSamplers(samplers, self._due)
-        return DataLoader(EvaluationBatches(self.evaluation), sampler=sampler, **self._loader_options())
+        return DataLoader(NamedSamples(self.evaluation), sampler=sampler, **self._loader_options())
 
     test_dataloader = val_dataloader
 
