@@ -1,6 +1,7 @@
 """Runs of several tasks: how steps are made, stopped tasks, exact resume, and what is refused."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,16 @@ def test_resuming_with_other_tasks_is_refused(options):
 def test_values_without_meaning_are_refused(options, values, message):
     with pytest.raises((UserError, RunError), match=message):
         tiny.settings(**(options | values))
+
+
+@pytest.mark.parametrize(("tasks", "warned"), [(["vqa"], True), (["vqa", "nlvr2"], False)])
+def test_mixing_a_lone_task_has_no_effect_and_is_told(options, tasks, warned):
+    values = {"tasks": tasks, "multitask.mixing": "stop_and_go", "fast_dev_run": True}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(tiny.settings(**(options | {"multitask.rounds_per_epoch": None} | values)))
+    told = [str(one.message) for one in caught if "multitask" in str(one.message)]
+    assert [message[:39] for message in told] == ["multitask.mixing has no effect, as the "] * warned
 
 
 def test_a_step_that_a_task_cannot_fill_is_told(options):

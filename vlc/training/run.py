@@ -1,7 +1,7 @@
 """From settings to a finished run: data, module, checkpoint, trainer, in this order."""
 
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from vlc.common.errors import UserError
 from vlc.common.files import check_room, full_disk_told
 from vlc.common.terminal import cell
 from vlc.configuration.aliases import under_flat_names
-from vlc.configuration.groups import RunSettings
+from vlc.configuration.groups import MultitaskSettings, RunSettings
 from vlc.configuration.settings import Settings
 from vlc.configuration.task_settings import TaskSettings
 from vlc.data.clean import open_clean_list
@@ -410,6 +410,11 @@ def _precision(precision: int | str, accelerator: str, size: EncoderConfig) -> s
 
 
 def _warn_of_settings_without_effect(settings: Settings) -> None:
+    # 12-in-1's command for going on with one task has a gap, too.
+    own = [one.name for one in fields(settings.multitask) if one.name not in ("task_tokens", "gap")]
+    changed = [name for name in own if getattr(settings.multitask, name) != getattr(MultitaskSettings(), name)]
+    if changed and len(settings.tasks) == 1:
+        rank_zero_warn(f"multitask.{changed[0]} has no effect, as the run has one task: name several in tasks=[...]")
     if settings.model.max_image_len != -1 and settings.model.size.learned_grid is None:
         rank_zero_warn(f"max_image_len has no effect with vit={settings.model.vit}, as in the published code")
     if settings.optim.lr_mult != 1 and settings.optim.layer_decay != 1:
