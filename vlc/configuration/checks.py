@@ -17,8 +17,9 @@ from vlc.configuration.groups import (
     ScheduleSettings,
 )
 from vlc.configuration.task_settings import HeadSettings, TaskSettings
-from vlc.configuration.values import check_known, is_number, is_whole
+from vlc.configuration.values import are_texts, check_known, is_number, is_whole
 from vlc.data.catalog import CATALOG
+from vlc.data.spec import DIRECTION
 from vlc.model.sizes import ENCODERS
 from vlc.objectives.options import IMAGES_ALONE, RANKING, Surroundings, check_ranking, check_together, ranking_kind
 from vlc.tasks.task import EVALUATORS
@@ -278,8 +279,31 @@ def _check_data(task: TaskSettings) -> None:
         require(valid, f"{prefix}{key}", list(names), f"one of {', '.join(TRANSFORM_NAMES)}")
     require(task.max_text_len > 2, f"{prefix}max_text_len", task.max_text_len, "room for [CLS], [SEP] and a token")
     require(task.learning_rate > 0, f"{prefix}learning_rate", task.learning_rate, "a rate above 0")
+    _check_selection(task)
     for key in ("batch_size", "per_gpu_batchsize") if prefix else ():
         require(getattr(task, key) > 0, f"{prefix}{key}", getattr(task, key), "a number of samples above 0")
+
+
+def _check_selection(task: TaskSettings) -> None:
+    """Check which texts are samples."""
+    for key in ("where", "tested_where"):
+        for name, values in getattr(task, key).items():
+            require(
+                are_texts(values) and values, f"{task.name}.{key}.{name}", values, "a list of values, as in [en,de]"
+            )
+    for key in ("pairs", "tested_pairs"):
+        for direction in getattr(task, key):
+            expected = "directions of languages, as in [en-de,*-fr]"
+            require(DIRECTION.fullmatch(direction) is not None, f"{task.name}.{key}", direction, expected)
+    if task.tested_pairs and not task.pairs:
+        raise UserError(f"{task.name}.tested_pairs is given and pairs is not: pass {task.name}.pairs too")
+    weights = task.language_weights
+    valid = all(is_number(weight) and weight > 0 for weight in weights.values())
+    require(valid, f"{task.name}.language_weights", dict(weights), "a number above 0 by language, or by direction")
+    if weights and task.dataset_weights:
+        raise UserError(
+            f"{task.name}.language_weights and {task.name}.dataset_weights both say how often samples are drawn: pass one"
+        )
 
 
 def _check_shapes(task: TaskSettings, model: ModelSettings) -> None:

@@ -25,6 +25,9 @@ OF_A_TASK = (
     "val_transform_keys",
 )
 
+# Keys that a named task has alone: which texts are samples.
+OF_TEXTS = ("where", "pairs", "tested_where", "tested_pairs", "language_weights")
+
 # An entry of `tasks` that names a user's file, and perhaps one of its rows.
 OWN_FILE = re.compile(r"(.+\.py)(?::(\w+))?", re.DOTALL)
 # Numbers of published tasks, as 12-in-1's command joins them.
@@ -59,6 +62,8 @@ class TaskSettings:
     evaluators: n by name; an evaluator runs in tests and at every n-th validation; 0: in tests only; None: never.
     batch_size: the samples of an optimiser step over all devices; gradients accumulate to reach it.
     per_gpu_batchsize: the samples of a batch of one device.
+    where, pairs, tested_where, tested_pairs: which texts are samples in training and in evaluation, as in `Task`.
+    language_weights: shares of languages, or of directions, in training.
     """
 
     name: str
@@ -73,6 +78,11 @@ class TaskSettings:
     evaluators: Mapping[str, int | None] = field(default_factory=dict)
     batch_size: int = 0
     per_gpu_batchsize: int = 0
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pairs: tuple[str, ...] = ()
+    tested_where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tested_pairs: tuple[str, ...] = ()
+    language_weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
@@ -235,6 +245,11 @@ def _row_values(row: Task, options: Mapping[str, Any]) -> dict[str, Any]:
         "evaluators": _with_ranking(row.evaluators, row.objectives, options["get_recall_metric"]),
         "batch_size": None,
         "per_gpu_batchsize": None,
+        "where": {name: list(values) for name, values in row.where.items()},
+        "pairs": list(row.pairs),
+        "tested_where": {name: list(values) for name, values in row.tested_where.items()},
+        "tested_pairs": list(row.tested_pairs),
+        "language_weights": dict(row.language_weights),
     }
     for kind in row.objectives:
         values[kind] = asdict(OPTIONS[kind]()) | dict(row.options.get(kind, {})) | _changed(kind, options[kind])
@@ -282,6 +297,7 @@ def configured_tasks(config: Mapping[str, Any], options: Mapping[str, Options]) 
     kinds = [head.kind for head in heads]
     own = {"ranking": 0} if set(kinds) & set(RANKED_IN_TESTS) else {}
     evaluators = _with_ranking(own, kinds, config["get_recall_metric"])
+    values |= {name: () if name.endswith("pairs") else {} for name in OF_TEXTS}
     return (_task("", heads, values | {"composer": "plain", "evaluators": evaluators}),)
 
 

@@ -10,6 +10,7 @@ from vlc.configuration.aliases import FLAT_NAMES
 
 _NAMES = (tuple[str, ...], tuple[str, ...] | None)
 _NUMBERS = Mapping[str, float]
+_LISTS = Mapping[str, tuple[str, ...]]
 
 
 def read(value: Any, kind: Any) -> Any:
@@ -20,6 +21,9 @@ def read(value: Any, kind: Any) -> Any:
     """
     if kind in _NAMES and isinstance(value, str) and value.startswith("[") and value.endswith("]"):
         return tuple(name for part in value[1:-1].split(",") if (name := part.strip(" '\"")))
+    if isinstance(value, Mapping) and kind == _LISTS:
+        lists = {key: read(item, tuple[str, ...]) for key, item in value.items()}
+        return {key: (item,) if isinstance(item, str) else item for key, item in lists.items()}
     if isinstance(value, Mapping):
         return dict(_dotted(value) if kind == _NUMBERS else ((key, read(item, None)) for key, item in value.items()))
     return tuple(value) if isinstance(value, list) else value

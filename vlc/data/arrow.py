@@ -106,6 +106,9 @@ class ArrowSplit:
     verify: compare what is read with the checksums that our writer left. A warning names files without any.
     leaves_out: returns the sorted numbers of the rows of a file that are left out.
 
+    `chosen` (N, 4) int32 has the places of the samples where not all texts are samples (`vlc.data.selection`): record
+    batch, row, text, and the second text of a pair or -1. None: every text is a sample.
+
     Raises UserError if a file is damaged or lacks a column. It does so at once where the metadata show this, and where
     offsets, texts or a checksum show it, when a record batch or an image is first used. It also does so if a file is no
     longer the one that was opened first, by this object or by the object that it was unpickled from.
@@ -129,6 +132,8 @@ class ArrowSplit:
         self.states: dict[Path, FileState] = {}
         self.repeated: dict[Path, np.ndarray] = {}  # from `repeated_texts`; loader processes get it too
         self.left_out: dict[Path, np.ndarray] = {}  # from `leaves_out`; loader processes get it too
+        self.chosen: np.ndarray | None = None  # from `vlc.data.selection`; loader processes get it too
+        self.language = ""  # of all chosen texts, or their direction, where a source is divided by it
         self._leaves_out = leaves_out
         self._open()
         if verify and (without := [path for path in paths if self.states[path].checksum is None]):
@@ -366,7 +371,7 @@ class ArrowSplit:
 
     def __len__(self) -> int:
         """Number of samples."""
-        return int(self._starts[-1]) - len(self._skipped)
+        return int(self._starts[-1]) - len(self._skipped) if self.chosen is None else len(self.chosen)
 
     @property
     def num_rows(self) -> int:
@@ -376,6 +381,23 @@ class ArrowSplit:
     def rows_of_batches(self) -> list[int]:
         """The number of rows of each record batch."""
         return [batch.num_rows for batch in self._batches]
+
+    def texts_of_batches(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """The record batches with rows: number, offsets (rows + 1,) of the rows' texts, and whether each text is kept."""
+        skipped = self._skipped + np.arange(len(self._skipped))
+        for number, batch in enumerate(self._batches):
+            if batch.num_rows:
+                offsets = self._text_offsets(self._checked(number))
+                offsets = np.arange(batch.num_rows + 1) if offsets is None else offsets
+                kept = np.ones(int(offsets[-1]) - int(offsets[0]), dtype=bool)
+                begin, end = np.searchsorted(skipped, self._starts[number : number + 2])
+                kept[skipped[begin:end] - self._starts[number]] = False
+                yield number, offsets, kept
+
+    def column(self, number: int, name: str) -> pa.Array:
+        """The column of a catalogue field in a record batch."""
+        batch = self._checked(number)
+        return batch.column(self.spec.fields[name].within(batch.schema.names).name)
 
     def rows_with_samples(self) -> np.ndarray:
         """Whether a sample lies in each row, (num_rows,) bool."""
@@ -402,6 +424,10 @@ class ArrowSplit:
         """Where a sample lies. Raises IndexError outside [0, len)."""
         if not 0 <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
+        if self.chosen is not None:
+            where = Location(*self.chosen[sample].tolist())
+            self._checked(where.batch)
+            return where
         text = int(sample) + int(np.searchsorted(self._skipped, sample, side="right"))
         number = int(np.searchsorted(self._starts, text, side="right")) - 1
         text -= int(self._starts[number])
@@ -456,7 +482,8 @@ class ArrowSplit:
         """Value of a catalogue field for this sample, as a Python object."""
         column = self.spec.fields[name].within(self._batches[where.batch].schema.names)
         cell = self._cell(where, column.name)
-        value = cell.values[where.text].as_py() if column.per_text else cell.as_py()
+        text = where.second if column.of_second else where.text
+        value = cell.values[text].as_py() if column.per_text else cell.as_py()
         return f"{value}-{where.text}" if column.numbered else value
 
     def _cell(self, where: Location, column: str) -> pa.Scalar:

@@ -68,6 +68,16 @@ _FOIL_FIELDS = {
 }
 
 
+# In the form of Multi30k (Elliott et al. 2016): texts of several languages in each row, some of which translate each other.
+_TRANSLATIONS = {
+    "lang": Column("lang", TEXTS),
+    "kind": Column("kind", TEXTS),
+    "sent_idx": Column("sent_idx", NUMBERS),
+    "second_text": Column("caption", TEXTS, of_second=True),
+    "second_lang": Column("lang", TEXTS, of_second=True),
+}
+
+
 def _nlvr2(tables: dict[str, tuple[str, ...]], writer: str = "nlvr2", **options) -> DatasetSpec:
     images = ("image_0", "image_1")
     return DatasetSpec(writer, tables, "questions", images, fields=_NLVR2_FIELDS, unique_texts=False, **options)

@@ -16,8 +16,12 @@ class Key(NamedTuple):
 
 
 class Location(NamedTuple):
-    """Where a sample lies in its data set: record batch, row inside it, text inside the row."""
+    """Where a sample lies in its data set: record batch, row inside it, text inside the row.
+
+    second: the second text of a pair, inside the row; -1: the sample is no pair.
+    """
 
     batch: int
     row: int
     text: int
+    second: int = -1

@@ -1,9 +1,15 @@
 """A data set is a row of data: where its tables lie and what each column means."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from vlc.data.kinds import Kind
+
+TRANSLATION = "translation"  # the kind of texts that translate each other
+ANY = "*"
+# From one language to another, or from or to any.
+DIRECTION = re.compile(rf"({re.escape(ANY)}|[^-\s]+)-({re.escape(ANY)}|\S+)")
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,7 @@ class Column:
     beside: the column that has as many values for each text as this one; for each row, if the values belong to the row.
     index_of: the column in whose list, of the same text or of the row, the value is a place.
     tags_of: the column of the row's boxes that the values name, counted from 1; 0 names none.
+    of_second: whether it is the value of the second text of a pair (`vlc.data.selection`).
     """
 
     name: str
@@ -29,6 +36,7 @@ class Column:
     beside: str | None = None
     index_of: str | None = None
     tags_of: str | None = None
+    of_second: bool = False
 
     def within(self, names: Collection[str]) -> "Column":
         """This column, or its fallback where a file with these columns lacks it."""

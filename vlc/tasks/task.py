@@ -49,6 +49,10 @@ class Task:
     image_only: no texts are read.
     published: further names by which the task may be called, such as its number and name in 12-in-1 (Lu et al. 2020).
     evaluators: names out of EVALUATORS; each runs in tests, and at every n-th validation where its number n is not 0.
+    where: the texts that are samples, as values by field of the catalogue, such as {"lang": ("en", "de")}; empty: all.
+    pairs: directions such as en-de, or *-*; a sample is then a text with its translation (`vlc.data.selection`).
+    tested_where, tested_pairs: what holds in evaluation instead; fields that tested_where lacks are as in `where`.
+    language_weights: shares of languages, or of directions, in training; empty: all samples are drawn.
     """
 
     objectives: Mapping[str, float]
@@ -66,6 +70,11 @@ class Task:
     composer: str = "plain"
     evaluators: Mapping[str, int] = field(default_factory=dict)
     published: tuple[str, ...] = ()
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pairs: tuple[str, ...] = ()
+    tested_where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tested_pairs: tuple[str, ...] = ()
+    language_weights: Mapping[str, float] = field(default_factory=dict)
 
     def head(self, kind: str) -> str:
         """The name of the head of an objective."""

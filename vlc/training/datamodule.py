@@ -1,6 +1,7 @@
 """The data of a run: splits opened and checked at start-up, one loader for training and one for each evaluation split."""
 
 from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from vlc.data.parts import Part, columns_of
 from vlc.data.sample import Preparation
 from vlc.data.sampler import EvalSampler, EvalSamplers, Position, TrainSampler
 from vlc.data.samples import NamedSamples, Samples
+from vlc.data.selection import Selection, by_language, select
 from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import EXCHANGING, transform
@@ -78,6 +80,7 @@ class TaskData:
         specs = {name: CATALOG[name] for name in task.datasets}
         _check_images(specs, needs)
         _check_fields(specs, columns_of(needs.parts, "labelled", "always") | self.composer.columns)
+        _check_pairs(task, specs, columns_of(needs.parts) | self.composer.columns)
         _check_pipelines(task, settings, specs, needs.parts)
         self.text_only = not any(spec.images for spec in specs.values())
         if self.composer.packs and not self.text_only:
@@ -120,6 +123,12 @@ class TaskData:
             for name in datasets
             if CATALOG[name].labelled or split in CATALOG[name].splits(self.settings.published_splits)
         ]
+        selection = self._selection(training)
+        if selection:
+            for source in sources:
+                select(source, selection, split, self.task.prefix, training=training)
+        if training and self.task.language_weights:
+            sources = _by_weighted_language(sources, self.task)
         dataset = Samples(
             split,
             sources,
@@ -147,6 +156,13 @@ class TaskData:
                 always = columns_of(self.needs.parts, "always")
                 check_ids(source, [name for name in always if source.spec.fields[name].kind is IDENTIFIERS])
         return dataset
+
+    def _selection(self, training: bool) -> Selection:
+        """Which texts are samples."""
+        task = self.task
+        if training:
+            return Selection(task.where, task.pairs)
+        return Selection({**task.where, **task.tested_where}, task.tested_pairs or task.pairs)
 
     def _open(self, name: str, split: str, training: bool) -> ArrowSplit | LabelledImages:
         spec, settings = CATALOG[name], self.settings
@@ -316,7 +332,7 @@ class DataModule(LightningDataModule):
             samples.sizes,
             task.per_gpu_batchsize,
             seed=self.seed,
-            weights=task.dataset_weights,
+            weights=source_weights(task, samples.sources),
             rank=self.trainer.global_rank,
             world_size=processes,
             start=Position(0, 0) if several else self.start,
@@ -421,6 +437,42 @@ def _check_fields(specs: dict[str, DatasetSpec], fields: Collection[str]) -> Non
                     f"The objectives need batch field {field!r}, which data set {name!r} does not provide. "
                     f"Data sets that do: {', '.join(providers)}"
                 )
+
+
+def _check_pairs(task: TaskSettings, specs: dict[str, DatasetSpec], fields: Collection[str]) -> None:
+    """Raise UserError where batches are made from the second text of a pair, and samples are no pairs."""
+    for name, spec in specs.items():
+        of_second = sorted(field for field in fields if field in spec.fields and spec.fields[field].of_second)
+        if of_second and not task.pairs:
+            raise UserError(
+                f"The objectives need batch field {of_second[0]!r}, which in data set {name!r} is a translation, and "
+                f"samples are no pairs: pass {task.prefix}pairs=[en-de], or other directions"
+            )
+
+
+def _by_weighted_language(sources: Sequence[ArrowSplit], task: TaskSettings) -> list[ArrowSplit]:
+    """A source for each language, or direction, of each source. Raises UserError where weights and data differ."""
+    parts: list[ArrowSplit] = []
+    for source in sources:
+        for language, chosen in by_language(source).items():
+            if language not in task.language_weights:
+                raise UserError(
+                    f"{task.prefix}language_weights has no {language}, which data set {source.dataset!r} has: give it a "
+                    f"weight, or leave it out by {task.prefix}where.lang or {task.prefix}pairs"
+                )
+            part = copy(source)
+            part.chosen, part.language = chosen, language
+            parts.append(part)
+    if absent := task.language_weights.keys() - {part.language for part in parts}:
+        raise UserError(f"{task.prefix}language_weights has {', '.join(sorted(absent))}, which no training text has")
+    return parts
+
+
+def source_weights(task: TaskSettings, sources: Sequence[Any]) -> tuple[float, ...] | None:
+    """The shares of the sources of a task in training; None: all their samples are drawn."""
+    if task.language_weights:
+        return tuple(task.language_weights[source.language] for source in sources)
+    return task.dataset_weights
 
 
 def _check_pipelines(
