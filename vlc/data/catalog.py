@@ -76,6 +76,17 @@ _TRANSLATIONS = {
     "second_text": Column("caption", TEXTS, of_second=True),
     "second_lang": Column("lang", TEXTS, of_second=True),
 }
+# Sentences, each with a word that has several translations.
+_LEXICAL_TRANSLATIONS = {
+    "lang": Column("lang", TEXTS),
+    "words": Column("words", TEXTS),
+    "word_places": Column("word_places", NUMBERS),
+    "target_lang": Column("target_lang", TEXTS),
+    "translation": Column("translation", TEXTS),
+    "acceptable": Column("acceptable", ANSWERS),
+    "candidates": Column("candidates", ANSWERS),
+    "most_frequent": Column("most_frequent", TEXTS),
+}
 
 
 def _nlvr2(tables: dict[str, tuple[str, ...]], writer: str = "nlvr2", **options) -> DatasetSpec:
@@ -564,6 +575,14 @@ CATALOG: dict[str, DatasetSpec] = {
         "emoji_translations",
         {split: (f"emoji_translations_{split}",) for split in ("train", "val", "test", "held_out")},
         fields=_TRANSLATIONS,
+        unique_texts=False,
+        test=("test", "held_out"),
+        own_images=True,
+    ),
+    "emoji_mlt": DatasetSpec(
+        "emoji_mlt",
+        {split: (f"emoji_mlt_{split}",) for split in ("train", "val", "test", "held_out")},
+        fields=_LEXICAL_TRANSLATIONS,
         unique_texts=False,
         test=("test", "held_out"),
         own_images=True,
