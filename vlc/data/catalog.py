@@ -571,6 +571,13 @@ CATALOG: dict[str, DatasetSpec] = {
         test=("test", "held_out"),
         own_images=True,
     ),
+    "emoji_languages": DatasetSpec(
+        "emoji_languages",
+        {split: (f"emoji_languages_{split}",) for split in ("train", "val", "test")},
+        fields=_TRANSLATIONS,
+        unique_texts=False,
+        own_images=True,
+    ),
     "emoji_translations": DatasetSpec(
         "emoji_translations",
         {split: (f"emoji_translations_{split}",) for split in ("train", "val", "test", "held_out")},
