@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from write_arrow.machine.source import EmbeddedSource
 from write_arrow.machine.writer import Table
@@ -83,6 +84,11 @@ def senses() -> dict[str, list[Sense]]:
     return found
 
 
+@cache
+def _pictures() -> dict[str, Image.Image]:
+    return sprites([*OTHERS, *(name for known in senses().values() for sense in known for name in sense.pictures)])
+
+
 def add_options(parser: ArgumentParser) -> None:
     add_sizes(parser, "scenes", SIZES)
 
@@ -92,8 +98,7 @@ def tables(arguments: Namespace) -> list[Table]:
 
 
 def _rows(rng: np.random.Generator, split: str, size: int, seed: int) -> Iterator[dict[str, Any]]:
-    held_out = held_out_pairs(seed)
-    pictures = sprites([*OTHERS, *(name for known in senses().values() for sense in known for name in sense.pictures)])
+    held_out, pictures = held_out_pairs(seed), _pictures()
     for number in range(size):
         word = some(list(senses()), 1, rng)[0]
         known = senses()[word]
