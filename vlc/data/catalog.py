@@ -76,17 +76,6 @@ _TRANSLATIONS = {
     "second_text": Column("caption", TEXTS, of_second=True),
     "second_lang": Column("lang", TEXTS, of_second=True),
 }
-# Sentences, each with a word that has several translations.
-_LEXICAL_TRANSLATIONS = {
-    "lang": Column("lang", TEXTS),
-    "words": Column("words", TEXTS),
-    "word_places": Column("word_places", NUMBERS),
-    "target_lang": Column("target_lang", TEXTS),
-    "translation": Column("translation", TEXTS),
-    "acceptable": Column("acceptable", ANSWERS),
-    "candidates": Column("candidates", ANSWERS),
-    "most_frequent": Column("most_frequent", TEXTS),
-}
 
 
 def _nlvr2(tables: dict[str, tuple[str, ...]], writer: str = "nlvr2", **options) -> DatasetSpec:

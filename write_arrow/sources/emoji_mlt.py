@@ -22,6 +22,7 @@ from PIL import Image
 
 from write_arrow.machine.source import EmbeddedSource
 from write_arrow.machine.writer import Table
+from write_arrow.sources import mlt
 from write_arrow.sources.emoji import png
 from write_arrow.sources.emoji_boxes import image_id, some
 from write_arrow.sources.emoji_grammar import NOUNS as FORMS
@@ -37,24 +38,14 @@ from write_arrow.sources.emoji_scenes import (
     sprites,
 )
 
-_TEXTS = pa.list_(pa.string())
 SCHEMA = pa.schema(
-    {
-        "image": pa.binary(),
-        "caption": _TEXTS,
-        "lang": _TEXTS,
-        "words": _TEXTS,
-        "word_places": pa.list_(pa.int64()),
-        "target_lang": _TEXTS,
-        "translation": _TEXTS,
-        "acceptable": pa.list_(_TEXTS),
-        "candidates": pa.list_(_TEXTS),
-        "most_frequent": _TEXTS,
-        "objects": _TEXTS,
-        "cells": pa.list_(pa.int64()),
-        "image_id": pa.int64(),
-        "split": pa.string(),
-    }
+    [
+        *(field for field in mlt.SCHEMA if field.name not in ("image_id", "split")),
+        pa.field("objects", pa.list_(pa.string())),
+        pa.field("cells", pa.list_(pa.int64())),
+        pa.field("image_id", pa.int64()),
+        pa.field("split", pa.string()),
+    ]
 )
 SIZES = {"train": 8_000, "val": 500, "test": 1_000, "held_out": 500}  # scenes
 LANGUAGES = {"de": "de", "fr": "fr", "cs": "cs_nom"}  # with their columns in the table of nouns
