@@ -177,6 +177,17 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 1e-4,
         "gradient_clip": 10.0,
     },
+    # From an English model, by load_path, to four languages. The rate is 1e-4 for 256 samples of a step.
+    "task_pretrain_multi30k": {
+        "tasks": ["pretraining_multi30k", "pretraining_multi30k_captions"],
+        "exp_name": "pretrain_multi30k",
+        "multitask": _LOCK_STEP,
+        "image_size": 224,
+        "mask_ratio": 0.6,
+        "batch_size": 128,  # of each task: 256 samples a step
+        "max_epoch": 20,
+        "warmup_steps": 0.1,
+    },
     "task_12in1": _12IN1,
     **_finetuning("gqa"),
     **_finetuning("vgqa"),
@@ -243,6 +254,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "multitask": _LOCK_STEP,
         "mask_ratio": 0.25,
         "max_steps": 1200,
+    },
+    "task_pretrain_translations_emoji": {
+        **_EMOJI_TASK,
+        "tasks": ["pretraining_translations_emoji"],
+        "exp_name": "pretrain_translations_emoji",
+        "mask_ratio": 0.25,
+        "max_steps": 1600,
     },
     "task_12in1_emoji": _12IN1_EMOJI,
     **_finetuning("gqa_emoji", **_EMOJI_TASK, max_steps=2400),

@@ -12,12 +12,14 @@ from vlc.objectives.mlm import MLM
 from vlc.objectives.options import CLASSES
 from vlc.objectives.pointing import Pointing
 from vlc.objectives.regress import Regress
+from vlc.objectives.ttm import TTM
 
 KINDS: dict[str, type[Objective]] = CLASSES
 KINDS |= {
     "mlm": MLM,
     "mae": MAE,
     "itm": ITM,
+    "ttm": TTM,
     "answers": Answers,
     "classes": Classes,
     "choice": Choice,

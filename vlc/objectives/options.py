@@ -53,14 +53,18 @@ class MLMOptions(Options):
 
     whole_words: hide whole words, drawn as the published code draws them.
     word_by_word: hide whole words, each drawn by itself, as VL-BERT draws them.
+    one_segment: the share of texts of two segments in which words of one segment alone are hidden, so that a sentence is
+        read beside its whole translation.
     """
 
     probability: float = 0.15
     whole_words: bool = False
     word_by_word: bool = False
+    one_segment: float = 0.0
 
     def check_values(self) -> None:
         require(0 < self.probability < 1, "mlm_prob", self.probability, "a share between 0 and 1")
+        require(0 <= self.one_segment <= 1, "mlm.one_segment", self.one_segment, "a share from 0 to 1")
         if self.whole_words and self.word_by_word:
             raise UserError(
                 "whole_word_masking=True and mlm.word_by_word=True draw words in two ways: pass one of them"
@@ -114,6 +118,13 @@ class ITMOptions(Options):
                 "loss_names.itm takes wrong images from the batch, but per_gpu_batchsize=1: raise it, or pass "
                 "false_image_source=dataset"
             )
+
+
+@dataclass(frozen=True)
+class TTMOptions(Options):
+    """image: whether the image stands beside the two texts, where there is one."""
+
+    image: bool = True
 
 
 @dataclass(frozen=True)
@@ -386,6 +397,7 @@ OPTIONS: dict[str, type[Options]] = {
     "mlm": MLMOptions,
     "mae": MAEOptions,
     "itm": ITMOptions,
+    "ttm": TTMOptions,
     "itc": ITCOptions,
     "answers": AnswersOptions,
     "classes": ClassesOptions,

@@ -9,6 +9,7 @@ from vlc.data.parts.field import Field
 from vlc.data.parts.hard_texts import HardTexts
 from vlc.data.parts.masked_answer import MaskedAnswer
 from vlc.data.parts.masked_text import MaskedText
+from vlc.data.parts.matched_translations import MatchedTranslations
 from vlc.data.parts.part import Part, by_name, columns_of
 from vlc.data.parts.patch_noise import PatchNoise
 from vlc.data.parts.regions import Boxes, Regions
@@ -23,6 +24,7 @@ __all__ = [
     "HardTexts",
     "MaskedAnswer",
     "MaskedText",
+    "MatchedTranslations",
     "Part",
     "PatchNoise",
     "Regions",
