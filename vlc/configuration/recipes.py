@@ -211,6 +211,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("visual7w"),
     **_finetuning("guesswhat"),
     **_finetuning("guesswhat_oracle"),
+    **_finetuning("mlt"),
     **{f"task_{name}": {**recipe, "exp_name": name} for name, recipe in _VILT_RECIPES.items()},
     **{
         f"task_{name}_randaug": {
@@ -273,6 +274,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("guess_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
     **_finetuning("vcr_qa_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
     **_finetuning("vcr_qar_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
+    **_finetuning("mlt_emoji", **_EMOJI_TASK, max_steps=800),
     # Contrast wants large batches, and learns pictures of single things faster from scratch than from scenes.
     "task_retrieval_emoji": {
         **_EMOJI,

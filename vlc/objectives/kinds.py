@@ -13,6 +13,7 @@ from vlc.objectives.options import CLASSES
 from vlc.objectives.pointing import Pointing
 from vlc.objectives.regress import Regress
 from vlc.objectives.ttm import TTM
+from vlc.objectives.words import Words
 
 KINDS: dict[str, type[Objective]] = CLASSES
 KINDS |= {
@@ -26,5 +27,6 @@ KINDS |= {
     "itc": ITC,
     "pointing": Pointing,
     "regress": Regress,
+    "words": Words,
     "image_classes": ImageClasses,
 }

@@ -393,6 +393,13 @@ class RegressOptions(Options):
         require(0 < self.threshold <= 1, "regress.threshold", self.threshold, "a share above 0, at most 1")
 
 
+@dataclass(frozen=True)
+class WordsOptions(Options):
+    """described_by: batch fields that are copied into the records where the data have them."""
+
+    described_by: tuple[str, ...] = ()
+
+
 OPTIONS: dict[str, type[Options]] = {
     "mlm": MLMOptions,
     "mae": MAEOptions,
@@ -404,6 +411,7 @@ OPTIONS: dict[str, type[Options]] = {
     "choice": ChoiceOptions,
     "pointing": PointingOptions,
     "regress": RegressOptions,
+    "words": WordsOptions,
     "image_classes": ImageClassesOptions,
 }
 

@@ -158,8 +158,8 @@ def _check_sizes(found: weights.Checkpoint, own: Mapping[str, Any]) -> None:
     sizes = {"max_text_len": len(found.state[positions])} if positions in found.state else {}
     stored = _stored_options(found)
     for head, size in _answer_heads(found).items():
-        if head not in stored:
-            sizes[FLAT_NAMES[HEADS[head].kind, "num_answers"]] = size
+        if head not in stored and (key := FLAT_NAMES.get((HEADS[head].kind, "num_answers"))):
+            sizes[key] = size
     vit, table = ENCODERS.get(str(own.get("vit"))), found.state.get("encoder.pos_embed")
     if vit is not None and vit.learned_grid is None and table is not None and table.ndim == 3:
         sizes["image_size"] = math.isqrt(max(table.shape[1] - 1, 0)) * vit.patch_size
