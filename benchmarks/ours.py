@@ -96,7 +96,7 @@ class _Corpus(Corpus):
     def token_ids(self) -> list[list[int]]:
         return self._texts
 
-    def padded(self, ids: list[list[int]]) -> Text:
+    def padded(self, ids: list[list[int]], numbers: np.ndarray) -> Text:
         return _padded(ids)
 
 

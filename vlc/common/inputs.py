@@ -48,6 +48,8 @@ class Text(Tensors):
     num_real: the number of real tokens; None where only a device knows it.
     segments: (B, L) int64, the segment of each token, 0 or 1, where a text has two; None: all tokens are of segment 0.
     tags: (B, L) int64, k = the token names the k-th box of the example, 0 = none; None: no token names any.
+    languages: (B, 2) int64, the numbers of the languages of segments 0 and 1 among the model's languages, -1 = none of
+        them; None: nobody says what language it is.
     """
 
     ids: Tensor
@@ -55,14 +57,16 @@ class Text(Tensors):
     num_real: int | None = None
     segments: Tensor | None = None
     tags: Tensor | None = None
+    languages: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def at(self, rows: Tensor | slice, num_real: int | None = None) -> "Text":
         """Return the texts at these rows; num_real: the number of their real tokens, where it is known."""
-        segments, tags = (None if part is None else part[rows] for part in (self.segments, self.tags))
-        return Text(self.ids[rows], self.mask[rows], num_real, segments, tags)
+        parts = (self.segments, self.tags, self.languages)
+        segments, tags, languages = (None if part is None else part[rows] for part in parts)
+        return Text(self.ids[rows], self.mask[rows], num_real, segments, tags, languages)
 
 
 @dataclass(frozen=True)

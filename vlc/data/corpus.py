@@ -51,8 +51,9 @@ class Corpus:
             ids.append(self._dataset.preparation.encoder(source.text(where)).ids)
         return ids
 
-    def padded(self, ids: list[list[int]]) -> Text:
-        return self._dataset.preparation.encoder.pad(ids)
+    def padded(self, ids: list[list[int]], numbers: np.ndarray) -> Text:
+        """The token ids of some texts as a batch; numbers: of these texts."""
+        return self._dataset.with_languages(self._dataset.preparation.encoder.pad(ids), numbers.tolist())
 
     def texts_by_length(self, size: int) -> Iterator[tuple[np.ndarray, Text]]:
         """Chunks of up to `size` texts of similar length: their numbers, and the texts padded to the longest of them."""
@@ -60,4 +61,4 @@ class Corpus:
         order = np.argsort([len(row) for row in ids], kind="stable")
         for start in range(0, len(order), size):
             numbers = order[start : start + size]
-            yield numbers, self.padded([ids[number] for number in numbers])
+            yield numbers, self.padded([ids[number] for number in numbers], numbers)

@@ -5,7 +5,7 @@ randomness of a sample comes from a generator seeded by (seed, epoch, sample), s
 of workers or processes nor on what was read before, and a run can resume anywhere.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import chain
@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlc.common.errors import UserError
+from vlc.common.inputs import Text
 from vlc.data.batch import Batch, CorruptImage
 from vlc.data.geometry import Shown
 from vlc.data.images import UndecodableImage, open_image
 from vlc.data.keys import Key, Location
 from vlc.data.kinds import Kind
 from vlc.data.mixing import Turn
-from vlc.data.parts import Part, by_name, columns_of
+from vlc.data.parts import Languages, Part, by_name, columns_of
 from vlc.data.sample import Preparation, Sample, Source
 from vlc.data.stacking import padded_alike, stack_images
 
@@ -145,6 +146,13 @@ class Samples(Dataset):
     def image(self, source: Source, where: Location, column: str, rng: np.random.Generator) -> Shown:
         """An image of a row, prepared, (3, H, W) uint8, with its placement. Raises UndecodableImage."""
         return self.preparation.transform(open_image(source.image(where, column)), rng)
+
+    def with_languages(self, text: Text, samples: Iterable[int]) -> Text:
+        """Texts of samples, one for each, with their languages, where batches have these (`vlc.data.parts.Languages`)."""
+        part = next((part for part in self.parts if isinstance(part, Languages)), None)
+        if part is None:
+            return text
+        return replace(text, languages=torch.tensor([part.numbers(*self.locate(number)) for number in samples]))
 
     def first_image(self, key: Key) -> Tensor:
         """The first image (3, H, W) uint8 of a sample, without its text."""

@@ -107,7 +107,7 @@ class Scorer:
             numbers = numbers[np.argsort([len(texts[number]) for number in numbers.tolist()], kind="stable")]
             for start in range(0, len(numbers), self.pairs_at_once):
                 chunk = numbers[start : start + self.pairs_at_once]
-                text = self.corpus.padded([texts[number] for number in chunk.tolist()])
+                text = self.corpus.padded([texts[number] for number in chunk.tolist()], chunk)
                 row[chunk] = self._score(text.to(self.device), image).float().cpu().numpy()
             full.append(row)
         scores = self._gathered(full)

@@ -1,6 +1,6 @@
 """The inputs of a batch by the names of their segments, before they are embedded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -68,6 +68,17 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> SegmentInput:
         return ImageInput(*_present(batch.images, name).at(number), first_type and first_type + number)
     part = batch.parts["regions" if name == "boxes" else name]
     return ImageInput(*part.at(0), first_type) if isinstance(part, Images) else getattr(part, "text", part)
+
+
+def with_languages(given: SegmentInput, batch: Batch) -> SegmentInput:
+    """Return texts with the languages of their examples, where the batch has them.
+
+    All texts of an example are of its language: other texts that take their place, and pieces that are hidden.
+    """
+    languages = batch.parts.get("languages")
+    if languages is None or not isinstance(given, Text):
+        return given
+    return replace(given, languages=languages.repeat_interleave(len(given) // len(batch), dim=0))
 
 
 def _present(value: InputT | None, name: str) -> InputT:

@@ -12,7 +12,7 @@ from vlc.common.inputs import Text
 from vlc.data.batch import Batch
 from vlc.data.parts.regions import Regions
 from vlc.model.encoder import Encoder
-from vlc.model.inputs import SegmentInput, patch_noise, segment_input
+from vlc.model.inputs import SegmentInput, patch_noise, segment_input, with_languages
 from vlc.model.segments import Encoded, Segment, concatenated
 
 _ROWS_AT_ONCE = 128  # sequences of a pass without gradients
@@ -67,7 +67,7 @@ def encode_passes(
             continue
         for name in one.segments:
             if name not in inputs:
-                inputs[name] = segment_input(batch, name, encoder.pad_token_id)
+                inputs[name] = with_languages(segment_input(batch, name, encoder.pad_token_id), batch)
         drops = dropped_ratio > 0 and patch_noise(batch, one.patch_noise) is not None
         key = (one.pooled_only, drops, *(input_shape(inputs[name]) for name in one.segments))
         groups.setdefault(key, []).append(one)
@@ -152,7 +152,10 @@ def _embedded_texts(encoder: Encoder, inputs: Mapping[str, SegmentInput]) -> dic
     for same in of_shape.values():
         segments = [segments for name in same if (segments := texts[name].segments) is not None]
         ids = torch.cat([texts[name].ids for name in same])
-        embedded = encoder.embed_words(ids, torch.cat(segments) if segments else None)
+        languages = [languages for name in same if (languages := texts[name].languages) is not None]
+        embedded = encoder.embed_words(
+            ids, torch.cat(segments) if segments else None, torch.cat(languages) if languages else None
+        )
         # A chunk would change the layout of its gradient, and so the order in which sums are rounded.
         words |= zip(same, embedded.chunk(len(same)) if len(same) > 1 else [embedded], strict=True)
     return words

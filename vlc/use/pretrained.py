@@ -70,6 +70,10 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     task_tokens = _task_tokens(found, config, given, heads)
     settings = replace(settings, tasks=(replace(settings.tasks[0], name="", heads=heads),))
     reads_texts = not all(KINDS[head.kind].images_alone for head in heads)
+    languages = found.extras["languages"] if reads_texts and weights.LANGUAGES in found.state else ()
+    if (said := settings.languages.of_texts) and said not in languages:
+        known = ", ".join(languages) or "none"
+        raise UserError(f"languages.of_texts={said}, but {found.path} has embeddings of these languages: {known}")
     if reads_texts and not {_WORDS, _TYPES} <= found.state.keys():
         raise UserError(f"{found.path} (layout {found.layout.name}) is of images alone: nothing here can use it")
     sizes = {name: len(found.state[name]) if reads_texts else least for name, least in ((_WORDS, 1), (_TYPES, 2))}
@@ -84,6 +88,7 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
         num_images=sizes[_TYPES] - 1,
         vocabularies=vocabularies,
         task_tokens=found.extras.get("task_tokens", ()) if task_tokens else (),
+        languages=languages,
     )
     weights.load(module, found, complete=True)
     device = _device(settings)

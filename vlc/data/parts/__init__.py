@@ -7,6 +7,7 @@ samples in a loader process, and lies in `Batch.parts` under its name.
 from vlc.data.parts.candidates import Candidates
 from vlc.data.parts.field import Field
 from vlc.data.parts.hard_texts import HardTexts
+from vlc.data.parts.languages import Languages
 from vlc.data.parts.masked_answer import MaskedAnswer
 from vlc.data.parts.masked_text import MaskedText
 from vlc.data.parts.matched_translations import MatchedTranslations
@@ -22,6 +23,7 @@ __all__ = [
     "Candidates",
     "Field",
     "HardTexts",
+    "Languages",
     "MaskedAnswer",
     "MaskedText",
     "MatchedTranslations",
