@@ -134,15 +134,17 @@ def test_a_checkpoint_without_them_starts_equal(options):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tasks": ["vqa"]}, r"datasets=\['vqa'\] say none"),
+        ({"datasets": ["coco"]}, r"datasets=\['coco'\] say none"),
         ({"languages.embeddings": ["en", "en"]}, "each language once"),
-        ({"hard_negatives": True}, "hard_negatives=True"),
+        (
+            {"loss_names.itc": 1, "hard_negatives": True},
+            "languages.embeddings count on texts of an example's own language",
+        ),
     ],
 )
-def test_mistakes(options, changes, message):
-    options.pop("pretraining_multi30k.max_text_len")
+def test_mistakes(small_vit, changes, message):
     with pytest.raises(UserError, match=message):
-        tiny.settings(**(options | EMBEDDINGS | changes))
+        tiny.settings(**({"vit": small_vit, "datasets": ["multi30k"]} | EMBEDDINGS | changes))
 
 
 @torch.no_grad()

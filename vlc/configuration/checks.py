@@ -178,7 +178,7 @@ def says_languages(task: TaskSettings) -> bool:
 
 def _check_languages(settings: Groups) -> None:
     """Check that there are texts for the embeddings of languages, and that texts of a batch do not change places."""
-    names, options = settings.languages.embeddings, settings.options["itc"]
+    names = settings.languages.embeddings
     if not names:
         return
     require(len(set(names)) == len(names), "languages.embeddings", list(names), "each language once")
@@ -188,8 +188,8 @@ def _check_languages(settings: Groups) -> None:
             f"datasets={[name for task in settings.tasks for name in task.datasets]} say none, or no texts are read: leave "
             "them out"
         )
-    assert isinstance(options, ITCOptions)
-    if options.hard_negatives:
+    contrast = [task.options("itc") for task in settings.tasks]
+    if any(isinstance(options, ITCOptions) and options.hard_negatives for options in contrast):
         raise UserError(
             "hard_negatives=True takes wrong texts of any language from the batch, and languages.embeddings count on texts "
             "of an example's own language: leave one of them out"
