@@ -185,6 +185,21 @@ def _grounded_rationales(name: str, splits: tuple[str, ...], **options) -> Datas
     return DatasetSpec(name, tables, "given_questions", fields=fields, unique_texts=False, **options)
 
 
+def _of_multi30k(name: str, fields: dict[str, Column]) -> DatasetSpec:
+    """Texts about the images of Multi30k, in its splits. The later test sets are evaluated where there are files."""
+    later = ("test_2017_flickr", "test_2017_mscoco", "test_2018_flickr")
+    test = ("test_2016_flickr", *later)
+    return DatasetSpec(
+        name,
+        {split: (f"{name}_{split}",) for split in ("train", "val", *test)},
+        fields=fields,
+        unique_texts=False,
+        test=test,
+        optional=later,
+        image_key=ImageKey("image_id", "flickr", {"test_2017_mscoco": "coco"}),
+    )
+
+
 def _captions(writer: str, train: tuple[str, ...], **options) -> DatasetSpec:
     """Captions for pre-training: a training split alone."""
     return DatasetSpec(writer, {"train": train}, validation=(), test=(), **options)
@@ -345,6 +360,8 @@ CATALOG: dict[str, DatasetSpec] = {
         test=("val", "test"),
         image_key=ImageKey("image_id", "coco", {"val": "visdial", "test": "visdial"}),
     ),
+    # -- texts in several languages
+    "multi30k": _of_multi30k("multi30k", _TRANSLATIONS),
     # -- boxes: expressions that refer to one of an image's
     "refcoco": _referring("refcoco", "refcoco", ("train", "val", "testA", "testB"), image_key=_COCO),
     "refcoco_google": _referring("refcoco --by google", "refcoco_google", ("train", "val", "test"), image_key=_COCO),
@@ -525,6 +542,14 @@ CATALOG: dict[str, DatasetSpec] = {
             "game_id": Column("game_id", IDENTIFIERS),
             "status": Column("status", TEXTS),
         },
+        unique_texts=False,
+        test=("test", "held_out"),
+        own_images=True,
+    ),
+    "emoji_translations": DatasetSpec(
+        "emoji_translations",
+        {split: (f"emoji_translations_{split}",) for split in ("train", "val", "test", "held_out")},
+        fields=_TRANSLATIONS,
         unique_texts=False,
         test=("test", "held_out"),
         own_images=True,

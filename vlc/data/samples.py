@@ -38,6 +38,7 @@ class Samples(Dataset):
     parts: what batches hold beside texts and images. On splits without labels, parts that read labels are left out.
     called: the name that batches and metrics give the split, if not its own name.
     task: the task that batches are for.
+    reads_images: False leaves the images out, and batches have none.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class Samples(Dataset):
         seed: int,
         called: str | None = None,
         task: str = "",
+        reads_images: bool = True,
     ):
+        self.reads_images = reads_images and any(source.spec.images for source in sources)
         self.name, self.called, self.task = name, called or name, task
         self.sources, self.preparation = sources, preparation
         self.training, self.seed = training, seed
@@ -113,7 +116,7 @@ class Samples(Dataset):
         for _ in range(_ATTEMPTS):
             source, where = self.locate(key.sample)
             try:
-                shown = [self.image(source, where, column, rng) for column in source.spec.images]
+                shown = [self.image(source, where, column, rng) for column in self._images_of(source)]
             except UndecodableImage as error:
                 table, row = source.table_and_row(where)
                 if not self.training:
@@ -141,6 +144,10 @@ class Samples(Dataset):
         for number in chain(range(sample + 1, len(self)), range(sample)):
             source, where = self.locate(number)
             yield source.text(where)
+
+    def _images_of(self, source: Source) -> tuple[str, ...]:
+        """The columns of the images that are read."""
+        return source.spec.images if self.reads_images else ()
 
     def image(self, source: Source, where: Location, column: str, rng: np.random.Generator) -> Shown:
         """An image of a row, prepared, (3, H, W) uint8, with its placement. Raises UndecodableImage."""
