@@ -185,6 +185,19 @@ def _grounded_rationales(name: str, splits: tuple[str, ...], **options) -> Datas
     return DatasetSpec(name, tables, "given_questions", fields=fields, unique_texts=False, **options)
 
 
+# Sentences, each with a word that has several translations.
+_LEXICAL_TRANSLATIONS = {
+    "lang": Column("lang", TEXTS),
+    "words": Column("words", TEXTS),
+    "word_places": Column("word_places", NUMBERS),
+    "target_lang": Column("target_lang", TEXTS),
+    "translation": Column("translation", TEXTS),
+    "acceptable": Column("acceptable", ANSWERS),
+    "candidates": Column("candidates", ANSWERS),
+    "most_frequent": Column("most_frequent", TEXTS),
+}
+
+
 def _of_multi30k(name: str, fields: dict[str, Column]) -> DatasetSpec:
     """Texts about the images of Multi30k, in its splits. The later test sets are evaluated where there are files."""
     later = ("test_2017_flickr", "test_2017_mscoco", "test_2018_flickr")
@@ -362,6 +375,7 @@ CATALOG: dict[str, DatasetSpec] = {
     ),
     # -- texts in several languages
     "multi30k": _of_multi30k("multi30k", _TRANSLATIONS),
+    "mlt": _of_multi30k("mlt", _LEXICAL_TRANSLATIONS),
     # -- boxes: expressions that refer to one of an image's
     "refcoco": _referring("refcoco", "refcoco", ("train", "val", "testA", "testB"), image_key=_COCO),
     "refcoco_google": _referring("refcoco --by google", "refcoco_google", ("train", "val", "test"), image_key=_COCO),
@@ -546,10 +560,25 @@ CATALOG: dict[str, DatasetSpec] = {
         test=("test", "held_out"),
         own_images=True,
     ),
+    "emoji_languages": DatasetSpec(
+        "emoji_languages",
+        {split: (f"emoji_languages_{split}",) for split in ("train", "val", "test")},
+        fields=_TRANSLATIONS,
+        unique_texts=False,
+        own_images=True,
+    ),
     "emoji_translations": DatasetSpec(
         "emoji_translations",
         {split: (f"emoji_translations_{split}",) for split in ("train", "val", "test", "held_out")},
         fields=_TRANSLATIONS,
+        unique_texts=False,
+        test=("test", "held_out"),
+        own_images=True,
+    ),
+    "emoji_mlt": DatasetSpec(
+        "emoji_mlt",
+        {split: (f"emoji_mlt_{split}",) for split in ("train", "val", "test", "held_out")},
+        fields=_LEXICAL_TRANSLATIONS,
         unique_texts=False,
         test=("test", "held_out"),
         own_images=True,
