@@ -256,6 +256,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("visdial_emoji", **_EMOJI_TASK, max_steps=500),
     **_finetuning("irtr_mc4_emoji", **_EMOJI_TASK, max_steps=500),
     **_finetuning("irtr_languages_emoji", **_RERANKED_EMOJI_TASK, max_steps=1200),
+    **_finetuning("irtr_names_emoji", **_EMOJI_TASK | {"per_gpu_batchsize": 128}, max_steps=600),
     **_finetuning("translation_retrieval_emoji", **_RERANKED_EMOJI_TASK, max_steps=1200),
     **_finetuning("translation_retrieval_image_emoji", **_RERANKED_EMOJI_TASK, max_steps=1200),
     **_finetuning("refer_emoji", **_LARGE_EMOJI_TASK, max_steps=2500),

@@ -38,6 +38,13 @@ _IN_LANGUAGES = Task(
     evaluators=_RANKED,
     where={"kind": ("translation",)},
 )
+_NAMES_OF_EMOJI: dict[str, Any] = {
+    **SMALL,
+    "datasets": ("emoji_languages",),
+    "max_text_len": 24,
+    "batch_size": 128,
+    "learning_rate": 1e-3,
+}
 _SENTENCES_OF_EMOJI: dict[str, Any] = {
     **SMALL,
     "datasets": ("emoji_translations",),
@@ -46,13 +53,13 @@ _SENTENCES_OF_EMOJI: dict[str, Any] = {
 }
 
 
-def _of_translations(head: str, images: int) -> Task:
+def _of_translations(head: str, images: int, wrong: int = 15) -> Task:
     """A sentence finds its translation in every other language, beside its image or without any image."""
     return Task(
         {"choice": 1},
         ("multi30k",),
         {"choice": head},
-        {"choice": {"wrong_translations": 15, "images": images}},
+        {"choice": {"wrong_translations": wrong, "images": images}},
         max_text_len=128,
         batch_size=128,
         learning_rate=5e-5,
@@ -63,7 +70,6 @@ def _of_translations(head: str, images: int) -> Task:
     )
 
 
-_ALONE, _WITH_IMAGE = _of_translations("translation_retrieval", 0), _of_translations("translation_retrieval_image", 1)
 # The image alone tells which noun a text of the kind hidden means.
 _PAIRS_OF_EMOJI = _SENTENCES_OF_EMOJI | {"max_text_len": 96, "where": {"kind": ("translation", "hidden")}}
 
@@ -96,8 +102,18 @@ TASKS = {
         objectives={"choice": 1, "itc": 1},
         options={"choice": {"wrong_texts": 3, "within": "lang"}},
     ),
-    "translation_retrieval": _ALONE,
-    "translation_retrieval_image": _WITH_IMAGE,
-    "translation_retrieval_emoji": replace(_ALONE, **_PAIRS_OF_EMOJI),
-    "translation_retrieval_image_emoji": replace(_WITH_IMAGE, **_PAIRS_OF_EMOJI),
+    "irtr_names_emoji": replace(
+        _IN_LANGUAGES,
+        **_NAMES_OF_EMOJI,
+        objectives={"itc": 1},
+        heads={},
+        options={},
+        where={"kind": ("caption",)},
+    ),
+    "translation_retrieval": _of_translations("translation_retrieval", 0),
+    "translation_retrieval_image": _of_translations("translation_retrieval_image", 1),
+    "translation_retrieval_emoji": replace(_of_translations("translation_retrieval", 0, 3), **_PAIRS_OF_EMOJI),
+    "translation_retrieval_image_emoji": replace(
+        _of_translations("translation_retrieval_image", 1, 3), **_PAIRS_OF_EMOJI
+    ),
 }
