@@ -66,7 +66,7 @@ _VALUES = {
     "chain_id": lambda number: str(number),
     "phrase_types": lambda number: ("people", "scene")[number % 2],
     "lang": lambda number: ("en", "de")[number % TEXTS],
-    "kind": lambda number: "translation",
+    "kind": lambda number: ("translation", "caption")[number // TEXTS % 2],
     "sent_idx": lambda number: 0,
     "words": lambda number: sentence(number).split()[number % 5],
     "word_places": lambda number: number % 5,

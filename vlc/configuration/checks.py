@@ -19,6 +19,7 @@ from vlc.configuration.groups import (
 from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.configuration.values import are_texts, check_known, is_number, is_whole
 from vlc.data.catalog import CATALOG
+from vlc.data.composers import COMPOSERS
 from vlc.data.spec import DIRECTION
 from vlc.model.sizes import ENCODERS
 from vlc.objectives.options import (
@@ -205,6 +206,12 @@ def _check_evaluators(task: TaskSettings) -> None:
         raise UserError(
             f"{task.name}.evaluators.ranking needs one of the objectives {', '.join(RANKING)}: add it, or leave "
             "the evaluator out"
+        )
+    ranks_pairs = task.evaluators.get("ranking") is not None and bool(task.pairs)
+    if ranks_pairs and (ranking_kind(task.kinds) != "choice" or "second_text" not in COMPOSERS[task.composer].columns):
+        raise UserError(
+            f"{task.name}.evaluators.ranking ranks the translations of sentences where samples are pairs, by choice and "
+            f"{task.name}.composer=pair: pass both, or leave the evaluator out"
         )
 
 

@@ -93,6 +93,7 @@ _EMOJI_FINETUNE = {**_EMOJI, "draw_false_image": 0, "layer_decay": 1.0, "is_pret
 # What the rows of tasks do not say about the runs of small models: the steps, as these models see no epoch twice.
 _OF_A_TASK = ("max_text_len", "batch_size", "train_transform_keys", "val_transform_keys")
 _EMOJI_TASK = {key: value for key, value in _EMOJI.items() if key not in _OF_A_TASK} | {"layer_decay": 1.0}
+_RERANKED_EMOJI_TASK = _EMOJI_TASK | {"rerank_k": 16}
 _LARGE_EMOJI_TASK = _EMOJI_TASK | {"image_size": 96}  # scenes with boxes have nine cells, and not four
 
 # Captions with images, and texts alone, in each step a batch of both (Su et al. 2020, VL-BERT).
@@ -198,6 +199,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("vcr_qar"),
     **_finetuning("irtr_mc4_coco"),
     **_finetuning("irtr_mc4_f30k"),
+    **_finetuning("irtr_multi30k"),
+    **_finetuning("irtr_multi30k_captions"),
+    **_finetuning("translation_retrieval"),
+    **_finetuning("translation_retrieval_image"),
     **_finetuning("refcoco"),
     **_finetuning("refcoco_box"),
     **_finetuning("refcoco_plus"),
@@ -269,6 +274,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("foil_emoji", **_EMOJI_TASK, max_steps=700),
     **_finetuning("visdial_emoji", **_EMOJI_TASK, max_steps=500),
     **_finetuning("irtr_mc4_emoji", **_EMOJI_TASK, max_steps=500),
+    **_finetuning("irtr_languages_emoji", **_RERANKED_EMOJI_TASK, max_steps=1200),
+    **_finetuning("irtr_names_emoji", **_EMOJI_TASK | {"per_gpu_batchsize": 128}, max_steps=600),
+    **_finetuning("translation_retrieval_emoji", **_RERANKED_EMOJI_TASK, max_steps=1200),
+    **_finetuning("translation_retrieval_image_emoji", **_RERANKED_EMOJI_TASK, max_steps=1200),
     **_finetuning("refer_emoji", **_LARGE_EMOJI_TASK, max_steps=2500),
     **_finetuning("pointing_emoji", **_LARGE_EMOJI_TASK, max_steps=2600),
     **_finetuning("guess_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),

@@ -5,7 +5,7 @@ randomness of a sample comes from a generator seeded by (seed, epoch, sample), s
 of workers or processes nor on what was read before, and a run can resume anywhere.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import chain
@@ -39,6 +39,7 @@ class Samples(Dataset):
     parts: what batches hold beside texts and images. On splits without labels, parts that read labels are left out.
     called: the name that batches and metrics give the split, if not its own name.
     task: the task that batches are for.
+    reads_images: False leaves the images out, and batches have none.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Samples(Dataset):
         seed: int,
         called: str | None = None,
         task: str = "",
+        reads_images: bool = True,
     ):
+        self.reads_images = reads_images and any(source.spec.images for source in sources)
         self.name, self.called, self.task = name, called or name, task
         self.sources, self.preparation = sources, preparation
         self.training, self.seed = training, seed
@@ -114,7 +117,7 @@ class Samples(Dataset):
         for _ in range(_ATTEMPTS):
             source, where = self.locate(key.sample)
             try:
-                shown = [self.image(source, where, column, rng) for column in source.spec.images]
+                shown = [self.image(source, where, column, rng) for column in self._images_of(source)]
             except UndecodableImage as error:
                 table, row = source.table_and_row(where)
                 if not self.training:
@@ -143,16 +146,23 @@ class Samples(Dataset):
             source, where = self.locate(number)
             yield source.text(where)
 
+    def _images_of(self, source: Source) -> tuple[str, ...]:
+        """The columns of the images that are read."""
+        return source.spec.images if self.reads_images else ()
+
     def image(self, source: Source, where: Location, column: str, rng: np.random.Generator) -> Shown:
         """An image of a row, prepared, (3, H, W) uint8, with its placement. Raises UndecodableImage."""
         return self.preparation.transform(open_image(source.image(where, column)), rng)
 
-    def with_languages(self, text: Text, samples: Iterable[int]) -> Text:
-        """Texts of samples, one for each, with their languages, where batches have these (`vlc.data.parts.Languages`)."""
+    def with_languages(self, text: Text, names: Sequence[tuple[str, str]]) -> Text:
+        """Texts with their languages, where batches have these (`vlc.data.parts.Languages`).
+
+        names: the languages of segments 0 and 1 of each text.
+        """
         part = next((part for part in self.parts if isinstance(part, Languages)), None)
         if part is None:
             return text
-        return replace(text, languages=torch.tensor([part.numbers(*self.locate(number)) for number in samples]))
+        return replace(text, languages=torch.tensor(list(map(part.numbers, names))))
 
     def first_image(self, key: Key) -> Tensor:
         """The first image (3, H, W) uint8 of a sample, without its text."""

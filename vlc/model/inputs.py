@@ -43,7 +43,8 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> SegmentInput:
     """Return the input that a segment of a `Pass` is embedded from. Only this function reads the inputs of a batch.
 
     text: the batch's texts.
-    candidate_texts: each example's own text, then its wrong texts, then texts of images that look alike, (B * (1 + N), L).
+    candidate_texts: each example's own text, then its wrong texts or translations, then texts of images that look alike,
+        (B * (1 + N), L).
     image, image_1, ...: the first, second, ... image of each example.
     matched_images: the images of image-text matching.
     wrong_images: the wrong image of each example.
@@ -56,7 +57,8 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> SegmentInput:
         return _present(batch.text, name)
     if name == "candidate_texts":
         texts = _present(batch.text, name)
-        for more in (batch.parts[part] for part in ("wrong_texts", "hard_texts") if part in batch.parts):
+        more_texts = ("wrong_texts", "wrong_translations", "hard_texts")
+        for more in (batch.parts[part] for part in more_texts if part in batch.parts):
             texts = candidate_texts(texts, more, len(batch), pad_token_id)
         return texts
     if name == "matched_images":

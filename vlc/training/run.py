@@ -173,7 +173,8 @@ def _evaluators(task: TaskSettings, settings: Settings) -> list[Evaluator]:
     every, kind = task.evaluators.get("ranking"), ranking_kind(task.kinds)
     if every is not None and kind:
         itc = task.kinds["itc"].name if "itc" in task.kinds else None
-        evaluators.append(Ranking(task.kinds[kind].name, itc, every, run.rerank_k, run.save_scores, task.name))
+        ranks = run.rerank_k, run.save_scores, task.name, bool(task.pairs)
+        evaluators.append(Ranking(task.kinds[kind].name, itc, every, *ranks))
     if (every := task.evaluators.get("inputs")) is not None:
         heads = [head.name for head in task.heads if KINDS[head.kind].headline]
         if not heads or settings.data.image_only:

@@ -17,6 +17,7 @@ from vlc.data.parts.regions import Boxes, Regions
 from vlc.data.parts.text_describes_image import TextDescribesImage
 from vlc.data.parts.wrong_images import WrongImages
 from vlc.data.parts.wrong_texts import WrongTexts
+from vlc.data.parts.wrong_translations import WrongTranslations
 
 __all__ = [
     "Boxes",
@@ -33,6 +34,7 @@ __all__ = [
     "TextDescribesImage",
     "WrongImages",
     "WrongTexts",
+    "WrongTranslations",
     "by_name",
     "columns_of",
 ]

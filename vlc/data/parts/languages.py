@@ -6,9 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vlc.data.keys import Location
 from vlc.data.parts.part import Part
-from vlc.data.sample import Sample, SampleSet, Source
+from vlc.data.sample import Sample, SampleSet
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,12 @@ class Languages(Part):
         return frozenset({"lang", "second_lang"} if self.pairs else {"lang"})
 
     def of(self, sample: Sample, samples: SampleSet) -> list[int]:
-        return self.numbers(sample.source, sample.where)
+        first = sample.source.field(sample.where, "lang")
+        return self.numbers((first, sample.source.field(sample.where, "second_lang") if self.pairs else first))
 
-    def numbers(self, source: Source, where: Location) -> list[int]:
-        """The two numbers of a sample."""
-        first = source.field(where, "lang")
-        second = source.field(where, "second_lang") if self.pairs else first
-        return [self.names.index(name) if name in self.names else -1 for name in (first, second)]
+    def numbers(self, names: tuple[str, str]) -> list[int]:
+        """The numbers of two languages."""
+        return [self.names.index(name) if name in self.names else -1 for name in names]
 
     def collate(self, cells: list[list[int]], samples: SampleSet) -> Tensor:
         return torch.tensor(cells)
