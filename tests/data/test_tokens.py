@@ -328,6 +328,8 @@ class TestHiding:
         replaced = again = 0
         for seed in range(300):
             found, plain = (one(tokens, np.random.default_rng(seed)) for one in (hide, as_drawn))
+            ours, theirs = (np.random.default_rng(seed) for _ in range(2))
+            assert (hide(tokens, ours), ours.random()) == (found, (as_drawn(tokens, theirs), theirs.random())[1])
             drawn = [i for i, (new, old) in enumerate(zip(found.ids, plain.ids, strict=True)) if new != old]
             assert {plain.ids[i] for i in drawn} <= encoder.special_ids
             assert {found.ids[i] for i in found.positions} <= {encoder.mask_id, 5, 6, *tokens.ids}

@@ -53,7 +53,7 @@ def load_tokenizer(name: str, *, stored: bool = False) -> PreTrainedTokenizerFas
 
 def tokenizer_to_store(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """A tokenizer as plain values, for a checkpoint."""
-    special = {t: getattr(tokenizer, t) for t in (*_SPECIAL, "unk_token")}
+    special = {role: getattr(tokenizer, role) for role in ROLES}
     return {
         "json": tokenizer.backend_tokenizer.to_str(),
         "special": {t: s for t, s in special.items() if s is not None},
@@ -63,7 +63,7 @@ def tokenizer_to_store(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 def stored_tokenizer(stored: Mapping[str, Any], path: str) -> PreTrainedTokenizerFast:
     """The tokenizer that a checkpoint holds, made without network or foreign code. Raises UserError where it is damaged."""
     try:
-        special = {t: stored["special"].get(t) for t in (*_SPECIAL, "unk_token")}
+        special = {role: stored["special"].get(role) for role in ROLES}
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(stored["json"]), **special)
         return _checked(path, tokenizer)
     except Exception as error:  # tokenizers raises no narrower class for damaged text
@@ -93,6 +93,7 @@ def _checked(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokeniz
 
 
 _SPECIAL = ("pad_token", "cls_token", "sep_token", "mask_token")
+ROLES = (*_SPECIAL, "unk_token")
 _LOCAL = {"use_fast": True, "trust_remote_code": False, "local_files_only": True}
 _FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt")  # each tokenizer of the hub has one of them
 
@@ -405,9 +406,12 @@ class TokenHider:
         return HiddenTokens(ids, positions)
 
     def _random_token(self, rng: np.random.Generator) -> int:
-        """Draw a token that stands for text: special tokens are drawn again."""
-        while (drawn := int(rng.integers(self.vocab_size))) in self.special_ids:
-            pass
+        """Draw a token that stands for text. A special one is drawn again, which leaves all later draws as they were."""
+        drawn = int(rng.integers(self.vocab_size))
+        if drawn in self.special_ids:
+            (again,) = rng.spawn(1)
+            while drawn in self.special_ids:
+                drawn = int(again.integers(self.vocab_size))
         return drawn
 
     def _choose_tokens(self, tokens: Tokens, rng: np.random.Generator) -> list[int]:
