@@ -9,7 +9,7 @@ from vlc.training.run import build_data, build_module, run
 
 # Losses that look across processes, a half-idle model, rankings, tasks in turn; DDP and FSDP, two processes and three.
 SAMPLE = {
-    (2, False): ["itc", "image_only", "hard_negatives", "rounds"],
+    (2, False): ["itc", "image_only", "hard_negatives", "rounds", "task_finetune_translation_retrieval"],
     (3, True): ["itc", "two_stages", "nlvr2", "rounds"],
 }
 

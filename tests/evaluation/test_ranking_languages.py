@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vlc
 from tests import tiny
 from vlc.common.errors import UserError
 from vlc.data.corpus import Corpus, Translations
@@ -191,6 +192,7 @@ def test_pairs_are_trained_and_tested(options):
     trained = run(tiny.settings(**own))
     assert trained["val/the_metric"] == pytest.approx(trained["translation_retrieval/val/r_mean"])
     saved = f"{trained['log_dir']}/checkpoints/last.ckpt"
+    assert vlc.Model.from_checkpoint(saved).ranking is None, "it ranks no images"
     tested = run(tiny.settings(**own, test_only=True, load_path=saved, rerank_k=2))
     names = {name.split("/")[-1] for name in tested if name.startswith("translation_retrieval/")}
     assert {"r1_en-de", "median_rank_de-en", "r_mean_en-de", "r_mean"} <= names

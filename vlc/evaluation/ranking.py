@@ -125,7 +125,7 @@ class Scorer:
         """The pairs (rows, columns) bool of each column with its nearest rows, and of each row with its nearest columns."""
         of_column, of_row = np.zeros(near.shape, dtype=bool), np.zeros(near.shape, dtype=bool)
         for group in self.corpus.groups:
-            part = np.ix_(group.rows, np.unique(group.columns))
+            part = np.ix_(group.rows, np.unique(group.columns)) if group.name else ...
             of_row[part] |= nearest(near[part], k)
             if self.corpus.finds_rows:
                 of_column[part] |= nearest(near[part].T, k).T

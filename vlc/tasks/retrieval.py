@@ -70,8 +70,8 @@ def _of_translations(head: str, images: int, wrong: int = 15) -> Task:
     )
 
 
-# The image alone tells which noun a text of the kind hidden means.
-_PAIRS_OF_EMOJI = _SENTENCES_OF_EMOJI | {"max_text_len": 96, "where": {"kind": ("translation", "hidden")}}
+# First texts are of the kind hidden too, in which the image alone tells what a noun is.
+_PAIRS_OF_EMOJI = _SENTENCES_OF_EMOJI | {"max_text_len": 96, "where": {}}
 
 TASKS = {
     "irtr_coco": Task({"choice": 1}, ("coco",), _HEAD, _OPTIONS, epochs=20, evaluators=_RANKED),

@@ -35,7 +35,7 @@ from vlc.model.segments import Segment
 from vlc.objectives.base import Answer, Objective, Outcome
 from vlc.objectives.choice import Choice
 from vlc.objectives.itc import ITC
-from vlc.objectives.options import ranking_kind
+from vlc.objectives.options import ChoiceOptions, ranking_kind
 from vlc.training.module import VLCModule
 from vlc.use.pretrained import opened
 
@@ -240,10 +240,15 @@ class Model:
 
     @property
     def ranking(self) -> Objective | None:
-        """The head whose scores of pairs rank best; None where only embeddings can rank."""
+        """The head whose scores of texts with images rank best; None where only embeddings can rank."""
         heads = self.settings.tasks[0].kinds
         kind = ranking_kind(heads)
-        return None if kind is None or kind == "itc" else self.module.objectives[heads[kind].name]
+        if kind is None or kind == "itc":
+            return None
+        options = heads[kind].options
+        if isinstance(options, ChoiceOptions) and options.wrong_translations:
+            return None  # it ranks texts by texts
+        return self.module.objectives[heads[kind].name]
 
     def outcomes(self, names: Iterable[str], batch: Batch, dropped_ratio: float = 0.0) -> dict[str, Outcome]:
         """Return the outcomes of heads for a normalised batch, by name. Heads whose tasks have the same token share passes.
