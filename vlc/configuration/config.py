@@ -210,6 +210,7 @@ def config():
     image_classes = head_options(loss_names, "image_classes", tasks)
     pointing = head_options(loss_names, "pointing", tasks)
     regress = head_options(loss_names, "regress", tasks)
+    generation = head_options(loss_names, "generation", tasks)
     locals().update(own_tasks.options())
 
     # each of the tasks: what differs from the options and keys of the run

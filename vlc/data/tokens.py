@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -245,6 +246,16 @@ class TextEncoder:
         encoding = self._rust.encode(text)
         words = [-1 if word is None else word for word in encoding.word_ids]
         return Tokens(encoding.ids, words, tags=_tags_of_tokens(encoding, text, tags) if tags else None)
+
+    def within(self, max_text_len: int) -> "TextEncoder":
+        """Return the same encoder for texts of at most so many tokens."""
+        shorter = copy(self)
+        shorter.max_text_len = max_text_len
+        return shorter
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Return the text that tokens stand for, without special ones, as the tokenizer's decoder joins them."""
+        return self._rust.decode(ids, skip_special_tokens=True)
 
     def token_name(self, number: int) -> str:
         """Return the token with this number in the vocabulary."""

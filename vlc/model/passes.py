@@ -83,7 +83,7 @@ def encode_passes(
 def input_shape(given: SegmentInput) -> tuple:
     """Return the shapes that must be equal for passes to be run as one."""
     if isinstance(given, Text):
-        return (given.ids.shape,)
+        return given.ids.shape, given.causal
     if isinstance(given, Regions):
         return (given.boxes.shape,)
     return given.pixels.shape, given.sizes and given.sizes.largest
@@ -117,7 +117,7 @@ def _encode_group(
             if key in embedded:
                 pass
             elif isinstance(given, Text):
-                embedded[key] = Segment(name, words[name], given.mask, given.num_real)
+                embedded[key] = Segment(name, words[name], given.mask, given.num_real, given.starts_group)
             elif isinstance(given, Regions):
                 assert encoder.regions is not None, "no objective says that its passes have boxes"
                 embedded[key] = encoder.regions.pooled(
@@ -147,12 +147,14 @@ def _embedded_texts(encoder: Encoder, inputs: Mapping[str, SegmentInput]) -> dic
     texts = {name: given for name, given in inputs.items() if isinstance(given, Text)}
     of_shape: dict[tuple, list[str]] = {}
     for name in sorted(texts, key=lambda name: name != "text"):
-        of_shape.setdefault((texts[name].ids.shape, texts[name].segments is None), []).append(name)
+        text = texts[name]
+        of_shape.setdefault((text.ids.shape, text.segments is None, text.positions is None), []).append(name)
     words: dict[str, Tensor] = {}
     for same in of_shape.values():
-        segments = [segments for name in same if (segments := texts[name].segments) is not None]
         ids = torch.cat([texts[name].ids for name in same])
-        embedded = encoder.embed_words(ids, torch.cat(segments) if segments else None)
+        further = ([getattr(texts[name], field) for name in same] for field in ("segments", "positions"))
+        segments, positions = (None if column[0] is None else torch.cat(column) for column in further)
+        embedded = encoder.embed_words(ids, segments, positions)
         # A chunk would change the layout of its gradient, and so the order in which sums are rounded.
         words |= zip(same, embedded.chunk(len(same)) if len(same) > 1 else [embedded], strict=True)
     return words
