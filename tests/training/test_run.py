@@ -292,36 +292,30 @@ def test_wrong_images_from_the_data_set(options):
     assert "itm/train/loss" in metrics
 
 
-def test_two_processes_resume_exactly(arrows, tmp_path):
-    """Stopped in the middle of the second epoch; afterwards the weights of an unbroken run."""
-    words = [
-        *("with", "task_pretrain_emoji", f"data_root={arrows}", f"log_dir={tmp_path}", "num_gpus=0", "num_workers=0"),
-        *("per_gpu_batchsize=2", "batch_size=4", "warmup_steps=0", "decay_power=0", "val_check_interval=1.0"),
+def test_two_processes_resume_exactly_and_sharded_ones_end_with_the_same_weights(arrows, tmp_path):
+    """Gradients accumulate over two batches. Runs are stopped in the middle of the second epoch, of five batches."""
+    shared = {
+        **{"vit": "mae_vit_tiny_patch16", "image_size": 64, "data_root": str(arrows), "per_gpu_batchsize": 2},
+        **{"batch_size": 8, "decay_power": 0, "val_check_interval": 1.0},
+    }
+    stopped = "{}*/version_0/checkpoints/last.ckpt"
+    runs = [
+        {"exp_name": "whole", "max_steps": 6},
+        {"exp_name": "stopped", "max_steps": 4},  # at a constant rate as good as an interrupt
+        {"exp_name": "resumed", "max_steps": 6, "resume_from": stopped.format("stopped")},
+        {"exp_name": "part", "max_steps": 4, "fsdp": True},
+        {"exp_name": "sharded", "max_steps": 6, "fsdp": True, "resume_from": stopped.format("part")},
     ]
-    _launch(2, [*words, "exp_name=whole", "max_steps=9"])
-    _launch(2, [*words, "exp_name=stopped", "max_steps=7"])  # at a constant rate as good as an interrupt
-    saved = next(tmp_path.glob("stopped*/version_0/checkpoints/last.ckpt"))
-    position = torch.load(saved, weights_only=True)["callbacks"]["Progress"]
-    assert (position["epoch"], position["num_batches"]) == (1, 1)
-    _launch(2, [*words, "exp_name=resumed", "max_steps=9", f"resume_from={saved}"])
-    whole, resumed = (next(tmp_path.glob(f"{name}*/version_0/checkpoints/last.ckpt")) for name in ("whole", "resumed"))
-    for name, value in _parameters(whole).items():
-        torch.testing.assert_close(_parameters(resumed)[name], value, rtol=0, atol=0, msg=name)
-
-
-def test_sharded_training_ends_with_the_same_weights(arrows, tmp_path):
-    """Gradients accumulate over two batches, and the sharded run is stopped and resumed."""
-    words = [
-        *("with", "task_pretrain_emoji", f"data_root={arrows}", f"log_dir={tmp_path}", "num_gpus=0", "num_workers=0"),
-        *("per_gpu_batchsize=2", "batch_size=8", "warmup_steps=0", "decay_power=0", "val_check_interval=2"),
-    ]
-    _launch(2, [*words, "exp_name=whole", "max_steps=4"])
-    _launch(2, [*words, "exp_name=stopped", "max_steps=2", "fsdp=True"])
-    stopped = next(tmp_path.glob("stopped*/version_0/checkpoints/last.ckpt"))
-    _launch(2, [*words, "exp_name=sharded", "max_steps=4", "fsdp=True", f"resume_from={stopped}"])
-    whole, sharded = (next(tmp_path.glob(f"{name}*/version_0/checkpoints/last.ckpt")) for name in ("whole", "sharded"))
-    for name, value in _parameters(whole).items():
-        torch.testing.assert_close(_parameters(sharded)[name], value, atol=1e-5, rtol=1e-4, msg=name)
+    _launch(
+        2, ["--module", "tests.training.runs_in_processes", str(tmp_path), json.dumps([shared | one for one in runs])]
+    )
+    saved = {one["exp_name"]: next(tmp_path.glob(stopped.format(one["exp_name"]))) for one in runs}
+    position = torch.load(saved["stopped"], weights_only=True)["callbacks"]["Progress"]
+    assert position["epoch"] == 1
+    assert position["num_batches"] > 0
+    for name, value in _parameters(saved["whole"]).items():
+        torch.testing.assert_close(_parameters(saved["resumed"])[name], value, rtol=0, atol=0, msg=name)
+        torch.testing.assert_close(_parameters(saved["sharded"])[name], value, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_nothing_to_shard_on_one_device():
@@ -330,11 +324,10 @@ def test_nothing_to_shard_on_one_device():
 
 
 def _launch(count: int, words: list[str]) -> None:
-    """run.py in `count` processes."""
-    launcher = ["-m", "launch", f"--nproc_per_node={count}", "--standalone"] if count > 1 else []
+    """A program in `count` processes."""
     done = subprocess.run(
-        [sys.executable, *launcher, "run.py", *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "launch", f"--nproc_per_node={count}", "--standalone", *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
         capture_output=True,
         text=True,
         timeout=200,

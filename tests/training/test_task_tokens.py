@@ -30,8 +30,8 @@ def options(arrows, small_vit, tmp_path) -> dict:
     return {"data_root": str(arrows), "log_dir": str(tmp_path), "vit": small_vit}
 
 
-def _built(options: dict, **changes):
-    settings = tiny.settings(**(options | changes))
+def _built(options: dict, *named: str, **changes):
+    settings = tiny.settings(*named, **(options | changes))
     data = build_data(settings)
     return data, build_module(settings, data).eval()
 
@@ -94,7 +94,7 @@ def test_a_classifier_of_images_and_published_layouts_have_no_place_for_tokens(o
             {"tasks": ["vqa"], "test_only": True},
             r"trained with tokens of its tasks \(vqa, vgqa, nlvr2\): pass multitask",
         ),
-        ({"tasks": ["vqa"]}, r"pass multitask.task_tokens=True with tasks="),
+        ({"tasks": ["vqa"]}, r"pass multitask.task_tokens=True$"),
         (
             {"tasks": ["vqa", "nlvr2_emoji"], "test_only": True, **TOKENS},
             r"no token of task nlvr2_emoji: test the tasks whose tokens it has \(vqa, vgqa, nlvr2\)",
@@ -115,6 +115,27 @@ def test_a_test_with_tokens_needs_them_in_the_checkpoint(options):
         _built(options, **SMALL, **TOKENS, tasks=["vqa"], test_only=True, load_path=str(saved))
     with pytest.raises(UserError, match=r"plain.ckpt has no task tokens: pass multitask.task_tokens=False"):
         Model.from_checkpoint(saved, num_gpus=0, **TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "token", "row"),
+    [
+        ("task_finetune_vqa_mae_randaug", "vqa", 0),
+        ("task_finetune_nlvr2_mae_randaug", "nlvr2", 2),
+        ("task_finetune_irtr_f30k_mae_randaug", "irtr_f30k", None),
+    ],
+)
+def test_a_recipe_of_flat_keys_continues_with_the_token_of_its_task(options, recipe, token, row):
+    saved = _saved(options, **SMALL, tasks=TASKS)
+    table = weights.read(saved).state[weights.TASK_TOKENS]
+    _, module = _built(options, recipe, **TOKENS, load_path=saved)
+    assert module.extras["task_tokens"] == [token]
+    expected = table.mean(dim=0) if row is None else table[row]
+    torch.testing.assert_close(module.encoder.task_tokens.weight[0], expected)
+    ids, mask = torch.ones(1, 8, dtype=torch.int64), torch.ones(1, 8)
+    images = torch.zeros(1, 3, 32, 32)
+    found = [module.encoder(ids, mask, images, task=task).pooled for task in ("", token)]
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("names", [["vqa"], [], 3])

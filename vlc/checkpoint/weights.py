@@ -338,9 +338,7 @@ def _with_task_tokens(
         return checkpoint, [], []
     known = ", ".join(stored.answers)
     if not own:
-        raise UserError(
-            f"{path} was trained with tokens of its tasks ({known}): pass multitask.task_tokens=True with tasks=[...]"
-        )
+        raise UserError(f"{path} was trained with tokens of its tasks ({known}): pass multitask.task_tokens=True")
     new = [name for name in own.answers if name not in stored.answers]
     if new and complete:
         raise UserError(f"{path} has no token of task {new[0]}: test the tasks whose tokens it has ({known})")

@@ -150,10 +150,10 @@ def _check_task_tokens(settings: Groups) -> None:
     """Check that there are names for the task tokens, and texts in which they stand."""
     if not settings.multitask.task_tokens:
         return
-    if not settings.tasks[0].name:
+    if not settings.tasks[0].token:
         raise UserError(
-            "multitask.task_tokens=True names each task by a token, and the run has no named task: pass tasks=[...], or "
-            "leave multitask.task_tokens out"
+            "multitask.task_tokens=True names each task by a token, and no named task has the heads of this run: pass "
+            "tasks=[...], or leave multitask.task_tokens out"
         )
     if settings.data.image_only:
         raise UserError(

@@ -90,6 +90,18 @@ class TaskSettings:
         return f"{self.name}." if self.name else ""
 
     @property
+    def token(self) -> str:
+        """The name of its task token, which is its own name.
+
+        The task that the flat keys describe has the token of the first named task with the same heads and data sets, or
+        else with the same heads. Empty: there is none.
+        """
+        heads, datasets = {head.name for head in self.heads}, set(self.datasets)
+        alike = {name: row for name, row in TASKS.items() if {row.head(kind) for kind in row.objectives} == heads}
+        same = (name for name, row in alike.items() if set(row.datasets) == datasets)
+        return self.name or next(same, next(iter(alike), ""))
+
+    @property
     def kinds(self) -> dict[str, HeadSettings]:
         """The heads by the kind of their objective."""
         return {head.kind: head for head in self.heads}

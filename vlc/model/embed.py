@@ -33,7 +33,12 @@ class TaskTokens(nn.Embedding):
         self.names = tuple(names)
 
     def vector(self, name: str) -> Tensor:
-        """Return the vector (D,) of a task. Raises ValueError for a name without a vector."""
+        """Return the vector (D,) of a task. Raises ValueError for a name without a vector.
+
+        name: empty: the only task of the model, which the run does not name.
+        """
+        if not name and len(self.names) == 1:
+            return self.weight[0]
         if name not in self.names:
             raise ValueError(f"task {name!r} has no token; the tasks {', '.join(self.names)} have one")
         return self.weight[self.names.index(name)]

@@ -128,7 +128,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         vocabularies=_vocabularies(settings, data, checkpoints),
         image_only=settings.data.image_only,
         text_only=data.text_only,
-        task_tokens=[task.name for task in settings.tasks] if settings.multitask.task_tokens else (),
+        task_tokens=[task.token for task in settings.tasks] if settings.multitask.task_tokens else (),
         optim=settings.optim,
         splits={name: tuple(own.evaluation) for name, own in data.tasks.items()},
         selecting={name: own.selecting for name, own in data.tasks.items()},
