@@ -529,6 +529,14 @@ CATALOG: dict[str, DatasetSpec] = {
         test=("test", "held_out"),
         own_images=True,
     ),
+    "emoji_translations": DatasetSpec(
+        "emoji_translations",
+        {split: (f"emoji_translations_{split}",) for split in ("train", "val", "test", "held_out")},
+        fields=_TRANSLATIONS,
+        unique_texts=False,
+        test=("test", "held_out"),
+        own_images=True,
+    ),
     "emoji_vcr_qa": _grounded_questions(
         "emoji_vcr", ("train", "val", "test", "held_out"), test=("test", "held_out"), own_images=True
     ),

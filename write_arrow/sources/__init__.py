@@ -13,6 +13,7 @@ from write_arrow.sources import (
     emoji_refer,
     emoji_scenes,
     emoji_snli_ve,
+    emoji_translations,
     emoji_vcr,
     emoji_visdial,
     flickr_entities,
@@ -42,6 +43,7 @@ _FAMILIES = (
     *(refer, flickr_entities, visual7w, guesswhat, vcr),  # published data sets with boxes
     *(captions, table, text, imagenet),  # data of your own
     *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes, emoji_gqa, emoji_snli_ve, emoji_foil, emoji_visdial),  # embedded
+    *(emoji_translations,),  # embedded, in several languages
     *(emoji_refer, emoji_pointing, emoji_guess, emoji_vcr),  # embedded, with boxes
 )
 
