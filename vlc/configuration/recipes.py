@@ -200,6 +200,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("visual7w"),
     **_finetuning("guesswhat"),
     **_finetuning("guesswhat_oracle"),
+    **_finetuning("translation", tokenizer="bert-base-multilingual-cased"),
+    **_finetuning("caption_coco"),
     **{f"task_{name}": {**recipe, "exp_name": name} for name, recipe in _VILT_RECIPES.items()},
     **{
         f"task_{name}_randaug": {
@@ -255,6 +257,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("guess_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
     **_finetuning("vcr_qa_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
     **_finetuning("vcr_qar_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
+    **_finetuning("translation_emoji", **_EMOJI_TASK, max_steps=6000),
+    **_finetuning("caption_emoji", **_EMOJI_TASK, max_steps=2000),
     # Contrast wants large batches, and learns pictures of single things faster from scratch than from scenes.
     "task_retrieval_emoji": {
         **_EMOJI,

@@ -1,6 +1,7 @@
 """Tokenizers by name or folder, and the hiding of tokens for masked language modelling."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from tokenizers import Encoding, Tokenizer
+from tokenizers.decoders import WordPiece
 from tokenizers.processors import TemplateProcessing
 from transformers import (  # type: ignore[attr-defined]  # it makes BertTokenizerFast on demand
     AutoTokenizer,
@@ -28,6 +30,7 @@ from vlc.common.inputs import Text
 from vlc.data.composers import Words
 
 EMBEDDED = {"emoji": "data/assets/emoji/tokenizer"}
+_JOINED = re.compile(r"(?<=\w) [-/] (?=\w)| [:;)]|\( ")
 PAD_MULTIPLE = 8  # lengths are rounded up to it: few distinct shapes, and aligned matrices
 
 
@@ -254,8 +257,13 @@ class TextEncoder:
         return shorter
 
     def text_of(self, ids: Sequence[int]) -> str:
-        """Return the text that tokens stand for, without special ones, as the tokenizer's decoder joins them."""
-        return self._rust.decode(ids, skip_special_tokens=True)
+        """Return the text that tokens stand for, without special ones, as the tokenizer's decoder joins them.
+
+        WordPiece does not know where blanks were. Its decoder leaves them out before some punctuation. Around hyphens and
+        slashes, and within brackets, most texts have none either.
+        """
+        text = self._rust.decode(ids, skip_special_tokens=True)
+        return _JOINED.sub(lambda found: found[0].strip(), text) if isinstance(self._rust.decoder, WordPiece) else text
 
     def token_name(self, number: int) -> str:
         """Return the token with this number in the vocabulary."""
