@@ -34,3 +34,14 @@ def read_json(path: str | Path) -> Any:
         raise MissingFile(f"{path} does not exist") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error})") from error
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 file, without line breaks. Raises UserError, and MissingFile where there is none."""
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise MissingFile(f"{path} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text ({error})") from error
+    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
