@@ -65,6 +65,16 @@ _VALUES = {
     "phrase_id": lambda number: f"phrase{number}",
     "chain_id": lambda number: str(number),
     "phrase_types": lambda number: ("people", "scene")[number % 2],
+    "lang": lambda number: ("de", "fr", "cs")[number // TEXTS % 3] if number % TEXTS else "en",
+    "kind": lambda number: "translation",
+    "sent_idx": lambda number: 0,
+    "words": lambda number: sentence(number).split()[number % 5],
+    "word_places": lambda number: number % 5,
+    "target_lang": lambda number: ("de", "fr")[number % 2],
+    "translation": lambda number: ("Haus", "maison")[number % 2],
+    "acceptable": lambda number: [("Haus", "maison")[number % 2]],
+    "candidates": lambda number: [["Bau", "Haus"], ["foyer", "maison"]][number % 2],
+    "most_frequent": lambda number: ("Bau", "maison")[number % 2],
 }
 _VALUES_OF_ROWS = {
     "caption": lambda number: sentence(number),

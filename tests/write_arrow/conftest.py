@@ -1,6 +1,7 @@
 """Raw data of every published layout, and short ways to write and to read."""
 
 import io
+import shutil
 import tarfile
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
@@ -14,9 +15,10 @@ import pytest
 from PIL import Image
 
 from tests.conftest import GOLDEN
+from tests.tiny import image_bytes
 from write_arrow.__main__ import main
 from write_arrow.machine.writer import write_table
-from write_arrow.sources import emoji_boxes
+from write_arrow.sources import emoji_boxes, multi30k
 from write_arrow.sources.emoji_scenes import SPRITE, Scene
 
 Write = Callable[..., Path]
@@ -41,6 +43,25 @@ def write(tmp_path: Path) -> Write:
         return tmp_path / out
 
     return run
+
+
+@pytest.fixture
+def multi30k_root(tmp_path: Path) -> Path:
+    """The golden files of Multi30k and of lexical translation, with images."""
+    return write_multi30k_root(tmp_path / "raw")
+
+
+def write_multi30k_root(root: Path) -> Path:
+    """Write the golden files of Multi30k and of lexical translation, with images, into a new folder, and return it."""
+    for name in ("multi30k", "mlt"):
+        shutil.copytree(GOLDEN / "tasks" / name, root, dirs_exist_ok=True)
+    number = 0
+    for split in multi30k.SPLITS:
+        for line in (root / split.images).read_text().splitlines():
+            path, number = root / split.path(multi30k.image_name(line)), number + 1
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image_bytes(number))
+    return root
 
 
 def table(path: Path) -> pa.Table:

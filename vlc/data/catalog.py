@@ -186,6 +186,34 @@ def _grounded_rationales(name: str, splits: tuple[str, ...], **options) -> Datas
     return DatasetSpec(name, tables, "given_questions", fields=fields, unique_texts=False, **options)
 
 
+# Sentences, each with a word that has several translations.
+_LEXICAL_TRANSLATIONS = {
+    "lang": Column("lang", TEXTS),
+    "words": Column("words", TEXTS),
+    "word_places": Column("word_places", NUMBERS),
+    "target_lang": Column("target_lang", TEXTS),
+    "translation": Column("translation", TEXTS),
+    "acceptable": Column("acceptable", ANSWERS),
+    "candidates": Column("candidates", ANSWERS),
+    "most_frequent": Column("most_frequent", TEXTS),
+}
+
+
+def _of_multi30k(name: str, fields: dict[str, Column]) -> DatasetSpec:
+    """Texts about the images of Multi30k, in its splits. The later test sets are evaluated where there are files."""
+    later = ("test_2017_flickr", "test_2017_mscoco", "test_2018_flickr")
+    test = ("test_2016_flickr", *later)
+    return DatasetSpec(
+        name,
+        {split: (f"{name}_{split}",) for split in ("train", "val", *test)},
+        fields=fields,
+        unique_texts=False,
+        test=test,
+        optional=later,
+        image_key=ImageKey("image_id", "flickr", {"test_2017_mscoco": "coco"}),
+    )
+
+
 def _captions(writer: str, train: tuple[str, ...], **options) -> DatasetSpec:
     """Captions for pre-training: a training split alone."""
     return DatasetSpec(writer, {"train": train}, validation=(), test=(), **options)
@@ -347,6 +375,9 @@ CATALOG: dict[str, DatasetSpec] = {
         test=("val", "test"),
         image_key=ImageKey("image_id", "coco", {"val": "visdial", "test": "visdial"}),
     ),
+    # -- texts in several languages
+    "multi30k": _of_multi30k("multi30k", _TRANSLATIONS),
+    "mlt": _of_multi30k("mlt", _LEXICAL_TRANSLATIONS),
     # -- boxes: expressions that refer to one of an image's
     "refcoco": _referring("refcoco", "refcoco", ("train", "val", "testA", "testB"), image_key=_COCO),
     "refcoco_google": _referring("refcoco --by google", "refcoco_google", ("train", "val", "test"), image_key=_COCO),

@@ -1,7 +1,8 @@
 """Keys of images, such as coco:391895, by which rows of different data sets about one image are found.
 
 A key is a collection and the number of the image in it. Data sets spell the number in several ways (391895,
-COCO_val2014_000000391895.jpg, train2014/COCO_train2014_000000391895.jpg), which have the same key.
+COCO_val2014_000000391895.jpg, train2014/COCO_train2014_000000391895.jpg), which have the same key. Flickr's own file
+names have a secret behind the number (27124904596_dec278e7e8.jpg).
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from vlc.common.errors import UserError
 from vlc.data.ipc import in_plain_layout, record_batches
 from vlc.data.spec import DatasetSpec
 
-_NUMBER = r"(?:^|[/_])0*(?P<id>n?[0-9]+)(?:\.\w+)?$"  # GQA has images of its own, whose numbers begin with n
+# GQA has images of its own, whose numbers begin with n. A secret of Flickr has ten hexadecimal digits.
+_NUMBER = r"(?:^|[/_])0*(?P<id>n?[0-9]+)(?:_[0-9a-f]{10})?(?:\.\w+)?$"
 _NAME = r"(?:^|/)(?P<id>[^/]+?)(?:\.[A-Za-z]\w*)?$"
 
 

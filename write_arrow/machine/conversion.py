@@ -1,5 +1,6 @@
 """One run of a converter: where it reads, its options, and what converters share."""
 
+import contextlib
 import gzip
 import os
 import zlib
@@ -75,13 +76,33 @@ class Conversion:
 
     def lines(self, path: str) -> Iterator[Any]:
         """Entries of a JSON-lines file under root, which is compressed where its name ends in .gz."""
+        with self._decompressed(path) as file:
+            yield from json_stream.lines(file, self.root.where(path))
+
+    def text_lines(self, path: str) -> Iterator[str]:
+        """Lines of a UTF-8 file under root, without line breaks; it is compressed where its name ends in .gz.
+
+        A line ends at a line feed alone, because files that are aligned by line may hold other separators within one.
+        Raises UserError for a line that is not UTF-8.
+        """
+        with self._decompressed(path) as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    text = line.decode()
+                except UnicodeDecodeError as error:
+                    raise UserError(f"{self.root.where(path)}, line {number}, is not UTF-8 ({error})") from error
+                yield text.removeprefix("\ufeff").rstrip("\r\n")
+
+    @contextlib.contextmanager
+    def _decompressed(self, path: str) -> Iterator[BinaryIO]:
+        """A file under root for reading. Raises UserError where it ends in .gz and cannot be decompressed."""
         with self.root.open(path) as stored:
             if not path.endswith(".gz"):
-                yield from json_stream.lines(stored, self.root.where(path))
+                yield stored
                 return
             try:
                 with gzip.GzipFile(fileobj=stored) as file:
-                    yield from json_stream.lines(cast(BinaryIO, file), self.root.where(path))
+                    yield cast(BinaryIO, file)
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise UserError(f"{self.root.where(path)} cannot be decompressed ({error}): fetch it again") from error
 

@@ -22,6 +22,8 @@ from write_arrow.sources import (
     guesswhat,
     imagenet,
     karpathy,
+    mlt,
+    multi30k,
     nlvr2,
     pairs,
     refer,
@@ -40,6 +42,7 @@ from write_arrow.sources import (
 # In the order in which --help lists them.
 _FAMILIES = (
     *(karpathy, retrieval, vg, pairs, vqav2, vgqa, gqa, nlvr2, snli_ve, foil, visdial),  # published data sets
+    *(multi30k, mlt),  # published data sets in several languages
     *(refer, flickr_entities, visual7w, guesswhat, vcr),  # published data sets with boxes
     *(captions, table, text, imagenet),  # data of your own
     *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes, emoji_gqa, emoji_snli_ve, emoji_foil, emoji_visdial),  # embedded

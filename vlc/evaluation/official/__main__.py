@@ -11,13 +11,14 @@ from rich.table import Table
 from vlc.common.errors import UserError
 from vlc.common.files import to_json
 from vlc.common.terminal import cell, printable
-from vlc.evaluation.official import bleu, gqa, vcr, visdial, visual7w, vqa
+from vlc.evaluation.official import bleu, gqa, mlt, vcr, visdial, visual7w, vqa
 from vlc.evaluation.official.scorer import Metrics, Scorer
 from vlc.evaluation.predictions import require_writable, write_text
 
 SCORERS: dict[str, Scorer] = {
     "bleu": bleu.SCORER,
     "gqa": gqa.SCORER,
+    "mlt": mlt.SCORER,
     "vcr": vcr.SCORER,
     "visdial": visdial.SCORER,
     "visual7w": visual7w.SCORER,
