@@ -128,7 +128,7 @@ _12IN1_EMOJI = {
     "exp_name": "12in1_emoji",
     "multitask": _STOP_AND_GO,
     "learning_rate": 3e-4,
-    "max_steps": 12_000,
+    "max_steps": 5_000,
 }
 
 
