@@ -9,12 +9,15 @@ import pytest
 
 from tests import tiny
 from vlc.common.errors import UserError
+from vlc.configuration.config import resolve_use
 from vlc.data.batch import Batch
 from vlc.evaluation.text_scores import bleu_and_chrf, cider
 from vlc.evaluation.writing import Captions, Translation
 from vlc.model.decoding import Hypothesis
 from vlc.objectives.generation import Generation
 from vlc.training.run import build_data, build_module, run
+from vlc.use.model import Model
+from vlc.use.predict import predict
 from write_arrow.machine import writer
 from write_arrow.sources import emoji_translations
 
@@ -128,10 +131,43 @@ def test_a_run_trains_tests_and_is_used(folder, small_vit, tmp_path):
     assert {f"translation_emoji/test/{name}" for name in names} <= set(tested)
     lines = Path(tested["log_dir"], "translation_emoji_held_out.en-cs.hyp").read_text().split("\n")
     assert len(lines) == SIZES["held_out"] + 1
+    _uses_it(Model.from_checkpoint(saved, num_gpus=0), folder, lines[:-1])
     assert json.loads(Path(tested["log_dir"], "metrics.json").read_text())["headlines"] == [
         "translation_emoji/test/bleu",
         "translation_emoji/held_out/bleu",
     ]
+
+
+def _uses_it(model: Model, folder: str, lines: list[str]) -> None:
+    """From Python the texts of a test are the same."""
+    settings = tiny.settings(data_root=folder, vit="small_vit", **TRANSLATION, test_only=True)
+    samples = build_data(settings).tasks["translation_emoji"].evaluation["held_out"]
+    places = [samples.locate(number) for number in range(len(samples))]
+    to_czech = [(s, where) for s, where in places if s.field(where, "second_lang") == "cs"]
+    images = [source.image(where, "image").to_pybytes() for source, where in to_czech]
+    texts = [source.text(where) for source, where in to_czech]
+    assert [" ".join(text.split()) for text in model.generate(images, texts, language="cs")] == lines
+    answers = model.answer(images[0], texts[0])
+    assert [answer.about for answer in answers] == ["en", "de", "fr", "cs"]
+    assert " ".join(answers[3].choices[0][0].split()) == lines[0]
+    for wrong, message in (
+        ({"images": images, "texts": texts}, "language='' is none that translation of .* pass one of en, de, fr, cs"),
+        ({"images": images[:1] * 3, "texts": texts, "language": "de"}, "3 images and 2 texts"),
+        ({"images": images}, "none of which writes captions"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.generate(**wrong)
+
+
+def test_a_caption_is_predicted_from_a_picture(folder, small_vit, tmp_path):
+    trained = run(tiny.settings(data_root=folder, log_dir=str(tmp_path), vit=small_vit, **CAPTIONS, max_steps=1))
+    saved = f"{trained['log_dir']}/checkpoints/last.ckpt"
+    picture = tmp_path / "a.png"
+    picture.write_bytes(tiny.image_bytes(kind="PNG"))
+    model = Model.from_checkpoint(saved, num_gpus=0)
+    (caption,) = model.generate(picture)
+    (record,) = predict(*resolve_use(load_path=saved, image=str(picture), num_gpus=0))
+    assert (record["task"], record["text"], record["answers"][0][0]) == ("caption", str(picture), caption)
 
 
 def test_evaluators_want_a_head_that_writes_what_they_score(folder, small_vit):
