@@ -66,7 +66,7 @@ _VALUES = {
     "chain_id": lambda number: str(number),
     "phrase_types": lambda number: ("people", "scene")[number % 2],
     "lang": lambda number: ("de", "fr", "cs")[number // TEXTS % 3] if number % TEXTS else "en",
-    "kind": lambda number: "translation",
+    "kind": lambda number: "translation" if number % TEXTS or number // TEXTS % 2 == 0 else "hidden",
     "sent_idx": lambda number: 0,
     "words": lambda number: sentence(number).split()[number % 5],
     "word_places": lambda number: number % 5,

@@ -200,7 +200,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("visual7w"),
     **_finetuning("guesswhat"),
     **_finetuning("guesswhat_oracle"),
-    **_finetuning("translation", tokenizer="bert-base-multilingual-cased"),
+    **_finetuning("translation_multi30k", tokenizer="bert-base-multilingual-cased"),
     **_finetuning("caption_coco"),
     **{f"task_{name}": {**recipe, "exp_name": name} for name, recipe in _VILT_RECIPES.items()},
     **{
