@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, EncoderDecoderConfig, EncoderDecoderModel
 
 from benchmarks.cases import VOCABULARY
 from benchmarks.report import report
@@ -65,6 +64,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write the rows to")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    sides: dict[str, Callable[..., Callable[[], None]]]
     sides = {"no cache": partial(_ours, Recomputed), "cache": partial(_ours, Continuation), "transformers": _theirs}
     rows: list[dict[str, Any]] = []
     for model, beams in itertools.product(arguments.models, arguments.beams):
@@ -117,6 +117,8 @@ def _ours(
 
 
 def _theirs(model: str, batch: int, beams: int, device: torch.device) -> Callable[[], None]:
+    from transformers import BertConfig, EncoderDecoderConfig, EncoderDecoderModel  # vlc lets torchvision import first
+
     name, image_size = MODELS[model]
     size = ENCODERS[name]
     length = SOURCE + 1 + size.num_patches(image_size)
@@ -128,7 +130,8 @@ def _theirs(model: str, batch: int, beams: int, device: torch.device) -> Callabl
         intermediate_size=4 * size.width,
     )
     both = EncoderDecoderConfig.from_encoder_decoder_configs(config, BertConfig(**config.to_dict()))
-    writer = EncoderDecoderModel(config=both).to(device).eval()
+    writer: Any = EncoderDecoderModel(config=both)
+    writer.to(device).eval()
     ids = torch.randint(1000, VOCABULARY, (batch, length), device=device)
 
     def write() -> None:

@@ -28,7 +28,8 @@ def bleu_and_chrf(
     tokenize: a tokenizer of sacrebleu, such as none for texts that are tokenised; None: sacrebleu's own choice, 13a.
     """
     most = max(map(len, references))
-    streams = [[own[number] if number < len(own) else None for own in references] for number in range(most)]
+    # sacrebleu takes None where there is no further reference, and its types do not say so.
+    streams: list[Any] = [[own[number] if number < len(own) else None for own in references] for number in range(most)]
     bleu, lowercased = BLEU(tokenize=tokenize), BLEU(lowercase=True, tokenize=tokenize)
     found = bleu.corpus_score(hypotheses, streams)
     scores: dict[str, Any] = {
