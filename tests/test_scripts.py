@@ -1,25 +1,26 @@
 """The scripts beside the packages."""
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
-import pytest
+from write_arrow.sources.emoji import packaged
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
-@pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("script", SCRIPTS / "train_emoji_tokenizer.py")
+def _loaded(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("script", SCRIPTS / name)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_tokenizer_is_trained_on_names_and_scenes(script, monkeypatch, tmp_path):
+def test_the_tokenizer_is_trained_on_names_and_scenes(monkeypatch, tmp_path):
     from tokenizers import Tokenizer
 
+    script = _loaded("train_emoji_tokenizer.py")
     names, texts = list(script.texts(0)), list(script.texts(30))
     assert names.count("grinning face") >= script.ENGLISH_COPIES
     assert texts[: len(names)] == names
@@ -35,3 +36,17 @@ def test_the_tokenizer_is_trained_on_names_and_scenes(script, monkeypatch, tmp_p
     tokens = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("How many grinning faces").tokens
     assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
     assert "[UNK]" not in tokens
+
+
+def test_names_are_read_from_both_parts_of_cldr(tmp_path):
+    for package, part, texts in (
+        ("cldr-annotations-full", "annotations", {"✈": {"tts": ["avião"]}, "🐕": {"default": ["animal"]}}),
+        ("cldr-annotations-derived-full", "annotationsDerived", {"🇳🇴": {"tts": ["bandeira: Noruega"]}}),
+    ):
+        path = tmp_path / package / part / "pt" / "annotations.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({part: {"annotations": texts}}), encoding="utf-8")
+    names = dict(
+        zip(packaged()["emoji"].to_pylist(), _loaded("make_emoji_names.py").names(tmp_path, "pt"), strict=True)
+    )
+    assert {emoji: name for emoji, name in names.items() if name} == {"✈️": "avião", "🇳🇴": "bandeira: Noruega"}

@@ -8,6 +8,8 @@ from write_arrow.sources import (
     emoji_gqa,
     emoji_groups,
     emoji_guess,
+    emoji_languages,
+    emoji_mlt,
     emoji_nlvr2,
     emoji_pointing,
     emoji_refer,
@@ -46,7 +48,7 @@ _FAMILIES = (
     *(refer, flickr_entities, visual7w, guesswhat, vcr),  # published data sets with boxes
     *(captions, table, text, imagenet),  # data of your own
     *(emoji, emoji_groups, emoji_nlvr2, emoji_scenes, emoji_gqa, emoji_snli_ve, emoji_foil, emoji_visdial),  # embedded
-    *(emoji_translations,),  # embedded, in several languages
+    *(emoji_languages, emoji_translations, emoji_mlt),  # embedded, in several languages
     *(emoji_refer, emoji_pointing, emoji_guess, emoji_vcr),  # embedded, with boxes
 )
 

@@ -82,7 +82,7 @@ def _rows(numbers: list[int], split: str, languages: list[str]) -> Iterator[dict
         texts = [
             (clean(text), language)
             for language in languages
-            for text in [*row[f"caption_{language}"], *_keywords(row, language, split)]
+            for text in [*row[f"caption_{language}"], *keywords(row, language, split)]
         ]
         yield {
             "image": png(on_white(open_sprite(row["image"]))),
@@ -96,9 +96,10 @@ def _rows(numbers: list[int], split: str, languages: list[str]) -> Iterator[dict
         }
 
 
-def _keywords(row: dict[str, Any], language: str, split: str) -> list[str]:
-    keywords = row[f"keywords_{language}"]
-    return [", ".join(keywords)] if split == "train" and keywords else []
+def keywords(row: dict[str, Any], language: str, split: str) -> list[str]:
+    """The keywords of a row as one text; none outside of training."""
+    words = row[f"keywords_{language}"]
+    return [", ".join(words)] if split == "train" and words else []
 
 
 SOURCES = {

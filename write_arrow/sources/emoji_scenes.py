@@ -11,7 +11,7 @@ import itertools
 import zlib
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -260,13 +260,13 @@ def _named(noun: str, counts: Counter) -> str:
     return f"the {noun}" if counts[noun] == 1 else with_article(noun)
 
 
-def sprites() -> dict[str, Image.Image]:
-    """Pictures (RGBA) of NOUNS."""
+def sprites(wanted: Sequence[str] = NOUNS) -> dict[str, Image.Image]:
+    """Pictures (RGBA) by their English names."""
     table = packaged()
     names = {caption[0]: number for number, caption in enumerate(table["caption_en"].to_pylist())}
     return {
-        noun: open_sprite(table["image"][names[noun]].as_py()).resize((SPRITE, SPRITE), Image.Resampling.LANCZOS)
-        for noun in NOUNS
+        name: open_sprite(table["image"][names[name]].as_py()).resize((SPRITE, SPRITE), Image.Resampling.LANCZOS)
+        for name in wanted
     }
 
 
