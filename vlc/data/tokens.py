@@ -30,7 +30,7 @@ from vlc.common.inputs import Text
 from vlc.data.composers import Words
 
 EMBEDDED = {"emoji": "data/assets/emoji/tokenizer"}
-_JOINED = re.compile(r"(?<=\w) [-/] (?=\w)| [:;)]|\( ")
+_JOINED = re.compile(r"(?<=\w) [-/'’] (?=\w)| [:;)]|\( ")
 PAD_MULTIPLE = 8  # lengths are rounded up to it: few distinct shapes, and aligned matrices
 
 
@@ -259,8 +259,8 @@ class TextEncoder:
     def text_of(self, ids: Sequence[int]) -> str:
         """Return the text that tokens stand for, without special ones, as the tokenizer's decoder joins them.
 
-        WordPiece does not know where blanks were. Its decoder leaves them out before some punctuation. Around hyphens and
-        slashes, and within brackets, most texts have none either.
+        WordPiece does not know where blanks were. Its decoder leaves them out before some punctuation. Around hyphens,
+        slashes and apostrophes, and within brackets, most texts have none either.
         """
         text = self._rust.decode(ids, skip_special_tokens=True)
         return _JOINED.sub(lambda found: found[0].strip(), text) if isinstance(self._rust.decoder, WordPiece) else text

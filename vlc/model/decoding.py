@@ -88,7 +88,8 @@ class Continuation:
         continued: (N,) int64, the texts of the step before that are continued.
         """
         inputs = None if len(continued) == len(self.positions) else continued[:: self.beams] // self.beams
-        self.caches = [cache.at(inputs, continued) for cache in self.caches]
+        if self.beams > 1 or inputs is not None:  # otherwise each text continues itself
+            self.caches = [cache.at(inputs, continued) for cache in self.caches]
         positions = self.positions[continued]
         self.positions = positions + 1
         tokens = self.encoder.embed_words(ids[:, None], torch.ones_like(ids)[:, None], positions[:, None])
