@@ -70,8 +70,7 @@ def main() -> None:
     for model, beams in itertools.product(arguments.models, arguments.beams):
         uncached = None
         for side, build in sides.items():
-            half = torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16")
-            with torch.inference_mode(), half:
+            with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16"):
                 seconds = _timed(build(model, arguments.batch, beams, device), device, arguments.repeats)
             uncached = uncached or seconds
             row = {"model": model, "beams": beams, "side": side, "median_s": round(seconds, 3)}
@@ -80,6 +79,7 @@ def main() -> None:
     report(rows, f"{arguments.batch} sentences of {TARGET} tokens, {arguments.precision}", arguments)
 
 
+@torch.inference_mode()
 def _timed(write: Callable[[], None], device: torch.device, count: int) -> float:
     """The median seconds of some repeats, after one that warms up."""
     seconds = []
