@@ -48,7 +48,7 @@ class Recomputed:
         self.ids = torch.cat([self.ids[continued], ids[:, None]], dim=1)
         positions = self.first[:, None] + torch.arange(self.ids.shape[1], device=ids.device)
         ones = torch.ones_like(self.ids)
-        target = self.encoder.embed_text(Text(self.ids, ones, None, ones, None, positions, causal=True), "target")
+        target = self.encoder.embed_text(Text(self.ids, ones, None, ones, positions=positions, causal=True), "target")
         return self.encoder.encode([*self.segments, target])["target"][:, -1]
 
 

@@ -89,6 +89,7 @@ class _Corpus(Corpus):
         given = inputs(case, batch)
         self._image, self._texts = torch.from_numpy(given.images[0, 0]), given.texts
         self._first_sample, self.text_image = [0], np.zeros(len(given.texts), dtype=np.int64)
+        self.languages = None
 
     def image(self, number: int) -> torch.Tensor:
         return self._image
@@ -96,7 +97,7 @@ class _Corpus(Corpus):
     def token_ids(self) -> list[list[int]]:
         return self._texts
 
-    def padded(self, ids: list[list[int]]) -> Text:
+    def padded(self, ids: list[list[int]], numbers: np.ndarray) -> Text:
         return _padded(ids)
 
 

@@ -40,9 +40,9 @@ def main() -> None:
     assert isinstance(itc, ITC)
     rows = [_timed("embeddings alone", Scorer(module.encoder, corpus, module.device, itc=itc), None)]
     scorer = Scorer(module.encoder, corpus, module.device, score=score, itc=itc)
-    rows += [_timed(f"{depth} re-ranked", scorer, depth) for depth in DEPTHS if depth < corpus.num_images]
+    rows += [_timed(f"{depth} re-ranked", scorer, depth) for depth in DEPTHS if depth < corpus.num_rows]
     rows.append(_timed("all, exact", scorer, None))
-    report(rows, f"{corpus.num_images} images, {corpus.num_texts} texts", arguments)
+    report(rows, f"{corpus.num_rows} images, {corpus.num_columns} texts", arguments)
 
 
 def _timed(name: str, scorer: Scorer, depth: int | None) -> dict[str, Any]:

@@ -314,6 +314,28 @@ class TestHiding:
             if p not in row.positions
         )
 
+    @pytest.mark.parametrize("how", [{}, {"whole_words": True}, {"word_by_word": True}])
+    def test_half_of_the_pairs_have_words_hidden_in_one_segment_alone(self, encoder, how):
+        tokens = encoder.composed([("two dogs and an", 0), ("airplane house red", 1)])
+        plain = TokenHider(encoder, 0.4, **how)
+        both, shown = 0, []
+        for seed in range(400):
+            before = plain(tokens, np.random.default_rng(seed))
+            hidden = TokenHider(encoder, 0.4, **how, one_segment=0.5)(tokens, np.random.default_rng(seed))
+            assert hidden.positions == [p for p in before.positions if p in hidden.positions]
+            for place, (new, old) in enumerate(zip(hidden.ids, before.ids, strict=True)):
+                assert new == (old if place in hidden.positions else tokens.ids[place])
+            both += hidden == before
+            segments = {tokens.segments[place] for place in before.positions}
+            if len(segments) == 2 and hidden != before:
+                shown.append({0, 1} - {tokens.segments[place] for place in hidden.positions})
+        assert sum(one == {0} for one in shown) / len(shown) == pytest.approx(0.5, abs=0.1)
+        assert all(len(one) == 1 for one in shown)
+        assert both > 160
+        single = encoder("two dogs and an")
+        one, other = (TokenHider(encoder, 0.4, **how, one_segment=share) for share in (0.0, 1.0))
+        assert one(single, np.random.default_rng(1)) == other(single, np.random.default_rng(1))
+
     def test_whole_words_are_hidden_whole_and_at_least_one(self, encoder):
         tokens, hidden = self._many(encoder, whole_words=True)
         assert len(set(tokens.words)) < len(tokens.words) - 1, "some word has several pieces"

@@ -36,6 +36,19 @@ def test_columns_stand_side_by_side(tests, capsys):
     assert main([f"one={tests}/single"]) == {"one": columns["single"]}
 
 
+def test_other_metrics_of_two_tasks_stand_side_by_side_with_their_difference(tests, capsys):
+    words = [f"alone={tests}/all@vqa", f"image={tests}/all@refer", "--metrics", "*score", "a_acc*", "--difference"]
+    columns = main(words)
+    assert columns == {
+        "alone": {"*/test/score": 0.75},
+        "image": {"*/test/a_accuracy": 0.5, "*/held_out/a_accuracy": 0.0},
+        "difference": {},
+    }
+    words = [f"alone={tests}/single/vqa", f"both={tests}/all", "--metrics", "score", "loss", "--difference"]
+    assert main(words)["difference"] == {"vqa/test/score": 0.25, "vqa/test/loss": 0.0}
+    assert re.search(r"vqa +test +score +0\.5000 +0\.7500 +0\.2500", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -51,6 +64,8 @@ def test_columns_stand_side_by_side(tests, capsys):
         (["a={}/lacking"], r"lacking/metrics.json does not hold the metrics of a test \('vqa/test/score'\)"),
         (["a={}/words"], "words/metrics.json does not hold the metrics of a test, which are numbers"),
         (["a={}/all", "--json", "{}/empty"], "is a folder"),
+        (["a={}/all", "--metrics", "r_mean*"], r"Column a: .* no metric like r_mean\*"),
+        (["a={}/all@nlvr2"], "Column a: .* no metric that judges a task of task nlvr2"),
     ],
 )
 def test_what_cannot_be_compared_is_said(tests, words, said):

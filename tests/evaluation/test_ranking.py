@@ -33,23 +33,26 @@ def test_published_recalls(golden):
         assert values[name] == pytest.approx(float(stored[name]), abs=1e-6), name
 
 
-class _StoredCorpus:
+class _StoredCorpus(Corpus):
     """The images and texts of the published ranking."""
 
     def __init__(self, stored: dict):
-        self.stored, self.text_image = stored, stored["text_image_ids"].numpy()
-        self.num_images, self.num_texts = len(stored["images"]), len(self.text_image)
+        self.stored, self.text_image, self.languages = stored, stored["text_image_ids"].numpy(), None
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.stored["images"])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self.stored["text_masks"].sum(1).numpy()
 
     def image(self, number: int) -> torch.Tensor:
         return self.stored["images"][number]
 
-    def texts_by_length(self, size: int):
-        lengths = self.stored["text_masks"].sum(1).numpy()
-        order = np.argsort(lengths, kind="stable")
-        for start in range(0, len(order), size):
-            numbers = order[start : start + size]
-            length = lengths[numbers].max()
-            yield numbers, Text(self.stored["text_ids"][numbers, :length], self.stored["text_masks"][numbers, :length])
+    def texts(self, row: int, columns: np.ndarray) -> Text:
+        length = self.lengths[columns].max()
+        return Text(self.stored["text_ids"][columns, :length], self.stored["text_masks"][columns, :length])
 
 
 @pytest.mark.parametrize("pairs_at_once", [7, 64])
@@ -99,10 +102,10 @@ def options(arrows, tmp_path, small_vit) -> dict:
 def test_a_corpus_numbers_images_and_texts(options):
     data = build_data(tiny.settings(RECIPE, **options))
     corpus = Corpus(data.evaluation["val"])
-    assert (corpus.num_images, corpus.num_texts) == (tiny.ROWS, tiny.ROWS * tiny.TEXTS)
-    assert corpus.text_image.tolist() == [number // tiny.TEXTS for number in range(corpus.num_texts)]
+    assert (corpus.num_rows, corpus.num_columns) == (tiny.ROWS, tiny.ROWS * tiny.TEXTS)
+    assert corpus.text_image.tolist() == [number // tiny.TEXTS for number in range(corpus.num_columns)]
     seen = np.concatenate([numbers for numbers, _ in corpus.texts_by_length(5)])
-    assert sorted(seen.tolist()) == list(range(corpus.num_texts))
+    assert sorted(seen.tolist()) == list(range(corpus.num_columns))
     assert corpus.image(3).shape == (3, 32, 32)
 
 
@@ -196,13 +199,13 @@ def test_two_stages_agree_with_the_exact_ranking_where_everything_is_ranked_agai
     heads = {"score": module.objectives["irtr"].score, "itc": module.objectives["itc"]}
     scorer = Scorer(module.encoder, Corpus(data.evaluation["val"]), torch.device("cpu"), **heads)
     exact, corpus = scorer.exact(), scorer.corpus
-    for scores in scorer.reranked(k=corpus.num_texts):
+    for scores in scorer.reranked(k=corpus.num_columns):
         np.testing.assert_allclose(scores, exact, atol=1e-6)
     near, (by_text, by_image) = scorer.similarities(), scorer.reranked(k=2)
-    for image in range(corpus.num_images):
+    for image in range(corpus.num_rows):
         best = np.argsort(-near[image], kind="stable")[:2]
         np.testing.assert_allclose(by_image[image, best], exact[image, best], atol=1e-6)
-        others = np.setdiff1d(np.arange(corpus.num_texts), best)
+        others = np.setdiff1d(np.arange(corpus.num_columns), best)
         assert by_image[image, others].max() < by_image[image, best].min(), "the others stand behind"
     assert by_text.shape == exact.shape
 
@@ -240,7 +243,7 @@ def test_images_without_captions_are_no_candidates(options, tmp_path):
     columns["caption"][2] = []
     tiny.write_table(path, columns)
     corpus = Corpus(build_data(tiny.settings(RECIPE, **(options | {"data_root": str(folder)}))).evaluation["val"])
-    assert (corpus.num_images, corpus.num_texts) == (tiny.ROWS - 1, (tiny.ROWS - 1) * tiny.TEXTS)
+    assert (corpus.num_rows, corpus.num_columns) == (tiny.ROWS - 1, (tiny.ROWS - 1) * tiny.TEXTS)
     assert corpus.text_image.max() == tiny.ROWS - 2
     columns["caption"] = [[] for _ in columns["caption"]]
     tiny.write_table(path, columns)

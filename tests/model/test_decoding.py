@@ -32,7 +32,7 @@ def _prefix(encoder: Encoder, lengths: tuple[int, ...] = (5, 2, 4)) -> tuple[lis
 
 def _target(ids: Tensor, ends: Tensor) -> Text:
     positions = ends[:, None] + torch.arange(ids.shape[1])
-    return Text(ids, torch.ones_like(ids), None, torch.ones_like(ids), None, positions, causal=True)
+    return Text(ids, torch.ones_like(ids), None, torch.ones_like(ids), positions=positions, causal=True)
 
 
 @torch.inference_mode()

@@ -145,6 +145,7 @@ def read(path: str | Path, part: str | None = None) -> Checkpoint:
 
 ANSWER_LAYERS = ("classifier.3", "decoder")  # the last layers of heads that give answers; each head has one of them
 TASK_TOKENS = "encoder.task_tokens.weight"
+LANGUAGES = "encoder.languages.weight"
 # Of the parameters whose sizes are read before they are compared with a model's.
 _AXES = {
     "encoder.patch_embed.proj.weight": 4,
@@ -152,6 +153,7 @@ _AXES = {
     "encoder.text_embeddings.position_embeddings.weight": 2,
     "encoder.token_types.weight": 2,
     TASK_TOKENS: 2,
+    LANGUAGES: 2,
 }
 _AXES_OF_HEADS = {f".{layer}.{part}": axes for layer in ANSWER_LAYERS for part, axes in (("weight", 2), ("bias", 1))}
 _AXES_OF_HEADS[".head.weight"] = 2
@@ -163,14 +165,14 @@ _TABLES = ("config", "arguments", "preprocessing", "tokenizer", "rows")  # which
 def _checked_extras(path: Path, extras: Any, state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the extras as a dictionary. Raises UserError where they are not of the types that we write.
 
-    state: the parameters of the file. Raises UserError too where the names of its task tokens are not as many as these.
+    state: the parameters of the file. Raises UserError too where its task tokens or languages have not as many names.
     """
     extras = {} if extras is None else extras
     wrong = _first_not_plain(extras, "it") if isinstance(extras, dict) else "it"
     if wrong is None:
         answers = extras.get("answers", [])
         lists = [("answers", names) for names in (answers.values() if isinstance(answers, dict) else [answers])]
-        lists.append(("task_tokens", extras.get("task_tokens", [])))
+        lists += [(name, extras.get(name, [])) for name in ("task_tokens", "languages")]
         tables = [name for name in _TABLES if not isinstance(extras.get(name, {}), dict)]
         wrong = next(iter([*tables, *(name for name, names in lists if not _are_texts(names))]), None)
     if wrong is not None:
@@ -180,6 +182,9 @@ def _checked_extras(path: Path, extras: Any, state: Mapping[str, Tensor]) -> dic
     count, tasks = len(state.get(TASK_TOKENS, ())), extras.get("task_tokens", [])
     if count and count != len(tasks):
         raise UserError(f"{path} is damaged: it has the tokens of {count} tasks, and the names of {len(tasks)}")
+    count, languages = len(state.get(LANGUAGES, ())), extras.get("languages", [])
+    if count and count != len(languages):
+        raise UserError(f"{path} is damaged: it has embeddings of {count} languages, and the names of {len(languages)}")
     return dict(extras)
 
 
@@ -207,17 +212,20 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
     """Copy a checkpoint's parameters into a module, in place.
 
     Position tables are resized to the module's grid or text length, the token types to its number of images. The tokens of
-    tasks are found by name; a task that the file does not know starts as the mean of those that it knows. Heads, box
-    tokens and task tokens that the file lacks stay new; heads and box tokens that the module lacks are left out. Raises
+    tasks are found by name; a task that the file does not know starts as the mean of those that it knows. So do languages.
+    Heads, box tokens, task tokens and languages that the file lacks stay new; heads and box tokens that the module lacks
+    are left out. Raises
     UserError, and changes nothing, if another parameter of the encoder is missing or does not fit (files of the image half
     may lack the text half), if the file has a parameter too many in a part that the module has, or if it has task tokens
-    and the module has none.
+    or languages and the module has none.
 
     complete: also raise UserError if any other parameter is missing.
     check: the keys that an error names for the user to check.
     """
     _check_numbers(module, checkpoint, check)
     checkpoint, derived, left_out = _with_task_tokens(checkpoint, module, complete)
+    checkpoint, of_languages, unknown = _with_languages(checkpoint, module, complete)
+    derived, left_out = derived + of_languages, left_out + unknown
     dropped = list(checkpoint.dropped)
     report = LoadReport(checkpoint.path, checkpoint.layout.name, dropped=dropped, derived=derived)
     taken, missing, misfits = {}, [], []
@@ -264,7 +272,7 @@ def _check_numbers(module: nn.Module, checkpoint: Checkpoint, check: str) -> Non
 _BOXES = "encoder.regions."  # new where a checkpoint lacks it, as the task tokens are
 # Parts of the encoder that some models lack: those of images alone, without boxes, or that pool before their norm.
 _TEXT_HALF = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.pooler.")
-_OPTIONAL = (*_TEXT_HALF, "encoder.norm.", _BOXES, TASK_TOKENS)
+_OPTIONAL = (*_TEXT_HALF, "encoder.norm.", _BOXES, TASK_TOKENS, LANGUAGES)
 
 
 def _unused(checkpoint: Checkpoint, own: Mapping[str, Tensor], check: str) -> list[str]:
@@ -342,10 +350,39 @@ def _with_task_tokens(
     new = [name for name in own.answers if name not in stored.answers]
     if new and complete:
         raise UserError(f"{path} has no token of task {new[0]}: test the tasks whose tokens it has ({known})")
+    return _with_named_rows(checkpoint, TASK_TOKENS, "task", own, stored)
+
+
+def _with_languages(
+    checkpoint: Checkpoint, module: nn.Module, complete: bool
+) -> tuple[Checkpoint, list[str], list[str]]:
+    """Return what `_with_task_tokens` returns, of the embeddings of languages. Raises UserError as it does."""
+    encoder, path, table = module.encoder, checkpoint.path, checkpoint.state.get(LANGUAGES)
+    assert isinstance(encoder, Encoder)
+    own = Vocabulary(() if encoder.languages is None else encoder.languages.names)
+    stored = Vocabulary(tuple(checkpoint.extras.get("languages", ())))
+    known, new = ",".join(stored.answers), [name for name in own.answers if name not in stored.answers]
+    if new and complete:
+        has = f"embeddings of the languages {known}, not of {new[0]}" if stored else "no embeddings of languages"
+        cure = f"pass languages.embeddings=[{known}]" if stored else "leave languages.embeddings out"
+        raise UserError(f"{path} has {has}: {cure}")
+    if table is None or not hasattr(encoder, "text_embeddings"):
+        return checkpoint, [], []
+    if not own:
+        raise UserError(f"{path} was trained with embeddings of languages: pass languages.embeddings=[{known}]")
+    return _with_named_rows(checkpoint, LANGUAGES, "language", own, stored)
+
+
+def _with_named_rows(
+    checkpoint: Checkpoint, name: str, kind: str, own: Vocabulary, stored: Vocabulary
+) -> tuple[Checkpoint, list[str], list[str]]:
+    """Return the checkpoint with a row of a table for each of the module's names, as `_with_task_tokens` does."""
+    table = checkpoint.state[name]
     table = _with_rows(table.mean(dim=0).repeat(len(own), 1), table, own.shared_labels(stored))
-    unused = [name for name in stored.answers if name not in own.answers]
-    derived, left_out = ([f"{TASK_TOKENS} of task {name}" for name in names] for names in (new, unused))
-    return replace(checkpoint, state={**checkpoint.state, TASK_TOKENS: table}), derived, left_out
+    new = [one for one in own.answers if one not in stored.answers]
+    unused = [one for one in stored.answers if one not in own.answers]
+    derived, left_out = ([f"{name} of {kind} {one}" for one in names] for names in (new, unused))
+    return replace(checkpoint, state={**checkpoint.state, name: table}), derived, left_out
 
 
 def _objectives(module: nn.Module) -> dict[str, Objective]:
@@ -390,7 +427,9 @@ def _fit(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Tensor | None:
 
 def _check_missing(checkpoint: Checkpoint, missing: list[str], misfits: list[str], complete: bool, check: str) -> None:
     allowed = (
-        () if complete else ("objectives.", _BOXES, TASK_TOKENS, *(_TEXT_HALF if checkpoint.layout.image_only else ()))
+        ()
+        if complete
+        else ("objectives.", _BOXES, TASK_TOKENS, LANGUAGES, *(_TEXT_HALF if checkpoint.layout.image_only else ()))
     )
     bad = [name for name in missing if not name.startswith(allowed)]
     if bad:

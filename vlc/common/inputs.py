@@ -50,6 +50,8 @@ class Text(Tensors):
     tags: (B, L) int64, k = the token names the k-th box of the example, 0 = none; None: no token names any.
     positions: (B, L) int64, the position of each token, where the text continues another one; None: they count from 0.
     causal: whether a token sees no token of the text that stands behind it, and no other input of the pass sees the text.
+    languages: (B, 2) int64, the numbers of the languages of segments 0 and 1 among the model's languages, -1 = none of
+        them; None: nobody says what language it is.
     """
 
     ids: Tensor
@@ -57,6 +59,7 @@ class Text(Tensors):
     num_real: int | None = None
     segments: Tensor | None = None
     tags: Tensor | None = None
+    languages: Tensor | None = None
     positions: Tensor | None = None
     causal: bool = False
 
@@ -65,9 +68,10 @@ class Text(Tensors):
 
     def at(self, rows: Tensor | slice, num_real: int | None = None) -> "Text":
         """Return the texts at these rows; num_real: the number of their real tokens, where it is known."""
-        columns = (self.segments, self.tags, self.positions)
-        segments, tags, positions = (None if part is None else part[rows] for part in columns)
-        return Text(self.ids[rows], self.mask[rows], num_real, segments, tags, positions, self.causal)
+        parts = (self.segments, self.tags, self.languages, self.positions)
+        columns = (None if part is None else part[rows] for part in parts)
+        segments, tags, languages, positions = columns
+        return Text(self.ids[rows], self.mask[rows], num_real, segments, tags, languages, positions, self.causal)
 
     @property
     def starts_group(self) -> Tensor | None:

@@ -19,9 +19,18 @@ from vlc.configuration.groups import (
 from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.configuration.values import are_texts, check_known, is_number, is_whole
 from vlc.data.catalog import CATALOG
+from vlc.data.composers import COMPOSERS
 from vlc.data.spec import DIRECTION
 from vlc.model.sizes import ENCODERS
-from vlc.objectives.options import IMAGES_ALONE, RANKING, Surroundings, check_ranking, check_together, ranking_kind
+from vlc.objectives.options import (
+    IMAGES_ALONE,
+    RANKING,
+    ITCOptions,
+    Surroundings,
+    check_ranking,
+    check_together,
+    ranking_kind,
+)
 from vlc.tasks.task import EVALUATORS
 
 SHAPED_TRANSFORMS = ("pixelbert", "pixelbert_randaug")  # images keep their shape, the others make squares
@@ -58,6 +67,7 @@ def check(settings: Groups) -> None:
     for options in settings.options.values():
         options.check_values()
     _check_task_tokens(settings)
+    _check_languages(settings)
     for task in settings.tasks:
         with task.errors_name_its_keys():
             _check_objectives(task, settings)
@@ -162,6 +172,31 @@ def _check_task_tokens(settings: Groups) -> None:
         )
 
 
+def says_languages(task: TaskSettings) -> bool:
+    """Whether all data sets of a task say the languages of their texts."""
+    return all("lang" in CATALOG[name].fields for name in task.datasets)
+
+
+def _check_languages(settings: Groups) -> None:
+    """Check that there are texts for the embeddings of languages, and that texts of a batch do not change places."""
+    names = settings.languages.embeddings
+    if not names:
+        return
+    require(len(set(names)) == len(names), "languages.embeddings", list(names), "each language once")
+    if settings.data.image_only or not any(map(says_languages, settings.tasks)):
+        raise UserError(
+            f"languages.embeddings={list(names)} are added to texts whose data set says their language, and "
+            f"datasets={[name for task in settings.tasks for name in task.datasets]} say none, or no texts are read: leave "
+            "them out"
+        )
+    contrast = [task.options("itc") for task in settings.tasks]
+    if any(isinstance(options, ITCOptions) and options.hard_negatives for options in contrast):
+        raise UserError(
+            "hard_negatives=True takes wrong texts of any language from the batch, and languages.embeddings count on texts "
+            "of an example's own language: leave one of them out"
+        )
+
+
 def _check_evaluators(task: TaskSettings) -> None:
     check_known(task.evaluators, EVALUATORS, f"evaluator of task {task.name}")
     for name, every in task.evaluators.items():
@@ -171,6 +206,12 @@ def _check_evaluators(task: TaskSettings) -> None:
         raise UserError(
             f"{task.name}.evaluators.ranking needs one of the objectives {', '.join(RANKING)}: add it, or leave "
             "the evaluator out"
+        )
+    ranks_pairs = task.evaluators.get("ranking") is not None and bool(task.pairs)
+    if ranks_pairs and (ranking_kind(task.kinds) != "choice" or "second_text" not in COMPOSERS[task.composer].columns):
+        raise UserError(
+            f"{task.name}.evaluators.ranking ranks the translations of sentences where samples are pairs, by choice and "
+            f"{task.name}.composer=pair: pass both, or leave the evaluator out"
         )
 
 

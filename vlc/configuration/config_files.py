@@ -16,7 +16,7 @@ import yaml
 from vlc.common.errors import UserError
 from vlc.configuration.groups import NESTED
 from vlc.configuration.settings import check_keys, check_sources
-from vlc.configuration.task_settings import OWN_FILE, task_names
+from vlc.configuration.task_settings import OF_TEXTS, OWN_FILE, task_names
 from vlc.configuration.use_settings import USE_KEYS
 from vlc.objectives.options import OPTIONS
 from vlc.tasks import TASKS
@@ -103,9 +103,10 @@ def check_value(key: Any, value: Any) -> None:
         singles = value
     elif isinstance(value, dict):
         singles = [*value.keys(), *value.values()]
-        # The dictionaries of tasks and options have lists, and a task's dictionary has the options of its objectives.
+        # The dictionaries of tasks and options have lists, and a task's dictionary has the options of its objectives, and
+        # dictionaries of the values of its texts.
         # The dictionaries of NESTED have lists and dictionaries.
-        if key in TASKS or key.rpartition(".")[2] in OPTIONS or key.partition(".")[0] in NESTED:
+        if key in TASKS or key.rpartition(".")[2] in (*OPTIONS, *OF_TEXTS) or key.partition(".")[0] in NESTED:
             for name, part in value.items():
                 check_value(f"{key}.{name}", part)
             singles = list(value)

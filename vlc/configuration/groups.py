@@ -254,10 +254,24 @@ class CleanSettings:
     lists: str | None = None
 
 
+@dataclass(frozen=True)
+class LanguageSettings:
+    """What the model knows of the languages of texts, where a data set says them.
+
+    embeddings: languages, as the data set names them, for which the model learns a vector that is added to the tokens of
+        their texts; empty: none. Other languages have none.
+    of_texts: the language of the texts that vlc.Model and the commands beside training are given; empty: it is not said.
+    """
+
+    embeddings: tuple[str, ...] = ()
+    of_texts: str = ""
+
+
 # Groups whose fields are keys in a dictionary of the configuration, as in multitask.mixing=stop_and_go. All have defaults.
 NESTED: dict[str, type] = {
     "multitask": MultitaskSettings,
     "clean": CleanSettings,
+    "languages": LanguageSettings,
     "optimizer": OptimizerSettings,
     "schedule": ScheduleSettings,
 }
@@ -277,6 +291,7 @@ class Groups:
     run: RunSettings
     multitask: MultitaskSettings
     clean: CleanSettings
+    languages: LanguageSettings
     options: Mapping[str, Options]
     tasks: tuple[TaskSettings, ...]
 

@@ -93,6 +93,7 @@ _EMOJI_FINETUNE = {**_EMOJI, "draw_false_image": 0, "layer_decay": 1.0, "is_pret
 # What the rows of tasks do not say about the runs of small models: the steps, as these models see no epoch twice.
 _OF_A_TASK = ("max_text_len", "batch_size", "train_transform_keys", "val_transform_keys")
 _EMOJI_TASK = {key: value for key, value in _EMOJI.items() if key not in _OF_A_TASK} | {"layer_decay": 1.0}
+_RERANKED_EMOJI_TASK = _EMOJI_TASK | {"rerank_k": 16}
 _LARGE_EMOJI_TASK = _EMOJI_TASK | {"image_size": 96}  # scenes with boxes have nine cells, and not four
 
 # Captions with images, and texts alone, in each step a batch of both (Su et al. 2020, VL-BERT).
@@ -177,6 +178,17 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 1e-4,
         "gradient_clip": 10.0,
     },
+    # From an English model, by load_path, to four languages. The rate is 1e-4 for 256 samples of a step.
+    "task_pretrain_multi30k": {
+        "tasks": ["pretraining_multi30k", "pretraining_multi30k_captions"],
+        "exp_name": "pretrain_multi30k",
+        "multitask": _LOCK_STEP,
+        "image_size": 224,
+        "mask_ratio": 0.6,
+        "batch_size": 128,  # of each task: 256 samples a step
+        "max_epoch": 20,
+        "warmup_steps": 0.1,
+    },
     "task_12in1": _12IN1,
     **_finetuning("gqa"),
     **_finetuning("vgqa"),
@@ -187,6 +199,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("vcr_qar"),
     **_finetuning("irtr_mc4_coco"),
     **_finetuning("irtr_mc4_f30k"),
+    **_finetuning("irtr_multi30k"),
+    **_finetuning("irtr_multi30k_captions"),
+    **_finetuning("translation_retrieval"),
+    **_finetuning("translation_retrieval_image"),
     **_finetuning("refcoco"),
     **_finetuning("refcoco_box"),
     **_finetuning("refcoco_plus"),
@@ -202,6 +218,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("guesswhat_oracle"),
     **_finetuning("translation_multi30k", tokenizer="bert-base-multilingual-cased"),
     **_finetuning("caption_coco"),
+    **_finetuning("mlt"),
     **{f"task_{name}": {**recipe, "exp_name": name} for name, recipe in _VILT_RECIPES.items()},
     **{
         f"task_{name}_randaug": {
@@ -246,12 +263,23 @@ RECIPES: dict[str, dict[str, Any]] = {
         "mask_ratio": 0.25,
         "max_steps": 1200,
     },
+    "task_pretrain_translations_emoji": {
+        **_EMOJI_TASK,
+        "tasks": ["pretraining_translations_emoji"],
+        "exp_name": "pretrain_translations_emoji",
+        "mask_ratio": 0.25,
+        "max_steps": 1600,
+    },
     "task_12in1_emoji": _12IN1_EMOJI,
     **_finetuning("gqa_emoji", **_EMOJI_TASK, max_steps=2400),
     **_finetuning("snli_ve_emoji", **_EMOJI_TASK, max_steps=1200),
     **_finetuning("foil_emoji", **_EMOJI_TASK, max_steps=700),
     **_finetuning("visdial_emoji", **_EMOJI_TASK, max_steps=500),
     **_finetuning("irtr_mc4_emoji", **_EMOJI_TASK, max_steps=500),
+    **_finetuning("irtr_languages_emoji", **_RERANKED_EMOJI_TASK, max_steps=1200),
+    **_finetuning("irtr_names_emoji", **_EMOJI_TASK | {"per_gpu_batchsize": 128}, max_steps=600),
+    **_finetuning("translation_retrieval_emoji", **_RERANKED_EMOJI_TASK, max_steps=1200),
+    **_finetuning("translation_retrieval_image_emoji", **_RERANKED_EMOJI_TASK, max_steps=1200),
     **_finetuning("refer_emoji", **_LARGE_EMOJI_TASK, max_steps=2500),
     **_finetuning("pointing_emoji", **_LARGE_EMOJI_TASK, max_steps=2600),
     **_finetuning("guess_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
@@ -259,6 +287,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("vcr_qar_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
     **_finetuning("translation_emoji", **_EMOJI_TASK, max_steps=6000),
     **_finetuning("caption_emoji", **_EMOJI_TASK, max_steps=2000),
+    **_finetuning("mlt_emoji", **_EMOJI_TASK, max_steps=800),
     # Contrast wants large batches, and learns pictures of single things faster from scratch than from scenes.
     "task_retrieval_emoji": {
         **_EMOJI,

@@ -67,6 +67,12 @@ def earlier_rounds(row: Mapping[str, Any]) -> list[str]:
     return [*row["history"][-2 * _ROUNDS :], row["caption"]]
 
 
+def marked_word(row: Mapping[str, Any]) -> list[Words]:
+    """The sample's text, of whose words the ambiguous one has tag 1."""
+    count = len(row["text"].split(" "))
+    return [Words(row["text"], 0, [int(place == row["word_places"]) for place in range(count)])]
+
+
 def whole_game(row: Mapping[str, Any]) -> list[Words]:
     """All questions of a game with their answers, as 12-in-1 gives them to GuessWhat's guesser."""
     said = (f"answer {words} stop" if place % 2 else f"start {words}" for place, words in enumerate(row["dialogue"]))
@@ -79,6 +85,7 @@ COMPOSERS = {
     "pair": Composer(pair, frozenset({"second_text"})),
     "grounded": Composer(grounded, frozenset({"text_tags"})),
     "grounded_answer": Composer(grounded_answer, frozenset({"text_tags", "given_answer", "given_answer_tags"})),
+    "marked_word": Composer(marked_word, frozenset({"word_places"})),
     "dialogue": Composer(plain, frozenset({"history", "caption"}), earlier_rounds),
     "guesser": Composer(whole_game, frozenset({"dialogue"}), keeps_end=True),
 }

@@ -155,6 +155,9 @@ class SampleSet(Protocol):
     @property
     def kinds(self) -> Mapping[str, Kind]: ...
 
+    def locate(self, sample: int) -> tuple[Source, Location]:
+        """The source of a sample and its place there."""
+
     def draw(self, rng: np.random.Generator) -> tuple[Source, Location]:
         """The source of a random sample and its place there."""
 

@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlc.common.errors import UserError
+from vlc.common.inputs import Text
 from vlc.data.batch import Batch, CorruptImage
 from vlc.data.geometry import Shown
 from vlc.data.images import UndecodableImage, open_image
 from vlc.data.keys import Key, Location
 from vlc.data.kinds import Kind
 from vlc.data.mixing import Turn
-from vlc.data.parts import Part, by_name, columns_of
+from vlc.data.parts import Languages, Part, by_name, columns_of
 from vlc.data.sample import Preparation, Sample, Source
 from vlc.data.stacking import padded_alike, stack_images
 
@@ -38,6 +39,7 @@ class Samples(Dataset):
     parts: what batches hold beside texts and images. On splits without labels, parts that read labels are left out.
     called: the name that batches and metrics give the split, if not its own name.
     task: the task that batches are for.
+    reads_images: False leaves the images out, and batches have none.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class Samples(Dataset):
         seed: int,
         called: str | None = None,
         task: str = "",
+        reads_images: bool = True,
     ):
+        self.reads_images = reads_images and any(source.spec.images for source in sources)
         self.name, self.called, self.task = name, called or name, task
         self.sources, self.preparation = sources, preparation
         self.training, self.seed = training, seed
@@ -113,7 +117,7 @@ class Samples(Dataset):
         for _ in range(_ATTEMPTS):
             source, where = self.locate(key.sample)
             try:
-                shown = [self.image(source, where, column, rng) for column in source.spec.images]
+                shown = [self.image(source, where, column, rng) for column in self._images_of(source)]
             except UndecodableImage as error:
                 table, row = source.table_and_row(where)
                 if not self.training:
@@ -142,9 +146,23 @@ class Samples(Dataset):
             source, where = self.locate(number)
             yield source.text(where)
 
+    def _images_of(self, source: Source) -> tuple[str, ...]:
+        """The columns of the images that are read."""
+        return source.spec.images if self.reads_images else ()
+
     def image(self, source: Source, where: Location, column: str, rng: np.random.Generator) -> Shown:
         """An image of a row, prepared, (3, H, W) uint8, with its placement. Raises UndecodableImage."""
         return self.preparation.transform(open_image(source.image(where, column)), rng)
+
+    def with_languages(self, text: Text, names: Sequence[tuple[str, str]]) -> Text:
+        """Texts with their languages, where batches have these (`vlc.data.parts.Languages`).
+
+        names: the languages of segments 0 and 1 of each text.
+        """
+        part = next((part for part in self.parts if isinstance(part, Languages)), None)
+        if part is None:
+            return text
+        return replace(text, languages=torch.tensor(list(map(part.numbers, names))))
 
     def first_image(self, key: Key) -> Tensor:
         """The first image (3, H, W) uint8 of a sample, without its text."""

@@ -6,6 +6,7 @@ its language (the catalogue's field `lang`), its kind (`kind`) and the number of
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -80,12 +81,44 @@ def select(source: ArrowSplit, selection: Selection, split: str, prefix: str, *,
 def by_language(source: ArrowSplit) -> dict[str, np.ndarray]:
     """The chosen samples of a source by the language of their texts, or by the direction (en-de) of their pairs."""
     assert source.chosen is not None
-    places, values = _texts(source, ("lang",))
-    first = values["lang"][_numbers(places, source.chosen[:, :3])]
+    names = values_of_samples(source, "lang")
     if (source.chosen[:, 3] >= 0).all():
-        second = values["lang"][_numbers(places, source.chosen[:, [0, 1, 3]])]
-        first = np.char.add(np.char.add(first, "-"), second)
-    return {str(name): source.chosen[first == name] for name in np.unique(first)}
+        names = np.char.add(np.char.add(names, "-"), values_of_samples(source, "second_lang"))
+    return {str(name): source.chosen[names == name] for name in np.unique(names)}
+
+
+def values_of_samples(source: ArrowSplit, name: str) -> np.ndarray:
+    """The value of a catalogue field for each sample (N,), of the second text of a pair where the field is about it."""
+    check_annotations(source, (name,), training=False)
+    places, values = _texts(source, (name,))
+    if source.chosen is None:
+        return values[name]
+    text = 3 if source.spec.fields[name].of_second else 2
+    return values[name][_numbers(places, source.chosen[:, [0, 1, text]])]
+
+
+class Sentences(NamedTuple):
+    """All texts of a source.
+
+    places (N, 3) int32: record batch, row and text, sorted.
+    numbers (N,) int64: texts of a row with equal numbers are one sentence in several languages.
+    lang, kind (N,): strings.
+    """
+
+    places: np.ndarray
+    numbers: np.ndarray
+    lang: np.ndarray
+    kind: np.ndarray
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """The positions among all texts of some places (M, 3)."""
+        return _numbers(self.places, places)
+
+
+def sentences(source: ArrowSplit) -> Sentences:
+    """The texts of a source with what says which of them translate each other."""
+    places, values = _texts(source, ("lang", "kind", "sent_idx"))
+    return Sentences(places, _sentence_keys(places, values), values["lang"], values["kind"])
 
 
 def _numbers(places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -97,6 +130,11 @@ def _keys(places: np.ndarray) -> np.ndarray:
     """One number for each place (N, 3) that sorts as the places do."""
     batch, row, text = places.astype(np.int64).T
     return (batch << 44) | (row << 20) | text
+
+
+def _sentence_keys(places: np.ndarray, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """One number for the sentence of each text: of its row and its `sent_idx`."""
+    return _keys(np.column_stack([places[:, :2], values["sent_idx"]]))
 
 
 def _texts(source: ArrowSplit, fields: Sequence[str] | frozenset[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -138,7 +176,7 @@ def _pairs(
     places: np.ndarray, values: Mapping[str, np.ndarray], first: np.ndarray, directions: Sequence[str]
 ) -> tuple[np.ndarray, list[str]]:
     """Pairs (N, 4) of the places of texts and the numbers of their translations, and the directions without a pair."""
-    sentence = _keys(np.column_stack([places[:, :2], values["sent_idx"]]))
+    sentence = _sentence_keys(places, values)
     sources, targets = np.flatnonzero(first), np.flatnonzero(values["kind"] == TRANSLATION)
     targets = targets[np.argsort(sentence[targets], kind="stable")]
     begin, end = (np.searchsorted(sentence[targets], sentence[sources], side=side) for side in ("left", "right"))

@@ -381,14 +381,34 @@ class TokenHider:
         we hide one random word.
     word_by_word: choose each word by itself with `probability`, as VL-BERT does (Su et al. 2020). All tokens of a chosen
         word become [MASK], or each becomes a random token, or all stay. It may be that no word is chosen.
+    one_segment: the probability with which a text of two segments, such as a sentence and its translation, has tokens
+        hidden in one of them alone, which is drawn. Tokens that were chosen in the other one are shown as they are.
     """
 
-    def __init__(self, encoder: TextEncoder, probability: float, whole_words: bool = False, word_by_word: bool = False):
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        probability: float,
+        whole_words: bool = False,
+        word_by_word: bool = False,
+        one_segment: float = 0.0,
+    ):
         self.mask_id, self.vocab_size = encoder.mask_id, encoder.vocab_size
         self.probability, self.whole_words, self.word_by_word = probability, whole_words, word_by_word
-        self.padded_length = encoder.max_text_len
+        self.one_segment, self.padded_length = one_segment, encoder.max_text_len
 
     def __call__(self, tokens: Tokens, rng: np.random.Generator) -> HiddenTokens:
+        hidden = self._hidden(tokens, rng)
+        if not self.one_segment or not tokens.segments or rng.random() >= self.one_segment:
+            return hidden
+        kept, ids = int(rng.integers(2)), list(tokens.ids)
+        positions = [position for position in hidden.positions if tokens.segments[position] == kept]
+        for position in positions:
+            ids[position] = hidden.ids[position]
+        return HiddenTokens(ids, positions)
+
+    def _hidden(self, tokens: Tokens, rng: np.random.Generator) -> HiddenTokens:
+        """Hide tokens of all segments."""
         if self.word_by_word:
             return self._word_by_word(tokens, rng)
         choose = self._choose_words if self.whole_words else self._choose_tokens

@@ -4,10 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
+import pyarrow.compute as pc
+
 from vlc.common.errors import UserError
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
-from vlc.data.checks import labelled_answers
+from vlc.data.checks import check_annotations, labelled_answers
+from vlc.data.values import flat_values
 
 UNKNOWN = -1  # label of an answer that a vocabulary does not have
 
@@ -63,8 +66,12 @@ def data_vocabulary(
 ) -> Vocabulary:
     """The answers of all labelled splits of the data sets, or of the given splits.
 
+    Of data sets whose words have translations, these are the translations that training knows, in the order of their names.
+
     Raises UserError where a label stands for several answers.
     """
+    if translated := [name for name in datasets if "candidates" in CATALOG[name].fields]:
+        return _translations(translated, data_root, data_cache, splits)
     answers: dict[int, str] = {}
     for name in datasets:
         spec = CATALOG[name]
@@ -83,6 +90,29 @@ def data_vocabulary(
                         "--out FOLDER"
                     )
     return Vocabulary(tuple(answers.get(label, "") for label in range(max(answers, default=-1) + 1)))
+
+
+def translation_name(language: str, translation: str) -> str:
+    """The name of a translation in a vocabulary, such as de:Haus."""
+    return f"{language}:{translation}"
+
+
+def _translations(
+    datasets: Sequence[str], data_root: str, data_cache: str | None, splits: Collection[str] | None
+) -> Vocabulary:
+    """The candidates of the training splits, or of the given splits, which training knows too."""
+    found: set[str] = set()
+    for name in datasets:
+        spec = CATALOG[name]
+        for split in splits or ("train",):
+            paths = find_tables(data_root, spec.tables[split], name, spec.writer, data_cache)
+            table = ArrowSplit(paths, spec, name, {"target_lang", "candidates"}, read_texts=False)
+            check_annotations(table, ("target_lang", "candidates"), training=True)
+            for _, batch in table.batches(("target_lang", "candidates")):
+                rows = (flat_values(batch.column("target_lang")), pc.list_flatten(batch.column("candidates")))
+                for language, candidates in zip(*(values.to_pylist() for values in rows), strict=True):
+                    found |= {translation_name(language, one) for one in candidates}
+    return Vocabulary(tuple(sorted(found)))
 
 
 def stored_vocabularies(extras: Mapping, heads: Collection[str]) -> dict[str, Vocabulary]:

@@ -39,6 +39,8 @@ class Inputs:
             "with_wrong_images": lambda numbers: with_wrong_images(samples, numbers),
             "without_text": lambda numbers: batch_of(silent, numbers),
         }
+        if not samples.reads_images:
+            del changed["with_wrong_images"]
         headline = f"{model.objectives[self.head].headline}"
         measured = {name: self._mean(model, headline, len(samples), make) for name, make in changed.items()}
         return {f"{headline}_{name}": value for name, value in measured.items() if value is not None}

@@ -1,5 +1,6 @@
 """Ranks computed from scores of images and texts, and recalls computed from ranks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +31,19 @@ def rank(scores: np.ndarray, text_image: np.ndarray) -> Ranks:
     true = scores[text_image, texts]
     image_of_text = (~(scores < true)).sum(axis=0)
     own = text_image[None, :] == np.arange(len(scores))[:, None]
-    best = np.where(own, scores, -np.inf).max(axis=1, keepdims=True)
-    text_of_image = 1 + (~(scores < best) & ~own).sum(axis=1)
-    return Ranks(image_of_text, text_of_image)
+    return Ranks(image_of_text, rank_of_best(scores, own))
+
+
+def rank_of_best(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the rank of the best right candidate of each query among the wrong ones, (queries,).
+
+    Ties count against the model, as in `rank`.
+
+    scores: (queries, candidates).
+    right: (queries, candidates) bool; each query has a right candidate.
+    """
+    best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
+    return 1 + (~(scores < best) & ~right).sum(axis=1)
 
 
 def recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray | None = None) -> dict[str, float]:
@@ -43,14 +54,21 @@ def recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray 
     text_scores: the scores for text retrieval, where they are not `scores`.
     """
     ranks = (rank(scores, text_image), rank(scores if text_scores is None else text_scores, text_image))
-    values: dict[str, float] = {}
-    for name, found, candidates in (
-        ("ir", ranks[0].image_of_text, scores.shape[0]),
-        ("tr", ranks[1].text_of_image, scores.shape[1]),
-    ):
-        values |= {f"{name}_r{k}": float((found <= k).mean()) for k in CUTOFFS if k < candidates}
-        values |= {f"{name}_median_rank": float(np.median(found)), f"{name}_mean_rank": float(found.mean())}
-    return values
+    ir = summary(ranks[0].image_of_text, scores.shape[0])
+    tr = summary(ranks[1].text_of_image, scores.shape[1])
+    return {f"ir_{name}": value for name, value in ir.items()} | {f"tr_{name}": value for name, value in tr.items()}
+
+
+def summary(ranks: np.ndarray, num_candidates: int) -> dict[str, float]:
+    """Return recalls at 1, 5 and 10 (r1, r5, r10), median and mean of ranks; cutoffs are left out as in `recalls`."""
+    values = {f"r{k}": float((ranks <= k).mean()) for k in CUTOFFS if k < num_candidates}
+    return values | {"median_rank": float(np.median(ranks)), "mean_rank": float(ranks.mean())}
+
+
+def mean_recall(values: Mapping[str, float]) -> float | None:
+    """Return the mean of all recalls among some metrics, such as the six of images and texts; None where there are none."""
+    found = [value for name, value in values.items() if name.rpartition("_")[2] in {f"r{k}" for k in CUTOFFS}]
+    return float(np.mean(found)) if found else None
 
 
 def fold_recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray | None = None) -> dict[str, float]:

@@ -92,7 +92,8 @@ class Continuation:
             self.caches = [cache.at(inputs, continued) for cache in self.caches]
         positions = self.positions[continued]
         self.positions = positions + 1
-        tokens = self.encoder.embed_words(ids[:, None], torch.ones_like(ids)[:, None], positions[:, None])
+        segments = torch.ones_like(ids)[:, None]
+        tokens = self.encoder.embed_words(ids[:, None], segments, positions=positions[:, None])
         return self.encoder.norm(self._run(tokens)[:, 0])
 
     def _run(self, tokens: Tensor) -> Tensor:

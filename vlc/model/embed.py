@@ -44,6 +44,26 @@ class TaskTokens(nn.Embedding):
         return self.weight[self.names.index(name)]
 
 
+class LanguageEmbeddings(nn.Embedding):
+    """A vector for each language, by name, which is added to the tokens of texts in it. All start as zero."""
+
+    def __init__(self, names: Sequence[str], width: int):
+        super().__init__(len(names), width)
+        self.names = tuple(names)
+        nn.init.zeros_(self.weight)
+
+    def of_tokens(self, languages: Tensor, segments: Tensor | None = None) -> Tensor:
+        """Return what is added to tokens, (B, L, D); (B, 1, D) where a text is one sequence.
+
+        languages: (B, 2) int64, the numbers of the languages of segments 0 and 1; below 0: none, for which it is zero.
+        segments: (B, L) int64, 0 or 1; None: a text is one sequence.
+        """
+        vectors = self(languages.clamp(min=0)) * (languages >= 0)[:, :, None]
+        if segments is None:
+            return vectors[:, :1]
+        return vectors.gather(1, segments[:, :, None].expand(-1, -1, vectors.shape[2]))
+
+
 def patch_embedding(width: int, patch_size: int, image_size: int, *, square: bool = True) -> PatchEmbed:
     """Images (B, 3, H, W) -> patch tokens (B, P, D), row by row. square: only images of image_size are accepted."""
     return PatchEmbed(img_size=image_size, patch_size=patch_size, in_chans=3, embed_dim=width, strict_img_size=square)

@@ -14,6 +14,7 @@ from vlc.common.inputs import ImageSizes, Text
 from vlc.model.attention import has_flash_attention
 from vlc.model.blocks import blocks, layer_norm
 from vlc.model.embed import (
+    LanguageEmbeddings,
     TaskTokens,
     init_bert_weights,
     init_vit_weights,
@@ -50,6 +51,7 @@ class Encoder(nn.Module):
     num_box_tags: passes may have boxes as tokens, and texts so many tags that name them (`vlc.model.regions.BoxTokens`);
         None: no pass has boxes.
     task_tokens: the names of the tasks whose token stands beside their texts; empty: no pass has such a token.
+    languages: the names of the languages that have an embedding, which is added to the tokens of their texts.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Encoder(nn.Module):
         activation_checkpointing: bool = False,
         num_box_tags: int | None = None,
         task_tokens: Sequence[str] = (),
+        languages: Sequence[str] = (),
     ):
         super().__init__()
         if image_size % size.patch_size:
@@ -92,6 +95,7 @@ class Encoder(nn.Module):
         self.pooler: nn.Module = Pooler(width)
         self.regions = None if num_box_tags is None else BoxTokens(width, num_box_tags)
         self.task_tokens = TaskTokens(task_tokens, width) if task_tokens else None
+        self.languages = LanguageEmbeddings(languages, width) if languages else None
         self._init_weights()
 
     def compile_blocks(self, **options) -> None:
@@ -109,7 +113,7 @@ class Encoder(nn.Module):
         for part in ("text_embeddings", "token_types", "pos_embed"):
             delattr(self, part)
         self.pos_embed = nn.Parameter(positions)
-        self.pooler, self.task_tokens = nn.Identity(), None
+        self.pooler, self.task_tokens, self.languages = nn.Identity(), None, None
         if not final_norm:
             self.norm = nn.Identity()
 
@@ -132,12 +136,21 @@ class Encoder(nn.Module):
 
     def embed_text(self, text: Text, name: str = "text") -> Segment:
         """Text (B, L) -> a segment of that name."""
-        words = self.embed_words(text.ids, text.segments, text.positions)
+        words = self.embed_words(text.ids, text.segments, text.languages, text.positions)
         return Segment(name, words, text.mask, text.num_real, text.starts_group)
 
-    def embed_words(self, ids: Tensor, segments: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
-        """Token ids (B, L) int64 -> (B, L, D), text's token type added; segments and positions as in `Text`."""
-        return self.text_embeddings(ids, segments, positions) + self.token_types.weight[0]
+    def embed_words(
+        self,
+        ids: Tensor,
+        segments: Tensor | None = None,
+        languages: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Token ids (B, L) int64 -> (B, L, D), text's token type added; the others as in `Text`."""
+        words = self.text_embeddings(ids, segments, positions) + self.token_types.weight[0]
+        if self.languages is None or languages is None:
+            return words
+        return words + self.languages.of_tokens(languages, segments)
 
     def embed_images(
         self,

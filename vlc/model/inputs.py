@@ -1,6 +1,6 @@
 """The inputs of a batch by the names of their segments, before they are embedded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -43,7 +43,8 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> SegmentInput:
     """Return the input that a segment of a `Pass` is embedded from. Only this function reads the inputs of a batch.
 
     text: the batch's texts.
-    candidate_texts: each example's own text, then its wrong texts, then texts of images that look alike, (B * (1 + N), L).
+    candidate_texts: each example's own text, then its wrong texts or translations, then texts of images that look alike,
+        (B * (1 + N), L).
     image, image_1, ...: the first, second, ... image of each example.
     matched_images: the images of image-text matching.
     wrong_images: the wrong image of each example.
@@ -57,7 +58,8 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> SegmentInput:
         return _present(batch.text, name)
     if name == "candidate_texts":
         texts = _present(batch.text, name)
-        for more in (batch.parts[part] for part in ("wrong_texts", "hard_texts") if part in batch.parts):
+        more_texts = ("wrong_texts", "wrong_translations", "hard_texts")
+        for more in (batch.parts[part] for part in more_texts if part in batch.parts):
             texts = candidate_texts(texts, more, len(batch), pad_token_id)
         return texts
     if name == "matched_images":
@@ -71,6 +73,17 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> SegmentInput:
         return getattr(batch.parts["source_and_target"], name)
     part = batch.parts["regions" if name == "boxes" else name]
     return ImageInput(*part.at(0), first_type) if isinstance(part, Images) else getattr(part, "text", part)
+
+
+def with_languages(given: SegmentInput, batch: Batch) -> SegmentInput:
+    """Return texts with the languages of their examples, where the batch has them.
+
+    All texts of an example are of its language: other texts that take their place, and pieces that are hidden.
+    """
+    languages = batch.parts.get("languages")
+    if languages is None or not isinstance(given, Text):
+        return given
+    return replace(given, languages=languages.repeat_interleave(len(given) // len(batch), dim=0))
 
 
 def _present(value: InputT | None, name: str) -> InputT:

@@ -12,9 +12,10 @@ from vlc.common.inputs import Text
 from vlc.data.batch import Batch
 from vlc.data.parts.regions import Regions
 from vlc.model.encoder import Encoder
-from vlc.model.inputs import SegmentInput, patch_noise, segment_input
+from vlc.model.inputs import SegmentInput, patch_noise, segment_input, with_languages
 from vlc.model.segments import Encoded, Segment, concatenated
 
+_BESIDE_IDS = ("segments", "languages", "positions")  # fields of `Text`, as `Encoder.embed_words` takes them
 _ROWS_AT_ONCE = 128  # sequences of a pass without gradients
 
 
@@ -67,7 +68,7 @@ def encode_passes(
             continue
         for name in one.segments:
             if name not in inputs:
-                inputs[name] = segment_input(batch, name, encoder.pad_token_id)
+                inputs[name] = with_languages(segment_input(batch, name, encoder.pad_token_id), batch)
         drops = dropped_ratio > 0 and patch_noise(batch, one.patch_noise) is not None
         key = (one.pooled_only, drops, *(input_shape(inputs[name]) for name in one.segments))
         groups.setdefault(key, []).append(one)
@@ -147,14 +148,13 @@ def _embedded_texts(encoder: Encoder, inputs: Mapping[str, SegmentInput]) -> dic
     texts = {name: given for name, given in inputs.items() if isinstance(given, Text)}
     of_shape: dict[tuple, list[str]] = {}
     for name in sorted(texts, key=lambda name: name != "text"):
-        text = texts[name]
-        of_shape.setdefault((text.ids.shape, text.segments is None, text.positions is None), []).append(name)
+        has = (getattr(texts[name], field) is None for field in _BESIDE_IDS)
+        of_shape.setdefault((texts[name].ids.shape, *has), []).append(name)
     words: dict[str, Tensor] = {}
     for same in of_shape.values():
         ids = torch.cat([texts[name].ids for name in same])
-        further = ([getattr(texts[name], field) for name in same] for field in ("segments", "positions"))
-        segments, positions = (None if column[0] is None else torch.cat(column) for column in further)
-        embedded = encoder.embed_words(ids, segments, positions)
+        further = ([getattr(texts[name], field) for name in same] for field in _BESIDE_IDS)
+        embedded = encoder.embed_words(ids, *(None if column[0] is None else torch.cat(column) for column in further))
         # A chunk would change the layout of its gradient, and so the order in which sums are rounded.
         words |= zip(same, embedded.chunk(len(same)) if len(same) > 1 else [embedded], strict=True)
     return words

@@ -1,6 +1,7 @@
 """Choice: the right pair of text and image is ranked above others, as in retrieval (Kim et al. 2021, ViLT) or dialogues."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlc.data.batch import Batch
-from vlc.data.parts import Boxes, Candidates, Field, HardTexts, Part, WrongImages, WrongTexts
+from vlc.data.parts import Boxes, Candidates, Field, HardTexts, Part, WrongImages, WrongTexts, WrongTranslations
 from vlc.model.embed import init_bert_weights
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
@@ -32,6 +33,7 @@ _BESIDE_BOXES = Pass(("candidates", "image", "boxes"), pooled_only=True)
 _PASSES = {
     "candidates": Pass(("candidates", "image"), pooled_only=True),
     "wrong_texts": Pass(("candidate_texts", "image"), pooled_only=True),
+    "wrong_translations": Pass(("candidate_texts", "image"), pooled_only=True),
     "hard_texts": Pass(("candidate_texts", "image"), pooled_only=True),
     "wrong_images": Pass(("text", "wrong_images"), pooled_only=True),
 }
@@ -41,10 +43,11 @@ class Choice(Objective[ChoiceOptions]):
     """Cross entropy of the right candidate's score among the scores of all candidates; logits (B, candidates).
 
     The candidates are an example's own text, which comes first, wrong_texts other texts, hard_texts texts of images that
-    look alike, and its own text with another image, as in 12-in-1 (Lu et al. 2020); or they are the texts that the data
-    give it to choose among. Their words may name boxes, as in VL-BERT (Su et al. 2020), whose loss is `bce`. The image is
-    embedded once for all texts. The head starts as the match row of image-text matching, where a checkpoint has it and no
-    ranking head. `vlc.evaluation.ranking` ranks whole splits.
+    look alike, and its own text with another image, as in 12-in-1 (Lu et al. 2020); or its text with its translation and
+    with wrong_translations others; or they are the texts that the data give it to choose among. Their words may name boxes,
+    as in VL-BERT (Su et al. 2020), whose loss is `bce`. The image is embedded once for all texts. The head starts as the
+    match row of image-text matching, where a checkpoint has it and no ranking head.
+    `vlc.evaluation.ranking` ranks whole splits.
     """
 
     metrics = ("loss", "accuracy")
@@ -58,7 +61,8 @@ class Choice(Objective[ChoiceOptions]):
     def parts(cls, options: ChoiceOptions) -> tuple[Part, ...]:
         if not options.candidates:
             counts: dict[Part, int] = {
-                WrongTexts(options.wrong_texts): options.wrong_texts,
+                WrongTexts(options.wrong_texts, within=options.within): options.wrong_texts,
+                WrongTranslations(options.wrong_translations): options.wrong_translations,
                 HardTexts(options.hard_texts, options.hard_pools): options.hard_texts,
                 WrongImages("dataset"): options.wrong_images,
             }
@@ -68,6 +72,10 @@ class Choice(Objective[ChoiceOptions]):
         ids = (Field(name, "always") for name in options.ids)
         described = (Field(name, "where_provided") for name in options.described_by)
         return candidates, *regions, Field(options.label), *ids, *described
+
+    @classmethod
+    def num_images(cls, options: ChoiceOptions) -> int:
+        return options.images
 
     @classmethod
     def num_box_tags(cls, options: ChoiceOptions) -> int | None:
@@ -88,7 +96,13 @@ class Choice(Objective[ChoiceOptions]):
         if {"candidates", "regions"} <= own & batch.parts.keys():
             return (_BESIDE_BOXES,)
         passes = dict.fromkeys(one for part, one in _PASSES.items() if part in own & batch.parts.keys())
-        return tuple(passes) or (POOLED,)
+        return tuple(map(self._seen, passes or (POOLED,)))
+
+    def _seen(self, whole: Pass) -> Pass:
+        """A pass without its image, where images are not read."""
+        if self.options.images:
+            return whole
+        return replace(whole, segments=tuple(name for name in whole.segments if name != "image"))
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
         passes = self.passes(batch)
@@ -96,7 +110,8 @@ class Choice(Objective[ChoiceOptions]):
         if "candidates" in batch.parts:
             right = batch.parts["candidates"].right
         else:
-            right = None if passes == (POOLED,) else torch.zeros(len(batch), dtype=torch.int64, device=scores.device)
+            unpaired = passes == (self._seen(POOLED),)
+            right = None if unpaired else torch.zeros(len(batch), dtype=torch.int64, device=scores.device)
         if right is None:
             return Outcome(None, {}, scores)
         if self.options.loss == "bce":

@@ -13,12 +13,15 @@ from vlc.objectives.mlm import MLM
 from vlc.objectives.options import CLASSES
 from vlc.objectives.pointing import Pointing
 from vlc.objectives.regress import Regress
+from vlc.objectives.ttm import TTM
+from vlc.objectives.words import Words
 
 KINDS: dict[str, type[Objective]] = CLASSES
 KINDS |= {
     "mlm": MLM,
     "mae": MAE,
     "itm": ITM,
+    "ttm": TTM,
     "answers": Answers,
     "classes": Classes,
     "choice": Choice,
@@ -26,5 +29,6 @@ KINDS |= {
     "pointing": Pointing,
     "regress": Regress,
     "generation": Generation,
+    "words": Words,
     "image_classes": ImageClasses,
 }

@@ -35,7 +35,8 @@ class MLM(Objective[MLMOptions]):
 
     @classmethod
     def parts(cls, options: MLMOptions) -> tuple[Part, ...]:
-        return MaskedText(options.probability, options.whole_words, options.word_by_word), PatchNoise(0)
+        how = options.probability, options.whole_words, options.word_by_word, options.one_segment
+        return MaskedText(*how), PatchNoise(0)
 
     def __init__(self, options: MLMOptions, context: ModelContext):
         super().__init__(options, context)

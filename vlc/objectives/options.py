@@ -53,14 +53,18 @@ class MLMOptions(Options):
 
     whole_words: hide whole words, drawn as the published code draws them.
     word_by_word: hide whole words, each drawn by itself, as VL-BERT draws them.
+    one_segment: the share of texts of two segments in which words of one segment alone are hidden, so that a sentence is
+        read beside its whole translation.
     """
 
     probability: float = 0.15
     whole_words: bool = False
     word_by_word: bool = False
+    one_segment: float = 0.0
 
     def check_values(self) -> None:
         require(0 < self.probability < 1, "mlm_prob", self.probability, "a share between 0 and 1")
+        require(0 <= self.one_segment <= 1, "mlm.one_segment", self.one_segment, "a share from 0 to 1")
         if self.whole_words and self.word_by_word:
             raise UserError(
                 "whole_word_masking=True and mlm.word_by_word=True draw words in two ways: pass one of them"
@@ -114,6 +118,13 @@ class ITMOptions(Options):
                 "loss_names.itm takes wrong images from the batch, but per_gpu_batchsize=1: raise it, or pass "
                 "false_image_source=dataset"
             )
+
+
+@dataclass(frozen=True)
+class TTMOptions(Options):
+    """image: whether the image stands beside the two texts, where there is one."""
+
+    image: bool = True
 
 
 @dataclass(frozen=True)
@@ -237,6 +248,9 @@ class ImageClassesOptions(Options):
 class ChoiceOptions(Options):
     """wrong_texts: number of texts of other images that each image ranks its own text above.
 
+    within: batch field whose value texts of other images share with the own text, such as lang; empty: any texts are drawn.
+    wrong_translations: of samples that are pairs of texts, number of wrong second texts in the language of the right one.
+    images: 0: the texts are ranked without their images, which are not read.
     hard_texts: number of further texts, in training of images that look alike, which a hard pool names.
     hard_pools: folder of the hard pools; None: each lies beside the tables of its data set.
     wrong_images: 1: an example's own pair is also ranked above its text with another image of the data set.
@@ -252,6 +266,9 @@ class ChoiceOptions(Options):
     """
 
     wrong_texts: int = 0
+    within: str = ""
+    wrong_translations: int = 0
+    images: int = 1
     hard_texts: int = 0
     hard_pools: str | None = None
     wrong_images: int = 0
@@ -270,6 +287,8 @@ class ChoiceOptions(Options):
         require(self.regions in ("", "tokens"), "choice.regions", self.regions, "tokens, or empty for none")
         require(self.records in ("ranks", "probabilities"), "choice.records", self.records, "ranks or probabilities")
         require(self.wrong_texts >= 0, "draw_false_text", self.wrong_texts, "0 or more")
+        require(self.wrong_translations >= 0, "choice.wrong_translations", self.wrong_translations, "0 or more")
+        require(self.images in (0, 1), "choice.images", self.images, "0 or 1")
         require(self.hard_texts >= 0, "choice.hard_texts", self.hard_texts, "0 or more")
         require(self.wrong_images in (0, 1), "choice.wrong_images", self.wrong_images, "0 or 1")
         require(self.drawn == 0 or self.drawn > 1, "choice.drawn", self.drawn, "2 or more, or 0 for all")
@@ -289,7 +308,22 @@ class ChoiceOptions(Options):
                 f"choice.regions={self.regions} reads all patches under a box, and max_image_len={others.max_image_len} "
                 "drops some: pass max_image_len=-1"
             )
-        if self.wrong_texts + self.hard_texts == 0 and not self.candidates:
+        if self.within and self.hard_texts:
+            raise UserError(
+                f"choice.hard_texts={self.hard_texts} draws texts of images that look alike in all languages, and not "
+                f"within choice.within={self.within}: pass choice.hard_texts=0"
+            )
+        if self.wrong_translations and (self.wrong_texts or self.hard_texts or self.wrong_images or self.candidates):
+            raise UserError(
+                f"choice.wrong_translations={self.wrong_translations} ranks translations, and not beside texts of other "
+                "images, wrong images or texts to choose among: leave those out"
+            )
+        if not self.images and not self.wrong_translations:
+            raise UserError(
+                "choice.images=0 ranks texts without images, which are then told apart by choice.wrong_translations alone: "
+                "pass a number of them, or choice.images=1"
+            )
+        if self.wrong_texts + self.hard_texts + self.wrong_translations == 0 and not self.candidates:
             raise UserError(
                 "loss_names.irtr needs texts of other images, but draw_false_text=0: pass draw_false_text=15"
             )
@@ -422,10 +456,18 @@ class GenerationOptions(Options):
             )
 
 
+@dataclass(frozen=True)
+class WordsOptions(Options):
+    """described_by: batch fields that are copied into the records where the data have them."""
+
+    described_by: tuple[str, ...] = ()
+
+
 OPTIONS: dict[str, type[Options]] = {
     "mlm": MLMOptions,
     "mae": MAEOptions,
     "itm": ITMOptions,
+    "ttm": TTMOptions,
     "itc": ITCOptions,
     "answers": AnswersOptions,
     "classes": ClassesOptions,
@@ -433,6 +475,7 @@ OPTIONS: dict[str, type[Options]] = {
     "pointing": PointingOptions,
     "regress": RegressOptions,
     "generation": GenerationOptions,
+    "words": WordsOptions,
     "image_classes": ImageClassesOptions,
 }
 

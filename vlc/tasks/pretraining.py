@@ -1,6 +1,13 @@
 """Pre-training: captions and their images with several objectives at once, and texts alone."""
 
+from typing import Any
+
 from vlc.tasks.task import SMALL, Task
+
+# Sentences that translate each other, both beside their image: [CLS] sentence [SEP] translation [SEP]. For half of the
+# samples words are hidden in one of the two alone, and can be read off the other one.
+_ONE_LANGUAGE: dict[str, Any] = {"one_segment": 0.5}
+_PAIRS: dict[str, Any] = {"composer": "pair", "where": {"kind": ("translation",)}, "pairs": ("*-*",)}
 
 TASKS = {
     "pretraining": Task(
@@ -19,6 +26,27 @@ TASKS = {
         batch_size=128,
         composer="packed",
     ),
+    "pretraining_multi30k": Task(
+        {"itm": 1, "mlm": 1, "mae": 1, "ttm": 1},
+        ("multi30k",),
+        {"ttm": "text_matching"},
+        {"mlm": _ONE_LANGUAGE},
+        **_PAIRS,
+        max_text_len=128,
+        transforms=("mae", "mae"),
+        epochs=20,
+        drops_patches=True,
+    ),
+    # Beside it: one sentence of any language, translated or not.
+    "pretraining_multi30k_captions": Task(
+        {"itm": 1, "mlm": 1, "mae": 1},
+        ("multi30k",),
+        options={"mlm": _ONE_LANGUAGE},
+        max_text_len=64,
+        transforms=("mae", "mae"),
+        epochs=20,
+        drops_patches=True,
+    ),
     "pretraining_emoji": Task(
         {"itm": 1, "mlm": 1, "mae": 1},
         ("emoji_scenes", "emoji"),
@@ -34,5 +62,15 @@ TASKS = {
         **SMALL,
         learning_rate=5e-4,
         composer="packed",
+    ),
+    "pretraining_translations_emoji": Task(
+        {"itm": 1, "mlm": 1, "mae": 1, "ttm": 1},
+        ("emoji_translations",),
+        {"ttm": "text_matching"},
+        {"mlm": {"probability": 0.4, **_ONE_LANGUAGE}},
+        **_PAIRS,
+        **{**SMALL, "max_text_len": 64},
+        learning_rate=5e-4,
+        drops_patches=True,
     ),
 }

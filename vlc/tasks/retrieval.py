@@ -1,6 +1,7 @@
-"""Retrieval: images are found by texts, and texts by images."""
+"""Retrieval: images are found by texts, texts by images, and translations by sentences."""
 
 from dataclasses import replace
+from typing import Any
 
 from vlc.tasks.task import SMALL, Task
 
@@ -27,6 +28,51 @@ def _multiple_choice(dataset: str, *published: str) -> Task:
     )
 
 
+# Texts of other images are drawn in the text's own language; tests rank each language apart.
+_IN_LANGUAGES = Task(
+    {"choice": 1},
+    ("multi30k",),
+    _HEAD,
+    {"choice": {"wrong_texts": 15, "within": "lang"}},
+    max_text_len=64,
+    evaluators=_RANKED,
+    where={"kind": ("translation",)},
+)
+_NAMES_OF_EMOJI: dict[str, Any] = {
+    **SMALL,
+    "datasets": ("emoji_languages",),
+    "max_text_len": 24,
+    "batch_size": 128,
+    "learning_rate": 1e-3,
+}
+_SENTENCES_OF_EMOJI: dict[str, Any] = {
+    **SMALL,
+    "datasets": ("emoji_translations",),
+    "max_text_len": 64,
+    "learning_rate": 5e-4,
+}
+
+
+def _of_translations(head: str, images: int, wrong: int = 15) -> Task:
+    """A sentence finds its translation in every other language, beside its image or without any image."""
+    return Task(
+        {"choice": 1},
+        ("multi30k",),
+        {"choice": head},
+        {"choice": {"wrong_translations": wrong, "images": images}},
+        max_text_len=128,
+        batch_size=128,
+        learning_rate=5e-5,
+        composer="pair",
+        evaluators=_RANKED,
+        where={"kind": ("translation",)},
+        pairs=("*-*",),
+    )
+
+
+# The image alone tells which noun a text of the kind hidden means.
+_PAIRS_OF_EMOJI = _SENTENCES_OF_EMOJI | {"max_text_len": 96, "where": {"kind": ("translation", "hidden")}}
+
 TASKS = {
     "irtr_coco": Task({"choice": 1}, ("coco",), _HEAD, _OPTIONS, epochs=20, evaluators=_RANKED),
     "irtr_f30k": Task({"choice": 1}, ("f30k",), _HEAD, _OPTIONS, evaluators=_RANKED),
@@ -46,5 +92,28 @@ TASKS = {
         batch_size=128,
         learning_rate=1e-3,
         evaluators=_RANKED,
+    ),
+    "irtr_multi30k": _IN_LANGUAGES,
+    "irtr_multi30k_captions": replace(_IN_LANGUAGES, where={"kind": ("caption",)}),
+    # Contrast finds the candidates that a test ranks again: ranking all takes more than half an hour on two cores.
+    "irtr_languages_emoji": replace(
+        _IN_LANGUAGES,
+        **_SENTENCES_OF_EMOJI,
+        objectives={"choice": 1, "itc": 1},
+        options={"choice": {"wrong_texts": 3, "within": "lang"}},
+    ),
+    "irtr_names_emoji": replace(
+        _IN_LANGUAGES,
+        **_NAMES_OF_EMOJI,
+        objectives={"itc": 1},
+        heads={},
+        options={},
+        where={"kind": ("caption",)},
+    ),
+    "translation_retrieval": _of_translations("translation_retrieval", 0),
+    "translation_retrieval_image": _of_translations("translation_retrieval_image", 1),
+    "translation_retrieval_emoji": replace(_of_translations("translation_retrieval", 0, 3), **_PAIRS_OF_EMOJI),
+    "translation_retrieval_image_emoji": replace(
+        _of_translations("translation_retrieval_image", 1, 3), **_PAIRS_OF_EMOJI
     ),
 }

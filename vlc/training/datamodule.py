@@ -39,7 +39,7 @@ class TaskNeeds:
     """The requirements of a task's objectives for its batches.
 
     parts: what batches hold beside texts and images.
-    num_images: the number of images of an example.
+    num_images: the number of images of an example; 0: images are not read, although the data may have some.
     images_required: whether data sets without any are refused.
     num_classes: the number of classes of labelled images; None: no objective reads such images.
     """
@@ -82,7 +82,7 @@ class TaskData:
         _check_fields(specs, columns_of(needs.parts, "labelled", "always") | self.composer.columns)
         _check_pairs(task, specs, columns_of(needs.parts) | self.composer.columns)
         _check_pipelines(task, settings, specs, needs.parts)
-        self.text_only = not any(spec.images for spec in specs.values())
+        self.text_only = needs.num_images == 0 or not any(spec.images for spec in specs.values())
         if self.composer.packs and not self.text_only:
             raise UserError(
                 f"{task.prefix}composer={task.composer} appends the texts of other rows, which are not about the image of "
@@ -138,6 +138,7 @@ class TaskData:
             seed=self.seed,
             called=called,
             task=self.task.name,
+            reads_images=self.needs.num_images > 0,
         )
         if self.needs.num_classes is not None:
             return dataset  # its labels were checked when it was opened
@@ -276,8 +277,8 @@ class DataModule(LightningDataModule):
 
     @property
     def num_images(self) -> int:
-        """The most images that an example of any task has."""
-        return max(data.needs.num_images for data in self.tasks.values())
+        """The most images that an example of any task has, at least 1: models of texts have the type of an image too."""
+        return max(1, *(data.needs.num_images for data in self.tasks.values()))
 
     @property
     def text_only(self) -> bool:
@@ -414,6 +415,8 @@ def _evaluated(spec: DatasetSpec, settings: DataSettings, test_only: bool) -> Co
 def _check_images(specs: dict[str, DatasetSpec], needs: TaskNeeds) -> None:
     """Raise UserError where a data set lacks images that the objectives read."""
     num_images = needs.num_images
+    if num_images == 0:
+        return
     without = [name for name, spec in specs.items() if not spec.images]
     if without and len(without) < len(specs):
         raise UserError(

@@ -21,12 +21,13 @@ from vlc.common.errors import UserError
 from vlc.common.inputs import Images, mapped
 from vlc.common.modules import Modules
 from vlc.configuration import own_tasks
+from vlc.configuration.checks import says_languages
 from vlc.configuration.groups import ModelSettings, OptimSettings
 from vlc.configuration.settings import Settings
 from vlc.configuration.task_settings import HeadSettings, TaskSettings
 from vlc.data.batch import Batch
 from vlc.data.mixing import Turn
-from vlc.data.parts import PatchNoise
+from vlc.data.parts import Languages, PatchNoise
 from vlc.data.tokens import vocabulary
 from vlc.data.transforms import normalize
 from vlc.data.vocabulary import Vocabulary
@@ -52,10 +53,15 @@ from vlc.training.optim import (
 )
 
 
-def task_needs(task: TaskSettings, *, drops_patches: bool) -> TaskNeeds:
-    """Return what the objectives of a task want in a batch, together. Without dropped patches none needs patch noise."""
+def task_needs(task: TaskSettings, *, drops_patches: bool, languages: Sequence[str] = ()) -> TaskNeeds:
+    """Return what the objectives of a task want in a batch, together. Without dropped patches none needs patch noise.
+
+    languages: those that have an embedding; where the task's data say the languages of texts, batches have them.
+    """
     kinds = [(KINDS[head.kind], head.options) for head in task.heads]
     parts = {part for kind, options in kinds for part in kind.parts(options)}
+    if languages and says_languages(task):
+        parts.add(Languages(tuple(languages), pairs=bool(task.pairs)))
     return TaskNeeds(
         frozenset(part for part in parts if drops_patches or not isinstance(part, PatchNoise)),
         max(kind.num_images(options) for kind, options in kinds),
@@ -86,6 +92,7 @@ class VLCModule(LightningModule):
     image_only: no batch has texts.
     text_only: no batch has images.
     task_tokens: the names of the tasks whose token stands beside their texts (`vlc.model.encoder.Encoder.encode`).
+    languages: the names of the languages that have an embedding.
     splits: the names of the evaluated splits, by task.
     selecting: the splits that select the checkpoint, by task; by default all.
     evaluators: further measurements on the evaluated splits, by task.
@@ -106,6 +113,7 @@ class VLCModule(LightningModule):
         image_only: bool = False,
         text_only: bool = False,
         task_tokens: Sequence[str] = (),
+        languages: Sequence[str] = (),
         optim: OptimSettings | None = None,
         splits: Mapping[str, Collection[str]] | None = None,
         selecting: Mapping[str, Collection[str]] | None = None,
@@ -135,6 +143,7 @@ class VLCModule(LightningModule):
             max_patches=settings.max_image_len if settings.max_image_len > 0 else None,
             num_box_tags=_num_box_tags(tasks),
             task_tokens=task_tokens,
+            languages=languages,
         )
         self.objectives: Modules[Objective] = _made_heads(tasks, self.encoder, vocab_size, pad_token_id, vocabularies)
         self.images_alone = all(objective.images_alone for objective in self.objectives.values())
@@ -510,6 +519,8 @@ def _extras(
         extras["rows"] = rows
     if encoder.task_tokens is not None:
         extras["task_tokens"] = list(encoder.task_tokens.names)
+    if encoder.languages is not None:
+        extras["languages"] = list(encoder.languages.names)
     return extras
 
 

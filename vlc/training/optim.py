@@ -39,7 +39,8 @@ POSITIONS = ("encoder.pos_embed", "encoder.cls_token")  # they do not decay in M
 
 # Layers for the layer-wise decay, in timm's notation: 0 the embeddings, i + 1 the i-th block, then all the rest.
 LAYERS = {
-    "stem": r"encoder\.(?:cls_token|pos_embed|patch_embed|text_embeddings|token_types|task_tokens)|.*\bmask_token$",
+    "stem": r"encoder\.(?:cls_token|pos_embed|patch_embed|text_embeddings|token_types|task_tokens|languages)"
+    r"|.*\bmask_token$",
     "blocks": [(r"encoder\.blocks\.(\d+)\.", None)],
 }
 

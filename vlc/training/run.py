@@ -100,7 +100,8 @@ def run(settings: Settings, environment: ClusterEnvironment | None = None) -> di
 
 def build_data(settings: Settings) -> DataModule:
     """Open the data; mistakes in them show before anything else is built."""
-    needs = [task_needs(task, drops_patches=settings.model.dropped_ratio > 0) for task in settings.tasks]
+    drops, languages = settings.model.dropped_ratio > 0, settings.languages.embeddings
+    needs = [task_needs(task, drops_patches=drops, languages=languages) for task in settings.tasks]
     num_patches = settings.model.size.num_patches(settings.data.image_size)
     return DataModule(
         settings.data,
@@ -130,6 +131,7 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         image_only=settings.data.image_only,
         text_only=data.text_only,
         task_tokens=[task.token for task in settings.tasks] if settings.multitask.task_tokens else (),
+        languages=settings.languages.embeddings,
         optim=settings.optim,
         splits={name: tuple(own.evaluation) for name, own in data.tasks.items()},
         selecting={name: own.selecting for name, own in data.tasks.items()},
@@ -172,7 +174,8 @@ def _evaluators(task: TaskSettings, settings: Settings) -> list[Evaluator]:
     every, kind = task.evaluators.get("ranking"), ranking_kind(task.kinds)
     if every is not None and kind:
         itc = task.kinds["itc"].name if "itc" in task.kinds else None
-        evaluators.append(Ranking(task.kinds[kind].name, itc, every, run.rerank_k, run.save_scores, task.name))
+        ranks = run.rerank_k, run.save_scores, task.name, bool(task.pairs)
+        evaluators.append(Ranking(task.kinds[kind].name, itc, every, *ranks))
     for name, writing in (("translation", Translation), ("captions", Captions)):
         if (every := task.evaluators.get(name)) is not None:
             head = task.kinds.get("generation")
@@ -425,6 +428,8 @@ def _warn_of_settings_without_effect(settings: Settings) -> None:
     changed = [name for name in own if getattr(settings.multitask, name) != getattr(MultitaskSettings(), name)]
     if changed and len(settings.tasks) == 1:
         rank_zero_warn(f"multitask.{changed[0]} has no effect, as the run has one task: name several in tasks=[...]")
+    if settings.languages.of_texts:
+        rank_zero_warn("languages.of_texts has no effect here: the data set says the languages of its texts")
     if settings.model.max_image_len != -1 and settings.model.size.learned_grid is None:
         rank_zero_warn(f"max_image_len has no effect with vit={settings.model.vit}, as in the published code")
     if settings.optim.lr_mult != 1 and settings.optim.layer_decay != 1:

@@ -289,6 +289,8 @@ class Model:
         dropped_ratio: the share of patches that a pass with patch noise drops.
         """
         outcomes: dict[str, Outcome] = {}
+        if (languages := self._languages(len(batch))) is not None:
+            batch = batch.with_parts(languages=languages)
         by_task: dict[str, dict[str, Objective]] = {}
         for name in names:
             by_task.setdefault(self.task_tokens.get(name, ""), {})[name] = self.module.objectives[name]
@@ -369,7 +371,15 @@ class Model:
         return torch.autocast(self.device.type, half)
 
     def text(self, texts: Sequence[str]) -> Text:
-        return self.tokens.pad([self.tokens(text).ids for text in texts]).to(self.device)
+        text = self.tokens.pad([self.tokens(text).ids for text in texts]).to(self.device)
+        return replace(text, languages=self._languages(len(texts)))
+
+    def _languages(self, count: int) -> Tensor | None:
+        """The number of the language of texts, as `Text` has it; None where it is not said."""
+        known, said = self.module.encoder.languages, self.settings.languages.of_texts
+        if known is None or not said:
+            return None
+        return torch.full((count, 2), known.names.index(said), device=self.device)
 
     @property
     def tokens(self) -> TextEncoder:

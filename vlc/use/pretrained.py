@@ -70,6 +70,10 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     task_tokens = _task_tokens(found, config, given, heads)
     settings = replace(settings, tasks=(replace(settings.tasks[0], name="", heads=heads),))
     reads_texts = not all(KINDS[head.kind].images_alone for head in heads)
+    languages = found.extras["languages"] if reads_texts and weights.LANGUAGES in found.state else ()
+    if (said := settings.languages.of_texts) and said not in languages:
+        known = ", ".join(languages) or "none"
+        raise UserError(f"languages.of_texts={said}, but {found.path} has embeddings of these languages: {known}")
     if reads_texts and not {_WORDS, _TYPES} <= found.state.keys():
         raise UserError(f"{found.path} (layout {found.layout.name}) is of images alone: nothing here can use it")
     sizes = {name: len(found.state[name]) if reads_texts else least for name, least in ((_WORDS, 1), (_TYPES, 2))}
@@ -84,6 +88,7 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
         num_images=sizes[_TYPES] - 1,
         vocabularies=vocabularies,
         task_tokens=found.extras.get("task_tokens", ()) if task_tokens else (),
+        languages=languages,
     )
     weights.load(module, found, complete=True)
     device = _device(settings)
@@ -158,8 +163,8 @@ def _check_sizes(found: weights.Checkpoint, own: Mapping[str, Any]) -> None:
     sizes = {"max_text_len": len(found.state[positions])} if positions in found.state else {}
     stored = _stored_options(found)
     for head, size in _answer_heads(found).items():
-        if head not in stored:
-            sizes[FLAT_NAMES[HEADS[head].kind, "num_answers"]] = size
+        if head not in stored and (key := FLAT_NAMES.get((HEADS[head].kind, "num_answers"))):
+            sizes[key] = size
     vit, table = ENCODERS.get(str(own.get("vit"))), found.state.get("encoder.pos_embed")
     if vit is not None and vit.learned_grid is None and table is not None and table.ndim == 3:
         sizes["image_size"] = math.isqrt(max(table.shape[1] - 1, 0)) * vit.patch_size

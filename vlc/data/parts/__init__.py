@@ -7,8 +7,10 @@ samples in a loader process, and lies in `Batch.parts` under its name.
 from vlc.data.parts.candidates import Candidates
 from vlc.data.parts.field import Field
 from vlc.data.parts.hard_texts import HardTexts
+from vlc.data.parts.languages import Languages
 from vlc.data.parts.masked_answer import MaskedAnswer
 from vlc.data.parts.masked_text import MaskedText
+from vlc.data.parts.matched_translations import MatchedTranslations
 from vlc.data.parts.part import Part, by_name, columns_of
 from vlc.data.parts.patch_noise import PatchNoise
 from vlc.data.parts.regions import Boxes, Regions
@@ -16,14 +18,17 @@ from vlc.data.parts.source_and_target import SourceAndTarget
 from vlc.data.parts.text_describes_image import TextDescribesImage
 from vlc.data.parts.wrong_images import WrongImages
 from vlc.data.parts.wrong_texts import WrongTexts
+from vlc.data.parts.wrong_translations import WrongTranslations
 
 __all__ = [
     "Boxes",
     "Candidates",
     "Field",
     "HardTexts",
+    "Languages",
     "MaskedAnswer",
     "MaskedText",
+    "MatchedTranslations",
     "Part",
     "PatchNoise",
     "Regions",
@@ -31,6 +36,7 @@ __all__ = [
     "TextDescribesImage",
     "WrongImages",
     "WrongTexts",
+    "WrongTranslations",
     "by_name",
     "columns_of",
 ]

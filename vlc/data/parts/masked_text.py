@@ -36,9 +36,11 @@ class MaskedText(Part):
     probability: float
     whole_words: bool = False
     word_by_word: bool = False
+    one_segment: float = 0.0
 
     def make(self, batch: Sequence[Sample], samples: SampleSet) -> MaskedTokens:
-        hide = TokenHider(samples.preparation.encoder, self.probability, self.whole_words, self.word_by_word)
+        how = self.probability, self.whole_words, self.word_by_word, self.one_segment
+        hide = TokenHider(samples.preparation.encoder, *how)
         hidden = [(sample.tokens, hide(sample.tokens, sample.rng)) for sample in batch]
         return self.collate(hidden, samples)
 

@@ -91,7 +91,9 @@ class SourceAndTarget(Part):
         length = shown.ids.shape[1]
         first = torch.tensor([[len(one.ids)] for one in sources])
         positions = (first + torch.arange(length)).clamp(max=encoder.max_text_len - 1)  # padding goes beyond
-        target = Text(shown.ids, shown.mask, shown.num_real, torch.ones_like(shown.ids), None, positions, causal=True)
+        target = Text(
+            shown.ids, shown.mask, shown.num_real, torch.ones_like(shown.ids), positions=positions, causal=True
+        )
         predicting = [row * length + place for row, own in enumerate(ids) for place in range(len(own) - 1)]
         labels = [number for own in ids for number in own[1:]]
         return SourcesAndTargets(source, target, torch.tensor(predicting), torch.tensor(labels))
