@@ -285,7 +285,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("guess_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
     **_finetuning("vcr_qa_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
     **_finetuning("vcr_qar_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
-    **_finetuning("translation_emoji", **_EMOJI_TASK, max_steps=6000),
+    **_finetuning("translation_emoji", **_EMOJI_TASK, max_steps=3000),
     **_finetuning("caption_emoji", **_EMOJI_TASK, max_steps=2000),
     **_finetuning("mlt_emoji", **_EMOJI_TASK, max_steps=800),
     # Contrast wants large batches, and learns pictures of single things faster from scratch than from scenes.
