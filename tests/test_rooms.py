@@ -19,6 +19,7 @@ ROOMS = (
     "hardware",
     "tasks",
     "data",
+    "tokenizer",
     "model",
     "objectives",
     "evaluation",
@@ -33,6 +34,7 @@ FORBIDDEN = {
     "evaluation": {"checkpoint"},
     "tasks": {"hardware"},
     "data": {"tasks"},
+    "tokenizer": {"hardware", "tasks"},
     "model": {"tasks"},
     "configuration": {"objectives", "evaluation", "checkpoint"},
 }

@@ -71,6 +71,11 @@ def test_vocabulary_with_a_configuration(tmp_path, name, config):
     assert TextEncoder(load_tokenizer(folder), 8)("Dog of").ids == [2, 5 + 3 * ("do_lower_case" in config), 7, 3]
 
 
+@pytest.mark.parametrize(("words", "piece"), [(["o"], "o"), (["o", "ö"], "ö")])
+def test_a_vocabulary_alone_keeps_accents_that_it_has(tmp_path, words, piece):
+    assert load_tokenizer(_vocabulary(tmp_path, *words)).tokenize("Ö") == [piece]
+
+
 @pytest.mark.parametrize("lacking", ["[MASK]", "[CLS]", "[PAD]"])
 def test_vocabulary_without_a_special_token(tmp_path, lacking):
     (tmp_path / "vocab.txt").write_text("\n".join(word for word in WORDS if word != lacking))
@@ -335,6 +340,25 @@ class TestHiding:
         single = encoder("two dogs and an")
         one, other = (TokenHider(encoder, 0.4, **how, one_segment=share) for share in (0.0, 1.0))
         assert one(single, np.random.default_rng(1)) == other(single, np.random.default_rng(1))
+
+    @pytest.mark.parametrize("mode", [{}, {"whole_words": True}, {"word_by_word": True}])
+    def test_special_tokens_are_drawn_again(self, encoder, mode):
+        """Every other draw is as it would be without special tokens."""
+        tokens, hide, as_drawn = encoder("dog"), *(TokenHider(encoder, 1.0, **mode) for _ in range(2))
+        hide.vocab_size = as_drawn.vocab_size = 7  # five of which are special
+        as_drawn.special_ids = frozenset()
+        replaced = again = 0
+        for seed in range(300):
+            found, plain = (one(tokens, np.random.default_rng(seed)) for one in (hide, as_drawn))
+            ours, theirs = (np.random.default_rng(seed) for _ in range(2))
+            assert (hide(tokens, ours), ours.random()) == (found, (as_drawn(tokens, theirs), theirs.random())[1])
+            drawn = [i for i, (new, old) in enumerate(zip(found.ids, plain.ids, strict=True)) if new != old]
+            assert {plain.ids[i] for i in drawn} <= encoder.special_ids
+            assert {found.ids[i] for i in found.positions} <= {encoder.mask_id, 5, 6, *tokens.ids}
+            assert found.positions == plain.positions
+            replaced += sum(found.ids[i] in (5, 6) for i in found.positions)
+            again += len(drawn)
+        assert replaced > again > 0
 
     def test_whole_words_are_hidden_whole_and_at_least_one(self, encoder):
         tokens, hidden = self._many(encoder, whole_words=True)

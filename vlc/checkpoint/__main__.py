@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from vlc.checkpoint.formats import LAYOUTS
-from vlc.checkpoint.weights import count_by_part, export, read
+from vlc.checkpoint.weights import count_by_part, export, read, with_tokenizer
 from vlc.common.errors import UserError
 from vlc.common.terminal import printable
 
@@ -34,6 +34,9 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="checkpoint of any known layout")
     parser.add_argument("target", type=Path, nargs="?", help="file to write; .safetensors or any other suffix")
     parser.add_argument("--layout", choices=LAYOUTS, default="vlc", help="layout of the file to write")
+    parser.add_argument(
+        "--tokenizer", help="name or folder of the tokenizer of its training, which the new file stores"
+    )
     parser.add_argument("--ema", action="store_true", help="the moving average of the weights, in place of the weights")
     parser.add_argument("--overwrite", action="store_true", help="replace the target if it exists")
     arguments = parser.parse_args()
@@ -43,6 +46,8 @@ def main() -> None:
         checkpoint = read(arguments.source, "ema" if arguments.ema else None)
         print(printable(f"{checkpoint.path}: layout {checkpoint.layout.name}, {count_by_part(checkpoint.state)}"))
         if arguments.target:
+            if arguments.tokenizer:
+                checkpoint = with_tokenizer(checkpoint, arguments.tokenizer)
             left_out = export(checkpoint, arguments.target, arguments.layout)
             without = f", without {count_by_part(left_out)}" if left_out else ""
             print(printable(f"Wrote {arguments.target} (layout {arguments.layout}){without}"))

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
 
 from vlc.checkpoint import checksums, hub
 from vlc.checkpoint.formats import LAYOUTS, Layout
@@ -22,6 +23,8 @@ from vlc.checkpoint.weight_files import read_weights
 from vlc.common.errors import UnwritableFile, UserError
 from vlc.common.files import write_atomically
 from vlc.common.terminal import printable
+from vlc.data.pieces import shared_pieces
+from vlc.data.tokens import load_tokenizer, stored_tokenizer, tokenizer_to_store, vocabulary_size
 from vlc.data.vocabulary import Vocabulary, stored_vocabularies
 from vlc.model.embed import resize_positions
 from vlc.model.encoder import Encoder
@@ -146,10 +149,11 @@ def read(path: str | Path, part: str | None = None) -> Checkpoint:
 ANSWER_LAYERS = ("classifier.3", "decoder")  # the last layers of heads that give answers; each head has one of them
 TASK_TOKENS = "encoder.task_tokens.weight"
 LANGUAGES = "encoder.languages.weight"
+WORDS = "encoder.text_embeddings.word_embeddings.weight"
 # Of the parameters whose sizes are read before they are compared with a model's.
 _AXES = {
     "encoder.patch_embed.proj.weight": 4,
-    "encoder.text_embeddings.word_embeddings.weight": 2,
+    WORDS: 2,
     "encoder.text_embeddings.position_embeddings.weight": 2,
     "encoder.token_types.weight": 2,
     TASK_TOKENS: 2,
@@ -296,12 +300,26 @@ def _unused(checkpoint: Checkpoint, own: Mapping[str, Tensor], check: str) -> li
     return unused
 
 
-def with_vocabularies(checkpoint: Checkpoint, module: nn.Module) -> tuple[Checkpoint, list[str]]:
-    """Return the checkpoint with the rows of its answer heads in the order of the module's vocabularies, and messages.
+def with_vocabularies(
+    checkpoint: Checkpoint, module: nn.Module, tokenizer: PreTrainedTokenizerFast | None = None
+) -> tuple[Checkpoint, list[str]]:
+    """Return the checkpoint with the rows of answers and of pieces in the order of the module's vocabularies, and messages.
 
-    Answers that the checkpoint does not know keep the module's rows. A checkpoint without stored answers, or with the
-    same answers, stays as it is.
+    Answers that the checkpoint does not know keep the module's rows, and pieces that its tokenizer does not know start as
+    the mean of its rows. A checkpoint without stored answers, or with the same answers, stays as it is; so does one with
+    the same pieces, or for a model without a tokenizer. Raises UserError where the checkpoint has another number of pieces
+    and stores no tokenizer.
+
+    tokenizer: the module's.
     """
+    checkpoint, of_answers = _with_answers(checkpoint, module)
+    if tokenizer is None or WORDS not in checkpoint.state or WORDS not in module.state_dict():
+        return checkpoint, of_answers
+    checkpoint, of_pieces = _with_pieces(checkpoint, module, tokenizer)
+    return checkpoint, of_answers + of_pieces
+
+
+def _with_answers(checkpoint: Checkpoint, module: nn.Module) -> tuple[Checkpoint, list[str]]:
     heads = {name: head for name, head in _objectives(module).items() if head.answers_from_vocabulary}
     stored, state, said = stored_vocabularies(checkpoint.extras, list(heads)), dict(checkpoint.state), []
     own = module.state_dict()
@@ -314,16 +332,76 @@ def with_vocabularies(checkpoint: Checkpoint, module: nn.Module) -> tuple[Checkp
             continue
         pairs = here.shared_labels(theirs)
         for name in names:
-            state[name] = _with_rows(own[name], state[name], pairs)
+            state[name] = _carried_over(state[name], own[name], pairs)
         if theirs.answers != here.answers:
             said.append(f"{len(pairs)} of {len(here)} answers start from the checkpoint's answers ({len(theirs)})")
     return replace(checkpoint, state=state), said
 
 
-def _with_rows(table: Tensor, stored: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
-    """Return a copy of a table in which rows come from a stored table; pairs: the numbers of a row in both."""
+def _with_pieces(
+    checkpoint: Checkpoint, module: nn.Module, tokenizer: PreTrainedTokenizerFast
+) -> tuple[Checkpoint, list[str]]:
+    state, own, starts = dict(checkpoint.state), module.state_dict(), _starts(module)
+    tables = [f"objectives.{head}.{name}" for head, one in _objectives(module).items() for name in one.rows_of_pieces]
+    own_tables = {name: own[name] for name in (WORDS, *tables)}
+    tables_of_file = own_tables | {starts[name]: own[name] for name in tables if name in starts}
+    rows = {name: (state[name], table) for name, table in tables_of_file.items() if name in state}
+    if any(stored.shape[1:] != table.shape[1:] for stored, table in rows.values()):
+        return checkpoint, []  # of another width, which `load` reports
+    as_large = all(len(stored) == len(table) for stored, table in rows.values())
+    if "tokenizer" not in checkpoint.extras:
+        if not as_large:
+            raise UserError(
+                f"{checkpoint.path} has rows for {len(state[WORDS]):,} pieces of words, this model for "
+                f"{len(own[WORDS]):,}, and the file stores no tokenizer that says which pieces are the same. Check "
+                "tokenizer and vocab_size, or store its tokenizer in it: python -m vlc.checkpoint "
+                f"{checkpoint.path} OUT.ckpt --tokenizer NAME"
+            )
+        return checkpoint, []
+    theirs = stored_tokenizer(checkpoint.extras["tokenizer"], str(checkpoint.path))
+    if theirs.get_vocab() == tokenizer.get_vocab() and as_large:
+        return checkpoint, []
+    _require_rows(checkpoint, theirs, [stored for stored, _ in rows.values()])
+    pairs = shared_pieces(tokenizer, theirs)
+    for name, (stored, table) in rows.items():
+        state[name] = _carried_over(stored, _mean_rows(stored, table), pairs)
+    num_new = len(tokenizer.get_vocab()) - len(pairs)
+    message = (
+        f"{len(pairs):,} pieces of words start from the checkpoint's pieces ({len(theirs.get_vocab()):,}); {num_new:,} are "
+        "new, and start as the mean of its rows"
+    )
+    return replace(checkpoint, state=state), [message]
+
+
+def with_tokenizer(checkpoint: Checkpoint, name: str) -> Checkpoint:
+    """Return a checkpoint that stores a tokenizer. Raises UserError where it has more pieces than the file has rows."""
+    if WORDS not in checkpoint.state:
+        raise UserError(f"{checkpoint.path} is of images alone and has no use for a tokenizer: leave --tokenizer out")
+    tokenizer = load_tokenizer(name)
+    _require_rows(checkpoint, tokenizer, [checkpoint.state[WORDS]])
+    return replace(checkpoint, extras={**checkpoint.extras, "tokenizer": tokenizer_to_store(tokenizer)})
+
+
+def _require_rows(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerFast, tables: list[Tensor]) -> None:
+    size, fewest = vocabulary_size(tokenizer), min(map(len, tables))
+    if fewest < size:
+        raise UserError(
+            f"{checkpoint.path} has rows for {fewest:,} pieces of words, and the tokenizer {size:,}: its own is another one"
+        )
+
+
+def _carried_over(stored: Tensor, start: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
+    """Return a copy of the rows `start` in which rows come from the stored ones.
+
+    pairs: the numbers of each such row in `start` and in `stored`.
+    """
     rows, stored_rows = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T
-    return table.index_put((rows,), stored[stored_rows].to(table.dtype))
+    return start.index_put((rows,), stored[stored_rows].to(start.dtype))
+
+
+def _mean_rows(stored: Tensor, table: Tensor) -> Tensor:
+    """Return rows in the number and type of a table's, each of them the mean of the stored rows."""
+    return stored.mean(dim=0).to(table.dtype).repeat(len(table), *(1 for _ in stored.shape[1:]))
 
 
 def _with_task_tokens(
@@ -378,7 +456,7 @@ def _with_named_rows(
 ) -> tuple[Checkpoint, list[str], list[str]]:
     """Return the checkpoint with a row of a table for each of the module's names, as `_with_task_tokens` does."""
     table = checkpoint.state[name]
-    table = _with_rows(table.mean(dim=0).repeat(len(own), 1), table, own.shared_labels(stored))
+    table = _carried_over(table, _mean_rows(table, table[:1].expand(len(own), -1)), own.shared_labels(stored))
     new = [one for one in own.answers if one not in stored.answers]
     unused = [one for one in stored.answers if one not in own.answers]
     derived, left_out = ([f"{name} of {kind} {one}" for one in names] for names in (new, unused))

@@ -242,9 +242,8 @@ class Translations:
 
     def sources_by_length(self, size: int) -> Iterator[tuple[np.ndarray, Text]]:
         """Chunks of the rows' sentences by themselves, like `texts_by_length`."""
-        places = map(Location._make, self._rows.tolist())
-        sentences = [(self._language(row), self._source.text(place)) for row, place in enumerate(places)]
-        return self._alone(sentences, size)
+        places = enumerate(self._rows.tolist())
+        return self._alone([(self._language(row), self._source.text(Location(*place))) for row, place in places], size)
 
     def _alone(self, texts: list[tuple[str, str]], size: int) -> Iterator[tuple[np.ndarray, Text]]:
         """Chunks of texts with their languages."""

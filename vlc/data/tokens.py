@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from vlc.data.composers import Words
 
 EMBEDDED = {"emoji": "data/assets/emoji/tokenizer"}
 _JOINED = re.compile(r"(?<=\w) [-/'’] (?=\w)| [:;)]|\( ")
+MASK = "[MASK]"  # what a user writes for a hidden word, whatever the tokenizer calls it
 PAD_MULTIPLE = 8  # lengths are rounded up to it: few distinct shapes, and aligned matrices
 
 
@@ -55,7 +57,7 @@ def load_tokenizer(name: str, *, stored: bool = False) -> PreTrainedTokenizerFas
 
 def tokenizer_to_store(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """A tokenizer as plain values, for a checkpoint."""
-    special = {t: getattr(tokenizer, t) for t in (*_SPECIAL, "unk_token")}
+    special = {role: getattr(tokenizer, role) for role in ROLES}
     return {
         "json": tokenizer.backend_tokenizer.to_str(),
         "special": {t: s for t, s in special.items() if s is not None},
@@ -65,7 +67,7 @@ def tokenizer_to_store(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 def stored_tokenizer(stored: Mapping[str, Any], path: str) -> PreTrainedTokenizerFast:
     """The tokenizer that a checkpoint holds, made without network or foreign code. Raises UserError where it is damaged."""
     try:
-        special = {t: stored["special"].get(t) for t in (*_SPECIAL, "unk_token")}
+        special = {role: stored["special"].get(role) for role in ROLES}
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(stored["json"]), **special)
         return _checked(path, tokenizer)
     except Exception as error:  # tokenizers raises no narrower class for damaged text
@@ -81,17 +83,21 @@ def _checked(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokeniz
     if lacking or not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(
             f"tokenizer={name!r} lacks {', '.join(lacking) or 'a fast implementation'}: pass a tokenizer that has all of "
-            f"{', '.join(_SPECIAL)}, as BERT's have"
+            f"{', '.join(_SPECIAL)}, as BERT's, XLM-R's and RoBERTa's have, or train one (python -m vlc.tokenizer train). "
+            'Where its vocabulary has such a token, name it in tokenizer_config.json ("mask_token": "<mask>")'
         )
     ids = [getattr(tokenizer, f"{t}_id") for t in _SPECIAL]
     if None in ids or len(set(ids)) < len(ids) or tokenizer.unk_token_id in ids:
         tokens = ", ".join(f"{t} {getattr(tokenizer, t)!r}" for t in _SPECIAL)
         raise UserError(f"tokenizer={name!r} has no entries of their own in its vocabulary for {tokens}")
+    if special_ids(tokenizer).issuperset(tokenizer.get_vocab().values()):
+        raise UserError(f"tokenizer={name!r} has nothing but special tokens in its vocabulary")
     _put_ends(tokenizer)
     return tokenizer
 
 
 _SPECIAL = ("pad_token", "cls_token", "sep_token", "mask_token")
+ROLES = (*_SPECIAL, "unk_token")
 _LOCAL = {"use_fast": True, "trust_remote_code": False, "local_files_only": True}
 _FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt")  # each tokenizer of the hub has one of them
 
@@ -100,7 +106,10 @@ def _from_folder(name: str, folder: Path) -> PreTrainedTokenizerBase:
     try:
         if (folder / "vocab.txt").is_file() and not _tells_its_kind(folder):
             words = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
-            options = {} if (folder / "tokenizer_config.json").is_file() else {"do_lower_case": _is_lower_case(words)}
+            lower = _is_lower_case(words)
+            options = {"do_lower_case": lower, "strip_accents": lower and not any(map(_has_accent, words))}
+            if (folder / "tokenizer_config.json").is_file():
+                options = {}
             return BertTokenizerFast.from_pretrained(str(folder), local_files_only=True, **options)
         return AutoTokenizer.from_pretrained(str(folder), **_LOCAL)
     except Exception as error:  # tokenizers raises no narrower class for damaged files
@@ -123,6 +132,11 @@ def _tells_its_kind(folder: Path) -> bool:
 
 def _is_lower_case(words: list[str]) -> bool:
     return all(word == word.lower() for word in words if not word.startswith("["))
+
+
+def _has_accent(word: str) -> bool:
+    """Whether BERT's removal of accents would change a word."""
+    return any(unicodedata.category(sign) == "Mn" for sign in unicodedata.normalize("NFD", word))
 
 
 def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerBase:
@@ -193,6 +207,12 @@ def vocabulary_size(tokenizer: PreTrainedTokenizerFast) -> int:
     return max(tokenizer.get_vocab().values()) + 1
 
 
+def special_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
+    """The ids of tokens that stand for no text: those with a role, and those that the tokenizer marks as special."""
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    return frozenset(tokenizer.all_special_ids) | {number for number, token in added.items() if token.special}
+
+
 def vocabulary(tokenizer: PreTrainedTokenizerFast | None, vocab_size: int | None) -> tuple[int, int]:
     """Padding id and vocabulary size: the tokenizer's size, or a larger `vocab_size`.
 
@@ -232,6 +252,7 @@ class TextEncoder:
         self.max_text_len = max_text_len
         self.pad_id, self.mask_id = tokenizer.pad_token_id, tokenizer.mask_token_id
         self.cls_id, self.sep_id = tokenizer.cls_token_id, tokenizer.sep_token_id
+        self.mask_token, self.special_ids = tokenizer.mask_token, special_ids(tokenizer)
         self.vocab_size = vocabulary_size(tokenizer)
         self._rust = tokenizer.backend_tokenizer
         self._rust.no_truncation()
@@ -266,8 +287,9 @@ class TextEncoder:
         return _JOINED.sub(lambda found: found[0].strip(), text) if isinstance(self._rust.decoder, WordPiece) else text
 
     def token_name(self, number: int) -> str:
-        """Return the token with this number in the vocabulary."""
-        return self._rust.id_to_token(number) or ""
+        """Return the token with this number in the vocabulary as text; as it is stored where it is no whole text."""
+        text = self._rust.decode([number], skip_special_tokens=False).strip()
+        return text if text and "\ufffd" not in text else self._rust.id_to_token(number) or ""
 
     def composed(
         self, sequences: Sequence[tuple[str, int] | Words], history: Sequence[str] = (), *, keeps_end: bool = False
@@ -347,9 +369,10 @@ def _tags_of_tokens(encoding: Encoding, text: str, tags: Sequence[int]) -> list[
     words = text.split(" ")
     if len(words) != len(tags):
         raise UserError(f"A text has {len(words)} words and {len(tags)} tags of words: {text[:80]!r}")
-    by_letter = [tag for word, tag in zip(words, tags, strict=True) for _ in range(len(word) + 1)]
+    # A token may begin with the blank before its word, or be nothing but this blank.
+    by_letter = [tag for word, tag in zip(words, tags, strict=True) for _ in range(len(word) + 1)][1:]
     places = zip(encoding.word_ids, encoding.offsets, strict=True)
-    return [0 if word is None else by_letter[end - 1] for word, (_, end) in places]
+    return [0 if word is None else by_letter[start] for word, (start, _) in places]
 
 
 def _padded(rows: Sequence[list[int] | None], length: int) -> torch.Tensor | None:
@@ -374,7 +397,7 @@ class TokenHider:
     """Hides tokens for masked language modelling, as BERT does (Devlin et al. 2019, section 3.1).
 
     probability: the probability with which a token is chosen. Of the chosen tokens 80 % become [MASK], 10 % become a random
-        token, and 10 % stay.
+        token that is not special, and 10 % stay.
     whole_words: choose whole words, as the published code does. It draws words from the text padded to max_text_len, in
         which every [PAD] counts as a word, until `probability` of the padded length is reached, and then drops the padding.
         So a word is hidden about as often in a short text as in a long one. Where the published code would hide nothing,
@@ -393,7 +416,7 @@ class TokenHider:
         word_by_word: bool = False,
         one_segment: float = 0.0,
     ):
-        self.mask_id, self.vocab_size = encoder.mask_id, encoder.vocab_size
+        self.mask_id, self.vocab_size, self.special_ids = encoder.mask_id, encoder.vocab_size, encoder.special_ids
         self.probability, self.whole_words, self.word_by_word = probability, whole_words, word_by_word
         self.one_segment, self.padded_length = one_segment, encoder.max_text_len
 
@@ -418,8 +441,17 @@ class TokenHider:
             if draw < 0.8:
                 ids[position] = self.mask_id
             elif draw < 0.9:
-                ids[position] = int(rng.integers(self.vocab_size))
+                ids[position] = self._random_token(rng)
         return HiddenTokens(ids, positions)
+
+    def _random_token(self, rng: np.random.Generator) -> int:
+        """Draw a token that stands for text. A special one is drawn again, which leaves all later draws as they were."""
+        drawn = int(rng.integers(self.vocab_size))
+        if drawn in self.special_ids:
+            (again,) = rng.spawn(1)
+            while drawn in self.special_ids:
+                drawn = int(again.integers(self.vocab_size))
+        return drawn
 
     def _choose_tokens(self, tokens: Tokens, rng: np.random.Generator) -> list[int]:
         draws = rng.random(len(tokens.ids))
@@ -436,7 +468,7 @@ class TokenHider:
                 if draw < 0.8:
                     ids[position] = self.mask_id
                 elif draw < 0.9:
-                    ids[position] = int(rng.integers(self.vocab_size))
+                    ids[position] = self._random_token(rng)
         return HiddenTokens(ids, chosen)
 
     def _choose_words(self, tokens: Tokens, rng: np.random.Generator) -> list[int]:

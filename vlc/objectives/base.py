@@ -93,6 +93,7 @@ class Objective(nn.Module, Generic[OptionsT]):
     task_head: whether the head takes the learning-rate factor lr_mult, as the published classifiers do.
     writes_records: whether the answers of a tested split are written into a file.
     answers_from_vocabulary: whether the head has a vocabulary of answers.
+    rows_of_pieces: names of its parameters that have a row for each piece of the tokenizer.
     starts_from: names of parameters, and the names of other heads' parameters from which they start where a checkpoint has
         only the latter: from the whole of one with the same shape, otherwise from its row 1.
     """
@@ -107,6 +108,7 @@ class Objective(nn.Module, Generic[OptionsT]):
     task_head: ClassVar[bool] = False
     writes_records: bool = False
     answers_from_vocabulary: ClassVar[bool] = False
+    rows_of_pieces: ClassVar[tuple[str, ...]] = ()
     starts_from: ClassVar[Mapping[str, str]] = {}
 
     @classmethod

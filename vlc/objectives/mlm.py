@@ -32,6 +32,7 @@ class MLM(Objective[MLMOptions]):
     headline = "accuracy"
     reads_pooled = False
     needs_images = False
+    rows_of_pieces = ("decoder.weight", "decoder.bias")
 
     @classmethod
     def parts(cls, options: MLMOptions) -> tuple[Part, ...]:

@@ -24,6 +24,7 @@ from vlc.configuration.groups import MultitaskSettings, RunSettings
 from vlc.configuration.settings import Settings
 from vlc.configuration.task_settings import TaskSettings
 from vlc.data.clean import open_clean_list
+from vlc.data.pieces import require_same_pieces
 from vlc.data.tokens import tokenizer_to_store
 from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
 from vlc.evaluation.evaluator import Evaluator
@@ -150,8 +151,10 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         module.extras["tokenizer"] = tokenizer_to_store(data.tokenizer)
     for loaded in checkpoints:
         complete = settings.run.test_only and loaded is checkpoints[-1]
+        if complete:
+            require_same_pieces(loaded.extras.get("tokenizer"), data.tokenizer, str(loaded.path))
         if not settings.run.test_only:
-            loaded, said = weights.with_vocabularies(_without_new_heads(loaded, module), module)
+            loaded, said = weights.with_vocabularies(_without_new_heads(loaded, module), module, data.tokenizer)
             for line in said:
                 rank_zero_info(line)
         check = finetune.CHECK if settings.run.flags else weights.CHECK
@@ -285,6 +288,7 @@ def _resume_from(settings: Settings, module: VLCModule, data: DataModule, traine
             f"{option} is of another optimiser ({_said(changed) or 'its parameters are in other groups'}): give the same "
             f"settings, or start from its weights with load_path={path}"
         )
+    require_same_pieces(saved["vlc"].get("tokenizer"), data.tokenizer, str(path))
     resume.check_facts(option, resume.facts(saved), data.facts(trainer.world_size))
     if changed:
         rank_zero_warn(

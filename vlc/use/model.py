@@ -27,7 +27,7 @@ from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.parts.regions import GRID, WHOLE_IMAGE, Boxes, PlacedBoxes, joined, padded_regions, placed_boxes
 from vlc.data.parts.source_and_target import SourcesAndTargets, source_tokens
 from vlc.data.stacking import stack_images
-from vlc.data.tokens import TextEncoder
+from vlc.data.tokens import MASK, TextEncoder
 from vlc.data.transforms import normalize, transform
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.ranking import match_scores
@@ -409,6 +409,7 @@ class Model:
             batch = batch.with_parts(**{name: placed.to(self.device)})
         if not texts:
             return batch
+        texts = [text.replace(MASK, self.tokens.mask_token) for text in texts]
         text = self.text(texts)
         batch = replace(batch, text=text)
         positions = (text.ids.flatten() == self.tokens.mask_id).nonzero()[:, 0]

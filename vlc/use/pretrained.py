@@ -21,6 +21,7 @@ from vlc.configuration.task_settings import HeadSettings, flat_head, make_option
 from vlc.configuration.use_settings import without_use_keys
 from vlc.configuration.values import check_types
 from vlc.data.catalog import CATALOG
+from vlc.data.pieces import require_same_pieces
 from vlc.data.tokens import TextEncoder, load_tokenizer, stored_tokenizer
 from vlc.data.transforms import PIXELS, TRANSFORMS
 from vlc.data.vocabulary import Vocabulary, data_vocabulary, stored_vocabularies
@@ -36,7 +37,6 @@ _OF_THE_MODEL = set(keys(ModelSettings)) - {"loss_names", "use_mae"}
 _OF_THE_MODEL |= {"image_size", "max_text_len", "tokenizer"}
 _OF_THE_MODEL |= {"mae_weight", "wpa_weight", "vqav2_label_size", "answers", "hard_negatives"}  # options of its heads
 _BATCH = 32  # where per_gpu_batchsize is not given
-_WORDS = "encoder.text_embeddings.word_embeddings.weight"
 _TYPES = "encoder.token_types.weight"
 
 
@@ -74,17 +74,19 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     if (said := settings.languages.of_texts) and said not in languages:
         known = ", ".join(languages) or "none"
         raise UserError(f"languages.of_texts={said}, but {found.path} has embeddings of these languages: {known}")
-    if reads_texts and not {_WORDS, _TYPES} <= found.state.keys():
+    if reads_texts and not {weights.WORDS, _TYPES} <= found.state.keys():
         raise UserError(f"{found.path} (layout {found.layout.name}) is of images alone: nothing here can use it")
-    sizes = {name: len(found.state[name]) if reads_texts else least for name, least in ((_WORDS, 1), (_TYPES, 2))}
+    sizes = {
+        name: len(found.state[name]) if reads_texts else least for name, least in ((weights.WORDS, 1), (_TYPES, 2))
+    }
     tokenizer = None
-    if sizes[_WORDS] > 1:  # 1: image_only=True
+    if sizes[weights.WORDS] > 1:  # 1: image_only=True
         tokenizer = _tokenizer(found, settings, given="tokenizer" in given, named="tokenizer" in own)
     vocabularies = _vocabularies(found, settings)
     module = module_of(
         settings,
         tokenizer,
-        sizes[_WORDS],
+        sizes[weights.WORDS],
         num_images=sizes[_TYPES] - 1,
         vocabularies=vocabularies,
         task_tokens=found.extras.get("task_tokens", ()) if task_tokens else (),
@@ -141,7 +143,9 @@ def _tokenizer(found: weights.Checkpoint, settings: Settings, *, given: bool, na
     """Return the tokenizer that the user names (given), or the checkpoint stores, or an older checkpoint names."""
     if "tokenizer" in found.extras and not given:
         return stored_tokenizer(found.extras["tokenizer"], str(found.path))
-    return load_tokenizer(settings.data.tokenizer, stored=named)
+    tokenizer = load_tokenizer(settings.data.tokenizer, stored=named)
+    require_same_pieces(found.extras.get("tokenizer"), tokenizer, str(found.path))
+    return tokenizer
 
 
 def _image_preprocessing(found: weights.Checkpoint, size: EncoderConfig, reads_texts: bool) -> dict[str, str]:
