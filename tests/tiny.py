@@ -27,6 +27,10 @@ SMALL_VILT = EncoderConfig(32, 2, 2, 32, learned_grid=3, norm_eps=1e-12, pixel_n
 ROWS, TEXTS = 6, 2  # of every table, and of every row
 WORDS = "dog cat house bus tree red two the of is left grinning face".split()
 
+# Language and kind of each text of a row, where texts translate each other.
+_TRANSLATED = [(language, "translation") for language in ("en", "de", "fr", "cs")]
+_TRANSLATED += [("en", "hidden"), ("en", "caption"), ("de", "caption")]
+
 # One value for each text of a row, by arrow column.
 _VALUES = {
     "question_id": lambda number: number,
@@ -65,9 +69,9 @@ _VALUES = {
     "phrase_id": lambda number: f"phrase{number}",
     "chain_id": lambda number: str(number),
     "phrase_types": lambda number: ("people", "scene")[number % 2],
-    "lang": lambda number: ("en", "de")[number % TEXTS],
-    "kind": lambda number: ("translation", "caption")[number // TEXTS % 2],
-    "sent_idx": lambda number: 0,
+    "lang": lambda number: _TRANSLATED[number % len(_TRANSLATED)][0],
+    "kind": lambda number: _TRANSLATED[number % len(_TRANSLATED)][1],
+    "sent_idx": lambda number: int(_TRANSLATED[number % len(_TRANSLATED)][1] == "caption"),
     "words": lambda number: sentence(number).split()[number % 5],
     "word_places": lambda number: number % 5,
     "target_lang": lambda number: ("de", "fr")[number % 2],
@@ -128,7 +132,8 @@ def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) ->
     columns: dict[str, list[Any]] = {}
     for place, image in enumerate(spec.images):
         columns[image] = [image_bytes(2 * number + place) for number in numbers]
-    columns[spec.text] = [[sentence(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
+    count = len(_TRANSLATED) if "second_text" in spec.fields and "kind" in spec.fields else TEXTS
+    columns[spec.text] = [[sentence(count * number + text) for text in range(count)] for number in numbers]
     if not spec.images:  # the writer makes a row of each text
         columns[spec.text] = [sentence(number) for number in numbers]
     wanted = {column.name for column in spec.fields.values() if column.per_text} | (
@@ -140,7 +145,7 @@ def rows(spec: DatasetSpec, split: str, num_rows: int = ROWS, first: int = 0) ->
         columns["identifier"] = [f"dev-{number // 4}-{number % 4}" for number in numbers]
     for name in sorted(wanted - {spec.text}):
         value = values[name]
-        columns[name] = [[value(TEXTS * number + text) for text in range(TEXTS)] for number in numbers]
+        columns[name] = [[value(count * number + text) for text in range(count)] for number in numbers]
     for column in spec.fields.values():
         if not column.per_text:
             columns[column.name] = [_VALUES_OF_ROWS[column.name](number) for number in numbers]

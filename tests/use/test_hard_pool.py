@@ -70,7 +70,7 @@ def test_the_nearest_by_the_mean_of_their_patches(checkpoint, arrows, tmp_path):
     made_from = json.loads(str(stored["made_from"]))
     assert made_from["checkpoint"] == checkpoint
     assert [table["name"] for table in made_from["tables"]] == [path.name for path in source.paths]
-    assert stored["image_ids"][tiny.ROWS] == "coco_caption_karpathy_restval:0"
+    assert stored["image_ids"][tiny.ROWS] == str(tiny.ROWS)  # the image_id of the first row of the second table
 
 
 def test_by_default_a_pool_lies_beside_its_tables(checkpoint, arrows, tmp_path):

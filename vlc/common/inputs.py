@@ -48,6 +48,8 @@ class Text(Tensors):
     num_real: the number of real tokens; None where only a device knows it.
     segments: (B, L) int64, the segment of each token, 0 or 1, where a text has two; None: all tokens are of segment 0.
     tags: (B, L) int64, k = the token names the k-th box of the example, 0 = none; None: no token names any.
+    positions: (B, L) int64, the position of each token, where the text continues another one; None: they count from 0.
+    causal: whether a token sees no token of the text that stands behind it, and no other input of the pass sees the text.
     languages: (B, 2) int64, the numbers of the languages of segments 0 and 1 among the model's languages, -1 = none of
         them; None: nobody says what language it is.
     """
@@ -58,15 +60,23 @@ class Text(Tensors):
     segments: Tensor | None = None
     tags: Tensor | None = None
     languages: Tensor | None = None
+    positions: Tensor | None = None
+    causal: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def at(self, rows: Tensor | slice, num_real: int | None = None) -> "Text":
         """Return the texts at these rows; num_real: the number of their real tokens, where it is known."""
-        parts = (self.segments, self.tags, self.languages)
-        segments, tags, languages = (None if part is None else part[rows] for part in parts)
-        return Text(self.ids[rows], self.mask[rows], num_real, segments, tags, languages)
+        parts = (self.segments, self.tags, self.languages, self.positions)
+        columns = (None if part is None else part[rows] for part in parts)
+        segments, tags, languages, positions = columns
+        return Text(self.ids[rows], self.mask[rows], num_real, segments, tags, languages, positions, self.causal)
+
+    @property
+    def starts_group(self) -> Tensor | None:
+        """(B, L) int64, as `vlc.model.patterns.grouped` takes it; None: all inputs see the whole text."""
+        return torch.ones_like(self.ids) if self.causal else None
 
 
 @dataclass(frozen=True)

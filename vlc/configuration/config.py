@@ -211,6 +211,7 @@ def config():
     image_classes = head_options(loss_names, "image_classes", tasks)
     pointing = head_options(loss_names, "pointing", tasks)
     regress = head_options(loss_names, "regress", tasks)
+    generation = head_options(loss_names, "generation", tasks)
     words = head_options(loss_names, "words", tasks)
     locals().update(own_tasks.options())
 

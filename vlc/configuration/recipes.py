@@ -216,6 +216,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("visual7w"),
     **_finetuning("guesswhat"),
     **_finetuning("guesswhat_oracle"),
+    **_finetuning("translation_multi30k", tokenizer="bert-base-multilingual-cased"),
+    **_finetuning("caption_coco"),
     **_finetuning("mlt"),
     **{f"task_{name}": {**recipe, "exp_name": name} for name, recipe in _VILT_RECIPES.items()},
     **{
@@ -283,6 +285,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     **_finetuning("guess_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
     **_finetuning("vcr_qa_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
     **_finetuning("vcr_qar_emoji", **_LARGE_EMOJI_TASK, max_steps=1600),
+    **_finetuning("translation_emoji", **_EMOJI_TASK, max_steps=3000),
+    **_finetuning("caption_emoji", **_EMOJI_TASK, max_steps=2000),
     **_finetuning("mlt_emoji", **_EMOJI_TASK, max_steps=800),
     # Contrast wants large batches, and learns pictures of single things faster from scratch than from scenes.
     "task_retrieval_emoji": {

@@ -23,6 +23,7 @@ from vlc.data.spec import Column, DatasetSpec, ImageKey
 _COCO, _VG, _FLICKR, _SAIAPR = (ImageKey("image_id", collection) for collection in ("coco", "vg", "flickr", "saiapr"))
 _VCR = ImageKey("image_id", "vcr", numbered=False)
 
+_IMAGE_ID = {"image_id": Column("image_id", IDENTIFIERS, per_text=False, optional=True)}  # of images with captions
 _VQA_FIELDS = {
     "question_id": Column("question_id", IDENTIFIERS),
     "answer_labels": Column("answer_labels", LABELS),
@@ -227,6 +228,7 @@ CATALOG: dict[str, DatasetSpec] = {
             "val": ("coco_caption_karpathy_val",),
             "test": ("coco_caption_karpathy_test",),
         },
+        fields=_IMAGE_ID,
         published={"val": ("coco_caption_karpathy_test",)},
         image_key=_COCO,
     ),
@@ -479,6 +481,7 @@ CATALOG: dict[str, DatasetSpec] = {
     "emoji_scenes": DatasetSpec(
         "emoji_scenes",
         {split: (f"emoji_scenes_{split}",) for split in ("train", "val", "test", "held_out")},
+        fields=_IMAGE_ID,
         test=("test", "held_out"),
         own_images=True,
     ),

@@ -1,8 +1,10 @@
 """Tokenizers by name or folder, and the hiding of tokens for masked language modelling."""
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from tokenizers import Encoding, Tokenizer
+from tokenizers.decoders import WordPiece
 from tokenizers.processors import TemplateProcessing
 from transformers import (  # type: ignore[attr-defined]  # it makes BertTokenizerFast on demand
     AutoTokenizer,
@@ -28,6 +31,7 @@ from vlc.common.inputs import Text
 from vlc.data.composers import Words
 
 EMBEDDED = {"emoji": "data/assets/emoji/tokenizer"}
+_JOINED = re.compile(r"(?<=\w) [-/'’] (?=\w)| [:;)]|\( ")
 MASK = "[MASK]"  # what a user writes for a hidden word, whatever the tokenizer calls it
 PAD_MULTIPLE = 8  # lengths are rounded up to it: few distinct shapes, and aligned matrices
 
@@ -266,6 +270,21 @@ class TextEncoder:
         encoding = self._rust.encode(text)
         words = [-1 if word is None else word for word in encoding.word_ids]
         return Tokens(encoding.ids, words, tags=_tags_of_tokens(encoding, text, tags) if tags else None)
+
+    def within(self, max_text_len: int) -> "TextEncoder":
+        """Return the same encoder for texts of at most so many tokens."""
+        shorter = copy(self)
+        shorter.max_text_len = max_text_len
+        return shorter
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Return the text that tokens stand for, without special ones, as the tokenizer's decoder joins them.
+
+        WordPiece does not know where blanks were. Its decoder leaves them out before some punctuation. Around hyphens,
+        slashes and apostrophes, and within brackets, most texts have none either.
+        """
+        text = self._rust.decode(ids, skip_special_tokens=True)
+        return _JOINED.sub(lambda found: found[0].strip(), text) if isinstance(self._rust.decoder, WordPiece) else text
 
     def token_name(self, number: int) -> str:
         """Return the token with this number in the vocabulary as text; as it is stored where it is no whole text."""

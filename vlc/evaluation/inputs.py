@@ -36,8 +36,8 @@ class Inputs:
     def __call__(self, model: Model, samples: Samples, out: Path | None) -> dict[str, float]:
         silent = samples.without_texts()
         changed: dict[str, Callable[[list[int]], Batch]] = {
-            "with_wrong_images": lambda numbers: _with_wrong_images(samples, numbers),
-            "without_text": lambda numbers: _batch(silent, numbers),
+            "with_wrong_images": lambda numbers: with_wrong_images(samples, numbers),
+            "without_text": lambda numbers: batch_of(silent, numbers),
         }
         if not samples.reads_images:
             del changed["with_wrong_images"]
@@ -62,14 +62,14 @@ class Inputs:
         return sum(total for total, _ in ratios) / count if count else None
 
 
-def _batch(samples: Samples, numbers: Iterable[int]) -> Batch:
+def batch_of(samples: Samples, numbers: Iterable[int]) -> Batch:
     return samples[[Key(0, number) for number in numbers]]
 
 
-def _with_wrong_images(samples: Samples, numbers: list[int]) -> Batch:
-    other = _batch(samples, [_of_another_row(samples, number) for number in numbers])
+def with_wrong_images(samples: Samples, numbers: list[int]) -> Batch:
+    other = batch_of(samples, [_of_another_row(samples, number) for number in numbers])
     assert other.images is not None
-    return padded_alike(replace(_batch(samples, numbers), images=other.images))
+    return padded_alike(replace(batch_of(samples, numbers), images=other.images))
 
 
 def _of_another_row(samples: Samples, number: int) -> int:

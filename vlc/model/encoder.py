@@ -136,11 +136,18 @@ class Encoder(nn.Module):
 
     def embed_text(self, text: Text, name: str = "text") -> Segment:
         """Text (B, L) -> a segment of that name."""
-        return Segment(name, self.embed_words(text.ids, text.segments, text.languages), text.mask, text.num_real)
+        words = self.embed_words(text.ids, text.segments, text.languages, text.positions)
+        return Segment(name, words, text.mask, text.num_real, text.starts_group)
 
-    def embed_words(self, ids: Tensor, segments: Tensor | None = None, languages: Tensor | None = None) -> Tensor:
-        """Token ids (B, L) int64 -> (B, L, D), text's token type added; segments and languages as in `Text`."""
-        words = self.text_embeddings(ids, segments) + self.token_types.weight[0]
+    def embed_words(
+        self,
+        ids: Tensor,
+        segments: Tensor | None = None,
+        languages: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Token ids (B, L) int64 -> (B, L, D), text's token type added; the others as in `Text`."""
+        words = self.text_embeddings(ids, segments, positions) + self.token_types.weight[0]
         if self.languages is None or languages is None:
             return words
         return words + self.languages.of_tokens(languages, segments)
@@ -204,6 +211,13 @@ class Encoder(nn.Module):
         text, vectors = self.text_embeddings, self.task_tokens.vector(name).expand(count, 1, -1)
         return Segment("task_token", text.dropout(text.LayerNorm(vectors)) + self.token_types.weight[0])
 
+    def placed(self, segments: Sequence[Segment], task: str = "") -> list[Segment]:
+        """Return segments as they stand side by side in a pass: with equally many rows, and with the token of the task."""
+        placed = aligned(segments)
+        if self.task_tokens is not None and placed[0].grid is None:
+            placed.insert(1, self.embed_task(task, len(placed[0])))
+        return placed
+
     def encode(self, segments: Sequence[Segment], *, pooled_only: bool = False, task: str = "") -> Encoded:
         """Run segments side by side through the ViT; those with fewer rows are repeated (`vlc.model.segments.aligned`).
 
@@ -215,9 +229,7 @@ class Encoder(nn.Module):
             only, and padding is left out.
         task: the name of the task of all rows.
         """
-        placed = aligned(segments)
-        if self.task_tokens is not None and placed[0].grid is None:
-            placed.insert(1, self.embed_task(task, len(placed[0])))
+        placed = self.placed(segments, task)
         tokens = self.norm(self._run(TokenSequence.of(placed), pooled_only))
         if pooled_only:
             return Encoded(self.pooler(tokens[:, None]))

@@ -15,6 +15,7 @@ from vlc.model.encoder import Encoder
 from vlc.model.inputs import SegmentInput, patch_noise, segment_input, with_languages
 from vlc.model.segments import Encoded, Segment, concatenated
 
+_BESIDE_IDS = ("segments", "languages", "positions")  # fields of `Text`, as `Encoder.embed_words` takes them
 _ROWS_AT_ONCE = 128  # sequences of a pass without gradients
 
 
@@ -83,7 +84,7 @@ def encode_passes(
 def input_shape(given: SegmentInput) -> tuple:
     """Return the shapes that must be equal for passes to be run as one."""
     if isinstance(given, Text):
-        return (given.ids.shape,)
+        return given.ids.shape, given.causal
     if isinstance(given, Regions):
         return (given.boxes.shape,)
     return given.pixels.shape, given.sizes and given.sizes.largest
@@ -117,7 +118,7 @@ def _encode_group(
             if key in embedded:
                 pass
             elif isinstance(given, Text):
-                embedded[key] = Segment(name, words[name], given.mask, given.num_real)
+                embedded[key] = Segment(name, words[name], given.mask, given.num_real, given.starts_group)
             elif isinstance(given, Regions):
                 assert encoder.regions is not None, "no objective says that its passes have boxes"
                 embedded[key] = encoder.regions.pooled(
@@ -147,15 +148,13 @@ def _embedded_texts(encoder: Encoder, inputs: Mapping[str, SegmentInput]) -> dic
     texts = {name: given for name, given in inputs.items() if isinstance(given, Text)}
     of_shape: dict[tuple, list[str]] = {}
     for name in sorted(texts, key=lambda name: name != "text"):
-        of_shape.setdefault((texts[name].ids.shape, texts[name].segments is None), []).append(name)
+        has = (getattr(texts[name], field) is None for field in _BESIDE_IDS)
+        of_shape.setdefault((texts[name].ids.shape, *has), []).append(name)
     words: dict[str, Tensor] = {}
     for same in of_shape.values():
-        segments = [segments for name in same if (segments := texts[name].segments) is not None]
         ids = torch.cat([texts[name].ids for name in same])
-        languages = [languages for name in same if (languages := texts[name].languages) is not None]
-        embedded = encoder.embed_words(
-            ids, torch.cat(segments) if segments else None, torch.cat(languages) if languages else None
-        )
+        further = ([getattr(texts[name], field) for name in same] for field in _BESIDE_IDS)
+        embedded = encoder.embed_words(ids, *(None if column[0] is None else torch.cat(column) for column in further))
         # A chunk would change the layout of its gradient, and so the order in which sums are rounded.
         words |= zip(same, embedded.chunk(len(same)) if len(same) > 1 else [embedded], strict=True)
     return words

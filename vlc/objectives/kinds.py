@@ -4,6 +4,7 @@ from vlc.objectives.answers import Answers
 from vlc.objectives.base import Objective
 from vlc.objectives.choice import Choice
 from vlc.objectives.classes import Classes
+from vlc.objectives.generation import Generation
 from vlc.objectives.image_classes import ImageClasses
 from vlc.objectives.itc import ITC
 from vlc.objectives.itm import ITM
@@ -27,6 +28,7 @@ KINDS |= {
     "itc": ITC,
     "pointing": Pointing,
     "regress": Regress,
+    "generation": Generation,
     "words": Words,
     "image_classes": ImageClasses,
 }

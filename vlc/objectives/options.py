@@ -417,6 +417,46 @@ class RegressOptions(Options):
 
 
 @dataclass(frozen=True)
+class GenerationOptions(Options):
+    """target: batch field of the text that is written about the sample's text and image; empty: the sample's text is
+        written about its image, which is a caption.
+    languages: the languages that texts are written in, as the data name them; empty: one, which is not named.
+    max_target_len: tokens of a written text with the [SEP] at its end.
+    label_smoothing: the smoothing of the labels, in training.
+    beams: texts that the search keeps for each example; 1 is greedy search.
+    length_penalty: the exponent of the length by which the search divides scores.
+    wrong_images: a test also writes about the images of other examples.
+    """
+
+    target: str = ""
+    languages: tuple[str, ...] = ()
+    max_target_len: int = 32
+    label_smoothing: float = 0.1
+    beams: int = 5
+    length_penalty: float = 1.0
+    wrong_images: bool = True
+
+    def check_values(self) -> None:
+        require(self.max_target_len > 0, "generation.max_target_len", self.max_target_len, "a number of tokens")
+        require(
+            0 <= self.label_smoothing < 1,
+            "generation.label_smoothing",
+            self.label_smoothing,
+            "a share from 0 to below 1",
+        )
+        require(self.beams > 0, "generation.beams", self.beams, "1 or more")
+        require(self.length_penalty >= 0, "generation.length_penalty", self.length_penalty, "0 or more")
+
+    def check(self, others: Surroundings) -> None:
+        least = self.max_target_len + 4
+        if others.max_text_len < least:
+            raise UserError(
+                f"generation.max_target_len={self.max_target_len} leaves no room for a text to read in "
+                f"max_text_len={others.max_text_len}, which counts both: pass max_text_len={least} or more"
+            )
+
+
+@dataclass(frozen=True)
 class WordsOptions(Options):
     """described_by: batch fields that are copied into the records where the data have them."""
 
@@ -434,6 +474,7 @@ OPTIONS: dict[str, type[Options]] = {
     "choice": ChoiceOptions,
     "pointing": PointingOptions,
     "regress": RegressOptions,
+    "generation": GenerationOptions,
     "words": WordsOptions,
     "image_classes": ImageClassesOptions,
 }

@@ -7,10 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlc.tasks import dialogues, grounding, images, pretraining, questions, reasoning, retrieval, statements, words
+from vlc.tasks import (
+    dialogues,
+    generation,
+    grounding,
+    images,
+    pretraining,
+    questions,
+    reasoning,
+    retrieval,
+    statements,
+    words,
+)
 from vlc.tasks.task import Report, Task
 
-FAMILIES = (pretraining, questions, statements, retrieval, dialogues, grounding, reasoning, words, images)
+FAMILIES = (pretraining, questions, statements, retrieval, dialogues, grounding, reasoning, generation, words, images)
 TASKS: dict[str, Task] = {name: task for family in FAMILIES for name, task in family.TASKS.items()}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from vlc.common.files import to_json
 
-EVALUATORS = ("ranking", "inputs")
+EVALUATORS = ("ranking", "inputs", "translation", "captions")
 # What the tasks on scenes of emoji have in common: short texts, and images that need no augmentation.
 SMALL: dict[str, Any] = {"max_text_len": 16, "transforms": ("mae_test", "mae_test"), "batch_size": 32}
 Records = list[dict[str, Any]]  # one for each example of an evaluated split

@@ -31,6 +31,7 @@ from vlc.evaluation.evaluator import Evaluator
 from vlc.evaluation.inputs import Inputs
 from vlc.evaluation.ranking import Ranking
 from vlc.evaluation.results import Results
+from vlc.evaluation.writing import Captions, Translation
 from vlc.hardware.distributed import init_process_group_after_restart
 from vlc.hardware.onednn import MIN_WIDTH_FOR_FAST_PRODUCTS, computes_bfloat16
 from vlc.hardware.rendezvous import watch_nodes
@@ -178,6 +179,15 @@ def _evaluators(task: TaskSettings, settings: Settings) -> list[Evaluator]:
         itc = task.kinds["itc"].name if "itc" in task.kinds else None
         ranks = run.rerank_k, run.save_scores, task.name, bool(task.pairs)
         evaluators.append(Ranking(task.kinds[kind].name, itc, every, *ranks))
+    for name, writing in (("translation", Translation), ("captions", Captions)):
+        if (every := task.evaluators.get(name)) is not None:
+            head = task.kinds.get("generation")
+            if head is None or bool(getattr(head.options, "target", "")) != (name == "translation"):
+                raise UserError(
+                    f"{task.name}.evaluators.{name} wants an objective generation that writes {name}, with "
+                    f"generation.target={'FIELD' if name == 'translation' else 'None'}: leave the evaluator out"
+                )
+            evaluators.append(writing(head.name, settings.data.per_gpu_batchsize, every))
     if (every := task.evaluators.get("inputs")) is not None:
         heads = [head.name for head in task.heads if KINDS[head.kind].headline]
         if not heads or settings.data.image_only:

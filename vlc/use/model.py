@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -25,6 +25,7 @@ from vlc.data.parts.candidates import CandidateTexts
 from vlc.data.parts.masked_answer import MaskedAnswer, masked_answers
 from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.parts.regions import GRID, WHOLE_IMAGE, Boxes, PlacedBoxes, joined, padded_regions, placed_boxes
+from vlc.data.parts.source_and_target import SourcesAndTargets, source_tokens
 from vlc.data.stacking import stack_images
 from vlc.data.tokens import MASK, TextEncoder
 from vlc.data.transforms import normalize, transform
@@ -34,6 +35,7 @@ from vlc.model.passes import encode_passes
 from vlc.model.segments import Segment
 from vlc.objectives.base import Answer, Objective, Outcome
 from vlc.objectives.choice import Choice
+from vlc.objectives.generation import Generation
 from vlc.objectives.itc import ITC
 from vlc.objectives.options import ChoiceOptions, ranking_kind
 from vlc.training.module import VLCModule
@@ -106,7 +108,7 @@ class Model:
         NonFiniteMetric where a value is NaN or infinite.
 
         images: an image, or the two images of a statement; heads that take another number of images do not answer. Without
-            a text, any number of images, each of which a head that reads no text sorts into classes.
+            a text, any number of images, each of which a head that reads no text sorts into classes or describes.
         text: a text, or several about the same images; masked language modelling fills in [MASK].
         boxes: of the image, in pixels of the picture, among which a head of pointing chooses; by default it chooses among
             boxes of several sizes all over the image. For a head whose texts are about a box, the first one is this box.
@@ -135,7 +137,8 @@ class Model:
         first = 0
         for chunk in self.chunks(Example(*one) for one in examples):
             batch = self._batch(chunk)
-            found = [replace(answer, example=answer.example + first) for answer in self._answers(batch)]
+            said = chain(self._answers(batch), self._written_answers(chunk))
+            found = [replace(answer, example=answer.example + first) for answer in said]
             answers += sorted(found, key=lambda answer: answer.example)  # stable: the order of heads stays
             first += len(chunk)
         return answers
@@ -185,6 +188,36 @@ class Model:
         check_finite({f"the scores of {name}": outcome.logits})
         (chosen,) = head.answers(outcome, batch)
         return replace(chosen, head=name)
+
+    def generate(
+        self,
+        images: ImageLike | Sequence[ImageLike] | None,
+        texts: str | Sequence[str] | None = None,
+        *,
+        language: str = "",
+    ) -> list[str]:
+        """Return the texts that a head of objective generation writes: a translation of each text, or else captions.
+
+        images: an image for each text, or one for all of them; None where the head was trained on texts alone. Without
+            texts, the images to describe.
+        language: to write in, by its name in the training data; it may be left out where the head writes in only one.
+        Raises UserError where the checkpoint has no such head, or where the head does not write in the language.
+        """
+        name, head = self._writer(reads=texts is not None)
+        known = head.options.languages
+        language = language or (known[0] if len(known) == 1 else "")
+        if (known or language) and language not in known:
+            raise UserError(
+                f"language={language!r} is none that {name} of {self.path} writes in: "
+                + (f"pass one of {', '.join(known)}" if known else "leave it out, the training data name none")
+            )
+        prepared = [self.prepared(image) for image in _several(images)] if images is not None else []
+        given = [None] * len(prepared) if texts is None else _several(texts)
+        shown = prepared * len(given) if len(prepared) == 1 else prepared
+        if len(shown) != len(given) and images is not None:
+            raise UserError(f"{len(shown)} images and {len(given)} texts: pass an image for each text, or one for all")
+        examples = [Example(shown[place : place + 1], text) for place, text in enumerate(given)]
+        return [text for chunk in self.chunks(examples) for text, _ in self._written(name, chunk, language)]
 
     def embed(
         self, *, images: ImageLike | Sequence[ImageLike] | None = None, texts: str | Sequence[str] | None = None
@@ -249,6 +282,11 @@ class Model:
         if isinstance(options, ChoiceOptions) and options.wrong_translations:
             return None  # it ranks texts by texts
         return self.module.objectives[heads[kind].name]
+
+    @property
+    def describes_images(self) -> bool:
+        """Whether a head writes captions."""
+        return any(isinstance(head, Generation) and not head.options.target for head in self.module.objectives.values())
 
     def outcomes(self, names: Iterable[str], batch: Batch, dropped_ratio: float = 0.0) -> dict[str, Outcome]:
         """Return the outcomes of heads for a normalised batch, by name. Heads whose tasks have the same token share passes.
@@ -402,6 +440,38 @@ class Model:
                 for answer in head.answers(outcomes[name], batch, token_name):
                     check_finite({f"the {answer.unit} of {name}": torch.tensor([value for _, value in answer.choices])})
                     yield replace(answer, head=name)
+
+    def _writer(self, *, reads: bool) -> tuple[str, Generation]:
+        """The head that writes about texts (reads) or about images alone. Raises UserError where there is none."""
+        for name, head in self.module.objectives.items():
+            if isinstance(head, Generation) and bool(head.options.target) == reads:
+                return name, head
+        what = "translates texts" if reads else "writes captions"
+        raise UserError(f"{self.path} has the heads {', '.join(self.module.objectives)}, none of which {what}")
+
+    @torch.inference_mode()
+    def _written(self, name: str, examples: Sequence[Example], language: str) -> list[tuple[str, float]]:
+        """What a head writes about each example, with its score."""
+        head = self.module.objectives[name]
+        assert isinstance(head, Generation)
+        read = [source_tokens(one.text or "", language, head.options.max_target_len, self.tokens) for one in examples]
+        source = self.tokens.pad([one.ids for one in read], [one.segments for one in read])
+        images = self.stacked([one.images for one in examples]) if examples[0].images else None
+        batch = Batch(index=torch.arange(len(examples)), split="predict", images=images, task=self._task(head))
+        batch = batch.with_parts(source_and_target=SourcesAndTargets(source).to(self.device))
+        with self.forward_context():
+            found = head.written(self.module.encoder, batch, self.tokens)
+        check_finite({f"the scores of {name}": torch.tensor([one.score for one in found])})
+        return [(self.tokens.text_of(one.ids), one.score) for one in found]
+
+    def _written_answers(self, examples: Sequence[Example]) -> Iterator[Answer]:
+        """What the heads write about examples with one image, in each of their languages: texts translated, or captions."""
+        for name, head in self.module.objectives.items():
+            if not isinstance(head, Generation) or bool(head.options.target) != (examples[0].text is not None):
+                continue
+            for language in head.options.languages or ("",) if len(examples[0].images) == 1 else ():
+                for number, text in enumerate(self._written(name, examples, language)):
+                    yield Answer([text], "score", language, number, name)
 
     def _boxes(self, shown: Shown, given: Sequence[Box] | None) -> dict[str, PlacedBoxes]:
         """The boxes that heads read, by the names of their parts: those given, or a grid in place of any candidates."""

@@ -51,7 +51,7 @@ def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str,
         raise UserError(
             f"picture={use.picture} is of no kind that is written here: name a file {' or '.join(_PICTURES)}"
         )
-    asked = texts or (images if model.module.images_alone else [])
+    asked = texts or (images if model.module.images_alone or model.describes_images else [])
     if not (asked or use.picture):
         raise UserError(
             f"There is nothing to answer: pass {_WANTS}, or picture=FILE.png of a checkpoint with a mae head"

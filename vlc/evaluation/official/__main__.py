@@ -11,11 +11,12 @@ from rich.table import Table
 from vlc.common.errors import UserError
 from vlc.common.files import to_json
 from vlc.common.terminal import cell, printable
-from vlc.evaluation.official import gqa, mlt, vcr, visdial, visual7w, vqa
+from vlc.evaluation.official import bleu, gqa, mlt, vcr, visdial, visual7w, vqa
 from vlc.evaluation.official.scorer import Metrics, Scorer
 from vlc.evaluation.predictions import require_writable, write_text
 
 SCORERS: dict[str, Scorer] = {
+    "bleu": bleu.SCORER,
     "gqa": gqa.SCORER,
     "mlt": mlt.SCORER,
     "vcr": vcr.SCORER,
@@ -43,15 +44,15 @@ def main(words: list[str] | None = None) -> Metrics:
     metrics = SCORERS[arguments.name].score(arguments)
     table = Table("metric", "value", "examples", box=None)
     for name, value, count in _rows(metrics):
-        table.add_row(cell(name), f"{value:.2f}", count)
+        table.add_row(cell(name), value if isinstance(value, str) else f"{value:.2f}", count)
     Console().print(table)
     if arguments.json:
         write_text(arguments.json, to_json(metrics))
     return metrics
 
 
-def _rows(metrics: Metrics, prefix: str = "") -> Iterator[tuple[str, float, str]]:
-    """Name, value and, where it is known, the number of examples of each metric."""
+def _rows(metrics: Metrics, prefix: str = "") -> Iterator[tuple[str, float | str, str]]:
+    """Name, value (or the signature of values) and, where it is known, the number of examples of each metric."""
     for name, value in metrics.items():
         if isinstance(value, Mapping):
             yield from _rows(value, f"{prefix}{name}/")
