@@ -50,6 +50,8 @@ class Text(Tensors):
     tags: (B, L) int64, k = the token names the k-th box of the example, 0 = none; None: no token names any.
     positions: (B, L) int64, the position of each token, where the text continues another one; None: they count from 0.
     causal: whether a token sees no token of the text that stands behind it, and no other input of the pass sees the text.
+    branches: (B, L) int64, the number of the branch of each token, from 1, where texts stand side by side that do not see
+        each other (`vlc.model.patterns.branched`); None: there is one text.
     """
 
     ids: Tensor
@@ -59,15 +61,16 @@ class Text(Tensors):
     tags: Tensor | None = None
     positions: Tensor | None = None
     causal: bool = False
+    branches: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def at(self, rows: Tensor | slice, num_real: int | None = None) -> "Text":
         """Return the texts at these rows; num_real: the number of their real tokens, where it is known."""
-        columns = (self.segments, self.tags, self.positions)
-        segments, tags, positions = (None if part is None else part[rows] for part in columns)
-        return Text(self.ids[rows], self.mask[rows], num_real, segments, tags, positions, self.causal)
+        columns = (self.segments, self.tags, self.positions, self.branches)
+        segments, tags, positions, branches = (None if part is None else part[rows] for part in columns)
+        return Text(self.ids[rows], self.mask[rows], num_real, segments, tags, positions, self.causal, branches)
 
     @property
     def starts_group(self) -> Tensor | None:
