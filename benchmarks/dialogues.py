@@ -37,7 +37,7 @@ ROUNDS, OPTIONS, MAX_TOKENS = 10, 100, 50
 TEXTS_OF_A_DIALOGUE = 3  # distinct questions and answers a dialogue, as in VisDial
 IMAGE_BYTES, FILES = 20_000, 1000
 _CANDIDATES, _BRANCHES = Pass(("candidates", "image"), pooled_only=True), Pass(("trunk", "image", "candidates"))
-OPTION_TOKENS = 8  # of the longest option; MAX_TOKENS are of question, history and option
+OPTION_TOKENS = 9  # of the longest option, with [CLS] and [SEP]; MAX_TOKENS are of question, history and option
 
 
 def main() -> None:

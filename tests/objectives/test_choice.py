@@ -110,11 +110,12 @@ def test_each_branch_scores_as_if_it_stood_alone_behind_question_and_history(tmp
             branches=torch.ones(1, int(own.sum()), dtype=torch.int64),
         )
         assert ENCODER.text_of(alone.ids[0].tolist()) == TURNS[row][place]
-        assert alone.positions[0, 0] == candidates.trunk.mask[row].sum()
+        assert alone.positions[0, :2].tolist() == [0, candidates.trunk.mask[row].sum()]
+        assert alone.segments[0].tolist() == [0, *[1] * (alone.ids.shape[1] - 1)]
         trunk = candidates.trunk.at(slice(row, row + 1))
         image = model[0].embed_images(batch.images.pixels[row] / 255)
         encoded = model[0].encode([model[0].embed_text(trunk), image, model[0].embed_text(alone, "own")])
-        found = head.score(encoded["own"][:, -1])
+        found = head.score(model[0].pooler(encoded["own"]))
         torch.testing.assert_close(found, logits[row, place][None], atol=1e-5, rtol=1e-4)
 
 

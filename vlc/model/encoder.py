@@ -222,7 +222,8 @@ class Encoder(nn.Module):
             return Encoded(self.pooler(tokens[:, None]))
         parts = tokens.split([segment.tokens.shape[1] for segment in placed], dim=1)
         own = [replace(segment, tokens=part) for segment, part in zip(placed, parts, strict=True)]
-        return Encoded(self.pooler(tokens), tuple(segment for segment in own if segment.name != "task_token"))
+        kept = tuple(segment for segment in own if segment.name != "task_token")
+        return Encoded(self.pooler(tokens), kept, self.pooler)
 
     def _run(self, sequence: TokenSequence, pooled_only: bool) -> Tensor:
         """Run tokens (B, S, D) through all blocks; pooled_only: returns the first tokens (B, D) alone."""

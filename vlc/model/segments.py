@@ -1,6 +1,6 @@
 """Segments: embedded inputs side by side in the sequence of an encoder pass, and the encoded segments it returns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,10 +136,12 @@ class Encoded:
 
     pooled: (B, D), read at the first token of the sequence.
     segments: the segments of the pass in their order, with encoded tokens; empty if the pass was pooled only.
+    pooler: makes the pooled feature (N, D) of sequences (N, L, D), to read it at the first tokens of branches too.
     """
 
     pooled: Tensor
     segments: tuple[Segment, ...] = ()
+    pooler: Callable[[Tensor], Tensor] | None = None
 
     def segment(self, name: str) -> Segment:
         """Return the segment of this name. Raises KeyError where the pass has none."""
@@ -171,5 +173,5 @@ class Encoded:
         encoded = []
         for number, (pooled, own) in enumerate(zip(self.pooled.chunk(len(names)), names, strict=True)):
             segments = (replace(column[number], name=name) for column, name in zip(columns, own, strict=False))
-            encoded.append(Encoded(pooled, tuple(segments)))
+            encoded.append(Encoded(pooled, tuple(segments), self.pooler))
         return encoded

@@ -78,7 +78,6 @@ class Choice(Objective[ChoiceOptions]):
     def __init__(self, options: ChoiceOptions, context: ModelContext):
         super().__init__(options, context)
         self.writes_records = bool(options.candidates)
-        self.reads_pooled = not options.branches
         self.rank_output = nn.Linear(context.width, 1)
         self.apply(init_bert_weights)
 
@@ -86,9 +85,10 @@ class Choice(Objective[ChoiceOptions]):
         """Return the scores (B, N) of all candidates of each example."""
         passes = self.passes(batch)
         if passes == (_BRANCHES,):
-            # A branch is read at its end, as the first token of all belongs to the trunk.
-            states = encoded[_BRANCHES]["candidates"].flatten(0, 1)[batch.parts["candidates"].ends]
-            return self.score(states).unflatten(0, (len(batch), -1))
+            result = encoded[_BRANCHES]
+            first = result["candidates"].flatten(0, 1)[batch.parts["candidates"].starts]
+            assert result.pooler is not None
+            return self.score(result.pooler(first[:, None])).unflatten(0, (len(batch), -1))
         return torch.cat([self.score(encoded[one].pooled).unflatten(0, (len(batch), -1)) for one in passes], dim=1)
 
     def score(self, pooled: Tensor) -> Tensor:

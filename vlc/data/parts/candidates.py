@@ -24,14 +24,14 @@ class CandidateTexts(Tensors):
     words: the candidates as the data have them, N strings for each example.
     right (B,) int64: the place of the right one among them; None where it is not known.
     trunk: (B, L), the texts that the candidates of an example share, where these are branches.
-    ends (B * N,) int64: the last token of each branch, as an index into the flattened text.
+    starts (B * N,) int64: the first token of each branch, as an index into the flattened text.
     """
 
     text: Text
     words: list[list[str]]
     right: Tensor | None = None
     trunk: Text | None = None
-    ends: Tensor | None = None
+    starts: Tensor | None = None
 
 
 class _Cell(NamedTuple):
@@ -101,13 +101,13 @@ class Candidates(Part):
 def branched(
     words: Sequence[str], encoder: TextEncoder, trunk: Callable[[TextEncoder], Tokens]
 ) -> tuple[Tokens, list[Tokens]]:
-    """The trunk, cut so that each candidate has room behind it, and the candidates, each with [SEP] at its end.
+    """The trunk, cut so that each candidate has room behind it, and the candidates, each with [CLS] and [SEP].
 
     trunk: returns the trunk by an encoder. A candidate keeps at most half of all tokens.
     """
     branches = [encoder.within(encoder.max_text_len // 2)(text) for text in words]
     room = max(len(one.ids) for one in branches) - 1  # without [CLS]
-    return trunk(encoder.within(encoder.max_text_len - room)), [Tokens(one.ids[1:], one.words[1:]) for one in branches]
+    return trunk(encoder.within(encoder.max_text_len - room)), branches
 
 
 def collated_branches(
@@ -117,19 +117,23 @@ def collated_branches(
     right: Tensor | None,
     encoder: TextEncoder,
 ) -> CandidateTexts:
-    """The candidates of B examples as branches: their positions continue those of their trunk."""
+    """The candidates of B examples as branches.
+
+    The [CLS] of a branch is embedded as the one of the trunk, and the positions behind it continue those of the trunk. So a
+    model that was trained on whole texts finds its branches nearly as it knows them.
+    """
     trunk = encoder.pad([one.ids for one in trunks], [one.segments for one in trunks])
     ids = [[number for one in own for number in one.ids] for own in branches]
     text = encoder.within(max(map(len, ids)) + PAD_MULTIPLE).pad(ids)
     length = text.ids.shape[1]
     numbers, positions = torch.zeros_like(text.ids), torch.zeros_like(text.ids)
-    ends = []
+    starts = []
     for row, (shared, own) in enumerate(zip(trunks, branches, strict=True)):
         sizes = torch.tensor([len(one.ids) for one in own])
         first = sizes.cumsum(0) - sizes
         numbers[row, : len(ids[row])] = torch.arange(1, 1 + len(own)).repeat_interleave(sizes)
         within = torch.arange(len(ids[row])) - first.repeat_interleave(sizes)
-        positions[row, : len(ids[row])] = len(shared.ids) + within
-        ends.append(row * length + sizes.cumsum(0) - 1)
-    text = replace(text, segments=torch.ones_like(text.ids), positions=positions, branches=numbers)
-    return CandidateTexts(text, words, right, trunk, torch.cat(ends))
+        positions[row, : len(ids[row])] = (len(shared.ids) + within - 1) * (within > 0)
+        starts.append(row * length + first)
+    text = replace(text, segments=(positions > 0).long(), positions=positions, branches=numbers)
+    return CandidateTexts(text, words, right, trunk, torch.cat(starts))
