@@ -1,7 +1,8 @@
 """Dialogues in the size of VisDial: the writer's speed and memory, and the ranking of options together and one by one.
 
 `python -m benchmarks.dialogues write --dialogues 10000 100000`: rows a second and peak memory of `write_arrow visdial`.
-`python -m benchmarks.dialogues rank --rounds 2`: sequences a second of base/16 at 224 with 100 options for each question.
+`python -m benchmarks.dialogues rank --rounds 2`: sequences a second of base/16 at 224 with 100 options for each question,
+as texts of their own, as branches (choice.branches), and one by one.
 """
 
 import argparse
@@ -35,7 +36,8 @@ from vlc.model.sizes import ENCODERS
 ROUNDS, OPTIONS, MAX_TOKENS = 10, 100, 50
 TEXTS_OF_A_DIALOGUE = 3  # distinct questions and answers a dialogue, as in VisDial
 IMAGE_BYTES, FILES = 20_000, 1000
-_CANDIDATES = Pass(("candidates", "image"), pooled_only=True)
+_CANDIDATES, _BRANCHES = Pass(("candidates", "image"), pooled_only=True), Pass(("trunk", "image", "candidates"))
+OPTION_TOKENS = 9  # of the longest option, with [CLS] and [SEP]; MAX_TOKENS are of question, history and option
 
 
 def main() -> None:
@@ -105,7 +107,10 @@ def _make(raw: Path, split: str, count: int) -> None:
 
 @torch.no_grad()
 def _ranked(rounds: int, alone: int) -> list[dict[str, Any]]:
-    """Together: as a test ranks them, the image embedded once. One by one: image and text of each option by themselves."""
+    """Together: as a test ranks them, the image embedded once. One by one: image and text of each option by themselves.
+
+    As branches: question, history and image are encoded once, with the options behind them.
+    """
     torch.manual_seed(0)
     encoder = Encoder(ENCODERS["mae_vit_base_patch16"], 224, vocab_size=VOCABULARY, max_text_len=MAX_TOKENS).eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -120,9 +125,13 @@ def _ranked(rounds: int, alone: int) -> list[dict[str, Any]]:
     images = Images(torch.rand(rounds, 1, 3, 224, 224))
     batch = Batch(index=torch.arange(rounds), split="test", images=images, text=text.at(slice(rounds)))
     batch = batch.with_parts(candidates=CandidateTexts(text, [])).to(device)
+    branching = batch.with_parts(candidates=_branches(rounds)).to(device)
 
     def together() -> int:
         return len(encode_passes(encoder, batch, [_CANDIDATES])[_CANDIDATES].pooled)
+
+    def as_branches() -> int:
+        return len(encode_passes(encoder, branching, [_BRANCHES])[_BRANCHES]["candidates"]) * OPTIONS
 
     def one_by_one() -> int:
         for number in range(alone):
@@ -133,7 +142,8 @@ def _ranked(rounds: int, alone: int) -> list[dict[str, Any]]:
         return alone
 
     rows = []
-    for name, side in (("together", together), ("one by one", one_by_one)):
+    sides = (("together", together), ("as branches", as_branches), ("one by one", one_by_one))
+    for name, side in sides:
         side()  # warms up
         started = time.perf_counter()
         count = side()
@@ -142,6 +152,20 @@ def _ranked(rounds: int, alone: int) -> list[dict[str, Any]]:
         seconds = time.perf_counter() - started
         rows.append({"options": name, "sequences": count, "sequences_per_s": round(count / seconds, 2)})
     return rows
+
+
+def _branches(rounds: int) -> CandidateTexts:
+    """Trunks of MAX_TOKENS without the tokens of the longest option, and options of half of these to all."""
+    ids = torch.randint(1000, VOCABULARY, (rounds, MAX_TOKENS - OPTION_TOKENS))
+    sizes = torch.randint(OPTION_TOKENS // 2, OPTION_TOKENS + 1, (rounds, OPTIONS))
+    longest = int(sizes.sum(1).max())
+    numbers = torch.zeros(rounds, -(-longest // 8) * 8, dtype=torch.int64)
+    for row, own in zip(numbers, sizes, strict=True):
+        row[: int(own.sum())] = torch.arange(1, OPTIONS + 1).repeat_interleave(own)
+    mask = (numbers > 0).long()
+    words = torch.randint(1000, VOCABULARY, mask.shape) * mask
+    text = Text(words, mask, int(mask.sum()), mask, positions=torch.full_like(mask, ids.shape[1]), branches=numbers)
+    return CandidateTexts(text, [], trunk=Text(ids, torch.ones_like(ids)))
 
 
 if __name__ == "__main__":

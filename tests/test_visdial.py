@@ -53,8 +53,13 @@ def test_a_test_reports_what_the_challenge_measures_and_writes_its_files(tested)
         assert all(sorted(entry["ranks"]) == [*range(1, 101)] for entry in entries)
 
 
-def test_choose_gives_the_order_that_the_test_wrote(tested, trained):
-    model = vlc.Model.from_checkpoint(trained, num_gpus=0)
+@pytest.mark.parametrize("branches", [False, True])
+def test_choose_gives_the_order_that_the_test_wrote(tested, trained, options, branches):
+    if branches:  # another model with the same weights
+        changes = {"visdial.choice.branches": True, "test_only": True, "load_path": trained, "splits": ["val"]}
+        tested = run(tiny.settings(**options | changes))
+    chosen = {"tasks": ["visdial"], "visdial.choice.branches": True} if branches else {}
+    model = vlc.Model.from_checkpoint(trained, num_gpus=0, **chosen)
     raw = json.loads((RAW / "visdial_1.0_val.json").read_text())["data"]
     dialogue = raw["dialogs"][0]
     said = [(raw["questions"][turn["question"]], raw["answers"][turn["answer"]]) for turn in dialogue["dialog"]]

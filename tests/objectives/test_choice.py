@@ -86,6 +86,39 @@ def test_each_score_is_that_of_the_text_alone(tmp_path, model):
         torch.testing.assert_close(alone, logits[number // 5, number % 5][None], atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_each_branch_scores_as_if_it_stood_alone_behind_question_and_history(tmp_path, model):
+    options = replace(OPTIONS, branches=True)
+    head = Choice(options, model[1].context).eval()
+    head.load_state_dict(model[1].state_dict())
+    batch = _samples(tmp_path, options)[keys(0, 1, 2)]
+    logits = _outcome((model[0], head), batch).logits
+    assert logits.shape == (3, 5)
+    candidates = batch.parts["candidates"]
+    second = ENCODER.within(12 - 3).composed([("and left", 0)], ["what is it", "cat", "a cat"])
+    assert candidates.trunk.ids[1][candidates.trunk.mask[1].bool()].tolist() == second.ids
+    for number in range(15):
+        row, place = divmod(number, 5)
+        own = candidates.text.branches[row] == place + 1
+        alone = replace(candidates.text.at(slice(row, row + 1)), branches=None)
+        alone = Text(
+            alone.ids[:, own],
+            alone.mask[:, own],
+            None,
+            alone.segments[:, own],
+            positions=alone.positions[:, own],
+            branches=torch.ones(1, int(own.sum()), dtype=torch.int64),
+        )
+        assert ENCODER.text_of(alone.ids[0].tolist()) == TURNS[row][place]
+        assert alone.positions[0, :2].tolist() == [0, candidates.trunk.mask[row].sum()]
+        assert alone.segments[0].tolist() == [0, *[1] * (alone.ids.shape[1] - 1)]
+        trunk = candidates.trunk.at(slice(row, row + 1))
+        image = model[0].embed_images(batch.images.pixels[row] / 255)
+        encoded = model[0].encode([model[0].embed_text(trunk), image, model[0].embed_text(alone, "own")])
+        found = head.score(model[0].pooler(encoded["own"]))
+        torch.testing.assert_close(found, logits[row, place][None], atol=1e-5, rtol=1e-4)
+
+
 def test_evaluation_shows_all_in_their_order_behind_question_and_before_history(tmp_path):
     candidates = _samples(tmp_path)[keys(0, 1, 2)].parts["candidates"]
     assert candidates.words == TURNS

@@ -52,6 +52,8 @@ class Text(Tensors):
     causal: whether a token sees no token of the text that stands behind it, and no other input of the pass sees the text.
     languages: (B, 2) int64, the numbers of the languages of segments 0 and 1 among the model's languages, -1 = none of
         them; None: nobody says what language it is.
+    branches: (B, L) int64, the number of the branch of each token, from 1, where texts stand side by side that do not see
+        each other (`vlc.model.patterns.branched`); None: there is one text.
     """
 
     ids: Tensor
@@ -62,16 +64,18 @@ class Text(Tensors):
     languages: Tensor | None = None
     positions: Tensor | None = None
     causal: bool = False
+    branches: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def at(self, rows: Tensor | slice, num_real: int | None = None) -> "Text":
         """Return the texts at these rows; num_real: the number of their real tokens, where it is known."""
-        parts = (self.segments, self.tags, self.languages, self.positions)
-        columns = (None if part is None else part[rows] for part in parts)
-        segments, tags, languages, positions = columns
-        return Text(self.ids[rows], self.mask[rows], num_real, segments, tags, languages, positions, self.causal)
+        further = {}
+        for name in ("segments", "tags", "languages", "positions", "branches"):
+            part = getattr(self, name)
+            further[name] = None if part is None else part[rows]
+        return replace(self, ids=self.ids[rows], mask=self.mask[rows], num_real=num_real, **further)
 
     @property
     def starts_group(self) -> Tensor | None:

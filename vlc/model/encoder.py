@@ -25,7 +25,7 @@ from vlc.model.embed import (
 )
 from vlc.model.masking import leading_patches, random_mask, shown_patches, take_patches
 from vlc.model.packing import Packing
-from vlc.model.patterns import FULL, AttentionPattern, grouped, padded
+from vlc.model.patterns import FULL, AttentionPattern, branched, grouped, padded
 from vlc.model.regions import BoxTokens
 from vlc.model.segments import Encoded, Segment, TokenSequence, aligned
 from vlc.model.sizes import EncoderConfig
@@ -137,7 +137,7 @@ class Encoder(nn.Module):
     def embed_text(self, text: Text, name: str = "text") -> Segment:
         """Text (B, L) -> a segment of that name."""
         words = self.embed_words(text.ids, text.segments, text.languages, text.positions)
-        return Segment(name, words, text.mask, text.num_real, text.starts_group)
+        return Segment(name, words, text.mask, text.num_real, text.starts_group, text.branches)
 
     def embed_words(
         self,
@@ -235,7 +235,8 @@ class Encoder(nn.Module):
             return Encoded(self.pooler(tokens[:, None]))
         parts = tokens.split([segment.tokens.shape[1] for segment in placed], dim=1)
         own = [replace(segment, tokens=part) for segment, part in zip(placed, parts, strict=True)]
-        return Encoded(self.pooler(tokens), tuple(segment for segment in own if segment.name != "task_token"))
+        kept = tuple(segment for segment in own if segment.name != "task_token")
+        return Encoded(self.pooler(tokens), kept, self.pooler)
 
     def _run(self, sequence: TokenSequence, pooled_only: bool) -> Tensor:
         """Run tokens (B, S, D) through all blocks; pooled_only: returns the first tokens (B, D) alone."""
@@ -257,6 +258,8 @@ class Encoder(nn.Module):
         """Return which tokens attend to which, and how the sequences are packed; None: they are not packed."""
         if sequence.starts_group is not None:
             return grouped(sequence.starts_group, sequence.mask), None
+        if sequence.branches is not None:
+            return branched(sequence.branches, sequence.mask), None
         packing = self._packing(sequence, pooled_only)
         if sequence.mask is None or (packing is not None and packing.is_full):
             return FULL, None

@@ -50,6 +50,7 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> SegmentInput:
     wrong_images: the wrong image of each example.
     boxes: the batch's part `regions`, which are boxes of the first image.
     source, target: of the batch's part `source_and_target`.
+    trunk: the texts that candidates share (`vlc.data.parts.candidates`).
     Any other name is the name of a part of the batch: of texts, of images, or with a field `text`.
     """
     # A batch without texts belongs to a model of images alone, which has no use for types.
@@ -71,6 +72,8 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> SegmentInput:
         return ImageInput(*_present(batch.images, name).at(number), first_type and first_type + number)
     if name in ("source", "target"):
         return getattr(batch.parts["source_and_target"], name)
+    if name == "trunk":
+        return batch.parts["candidates"].trunk
     part = batch.parts["regions" if name == "boxes" else name]
     return ImageInput(*part.at(0), first_type) if isinstance(part, Images) else getattr(part, "text", part)
 

@@ -118,7 +118,9 @@ def _encode_group(
             if key in embedded:
                 pass
             elif isinstance(given, Text):
-                embedded[key] = Segment(name, words[name], given.mask, given.num_real, given.starts_group)
+                embedded[key] = Segment(
+                    name, words[name], given.mask, given.num_real, given.starts_group, given.branches
+                )
             elif isinstance(given, Regions):
                 assert encoder.regions is not None, "no objective says that its passes have boxes"
                 embedded[key] = encoder.regions.pooled(

@@ -83,6 +83,21 @@ def grouped(starts_group: Tensor, mask: Tensor | None = None) -> MaskedAttention
     return MaskedAttention(allowed[:, None])
 
 
+def branched(branches: Tensor, mask: Tensor | None = None) -> MaskedAttention:
+    """Return the pattern of a trunk with branches: each branch sees the trunk and itself, and the trunk sees itself alone.
+
+    So what all branches share is computed once, and a branch does not depend on the others.
+
+    branches: (B, L) int, 0 = a token of the trunk, otherwise the number of the token's branch.
+    mask: (B, L), nonzero = real; None: there is no padding.
+    """
+    seen, sees = branches[:, None, :], branches[:, :, None]
+    allowed = (seen == 0) | (seen == sees)
+    if mask is not None:
+        allowed = allowed & mask.bool()[:, None, :]
+    return MaskedAttention(allowed[:, None])
+
+
 @dataclass(frozen=True, eq=False)
 class SequenceLengths(AttentionPattern):
     """Packed sequences whose lengths the host knows.

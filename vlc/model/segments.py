@@ -1,6 +1,6 @@
 """Segments: embedded inputs side by side in the sequence of an encoder pass, and the encoded segments it returns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,8 @@ from torch import Tensor
 from vlc.common.inputs import mapped, sum_if_known
 from vlc.model.masking import PatchMask
 
-_BY_ROW = ("tokens", "mask", "starts_group", "patches", "patch_indices")  # fields with a row for each example
+# Fields with a row for each example.
+_BY_ROW = ("tokens", "mask", "starts_group", "branches", "patches", "patch_indices")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Segment:
     mask: (B, L), nonzero = real token, zero = padding; None: all tokens are real.
     num_real: the number of real tokens; None where there is a mask and only a device knows.
     starts_group: (B, L) int, 1 = a token that the tokens before it may not see (`vlc.model.patterns.grouped`).
+    branches: (B, L) int, the branch of each token, 0 = none (`vlc.model.patterns.branched`).
     patches: which patches of an image were dropped at random; None: none were.
     grid: rows and columns of the image in patches; None: not an image.
     patch_indices: (B, P) int64, the cell of the grid that each patch token shows, counted row by row; None: all cells in
@@ -33,6 +35,7 @@ class Segment:
     mask: Tensor | None = None
     num_real: int | None = None
     starts_group: Tensor | None = None
+    branches: Tensor | None = None
     patches: PatchMask | None = None
     grid: tuple[int, int] | None = None
     patch_indices: Tensor | None = None
@@ -95,23 +98,25 @@ class TokenSequence:
     tokens: (B, S, D).
     mask: (B, S) bool, True = real; None: all tokens are real.
     num_real: the number of real tokens; None where there is no mask, or only a device knows.
-    starts_group: (B, S) int, as in `Segment`; None: no segment has any.
+    starts_group, branches: (B, S) int, as in `Segment`; None: no segment has any.
     """
 
     tokens: Tensor
     mask: Tensor | None
     num_real: int | None
     starts_group: Tensor | None
+    branches: Tensor | None
 
     @classmethod
     def of(cls, segments: Sequence[Segment]) -> "TokenSequence":
         tokens = torch.cat([segment.tokens for segment in segments], dim=1)
-        mask, starts_group = _by_token(segments, "mask", 1), _by_token(segments, "starts_group", 0)
+        mask = _by_token(segments, "mask", 1)
+        starts_group, branches = (_by_token(segments, name, 0) for name in ("starts_group", "branches"))
         num_real = None
         if mask is not None:
             counts = ((one.tokens[..., 0].numel() if one.mask is None else one.num_real) for one in segments)
             num_real, mask = sum_if_known(counts), mask.bool()
-        return cls(tokens, mask, num_real, starts_group)
+        return cls(tokens, mask, num_real, starts_group, branches)
 
 
 def _by_token(segments: Sequence[Segment], name: str, default: int) -> Tensor | None:
@@ -131,10 +136,12 @@ class Encoded:
 
     pooled: (B, D), read at the first token of the sequence.
     segments: the segments of the pass in their order, with encoded tokens; empty if the pass was pooled only.
+    pooler: makes the pooled feature (N, D) of sequences (N, L, D), to read it at the first tokens of branches too.
     """
 
     pooled: Tensor
     segments: tuple[Segment, ...] = ()
+    pooler: Callable[[Tensor], Tensor] | None = None
 
     def segment(self, name: str) -> Segment:
         """Return the segment of this name. Raises KeyError where the pass has none."""
@@ -166,5 +173,5 @@ class Encoded:
         encoded = []
         for number, (pooled, own) in enumerate(zip(self.pooled.chunk(len(names)), names, strict=True)):
             segments = (replace(column[number], name=name) for column, name in zip(columns, own, strict=False))
-            encoded.append(Encoded(pooled, tuple(segments)))
+            encoded.append(Encoded(pooled, tuple(segments), self.pooler))
         return encoded

@@ -28,6 +28,7 @@ from vlc.objectives.base import (
 from vlc.objectives.options import ChoiceOptions
 
 NUM_TAGS = 32  # boxes that words can name
+_BRANCHES = Pass(("trunk", "image", "candidates"))
 _BESIDE_BOXES = Pass(("candidates", "image", "boxes"), pooled_only=True)
 # The pass that scores the candidates which a part of a batch brings; of several parts they stand in this order.
 _PASSES = {
@@ -67,7 +68,8 @@ class Choice(Objective[ChoiceOptions]):
                 WrongImages("dataset"): options.wrong_images,
             }
             return tuple(part for part, count in counts.items() if count)
-        candidates = Candidates(options.candidates, options.label, options.drawn, options.candidate_tags)
+        tags, branches = options.candidate_tags, options.branches
+        candidates = Candidates(options.candidates, options.label, options.drawn, tags, branches)
         regions = (Boxes(),) if options.regions else ()
         ids = (Field(name, "always") for name in options.ids)
         described = (Field(name, "where_provided") for name in options.described_by)
@@ -87,11 +89,23 @@ class Choice(Objective[ChoiceOptions]):
         self.rank_output = nn.Linear(context.width, 1)
         self.apply(init_bert_weights)
 
+    def _scores(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Tensor:
+        """Return the scores (B, N) of all candidates of each example."""
+        passes = self.passes(batch)
+        if passes == (_BRANCHES,):
+            result = encoded[_BRANCHES]
+            first = result["candidates"].flatten(0, 1)[batch.parts["candidates"].starts]
+            assert result.pooler is not None
+            return self.score(result.pooler(first[:, None])).unflatten(0, (len(batch), -1))
+        return torch.cat([self.score(encoded[one].pooled).unflatten(0, (len(batch), -1)) for one in passes], dim=1)
+
     def score(self, pooled: Tensor) -> Tensor:
         """Pooled features (N, D) of text-image pairs -> scores (N,) float32, higher = better match."""
         return linear_in_float32(self.rank_output, pooled)[:, 0]
 
     def passes(self, batch: Batch) -> tuple[Pass, ...]:
+        if self.options.branches and "candidates" in batch.parts:
+            return (_BRANCHES,)
         own = {part.name for part in self.parts(self.options)}  # the batch may have parts of other objectives too
         if {"candidates", "regions"} <= own & batch.parts.keys():
             return (_BESIDE_BOXES,)
@@ -105,8 +119,7 @@ class Choice(Objective[ChoiceOptions]):
         return replace(whole, segments=tuple(name for name in whole.segments if name != "image"))
 
     def forward(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Outcome:
-        passes = self.passes(batch)
-        scores = torch.cat([self.score(encoded[one].pooled).unflatten(0, (len(batch), -1)) for one in passes], dim=1)
+        passes, scores = self.passes(batch), self._scores(encoded, batch)
         if "candidates" in batch.parts:
             right = batch.parts["candidates"].right
         else:

@@ -258,6 +258,8 @@ class ChoiceOptions(Options):
     label: batch field with the place of the right one among them.
     candidate_tags: batch field with the boxes that the words of the candidates name, where they name any.
     drawn: how many of them training shows, the right one and others at random; 0: all.
+    branches: whether the candidates of an example stand in one sequence behind its text and image. They see these and
+        themselves alone, and text and image, which do not see them, are encoded once. This is faster, and another model.
     loss: cross_entropy lets the candidates compete; bce judges each apart, averaged over candidates and examples (VL-BERT).
     regions: tokens: the boxes of the image stand behind it as tokens, and words are linked to the boxes that they name.
     records: what the records say of each candidate: ranks or probabilities.
@@ -276,6 +278,7 @@ class ChoiceOptions(Options):
     label: str = "label"
     candidate_tags: str = ""
     drawn: int = 0
+    branches: bool = False
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     regions: Literal["", "tokens"] = ""
     records: Literal["ranks", "probabilities"] = "ranks"
@@ -298,6 +301,11 @@ class ChoiceOptions(Options):
             raise UserError(
                 f"choice.hard_texts={self.hard_texts} and choice.wrong_images={self.wrong_images} stand beside texts of "
                 f"other images, not beside choice.candidates={self.candidates}: pass 0"
+            )
+        if self.branches and (self.regions or self.candidate_tags or not self.candidates):
+            raise UserError(
+                "choice.branches=True goes with texts out of the data (choice.candidates=FIELD) whose words name no boxes: "
+                "leave it out"
             )
         if self.regions and not self.candidates:
             raise UserError(

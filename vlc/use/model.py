@@ -21,7 +21,7 @@ from vlc.data.batch import Batch
 from vlc.data.composers import COMPOSERS, Words
 from vlc.data.geometry import Shown
 from vlc.data.images import Picture, UndecodableImage, open_image, to_rgb
-from vlc.data.parts.candidates import CandidateTexts
+from vlc.data.parts.candidates import CandidateTexts, branched, collated_branches
 from vlc.data.parts.masked_answer import MaskedAnswer, masked_answers
 from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.parts.regions import GRID, WHOLE_IMAGE, Boxes, PlacedBoxes, joined, padded_regions, placed_boxes
@@ -173,14 +173,18 @@ class Model:
         row = {"history": [words for turn in history for words in turn], "caption": caption}
         earlier = COMPOSERS["dialogue"].history(row) if history or caption else ()
         sequences = [_grounded(words, 0, boxes) for words in ((question, answer) if answer else (question,))]
-        tokens = [self.tokens.composed([*sequences, _grounded(option, 1, boxes)], earlier) for option in options]
-        columns = [one.ids for one in tokens], [one.segments for one in tokens], [one.tags for one in tokens]
+        if self.module.objectives[name].options.branches:
+            trunk, tokens = branched(options, self.tokens, lambda encoder: encoder.composed(sequences, earlier))
+            candidates = collated_branches([trunk], [tokens], [list(options)], None, self.tokens)
+        else:
+            tokens = [self.tokens.composed([*sequences, _grounded(option, 1, boxes)], earlier) for option in options]
+            columns = [one.ids for one in tokens], [one.segments for one in tokens], [one.tags for one in tokens]
+            candidates = CandidateTexts(self.tokens.pad(*columns), [list(options)])
         shown = self.shown(image)
         assert shown.placement is not None, "the pipelines of evaluation say where the picture lies"
         regions = padded_regions([placed_boxes("boxes", list(boxes.values()), shown.placement)])
         images = self.stacked([[shown.pixels]])
         batch = Batch(index=torch.arange(1), split="predict", images=images, text=self.text([question]))
-        candidates = CandidateTexts(self.tokens.pad(*columns), [list(options)])
         batch = batch.with_parts(candidates=candidates.to(self.device), regions=regions.to(self.device))
         with self.forward_context():
             head = self.module.objectives[name]
