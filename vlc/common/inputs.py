@@ -71,7 +71,7 @@ class Text(Tensors):
 
     def at(self, rows: Tensor | slice, num_real: int | None = None) -> "Text":
         """Return the texts at these rows; num_real: the number of their real tokens, where it is known."""
-        further = {}
+        further: dict[str, Any] = {}
         for name in ("segments", "tags", "languages", "positions", "branches"):
             part = getattr(self, name)
             further[name] = None if part is None else part[rows]
