@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-all replicas test format bench reliability clean
+.PHONY: help setup demo demo-all languages replicas test format bench reliability clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -30,6 +30,9 @@ demo: $(INSTALLED) ## Pre-train, fine-tune and evaluate on the embedded data; wr
 
 demo-all: $(INSTALLED) ## Train ten tasks on embedded replicas in one model, and test each; writes result/multitask
 	$(BIN)/python -m demo.multitask
+
+languages: $(INSTALLED) ## Train and test retrieval and translation in four languages; writes result/languages
+	$(BIN)/python -m demo.languages
 
 test: $(INSTALLED) ## Checks of style and types, and the whole test suite
 	$(BIN)/ruff check --quiet .

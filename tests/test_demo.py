@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import main_finetune
-from demo import multitask
+from demo import languages, multitask
 from demo.__main__ import GROUPS_RECIPE, QUESTION_TYPES, SCENES, _groups_row, _pairs_row, _retrieval_rows, _table
 from demo.baseline import any_box, candidates, majority_class, majority_scores, most_frequent_answer, same_box
 from demo.commands import typed
@@ -205,8 +205,41 @@ def test_a_comparison_has_as_many_batches_of_each_task_and_is_continued(runs, tm
 def test_the_demonstration_prints_every_metric_beside_a_guess(runs, tmp_path, capsys):
     multitask.main(["--tasks", "vqa_emoji", "guess_emoji", "--out", str(tmp_path)])
     assert "mixing" not in runs[0]
-    assert "max_steps=2400" in runs[0]
+    assert "max_steps=1000" in runs[0]
     assert re.search(r"guess_emoji.+accuracy.+50\.0.+20\.0", capsys.readouterr().out)
+
+
+def test_the_benchmark_of_languages_goes_on_from_one_pre_training_and_is_continued(monkeypatch, tmp_path, capsys):
+    commands = []
+
+    def run_command(named: str, **keys) -> Stage:
+        commands.append(f"{named} {typed(keys)}")
+        last = tmp_path / "checkpoints" / "last.ckpt"
+        last.parent.mkdir(exist_ok=True)
+        last.touch()
+        metrics = {name: 0.5 for step in languages.STEPS.values() for name in step.metrics}
+        return Stage(None, metrics if keys.get("test_only") else {}, tmp_path)
+
+    monkeypatch.setattr(languages, "run_command", run_command)
+    monkeypatch.setattr(languages, "tokenizer", lambda words: commands.append(f"tokenizer {' '.join(words)}"))
+    monkeypatch.setattr(languages, "write", lambda name, folder: commands.append(f"write {name}"))
+    words = ["--out", str(tmp_path), "--pretrained", "english.ckpt", "--seeds", "0", "1"]
+    languages.main(words)
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").touch()
+    assert [command.split()[0] for command in commands[:4]] == [
+        "write",
+        "write",
+        "tokenizer",
+        "task_pretrain_translations_emoji",
+    ]
+    assert "load_path=english.ckpt" in commands[3]
+    assert sum("test_only=True" not in command for command in commands[4:]) == 2 * len(languages.STEPS)
+    assert any("tasks=[translation_hidden_emoji]" in command for command in commands)
+    assert re.search(r"images and texts.+50\.0", capsys.readouterr().out)
+    done = len(commands)
+    languages.main(words)
+    assert commands[done:] == ["write emoji_translations", "write emoji_mlt"]
 
 
 def test_what_is_prepared_once_is_not_prepared_again(monkeypatch, tmp_path):

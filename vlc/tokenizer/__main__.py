@@ -1,6 +1,7 @@
 """Train a tokenizer, or show one at work: `python -m vlc.tokenizer train ARROWS --size N --out FOLDER`."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from vlc.tokenizer.texts import TEXT_COLUMNS, Texts
 from vlc.tokenizer.training import KINDS, train
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m vlc.tokenizer", description="Train a tokenizer, or show one.")
     commands = parser.add_subparsers(required=True)
     training = commands.add_parser("train", help="train one on the texts in the arrow files of a folder")
@@ -30,7 +31,7 @@ def main() -> None:
     showing.add_argument("tokenizer", help="hub name, folder, or emoji")
     showing.add_argument("texts", nargs="+", metavar="text")
     showing.set_defaults(run=_show)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     try:
         arguments.run(arguments)
     except UserError as error:
