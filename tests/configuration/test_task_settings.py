@@ -225,7 +225,7 @@ def test_the_metrics_of_a_task_with_several_heads_name_the_head():
             {"tasks": ["vqa"], "learning_rate": 1e-3, "vqa.learning_rate": 1e-4},
             "learning_rate=0.001 and vqa.learning_rate=0.0001 are two names of the same value",
         ),
-        ((), {"multitask.task_tokens": True}, "the run has no named task: pass tasks="),
+        ((), {"multitask.task_tokens": True}, "no named task has the heads of this run: pass tasks="),
         (
             (),
             {"tasks": ["image_classification"], "multitask.task_tokens": True},
