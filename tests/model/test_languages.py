@@ -74,7 +74,8 @@ def _without(encoder: Encoder, batch: Batch) -> torch.Tensor:
 @pytest.fixture
 def options(arrows, small_vit, tmp_path) -> dict:
     data = {"data_root": str(arrows), "log_dir": str(tmp_path), "vit": small_vit, "mask_ratio": 0.5}
-    return data | {"tasks": ["pretraining_multi30k"], "pretraining_multi30k.max_text_len": 24}
+    pairs = {"pretraining_multi30k.pairs": ["en-de", "de-en"]}
+    return data | pairs | {"tasks": ["pretraining_multi30k"], "pretraining_multi30k.max_text_len": 24}
 
 
 def _built(options: dict, **changes):
@@ -149,8 +150,9 @@ def test_mistakes(small_vit, changes, message):
 
 @torch.no_grad()
 def test_rankings_add_them_too(options):
-    options.pop("pretraining_multi30k.max_text_len")
-    data, module = _built(options | {"tasks": ["pretraining_multi30k_captions"]}, **EMBEDDINGS)
+    options = {name: value for name, value in options.items() if not name.startswith("pretraining_multi30k.")}
+    options |= {"tasks": ["pretraining_multi30k_captions"], "pretraining_multi30k_captions.where.lang": ["en", "de"]}
+    data, module = _built(options, **EMBEDDINGS)
     samples = data.tasks["pretraining_multi30k_captions"].evaluation["val"]
     for numbers, text in Corpus(samples).texts_by_length(5):
         sources = [samples.locate(number) for number in numbers.tolist()]
