@@ -313,7 +313,8 @@ def _write_mixed(folder: Path) -> None:
 def _train_tries(folder: Path, rng: random.Random, scale: float) -> Iterator[Try]:
     scenes, images = folder / "scenes", write_folder(folder / "images", {"train": 13, "val": 3})
     call(reading.make_scenes, scenes, folder=folder / "scenes_out")
-    call(_write_mixed, folder / "mixed", folder=folder / "mixed_out")
+    if scale >= 0.3:
+        call(_write_mixed, folder / "mixed", folder=folder / "mixed_out")
     chosen = trainings(scenes, images, folder / "mixed")
     chosen = chosen if scale >= 0.3 else chosen[:1]
     for number, training in enumerate(chosen):
