@@ -8,6 +8,7 @@ import torch
 
 from tests import tiny
 from vlc.checkpoint import weights
+from vlc.common.errors import UserError
 from vlc.common.inputs import Images, Text
 from vlc.data.batch import Batch
 from vlc.data.composers import COMPOSERS
@@ -16,9 +17,9 @@ from vlc.data.vocabulary import Vocabulary, data_vocabulary
 from vlc.model.segments import Encoded, Segment
 from vlc.objectives.base import ModelContext
 from vlc.objectives.options import WordsOptions
-from vlc.objectives.words import Words, marked_state
+from vlc.objectives.words import WordTranslation, marked_state
 from vlc.tasks.words import accuracies
-from vlc.training.run import run
+from vlc.training.run import build_data, run
 from vlc.use.model import Model
 
 CLASSES = ("de:bank", "de:hocker", "de:ufer", "fr:banc", "fr:rive")
@@ -64,7 +65,7 @@ def batch() -> Batch:
 def test_candidates_alone_compete_and_ambiguous_words_alone_count(batch):
     torch.manual_seed(1)
     context = ModelContext(width=32, vocab_size=20, num_patches=4, size=tiny.SMALL, vocabulary=Vocabulary(CLASSES))
-    objective = Words(WordsOptions(), context).eval()
+    objective = WordTranslation(WordsOptions(), context).eval()
     states = torch.randn(4, 4, 32)
     encoded = {one: Encoded(states[:, 0], (Segment("text", states),)) for one in objective.passes(batch)}
     plain = objective.classifier(states[:, 1])
@@ -130,5 +131,21 @@ def test_training_keeps_the_classes_and_a_test_reports(arrows, small_vit, tmp_pa
     assert tested[f"{prefix}most_frequent_accuracy/de"] == 0
     assert tested[f"{prefix}most_frequent_accuracy/fr"] == 1
     assert not math.isnan(tested[f"{prefix}accuracy"])
-    module = Model.from_checkpoint(path, num_gpus=0).module
-    assert module.objectives["mlt"].classifier[-1].out_features == 4
+    model = Model.from_checkpoint(path, num_gpus=0)
+    assert model.module.objectives["mlt"].classifier[-1].out_features == 4
+    _, test_set = next(iter(build_data(tiny.settings(**options)).evaluation.items()))
+    source, where = test_set.locate(0)
+    image, sentence, word = source.image(where, "image").to_pybytes(), source.text(where), source.field(where, "words")
+    answer = model.translate_word(image, sentence, word, source.field(where, "target_lang"))
+    assert [name for name, _ in answer.choices] in (["Bau", "Haus"], ["Haus", "Bau"])
+    assert sum(value for _, value in answer.choices) == pytest.approx(1)
+    assert model.translate_word(image, sentence, word, "fr", ["foyer"]).choices == [("foyer", pytest.approx(1))]
+    for changes, message in (
+        ({"word": "zebra"}, "word='zebra' is none of the words of"),
+        ({"language": "cs"}, "knows no translations in language='cs'; its languages are de, fr"),
+        ({"candidates": ["Bau"], "language": "fr"}, r"knows no candidates=\['Bau'\] in language='fr'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.translate_word(**{"image": image, "sentence": sentence, "word": word, "language": "de"} | changes)
+    with pytest.raises(UserError, match="from Python, call translate_word"):
+        model.answer(image, sentence)

@@ -14,7 +14,7 @@ from vlc.objectives.options import CLASSES
 from vlc.objectives.pointing import Pointing
 from vlc.objectives.regress import Regress
 from vlc.objectives.ttm import TTM
-from vlc.objectives.words import Words
+from vlc.objectives.words import WordTranslation
 
 KINDS: dict[str, type[Objective]] = CLASSES
 KINDS |= {
@@ -29,6 +29,6 @@ KINDS |= {
     "pointing": Pointing,
     "regress": Regress,
     "generation": Generation,
-    "words": Words,
+    "words": WordTranslation,
     "image_classes": ImageClasses,
 }

@@ -42,7 +42,7 @@ def marked_state(states: Tensor, tags: Tensor | None) -> Tensor:
     return (states * marked[:, :, None]).sum(1) / marked.sum(1, keepdim=True)
 
 
-class Words(Objective[WordsOptions]):
+class WordTranslation(Objective[WordsOptions]):
     """Cross entropy over the translations that training knows of the marked word; logits (B, classes), others -inf.
 
     The classes are all translations of all target languages in training. The word's state, the mean over its pieces, is

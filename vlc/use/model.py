@@ -38,6 +38,7 @@ from vlc.objectives.choice import Choice
 from vlc.objectives.generation import Generation
 from vlc.objectives.itc import ITC
 from vlc.objectives.options import ChoiceOptions, ranking_kind
+from vlc.objectives.words import WordTranslation
 from vlc.training.module import VLCModule
 from vlc.use.pretrained import opened
 
@@ -192,6 +193,41 @@ class Model:
         check_finite({f"the scores of {name}": outcome.logits})
         (chosen,) = head.answers(outcome, batch)
         return replace(chosen, head=name)
+
+    def translate_word(
+        self, image: ImageLike, sentence: str, word: str, language: str, candidates: Sequence[str] = ()
+    ) -> Answer:
+        """Return the translations of a word of a sentence, as the image shows it, with their probabilities, the best first.
+
+        word: a word of the sentence as it stands between blanks; of several the first one.
+        language: to translate into, by its name in the training data.
+        candidates: the translations to choose among; empty: all that training knows in the language.
+        Raises UserError where the checkpoint has no head of objective words, where the sentence lacks the word, and where
+        training knows none of the candidates.
+        """
+        name = next((name for name, head in self.module.objectives.items() if isinstance(head, WordTranslation)), None)
+        if name is None:
+            heads = ", ".join(self.module.objectives)
+            raise UserError(f"{self.path} has the heads {heads}, and none of objective words: train the task mlt")
+        said = sentence.split(" ")
+        if word not in said:
+            raise UserError(f"word={word!r} is none of the words of {sentence!r} between its blanks")
+        head = self.module.objectives[name]
+        known = [one.partition(":")[2] for one in head.context.vocabulary.answers if one.startswith(f"{language}:")]
+        names = [one for one in candidates or known if one in known]
+        if not names:
+            of = ", ".join(sorted({one.partition(":")[0] for one in head.context.vocabulary.answers}))
+            among = f"candidates={list(candidates)} in" if candidates else "translations in"
+            raise UserError(f"{name} of {self.path} knows no {among} language={language!r}; its languages are {of}")
+        tokens = self.tokens(sentence, [int(place == said.index(word)) for place in range(len(said))])
+        text = self.tokens.pad([tokens.ids], [tokens.segments], [tokens.tags]).to(self.device)
+        batch = Batch(index=torch.arange(1), split="predict", images=self.stacked([[self.prepared(image)]]), text=text)
+        batch = batch.with_parts(candidates=[names], words=[word], target_lang=[language])
+        with torch.inference_mode(), self.forward_context():
+            outcome = self.outcomes([name], batch)[name]
+        (answer,) = head.answers(outcome, batch)
+        choices = [(one.partition(":")[2], value) for one, value in answer.choices]  # without the language
+        return replace(answer, head=name, choices=choices, record=None)
 
     def generate(
         self,
@@ -512,6 +548,8 @@ class Model:
         heads, num_images = self.module.objectives, len(images)
         named = f"{self.path} has the heads {', '.join(heads)}, which"
         silent = f"{named} say nothing {'without a' if text is None else 'of this'} text"
+        if any(isinstance(head, WordTranslation) for head in heads.values()):
+            return f"{silent}. One translates a word of a text: from Python, call translate_word of vlc.Model"
         if any(map(_chooses, heads.values())):
             return f"{silent}. One chooses among options: from Python, call choose of vlc.Model"
         if text is not None and any(part.given for head in heads.values() for part in _asked_boxes(head)):
