@@ -208,7 +208,7 @@ class Model:
         name = next((name for name, head in self.module.objectives.items() if isinstance(head, WordTranslation)), None)
         if name is None:
             heads = ", ".join(self.module.objectives)
-            raise UserError(f"{self.path} has the heads {heads}, and none of objective words: train the task mlt")
+            raise UserError(f"{self.path} has the heads {heads}, and none of objective words, which translates words")
         said = sentence.split(" ")
         if word not in said:
             raise UserError(f"word={word!r} is none of the words of {sentence!r} between its blanks")
