@@ -1,4 +1,4 @@
-"""A split as rows and columns of which every pair is ranked: images and texts, or sentences and their translations."""
+"""A split as rows and columns, whose pairs are all ranked: images and texts, or sentences and their translations."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

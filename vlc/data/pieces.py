@@ -1,4 +1,4 @@
-"""The pieces of a tokenizer by what they mean, so that those of different kinds of tokenizers can be compared."""
+"""The pieces of a tokenizer by what they mean, so that pieces of different kinds of tokenizers can be compared."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -67,7 +67,7 @@ def _joins_words(letter: str) -> bool:
 
 
 def require_same_pieces(stored: Mapping[str, Any] | None, tokenizer: PreTrainedTokenizerFast | None, path: str) -> None:
-    """Raise UserError where a checkpoint stores a tokenizer whose pieces have other ids than those of the given one."""
+    """Raise UserError where a checkpoint stores a tokenizer whose pieces have other ids than in the given one."""
     if stored is None or tokenizer is None:
         return
     try:

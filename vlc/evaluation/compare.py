@@ -116,7 +116,7 @@ def read_column(name: str, places: Iterable[Place], patterns: Sequence[str] = ()
 
 
 def _chosen(results: Results, task: str, patterns: Sequence[str]) -> Column:
-    """The metrics of a test that are shown; those of a task that is named have * for its name."""
+    """The metrics of a test that are shown; the metrics of a named task have * for its name."""
     if patterns:
         names = [name for name in results.metrics if any(fnmatchcase(name.split("/", 2)[-1], one) for one in patterns)]
     else:

@@ -49,9 +49,8 @@ class CachedAttention(MaskedAttention):
         weights = torch.cat([for_inputs, for_texts], dim=-1).softmax(-1).to(input_values.dtype)
         for_inputs, for_texts = weights.split([input_keys.shape[2], text_keys.shape[2]], dim=-1)
         of_texts = for_texts.transpose(1, 2).flatten(0, 1)[:, :, None] @ text_values
-        return (for_inputs @ input_values).transpose(1, 2).flatten(0, 1).flatten(1)[:, None] + of_texts.flatten(1)[
-            :, None
-        ]
+        of_inputs = (for_inputs @ input_values).transpose(1, 2).flatten(0, 1)[:, :, None]
+        return (of_inputs + of_texts).flatten(1)[:, None]
 
     def at(self, inputs: Tensor | None, texts: Tensor) -> "CachedAttention":
         """Return the cache of these inputs (None: all) and of these texts."""
@@ -141,10 +140,8 @@ class BeamSearch:
         """
         beams = self.beams
         live, found = list(range(count)), [list[Hypothesis]() for _ in range(count)]  # live: examples by their rows
-        ids, continued = (
-            torch.full((count * beams,), self.first, device=device),
-            torch.arange(count * beams, device=device),
-        )
+        ids = torch.full((count * beams,), self.first, device=device)
+        continued = torch.arange(count * beams, device=device)
         written = ids[:, None][:, :0]
         totals = torch.full((count, beams), float("-inf"), device=device)
         totals[:, 0] = 0  # the beams of an example begin as one text

@@ -13,19 +13,8 @@ import pyarrow as pa
 
 from write_arrow.machine.source import EmbeddedSource
 from write_arrow.machine.writer import Table
+from write_arrow.sources import multi30k
 from write_arrow.sources.emoji import LANGUAGES, SPLITS, clean, keywords, on_white, open_sprite, packaged, png
-
-SCHEMA = pa.schema(
-    {
-        "image": pa.binary(),
-        "caption": pa.list_(pa.string()),
-        "lang": pa.list_(pa.string()),
-        "kind": pa.list_(pa.string()),
-        "sent_idx": pa.list_(pa.int64()),
-        "image_id": pa.string(),
-        "split": pa.string(),
-    }
-)
 
 
 def further_names() -> pa.Table:
@@ -36,7 +25,10 @@ def further_names() -> pa.Table:
 def tables(arguments: Namespace) -> list[Table]:
     of_row = packaged()["compositional_split"].to_pylist()
     numbers = {split: [number for number, value in enumerate(of_row) if value == split] for split in SPLITS}
-    return [Table(f"emoji_languages_{split}", SCHEMA, _rows(rows, split), len(rows)) for split, rows in numbers.items()]
+    return [
+        Table(f"emoji_languages_{split}", multi30k.SCHEMA, _rows(rows, split), len(rows))
+        for split, rows in numbers.items()
+    ]
 
 
 def _rows(numbers: list[int], split: str) -> Iterator[dict[str, Any]]:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from write_arrow.machine.source import EmbeddedSource
 from write_arrow.machine.writer import Table
+from write_arrow.sources import multi30k
 from write_arrow.sources.emoji import png
 from write_arrow.sources.emoji_boxes import image_id, some
 from write_arrow.sources.emoji_grammar import COLORS, HIDDEN, LANGUAGES, TEMPLATES, Description, Mention, sentence
@@ -36,18 +37,14 @@ from write_arrow.sources.emoji_scenes import (
 )
 
 SCHEMA = pa.schema(
-    {
-        "image": pa.binary(),
-        "caption": pa.list_(pa.string()),
-        "lang": pa.list_(pa.string()),
-        "kind": pa.list_(pa.string()),
-        "sent_idx": pa.list_(pa.int64()),
-        "hidden_noun": pa.string(),
-        "objects": pa.list_(pa.string()),
-        "cells": pa.list_(pa.int64()),
-        "image_id": pa.int64(),
-        "split": pa.string(),
-    }
+    [
+        *(field for field in multi30k.SCHEMA if field.name not in ("image_id", "split")),
+        pa.field("hidden_noun", pa.string()),
+        pa.field("objects", pa.list_(pa.string())),
+        pa.field("cells", pa.list_(pa.int64())),
+        pa.field("image_id", pa.int64()),
+        pa.field("split", pa.string()),
+    ]
 )
 _RGB = ((200, 90, 90), (95, 165, 95), (95, 125, 205), (205, 190, 90), (150, 95, 175), (140, 140, 140))
 BACKGROUNDS = dict(zip(COLORS, _RGB, strict=True))

@@ -1,4 +1,4 @@
-"""Pairs of texts of which half are no translations of each other, for text-text matching."""
+"""Pairs of texts for text-text matching: half of them are no translations of each other."""
 
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple

@@ -23,7 +23,7 @@ class SourcesAndTargets(Tensors):
     target: (B, T), [CLS] and the words to write, of segment 1; each token predicts the next one. None where texts are to be
         generated.
     positions (N,) int64: the tokens that predict, as indices into the flattened (B * T).
-    labels (N,) int64: the ids of the predicted tokens, of which the last one of a text is [SEP].
+    labels (N,) int64: the ids of the predicted tokens. The last one of each text is [SEP].
     """
 
     source: Text
@@ -68,9 +68,8 @@ class SourceAndTarget(Part):
     def of(self, sample: Sample, samples: SampleSet) -> _Cell:
         source, where, encoder = sample.source, sample.where, sample.preparation.encoder
         target = source.field(where, self.target) if self.target else source.text(where)
-        if (
-            sample.preparation.exchanges_sides and not self.target
-        ):  # a translation is of the text, whatever the image shows
+        # A translation is of the text, whatever the image shows.
+        if sample.preparation.exchanges_sides and not self.target:
             target = exchange_sides(target)
         language = source.field(where, self.language) if self.language else ""
         if language and language not in self.languages:

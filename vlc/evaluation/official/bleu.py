@@ -61,7 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--tok",
         default="",
         metavar="LANGUAGE",
-        help="the references are those of Multi30k's folder tok: the hypotheses are lower-cased and tokenised likewise",
+        help="the references come from Multi30k's folder tok: the hypotheses are lower-cased and tokenised likewise",
     )
 
 
