@@ -76,7 +76,7 @@ class UseSettings:
     num_results: int = 10  # of a search
     out: str | None = None  # JSON file for what predict and search print; folder for what hard_pool makes
     published_pool: str | None = None  # 12-in-1's hard_negative.pkl, which hard_pool converts in place of images
-    service: ServiceSettings = ServiceSettings()  # where serve listens, and what it takes: a dictionary
+    service: ServiceSettings = ServiceSettings()  # where serve listens and what it takes (service.md)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "UseSettings":
