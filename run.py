@@ -1,6 +1,6 @@
 """Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`.
 
-What was trained is used by `python run.py predict|index|search|hard_pool with load_path=CHECKPOINT ...`.
+What was trained is used by `python run.py predict|index|search|hard_pool|serve with load_path=CHECKPOINT ...`.
 """
 
 from vlc.configuration.config import ex, given_keys, user_errors_without_traceback
@@ -51,6 +51,15 @@ def hard_pool(_config, _run):
         from vlc.use.hard_pool import make_hard_pools
 
         make_hard_pools(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def serve(_config, _run):
+    """Answer requests over HTTP, with a page: load_path=CHECKPOINT [service.port=5000] [index=FOLDER]."""
+    with user_errors_without_traceback():
+        from vlc.use.service.serve import serve
+
+        serve(_config, given_keys(_run))
 
 
 @ex.automain
