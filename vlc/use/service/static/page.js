@@ -473,7 +473,7 @@ function showMap(panel, place) {
   const { image, per_word, tokens } = panel.explanation;
   panel.values = [place < 0 || !per_word ? image : per_word[place]];
   [...panel.why.querySelectorAll(".words button")].forEach((word, number) => word.setAttribute("aria-pressed", number === place + 1));
-  const of = place < 0 || !per_word ? "the answer" : `“${tokens[place]}”`;
+  const of = place < 0 || !per_word ? "the answer" : `“${tokens[place].replace(/^##/, "")}”`;
   panel.why.querySelector(".help").textContent = `The picture shows how much each part of it matters for ${of}.`;
   panel.draw();
 }
@@ -482,7 +482,8 @@ function showWords(panel) {
   const { tokens, words } = panel.explanation;
   const highest = Math.max(...words, 1e-12);
   const buttons = ["the answer", ...tokens].map((token, number) => {
-    const button = made("button", { type: "button", textContent: token });
+    const piece = number > 0 && token.startsWith("##"); // of the word before it
+    const button = made("button", { type: "button", className: piece ? "piece" : "", textContent: piece ? token.slice(2) : token });
     if (number) button.style.setProperty("--weight", Math.max(0, words[number - 1]) / highest);
     button.addEventListener("click", () => showMap(panel, number - 1));
     button.addEventListener("focus", () => showMap(panel, number - 1));
