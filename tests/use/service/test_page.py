@@ -5,19 +5,14 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 import uvicorn
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests import tiny
 from vlc.configuration.use_settings import ServiceSettings
-from vlc.data.tokens import TextEncoder
-from vlc.tasks import TASKS
-from vlc.training.run import build_data, build_module
 from vlc.use.model import Model
 from vlc.use.service.app import create_app
 
@@ -26,11 +21,8 @@ ARGUMENTS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
-TOGETHER = (
-    "vqa nlvr2 snli_ve refcoco refcoco_box guesswhat_oracle visdial vcr_qa mlt translation_multi30k irtr_coco"
-).split()
 FILLED = {  # what the tests put into fields, by the fields' names
-    "text": "a dog left of the house",
+    "text": "a dog left of the [MASK]",
     "second_text": "ein Hund",
     "options": "yes\n<b>no</b>",
     "word": "dog",
@@ -39,25 +31,8 @@ FILLED = {  # what the tests put into fields, by the fields' names
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A model with random weights that has a head of each kind."""
-    folder, size = tmp_path_factory.mktemp("data"), replace(tiny.SMALL, depth=1)
-    for name in {name for task in TOGETHER for name in TASKS[task].datasets}:
-        tiny.write_dataset(folder, name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(tiny.ENCODERS, "small_vit", size)
-        settings = tiny.settings(data_root=str(folder), tasks=TOGETHER)
-        data = build_data(settings)
-        module = build_module(settings, data).eval()
-    heads = tuple({head.name: head for task in settings.tasks for head in task.heads}.values())
-    settings = replace(settings, tasks=(replace(settings.tasks[0], name="", heads=heads),))
-    encoder = TextEncoder(data.tokenizer, settings.data.max_text_len)
-    return Model(settings, module, encoder, torch.device("cpu"), "mae_test", size.pixel_normalization)
-
-
-@pytest.fixture(scope="module")
 def address(model: Model) -> Iterator[str]:
-    """Where the service listens."""
+    """Where a service with this model listens."""
     config = uvicorn.Config(create_app({"random": model}, ServiceSettings()), port=0, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -85,14 +60,10 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
     """The page, just opened. Errors in the console and requests to other hosts fail the test."""
-    page, faults = browser.new_page(), watched()
+    page, faults = browser.new_page(), []
     yield opened(page, address, faults)
     page.close()
     assert not faults
-
-
-def watched() -> list[str]:
-    return []
 
 
 def opened(page: Page, address: str, faults: list[str]) -> Page:
@@ -125,7 +96,7 @@ def fill(page: Page, **values: str) -> None:
 
 
 def ask(page: Page) -> Locator:
-    panel(page).locator("[type=submit]").click()
+    panel(page).locator(".ask").click()
     expect(panel(page).locator(".answer").first).to_be_visible()
     return panel(page).locator(".answers")
 
@@ -170,7 +141,7 @@ def drawn(canvas: Locator) -> int:
 
 def test_errors_stand_beside_their_fields(page, tmp_path):
     page.get_by_role("tab", name="nlvr2").click()
-    panel(page).locator("[type=submit]").click()
+    panel(page).locator(".ask").click()
     expect(page.locator("#file0-problem")).to_have_text("Please choose a picture.")
     expect(page.locator("#nlvr2-text-problem")).to_have_text("Please fill this in.")
     expect(page.locator("#file0")).to_be_focused()
@@ -178,7 +149,7 @@ def test_errors_stand_beside_their_fields(page, tmp_path):
     file = tmp_path / "notes.png"
     file.write_text("no picture")
     page.locator("#file1").set_input_files(file)
-    panel(page).locator("[type=submit]").click()
+    panel(page).locator(".ask").click()
     expect(page.locator("#file1-problem")).to_contain_text("no picture")
     expect(page.locator("#file1")).to_have_attribute("aria-invalid", "true")
     expect(page.locator("#file0-problem")).to_be_hidden()
@@ -188,7 +159,7 @@ def test_errors_stand_beside_their_fields(page, tmp_path):
     page.get_by_role("tab", name="refer", exact=True).click()
     for boxes, said in {"1, 2, 3": "four numbers", "1, 1, 9, 9\n500, 500, 600, 600": "no box"}.items():
         fill(page, boxes=boxes)
-        panel(page).locator("[type=submit]").click()
+        panel(page).locator(".ask").click()
         expect(page.locator("#refer-boxes-problem")).to_contain_text(said)
 
 
@@ -214,8 +185,8 @@ def test_the_keyboard_is_enough(page):
     expect(page.get_by_role("tab").first).to_be_focused()
     page.keyboard.press("ArrowLeft")
     expect(page.get_by_role("tab").last).to_be_focused()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
     focused = page.locator(":focus")
     assert focused.evaluate("tab => getComputedStyle(tab).outlineStyle") == "solid"
     page.keyboard.press("Space")
@@ -227,10 +198,6 @@ def test_the_keyboard_is_enough(page):
     second = page.locator(".samples input").nth(1)
     expect(second).to_be_checked()
     assert second.evaluate("input => getComputedStyle(input.nextElementSibling).outlineStyle") == "solid"
-    if page.locator(".picture:visible").count() == 2:
-        for _ in range(2):
-            page.keyboard.press("Tab")
-        page.keyboard.press("Space")
     page.keyboard.press("Tab")
     page.keyboard.type("both show a dog")
     page.keyboard.press("Enter")
@@ -294,7 +261,7 @@ def test_texts_are_no_markup(page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_narrow_screen_in_both_schemes(browser, address, scheme):
-    page, faults = browser.new_page(viewport={"width": 320, "height": 640}, color_scheme=scheme), watched()
+    page, faults = browser.new_page(viewport={"width": 320, "height": 640}, color_scheme=scheme), []
     opened(page, address, faults)
     for tab in page.get_by_role("tab").all():
         tab.click()
@@ -303,7 +270,8 @@ def test_a_narrow_screen_in_both_schemes(browser, address, scheme):
             ask(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
         assert all(page.evaluate(CONTRASTS))
-    assert (page.evaluate("getComputedStyle(document.body).backgroundColor") < "rgb(1") == (scheme == "dark")
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (int(re.search(r"\d+", ground)[0]) < 128) == (scheme == "dark")
     page.close()
     assert not faults
 
@@ -331,14 +299,14 @@ def test_the_form_answers_without_scripts(browser, address, tmp_path):
     page.goto(f"{address}/page/vqa")
     page.locator(".samples input").first.check()
     panel(page).locator("[name=text]").fill('"<i>dog</i>"')
-    panel(page).locator("[type=submit]").click()
+    panel(page).locator(".ask").click()
     assert page.url == f"{address}/page/vqa"
-    assert panel(page).locator(".answer li").count() == 3
+    assert panel(page).locator(".answer li").count() > 1
     assert panel(page).locator("[name=text]").input_value() == '"<i>dog</i>"'
     file = tmp_path / "notes.txt"
     file.write_text("no picture")
     page.locator("#file0").set_input_files(file)
-    panel(page).locator("[type=submit]").click()
+    panel(page).locator(".ask").click()
     expect(page.locator("#file0-problem")).to_contain_text("no picture")
     page.get_by_role("tab", name="refer", exact=True).click()
     page.locator(".samples input").first.check()
@@ -346,7 +314,7 @@ def test_the_form_answers_without_scripts(browser, address, tmp_path):
     for boxes, said in {"1, 2, 3": "boxes", "1, 2, 20, 30\n3, 4, 30, 40": None}.items():
         panel(page).locator("[name=boxes]").fill(boxes)
         page.locator(".samples input").first.check()
-        panel(page).locator("[type=submit]").click()
+        panel(page).locator(".ask").click()
         if said:
             expect(page.locator("#refer-boxes-problem")).to_contain_text(said)
     assert panel(page).locator(".answer li").count() == 2

@@ -32,6 +32,7 @@ class Picture {
     this.boxes = root.querySelector("svg.boxes");
     this.blob = null;
     this.size = null; // width and height in pixels; null where the browser cannot show the picture
+    this.ready = Promise.resolve(); // once the chosen picture is there
   }
 
   get sample() {
@@ -54,6 +55,10 @@ class Picture {
       this.boxes.setAttribute("viewBox", `0 0 ${bitmap.width} ${bitmap.height}`);
     }
     forget();
+  }
+
+  choose() {
+    this.ready = this.chosen();
   }
 
   async chosen() {
@@ -102,12 +107,12 @@ const pictures = [...form.querySelectorAll(".picture")].map((root) => new Pictur
 for (const picture of pictures) {
   picture.file.addEventListener("change", () => {
     picture.samples.forEach((sample) => (sample.checked = false));
-    picture.chosen();
+    picture.choose();
   });
   for (const sample of picture.samples) {
     sample.addEventListener("change", () => {
       picture.file.value = "";
-      picture.chosen();
+      picture.choose();
     });
   }
   const over = (on) => picture.root.querySelector(".drop").classList.toggle("over", on);
@@ -133,7 +138,7 @@ class Panel {
     this.fields = root.querySelector(".fields");
     this.answers = root.querySelector(".answers");
     this.said = root.querySelector(".said");
-    this.button = root.querySelector("[type=submit]");
+    this.button = root.querySelector(".ask");
     this.why = root.querySelector(".why");
     this.numImages = Number(root.dataset.images);
     this.forget();
@@ -176,6 +181,7 @@ function show(panel) {
     const on = one === panel;
     one.root.hidden = !on;
     one.fields.disabled = !on;
+    one.button.type = on ? "submit" : "button"; // Enter presses the first button that submits, if it is enabled
     one.tab.setAttribute("aria-selected", on);
     one.tab.tabIndex = on ? 0 : -1;
   }
@@ -411,39 +417,45 @@ form.noValidate = true;
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const panel = current;
+  busy(panel.button, () => submitted(panel));
+});
+
+async function submitted(panel) {
+  await Promise.all(pictures.map((picture) => picture.ready));
   const [values, problems] = filledIn(panel);
   complain(panel, problems);
-  if (Object.keys(problems).length) return;
   panel.said.textContent = "";
-  busy(panel.button, async () => {
-    try {
-      const said = await asked(panel.root.dataset.ask, panel, values);
-      panel.forget();
-      panel.question = values;
-      if (panel.root.dataset.search) {
-        panel.answers.replaceChildren(strip(panel, said));
-        panel.said.textContent = `${said.results.length} found`;
-      } else {
-        const { answers } = said.results[0];
-        panel.answers.replaceChildren(...answers.map((one) => answerSection(panel, one)));
-        panel.said.textContent = summary(answers[0]);
-      }
-      if (panel.why) {
-        panel.why.hidden = false;
-        panel.why.querySelector(".words").hidden = true;
-        panel.why.querySelector(".help").hidden = true;
-      }
-    } catch (problem) {
-      if (problem.name === "AbortError") return;
-      if (problem instanceof Error) throw problem;
-      panel.forget();
-      panel.answers.replaceChildren();
-      if (panel.why) panel.why.hidden = true;
-      complain(panel, problem);
-    }
-    if (panel === current) panel.draw();
-  });
-});
+  if (Object.keys(problems).length) return;
+  try {
+    const said = await asked(panel.root.dataset.ask, panel, values);
+    panel.forget();
+    panel.question = values;
+    answered(panel, said);
+  } catch (problem) {
+    if (problem.name === "AbortError") return;
+    if (problem instanceof Error) throw problem;
+    panel.forget();
+    panel.answers.replaceChildren();
+    if (panel.why) panel.why.hidden = true;
+    complain(panel, problem);
+  }
+  if (panel === current) panel.draw();
+}
+
+function answered(panel, said) {
+  if (panel.root.dataset.search) {
+    panel.answers.replaceChildren(strip(panel, said));
+    panel.said.textContent = `${said.results.length} found`;
+    return;
+  }
+  const { answers } = said.results[0];
+  panel.answers.replaceChildren(...answers.map((one) => answerSection(panel, one)));
+  panel.said.textContent = summary(answers[0]);
+  if (panel.why) {
+    panel.why.hidden = false;
+    panel.why.querySelector(".words").hidden = panel.why.querySelector(".help").hidden = true;
+  }
+}
 
 // -- results of a search
 
@@ -525,4 +537,4 @@ for (const button of form.querySelectorAll("[data-do=sample-boxes]")) {
 
 document.documentElement.classList.add("scripts");
 show(current);
-for (const picture of pictures) picture.chosen(); // what the browser or the server remembers
+for (const picture of pictures) picture.choose(); // what the browser or the server remembers
