@@ -81,6 +81,14 @@ class Hits(BaseModel):
     results: list[Hit]
 
 
+class PictureMap(BaseModel):
+    """How much each patch of a picture matters."""
+
+    place: list[float] = Field(description="Left, top, right and bottom of the patches, in pixels of the picture.")
+    values: list[list[float]] = Field(description="A value for each patch, by rows.")
+    per_word: list[list[list[float]]] | None = Field(description="The values of the patches, for each token.")
+
+
 class Explained(BaseModel):
     """How much each word and each patch of a picture matters for an answer."""
 
@@ -92,9 +100,10 @@ class Explained(BaseModel):
     value: float
     tokens: list[str]
     words: list[float] = Field(description="A value for each token.")
-    grid: list[int] = Field(description="Rows and columns of patches.")
-    image: list[list[float]] = Field(description="A value for each patch.")
-    per_word: list[list[list[float]]] | None = Field(description="The values of the patches, for each token.")
+    grid: list[int] = Field(description="Rows and columns of the patches of the first picture.")
+    image: list[list[float]] = Field(description="A value for each patch of the first picture, by rows.")
+    per_word: list[list[list[float]]] | None = Field(description="The values of these patches, for each token.")
+    maps: list[PictureMap] = Field(description="The patches of each picture.")
 
 
 class FieldDescribed(BaseModel):
@@ -121,7 +130,7 @@ class Heads(BaseModel):
     heads: list[HeadDescribed]
     embed: bool
     search: list[str] = Field(description="What the index holds: images, texts.")
-    explain: list[str] = Field(description="The methods; the first one is used where none is named.")
+    explain: list[str] = Field(description="Its methods; the first one is used where none is named.")
 
 
 class Health(BaseModel):

@@ -120,7 +120,7 @@ class Body:
                 file = {"type": "string", "format": "binary"}
                 properties[key] = {**about, "type": "array", "items": file, **limits}
                 encoding[key] = {"contentType": "image/*"}
-            elif key == "text":
+            elif "anyOf" in own:  # a text or a list of texts
                 properties[key] = {**about, **own["anyOf"][1]}
             elif key in _AS_JSON:
                 properties[key] = {**about, "type": "string", "contentMediaType": JSON, "contentSchema": own}

@@ -14,15 +14,19 @@ from vlc.data.images import open_image, to_pil
 from vlc.data.rows import read_image
 from vlc.evaluation.metrics import check_finite
 from vlc.use import forms
+from vlc.use.explain.explain import explain
+from vlc.use.explain.explanation import Explanation, ImageMap
+from vlc.use.explain.methods import DEFAULT, METHODS
 from vlc.use.model import Model
 from vlc.use.search.searching import Found, find
-from vlc.use.service.answers import Embeddings, Explained, HeadDescribed, Heads, Hit, Hits
+from vlc.use.service.answers import Embeddings, Explained, HeadDescribed, Heads, Hit, Hits, PictureMap
 from vlc.use.service.bodies import IMAGES, Body, Received, pictures, receive, types
 from vlc.use.service.heads import sent, since
 from vlc.use.service.problems import Problem, described_errors
 from vlc.use.service.service import Head, Service, naming_fields
 
 _ERRORS = (400, 413, 415, 422, 500, 503, 504)
+_METHODS = [DEFAULT, *(name for name in METHODS if name != DEFAULT)]
 _MOST_RESULTS, _THUMBNAIL = 100, 320
 
 
@@ -61,7 +65,7 @@ def router(service: Service) -> APIRouter:
             responses={**shown, **missing},
             openapi_extra=service.secured,
         )
-    if service.methods:
+    if _explainable(service):
         body = _explained(service)
         post("/explain", _explaining(service, body), Explained, body)
     return router
@@ -81,7 +85,7 @@ def _heads(service: Service) -> Callable[[], Awaitable[Heads]]:
             heads=[HeadDescribed(**described(path, head)) for path, head in service.heads.items()],
             embed=service.embedder is not None,
             search=list(service.opened),
-            explain=list(service.methods),
+            explain=_METHODS if _explainable(service) else [],
         )
 
     return heads
@@ -216,16 +220,26 @@ def _showing(service: Service) -> Callable[..., Awaitable[Response]]:
 # -- explanations
 
 
+def _explainable(service: Service) -> list[str]:
+    """The heads whose answers are explained: those that look at images and do not write."""
+    return [
+        path
+        for path, head in service.heads.items()
+        if IMAGES in head.fields and not isinstance(head.model.forms[head.name], forms.Writing)
+    ]
+
+
 def _explained(service: Service) -> Body:
     known, settings = types(service.settings), service.settings
+    heads = _explainable(service)
     fields: dict[str, Any] = {
-        "head": (Literal[tuple(service.heads)], Described(description="the head whose answer is explained")),
-        "method": _optional(Literal[tuple(service.methods)], "how; by default the first method of /v1/heads"),
+        "head": (Literal[tuple(heads)], Described(description="the head whose answer is explained")),
+        "method": _optional(Literal[tuple(_METHODS)], "how; by default the first method of /v1/heads"),
         "choice": (Annotated[int, Described(ge=0, le=100)], Described(0, description="0 is the best answer")),
     }
-    for head in service.heads.values():
+    for head in (service.heads[path] for path in heads):
         for name, field in head.fields.items():
-            kind = pictures(1, 2) if name == IMAGES else known.get(name if name != "text" else "", known["one text"])
+            kind = pictures(1, 2) if name == IMAGES else known.get("" if name == "text" else name, known["one text"])
             fields.setdefault(name, _optional(kind, field.about))
     return Body.of_types("explain_request", fields, settings)
 
@@ -237,12 +251,10 @@ def _explaining(service: Service, body: Body) -> Callable[[Request], Awaitable[R
         options: dict[str, Any] = {name: given.pop(name) for name in ("method", "choice") if name in given}
         images = given.get(IMAGES, [])
         given = head.body.checked(given | ({IMAGES: [""] * len(images)} if images else {}))
-        (request,) = head.requests(given | ({IMAGES: images} if images else {}))
+        (request,) = head.requests(given | {IMAGES: images})
         return head, request, options
 
-    def explained(items: Sequence[tuple[Head, forms.Request, dict[str, Any]]]) -> list[Any]:
-        from vlc.use.explain import explain
-
+    def explained(items: Sequence[tuple[Head, forms.Request, dict[str, Any]]]) -> list[Explanation]:
         found = []
         for head, request, options in items:
             with naming_fields(head.model, head.checkpoint, [*head.fields, *options]):
@@ -254,22 +266,32 @@ def _explaining(service: Service, body: Body) -> Callable[[Request], Awaitable[R
         started, left = perf_counter(), request.is_disconnected
         received = await receive(request, service.settings)
         asked = await service.prepare(read, received, left=left)
-        head = asked[0]
-        (one,) = await service.compute((head.checkpoint, "explain", object()), explained, [asked], left)
+        name = asked[0].checkpoint
+        (one,) = await service.compute((name, "explain", object()), explained, [asked], left)
+        maps = [_map(own, one.patch_size) for own in one.maps]
         return sent(
             Explained(
-                model=head.checkpoint,
+                model=name,
                 elapsed_ms=since(started),
-                head=head.name,
+                head=one.head,
                 method=one.method,
                 answer=one.answer,
                 value=one.value,
                 tokens=one.tokens,
                 words=one.words.tolist(),
                 grid=list(one.grid),
-                image=one.image.tolist(),
-                per_word=None if one.per_word is None else one.per_word.tolist(),
+                image=maps[0].values,
+                per_word=maps[0].per_word,
+                maps=maps,
             )
         )
 
     return explain_
+
+
+def _map(own: ImageMap, patch_size: int) -> PictureMap:
+    (across, _, left), (_, down, top) = own.placement.matrix.tolist()  # from the picture to the image that is seen
+    rows, columns = own.values.shape
+    edges = (-left / across, -top / down, (columns * patch_size - left) / across, (rows * patch_size - top) / down)
+    per_word = None if own.per_word is None else own.per_word.tolist()
+    return PictureMap(place=list(edges), values=own.values.tolist(), per_word=per_word)

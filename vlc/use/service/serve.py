@@ -3,6 +3,7 @@
 import ipaddress
 import logging
 import re
+import signal
 import socket
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -37,8 +38,10 @@ def serve(config: Mapping[str, Any], given: Collection[str]) -> None:
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:
-            service.stopping = True  # /health/ready says so
-            super().handle_exit(sig, frame)
+            """Stop when all requests are answered, and at a second SIGINT at once. uvicorn's own sends the signal again."""
+            service.stopping = True
+            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.should_exit = True
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     grace = int(settings.timeout_s) + _STOP_S

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from vlc.common.errors import NonFiniteMetric, UserError
@@ -98,11 +97,6 @@ class Service:
             self.metrics.dropped.inc,
         )
         self.metrics.waiting.set_function(lambda: len(self.batcher))
-        self.methods: Collection[str] = ()
-        if find_spec("vlc.use.explain") is not None:
-            from vlc.use.explain import METHODS
-
-            self.methods = tuple(METHODS)
         self.counts = counts(index) if index else {}
         self.opened = self._opened() if index else {}
         self.decoders = ThreadPoolExecutor(settings.decoders, thread_name_prefix="decoder")
