@@ -17,7 +17,8 @@ from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from vlc.tasks import FAMILIES
-from vlc.use.forms import Field
+from vlc.use.explain.methods import METHODS
+from vlc.use.forms import Field, Writing
 from vlc.use.service.bodies import FORM, IMAGES, Received, receive
 from vlc.use.service.problems import Problem
 from vlc.use.service.service import Head, Service
@@ -91,6 +92,7 @@ class Tab:
     head: as it is asked; None: a search.
     images: how many pictures it takes, at most.
     needs_images: whether it takes no fewer.
+    explained: whether its answers can be explained.
     """
 
     path: str
@@ -98,6 +100,7 @@ class Tab:
     about: str
     images: int
     needs_images: bool
+    explained: bool
     controls: tuple[Control, ...]
 
     @classmethod
@@ -106,7 +109,8 @@ class Tab:
         images = fields.pop(IMAGES, None)
         controls = tuple(Control.of(name, field) for name, field in fields.items())
         count = 0 if images is None else images.count or 1
-        return cls(path, head, _about(head.name), count, images is not None and images.required, controls)
+        explained = count > 0 and not isinstance(head.model.forms[head.name], Writing)
+        return cls(path, head, _about(head.name), count, images is not None and images.required, explained, controls)
 
     @classmethod
     def of_search(cls, kinds: Collection[str]) -> "Tab":
@@ -115,7 +119,8 @@ class Tab:
         controls = (Control.of("text", wanted),) if "images" in kinds else ()
         about = {"images": "Finds pictures for a text", "texts": "finds texts for a picture"}
         said = ", or ".join(text for kind, text in about.items() if kind in kinds)
-        return cls("search", None, f"{said[:1].upper()}{said[1:]}.", int("texts" in kinds), "images" not in kinds, controls)
+        said = f"{said[:1].upper()}{said[1:]}."
+        return cls("search", None, said, int("texts" in kinds), "images" not in kinds, False, controls)
 
     @property
     def id(self) -> str:
@@ -133,7 +138,7 @@ def router(service: Service) -> APIRouter:
     def page(request: Request, tab: Tab, status: int = 200, **shown: Any) -> Response:
         root = request.scope.get("root_path", "").rstrip("/")
         template = _TEMPLATES.get_template("page.html.jinja")
-        known = {"tabs": tabs.values(), "samples": samples(), "methods": service.methods, "checkpoints": service.models}
+        known = {"tabs": tabs.values(), "samples": samples(), "methods": METHODS, "checkpoints": service.models}
         context = {"answers": (), "chosen": {}, "problems": {}, **shown}
         return HTMLResponse(template.render(tab=tab, root=root, keyed=bool(service.api_key), **known, **context), status)
 
@@ -166,7 +171,8 @@ def router(service: Service) -> APIRouter:
             prepared = await service.prepare(tab.head.read, Received(form=parts), left=left)
             ((answers, *_),) = (await service.answers(tab.head, prepared, left),)
         except Problem as problem:
-            field = "image0" if problem.field == IMAGES else problem.field or ""
+            shown = {IMAGES: "image0"} | {control.name: control.name for control in tab.controls}
+            field = shown.get(problem.field or "", "")
             return page(request, tab, problem.status, chosen=chosen, problems={field: problem.detail})
         return page(request, tab, answers=answers, chosen=chosen)
 

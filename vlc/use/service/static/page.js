@@ -69,19 +69,29 @@ class Picture {
     if (this.sample === sample) await this.take(await answer.blob());
   }
 
-  draw(boxes) {
-    this.boxes.replaceChildren(
-      ...boxes.map(([[left, top, right, bottom], kind]) =>
-        madeSvg("rect", { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top), class: kind }),
-      ),
-    );
+  // given: boxes that the user states; found: boxes of the answers, the best one first and drawn last.
+  draw(given, found) {
+    const rect = ([left, top, right, bottom], kind, number) => {
+      const size = { width: Math.max(0, right - left), height: Math.max(0, bottom - top) };
+      return madeSvg("rect", { x: left, y: top, ...size, class: kind, "data-number": number });
+    };
+    const answers = found.map((box, number) => rect(box, number ? "found" : "found best", number));
+    this.boxes.replaceChildren(...given.map((box) => rect(box, "given", "")), ...answers.reverse());
   }
 
-  // values: rows of numbers, as much as each patch matters; null: no map.
-  map(values) {
+  // Make one box of the answers stand out; null: none.
+  point(number) {
+    this.boxes.classList.toggle("pointed", number !== null);
+    for (const rect of this.boxes.children) rect.classList.toggle("pointed", rect.dataset.number === String(number));
+  }
+
+  // values: rows of numbers, as much as each patch matters; null: no map. place: their edges, in pixels of the picture.
+  map(values, place) {
     this.heat.hidden = !values;
     this.stage.classList.toggle("mapped", Boolean(values));
-    if (!values) return;
+    if (!values || !this.size) return;
+    const [left, top, right, bottom] = place.map((edge, number) => (100 * edge) / this.size[number % 2]);
+    Object.assign(this.heat.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
     const [rows, columns] = [values.length, values[0].length];
     const highest = Math.max(...values.flat(), 1e-12);
     const image = new ImageData(columns, rows);
@@ -148,7 +158,7 @@ class Panel {
     this.asked?.abort();
     this.found = []; // boxes of the answers
     this.explanation = null;
-    this.values = []; // of the maps that are shown, for each picture
+    this.word = null; // whose map is shown: its number, -1 for the whole answer, null for no map
   }
 
   field(name) {
@@ -161,12 +171,12 @@ class Panel {
   }
 
   draw() {
-    pictures[0].draw([
-      ...this.given.map((box) => [box, "given"]),
-      ...this.found.map((box, place) => [box, place ? "found" : "found best"]).reverse(),
-    ]);
+    pictures[0].draw(this.given, this.found);
     pictures[0].stage.classList.toggle("drawable", Boolean(this.field("boxes") ?? this.field("named_boxes")));
-    pictures.forEach((picture, place) => picture.map(this.values[place] ?? null));
+    pictures.forEach((picture, number) => {
+      const map = this.word === null ? null : this.explanation.maps[number];
+      picture.map(map ? (map.per_word?.[this.word] ?? map.values) : null, map?.place);
+    });
     const boxes = this.root.querySelector("[data-do=sample-boxes]");
     if (boxes) boxes.hidden = !pictures[0].sample?.dataset.boxes;
   }
@@ -312,34 +322,33 @@ function bar(share) {
 // A value for reading, and its share of a bar; null: its unit has no bar.
 function read(value, unit) {
   if (unit === "probability") return [`${(100 * value).toFixed(value < 0.0995 ? 1 : 0)} %`, value];
-  return unit === "box" ? ["", null] : [`${value.toFixed(3)} ${unit}`, null];
+  return unit === "box" ? ["", null] : [`${unit} ${value.toFixed(3)}`, null];
 }
 
 function summary(answer) {
   const [{ answer: name, value }] = answer.choices;
-  return `Answer: ${name || "(nothing)"}${answer.unit === "box" ? "" : ` (${read(value, answer.unit)[0]})`}`;
+  return `Answer: ${name || "(nothing)"}${answer.unit === "probability" ? ` (${read(value, answer.unit)[0]})` : ""}`;
+}
+
+function choiceItem(panel, { answer: name, value, box }, unit) {
+  const [text, share] = read(value, unit);
+  const label = made(box ? "button" : "span", { className: "name", textContent: name || "(nothing)" });
+  if (box) {
+    label.type = "button";
+    const number = panel.found.push(box) - 1;
+    for (const [kind, on] of [["mouseenter", true], ["focus", true], ["mouseleave", false], ["blur", false]]) {
+      label.addEventListener(kind, () => pictures[0].point(on ? number : null));
+    }
+  }
+  return made("li", {}, label, share === null ? null : bar(share), made("span", { className: "value", textContent: text }));
 }
 
 function answerSection(panel, answer) {
-  const list = made("ol");
-  for (const { answer: name, value, box } of answer.choices) {
-    const [text, share] = read(value, answer.unit);
-    const label = made(box ? "button" : "span", { className: "name", textContent: name || "(nothing)" });
-    if (box) {
-      label.type = "button";
-      const point = (on) => {
-        pictures[0].boxes.classList.toggle("pointed", on);
-        [...pictures[0].boxes.querySelectorAll(".found")].reverse()[panel.found.indexOf(box)]?.classList.toggle("pointed", on);
-      };
-      for (const [kind, on] of [["mouseenter", true], ["focus", true], ["mouseleave", false], ["blur", false]]) {
-        label.addEventListener(kind, () => point(on));
-      }
-      panel.found.push(box);
-    }
-    list.append(made("li", {}, label, share === null ? null : bar(share), made("span", { className: "value", textContent: text })));
-  }
+  const items = answer.choices.map((choice) => choiceItem(panel, choice, answer.unit));
   const title = answer.about ? made("h2", { textContent: answer.about }) : null;
-  return made("section", { className: "answer" }, title, list);
+  const section = made("section", { className: "answer" }, title, made("ol", {}, ...items.splice(0, items.length > 8 ? 5 : 8)));
+  if (items.length) section.append(made("details", {}, made("summary", { textContent: `${items.length} more` }), made("ol", {}, ...items)));
+  return section;
 }
 
 // What a panel's fields say, and the problems that need no server: [values, problems].
@@ -481,12 +490,13 @@ function strip(panel, { kind, results }) {
 
 // -- maps of what mattered
 
-function showMap(panel, place) {
-  const { image, per_word, tokens } = panel.explanation;
-  panel.values = [place < 0 || !per_word ? image : per_word[place]];
-  [...panel.why.querySelectorAll(".words button")].forEach((word, number) => word.setAttribute("aria-pressed", number === place + 1));
-  const of = place < 0 || !per_word ? "the answer" : `“${tokens[place].replace(/^##/, "")}”`;
-  panel.why.querySelector(".help").textContent = `The picture shows how much each part of it matters for ${of}.`;
+// word: its number; -1: the whole answer.
+function showMap(panel, word) {
+  const { maps, tokens } = panel.explanation;
+  panel.word = word;
+  [...panel.why.querySelectorAll(".words button")].forEach((button, number) => button.setAttribute("aria-pressed", number === word + 1));
+  const what = word < 0 || !maps[0].per_word ? "the answer" : `“${tokens[word].replace(/^##/, "")}”`;
+  panel.why.querySelector(".help").textContent = `The picture shows how much each part of it matters for ${what}.`;
   panel.draw();
 }
 
