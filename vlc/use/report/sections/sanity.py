@@ -1,0 +1,38 @@
+"""The headline of each head without the image, with the image of another example, and without the text."""
+
+from vlc.evaluation.intervals import bootstrap
+from vlc.use.report.evaluation import CHANGES
+from vlc.use.report.run import Run, head_name
+from vlc.use.report.section import Section
+
+_NOTE = (
+    "A model that answers as well without an input has learnt the habits of its data (Goyal et al. 2017). These figures "
+    "are of the samples that were evaluated here."
+)
+
+
+def section(run: Run) -> Section | None:
+    tables = [{"name": one.label, "rows": _rows(one)} for one in run.both]
+    if not any(table["rows"] for table in tables):
+        return None
+    return Section("Inputs left out", "sanity", {"tables": tables, "changes": list(CHANGES)}, _NOTE)
+
+
+def _rows(run: Run) -> list[dict]:
+    found = run.evaluated
+    metrics = dict.fromkeys(metric for own in found.changed.values() for metric in own)
+    return [
+        {
+            "head": head_name(metric.task, metric.head),
+            "split": metric.split,
+            "whole": bootstrap(*zip(*found.ratios[metric], strict=True)),
+            "changed": [
+                bootstrap(*zip(*found.changed[change][metric], strict=True))
+                if metric in found.changed.get(change, {})
+                else None
+                for change in CHANGES
+            ],
+        }
+        for metric in metrics
+        if sum(count for _, count in found.ratios[metric])
+    ]
