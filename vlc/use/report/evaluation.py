@@ -32,14 +32,14 @@ class Evaluated:
     examples: of the heads that judge single answers.
     ratios: what each batch adds to the metrics of all heads.
     chances: sum and count of the headline that choices at random would have, by task, head and split.
-    changed: the headlines of the heads with examples, with inputs that are changed, by the change.
+    changed: the scores of the heads with examples, with inputs that are changed, by the change, task, head and split.
     sizes: how many samples were evaluated, and of how many, by task and split.
     """
 
     examples: list[Example] = field(default_factory=list)
     ratios: dict[Metric, Ratios] = field(default_factory=dict)
     chances: dict[tuple[str, str, str], tuple[float, int]] = field(default_factory=dict)
-    changed: dict[str, dict[Metric, Ratios]] = field(default_factory=dict)
+    changed: dict[str, dict[tuple[str, str, str], list[float]]] = field(default_factory=dict)
     sizes: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
 
@@ -81,14 +81,12 @@ def _add(found: Evaluated, module: VLCModule, samples: Samples, numbers: list[in
     for change, make in (CHANGES if judged else {}).items():
         if (changed := make(samples, numbers)) is None:
             continue
-        outcomes = module.outcomes(_blank(module.normalised(changed.to(module.device)), change))
+        changed = _blank(module.normalised(changed.to(module.device)), change)
+        outcomes = module.outcomes(changed)
         for head in judged:
-            name = f"{module.objectives[head].headline}"
-            total, count = outcomes[head].metrics[name]
-            ratios = found.changed.setdefault(change, {}).setdefault(
-                Metric(samples.task, head, samples.called, name), []
-            )
-            ratios.append((float(total), count))
+            truths = module.objectives[head].truths(outcomes[head], changed)
+            scores = found.changed.setdefault(change, {}).setdefault((samples.task, head, samples.called), [])
+            scores += [one.score for one in truths if one.score is not None]
 
 
 _NO_IMAGE, _WRONG_IMAGE, _NO_TEXT = "no image (the mean colour)", "image of another example", "no text"

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,9 @@ def made(run: Run) -> tuple[list[Section], list[str]]:
 def render(page: Page, parts: Sequence[tuple[str, Sequence[Section]]], left_out: Sequence[str], side: int) -> str:
     """The page as HTML. side: of its pictures, in pixels."""
     environment = Environment(loader=PackageLoader("vlc.use.report"), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"picture": lambda image: data_url(image, side), "number": number, "share": share}
-    environment.filters["shown"] = lambda text: printable(text)
+    environment.filters["picture"] = partial(data_url, side=side)
+    for name, shown in (("number", number), ("share", share), ("shown", printable)):
+        environment.filters[name] = shown
     return environment.get_template("page.html.jinja").render(page=page, parts=parts, left_out=left_out)
 
 

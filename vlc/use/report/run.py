@@ -134,7 +134,12 @@ class Run:
     def settings(self) -> Settings:
         """The settings of a test of its checkpoint. Raises UserError where another version wrote the run."""
         _ = self._stored  # its own tasks are known from here on
-        here = {"load_path": str(self.checkpoint), "pretrain_path": "", "resume_from": None, "test_only": True}
+        here: dict[str, Any] = {
+            "load_path": str(self.checkpoint),
+            "pretrain_path": "",
+            "resume_from": None,
+            "test_only": True,
+        }
         here |= {"num_workers": 0, "fsdp": False, "compile": False, "fast_dev_run": False}
         try:
             names = list(self.config.get("tasks", ()))

@@ -63,7 +63,7 @@ def _shown(run: Run, head: str, split: str, pairs: Pairs) -> dict[str, Any]:
     for title, right, wrong in ((f"{run.label} alone is right", 0, 1), (f"{_other(run).label} alone is right", 1, 0)):
         own = [pair for pair in pairs if (pair[right].score or 0) > (pair[wrong].score or 0)]
         own.sort(key=lambda pair: -(pair[wrong].confidence or 0))
-        cards = [card(run, pair[0], others=[pair[1].answer], mapped=False) for pair in own[:_SHOWN]]
+        cards = [card(run, pair[0], others=[pair[1].answer]) for pair in own[:_SHOWN]]
         groups.append({"title": title, "count": len(own), "cards": cards})
     return {"title": f"{head}, {split}", "groups": groups}
 

@@ -16,7 +16,8 @@ def section(run: Run) -> Section | None:
         return None
     count = max(_LEAST, _MOST // len(heads) // 2)
     shown = [_shown(run, *place, count) for place in heads]
-    return Section("Confident answers", "examples", {"heads": shown}, maps_note(run))
+    cards = [one for head in shown for group in head["groups"] for one in group["cards"]]
+    return Section("Confident answers", "examples", {"heads": shown}, maps_note(cards))
 
 
 def _shown(run: Run, task: str, head: str, split: str, count: int) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def _shown(run: Run, task: str, head: str, split: str, count: int) -> dict[str, 
     return {
         "title": f"{head_name(task, head)}, {split}",
         "groups": [
-            {"title": title, "count": len(own), "cards": [card(run, one) for one in own[:count]]}
+            {"title": title, "count": len(own), "cards": [card(run, one, mapped=True) for one in own[:count]]}
             for title, own in groups.items()
         ],
     }

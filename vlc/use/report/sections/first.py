@@ -26,7 +26,7 @@ def _shown(run: Run, place: tuple[str, str, str], examples: list[Example], most:
         types.setdefault(type_of(one), []).append(one)
     each = max(1, min(OF_TYPE, most // len(types)))
     chosen = [one for _, own in sorted(types.items()) for one in own[:each]][:most]
-    return {"title": f"{head_name(*place[:2])}, {place[2]}", "cards": [card(run, one, mapped=False) for one in chosen]}
+    return {"title": f"{head_name(*place[:2])}, {place[2]}", "cards": [card(run, one) for one in chosen]}
 
 
 def type_of(example: Example) -> str:

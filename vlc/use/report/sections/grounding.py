@@ -2,12 +2,15 @@
 
 from typing import Any
 
+from PIL import Image
+
 from vlc.use.drawing import with_boxes
 from vlc.use.report.cards import card
 from vlc.use.report.run import Run, head_name
 from vlc.use.report.section import Section
 
 _RIGHT, _WRONG = 3, 5  # of each head
+_SIDE = 320  # pixels of a picture, about
 _NOTE = (
     "Red: the box that the model gives. Green: the box that is meant. The first examples of each kind, not a selection."
 )
@@ -27,7 +30,8 @@ def section(run: Run) -> Section | None:
 
 
 def _card(run: Run, example: Any) -> dict[str, Any]:
-    boxes = [tuple(example.boxes[0]), *map(tuple, example.meant)]
-    labels = ["", *[""] * len(example.meant)]
-    pictures = [with_boxes(run.pictures(example)[0], boxes, labels)]
-    return card(run, example, mapped=False) | {"pictures": pictures, "choices": []}
+    (picture, *_) = run.pictures(example)
+    scale = max(1, round(_SIDE / max(picture.size)))  # lines are thin in a large picture
+    larger = picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.BICUBIC)
+    boxes = [tuple(scale * edge for edge in box) for box in (example.boxes[0], *example.meant)]
+    return card(run, example) | {"pictures": [with_boxes(larger, boxes, [""] * len(boxes))], "choices": []}

@@ -19,6 +19,10 @@ class Group(NamedTuple):
     value: str
     score: Interval
 
+    @property
+    def place(self) -> str:
+        return f"{self.head}, {self.split}"
+
 
 def section(run: Run) -> Section | None:
     tables = [{"name": one.label, "rows": list(groups(one))} for one in run.both]

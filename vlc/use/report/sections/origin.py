@@ -26,7 +26,8 @@ def _described(run: Run) -> dict[str, Any]:
         rows["versions"] = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     else:
         rows["command, versions, machine, data"] = "not stored: an older version wrote the run"
-    config, changes, named = {}, [], []
+    changes: list[tuple[str, Any, Any]] = []
+    named: list[str] = []
     try:
         config, rows["checkpoint"] = run.config, str(run.checkpoint)
         named = named_configs(run)
@@ -51,12 +52,18 @@ def defaults(config: Mapping[str, Any], named: list[str]) -> Mapping[str, Any]:
 
 
 def changed(config: Mapping[str, Any], base: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The settings that differ: key, value, value of the base. Keys that one of the two lacks are left out."""
+    """The settings that differ: key, value, value of the base. Keys that one of the two lacks are left out.
+
+    So are those of a task that say what the key of the run says, as batch sizes do.
+    """
     own, other = dict(_flat(config)), dict(_flat(base))
     return [
         (key, own[key], other[key])
         for key in own
-        if key in other and own[key] != other[key] and key not in _OF_THE_MACHINE
+        if key in other
+        and own[key] != other[key]
+        and key not in _OF_THE_MACHINE
+        and own[key] != own.get(key.partition(".")[2])
     ]
 
 

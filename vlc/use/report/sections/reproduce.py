@@ -22,7 +22,7 @@ def _steps(run: Run) -> dict[str, Any]:
     try:
         config = run.config
         keys = {key: value for key, value, _ in changed(config, defaults(config, [])) if _typed(value) is not None}
-        tasks = {"tasks": list(config["tasks"])} if config.get("tasks") else {}
+        tasks: dict[str, Any] = {"tasks": list(config["tasks"])} if config.get("tasks") else {}
         words = [
             f"{key}={_typed(value)}"
             for key, value in {**tasks, **keys}.items()
@@ -33,7 +33,7 @@ def _steps(run: Run) -> dict[str, Any]:
             lines.append(f"python run.py with {shlex.join([*words, *start])}")
         where = [f"data_root={config['data_root']}", f"per_gpu_batchsize={config['per_gpu_batchsize']}"]
         if not run.is_test:
-            named = tasks or {"loss_names": dict(config["loss_names"])}
+            named: dict[str, Any] = tasks or {"loss_names": dict(config["loss_names"])}
             given = [f"{key}={_typed(value)}" for key, value in named.items()]
             lines.append(
                 f"python run.py with {shlex.join([*given, *where, f'load_path={run.checkpoint}', 'test_only=True'])}"

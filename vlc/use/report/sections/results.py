@@ -9,14 +9,14 @@ from vlc.use.report.run import Run
 from vlc.use.report.section import Section
 
 _NOTE = (
-    "95 % intervals come from 1,000 resamples, of examples where the head judges single answers, and of batches otherwise. "
-    "Chance is what a choice at random among the answers would have."
+    "95 % intervals come from 1,000 resamples: of examples where the head judges single answers, otherwise of batches, if "
+    "there are 8 or more. Chance is what a choice at random among the answers would have."
 )
 
 
 def section(run: Run) -> Section | None:
     tables = [_table(one) for one in run.both]
-    if not any(table["rows"] for table in tables):
+    if not any(table["others"] or any(table["groups"].values()) for table in tables):
         return None
     return Section("Results", "results", {"tables": tables}, _NOTE)
 
@@ -36,9 +36,10 @@ def _table(run: Run) -> dict[str, Any]:
         name = _name(run, metric)
         chance = chances.get(metric[:3]) if _is_headline(run, metric) else None
         rows.append((metric, interval, chance, whole.pop(name, None)))
+    first = [row for row in rows if _is_headline(run, row[0])]
     return {
         "name": run.label,
-        "rows": rows,
+        "groups": {"": first, "Losses and further metrics": [row for row in rows if row not in first]},
         "others": sorted(whole.items()),
         "problem": problem,
         "part": _part(run, problem),
@@ -54,7 +55,7 @@ def intervals(run: Run) -> dict[Metric, Interval]:
     if run.stores_examples:  # a whole test: its other metrics are known already
         return found
     for metric, ratios in run.evaluated.ratios.items():
-        if metric not in found and sum(count for _, count in ratios):
+        if metric not in found and any(count for _, count in ratios):
             found[metric] = bootstrap([total for total, _ in ratios], [count for _, count in ratios])
     return dict(sorted(found.items()))
 

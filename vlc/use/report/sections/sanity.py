@@ -20,19 +20,18 @@ def section(run: Run) -> Section | None:
 
 def _rows(run: Run) -> list[dict]:
     found = run.evaluated
-    metrics = dict.fromkeys(metric for own in found.changed.values() for metric in own)
+    whole: dict[tuple[str, str, str], list[float]] = {}
+    for one in found.examples:
+        if one.score is not None:
+            whole.setdefault((one.task, one.place.head, one.split), []).append(one.score)
     return [
         {
-            "head": head_name(metric.task, metric.head),
-            "split": metric.split,
-            "whole": bootstrap(*zip(*found.ratios[metric], strict=True)),
+            "head": head_name(*place[:2]),
+            "split": place[2],
+            "whole": bootstrap(scores),
             "changed": [
-                bootstrap(*zip(*found.changed[change][metric], strict=True))
-                if metric in found.changed.get(change, {})
-                else None
-                for change in CHANGES
+                bootstrap(own) if (own := found.changed.get(change, {}).get(place)) else None for change in CHANGES
             ],
         }
-        for metric in metrics
-        if sum(count for _, count in found.ratios[metric])
+        for place, scores in whole.items()
     ]
