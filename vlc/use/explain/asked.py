@@ -9,9 +9,10 @@ from torch import Tensor
 from vlc.common.errors import UserError
 from vlc.common.inputs import Images, Text, mapped
 from vlc.data.batch import Batch
+from vlc.objectives.base import Objective
 from vlc.use.explain.chosen import Chosen, chosen
 from vlc.use.explain.recording import Change, RecordedPass, record_passes
-from vlc.use.model import Model
+from vlc.use.opened import OpenedModel
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Asked:
     rows: for each pass, the row that the answer is read from.
     """
 
-    model: Model
+    model: OpenedModel
     name: str
     batches: Callable[[int], Batch]
     chosen: Chosen
@@ -33,6 +34,10 @@ class Asked:
     passes: Sequence[RecordedPass]
     reads: Sequence[Tensor]
     rows: Sequence[int]
+
+    @property
+    def head(self) -> Objective:
+        return self.model.module.objectives[self.name]
 
     def gradients(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The gradients of the value; zero where it does not depend on a tensor."""
@@ -63,10 +68,9 @@ class Asked:
 
     def blank_passes(self) -> list[RecordedPass]:
         """The passes of the same request with an image of its mean colour, and [MASK] in place of each word."""
-        batch = self.batches(1)
-        passes = self.model.module.objectives[self.name].passes(batch)
+        batch = self._blank(self.batches(1))
         with torch.no_grad():
-            return record_passes(self.model.module.encoder, self._blank(batch), passes)[1]
+            return record_passes(self.model.module.encoder, batch, self.head.passes(batch))[1]
 
     def _blank(self, batch: Batch) -> Batch:
         def without_words(text: Text) -> Text:
@@ -81,9 +85,8 @@ class Asked:
     def values(self, changes: Sequence[Change], count: int) -> Tensor:
         """The values (count,) of the chosen answer, where the tokens that enter the encoder are changed, pass by pass."""
         batch = self.batches(count)
-        passes = self.model.module.objectives[self.name].passes(batch)
-        encoded, _ = record_passes(self.model.module.encoder, batch, passes, changes)
-        return self.chosen.values(self.model.module.objectives[self.name](encoded, batch).logits.float())
+        encoded, _ = record_passes(self.model.module.encoder, batch, self.head.passes(batch), changes)
+        return self.chosen.values(self.head(encoded, batch).logits.float())
 
 
 def gradients(value: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -92,9 +95,16 @@ def gradients(value: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(own) if one is None else one for one, own in zip(found, tensors, strict=True)]
 
 
-def ask(model: Model, name: str, batches: Callable[[int], Batch], choice: int) -> Asked:
+def ask(model: OpenedModel, name: str, batches: Callable[[int], Batch], choice: int) -> Asked:
     """Ask a head about one request, and record the answer. Raises UserError for a head that reads no image."""
-    head, batch = model.module.objectives[name], batches(1)
+    head = model.module.objectives[name]
+
+    def completed(count: int) -> Batch:
+        batch = replace(batches(count), task=model.task_of(head))
+        languages = model.languages(count)
+        return batch if languages is None else batch.with_parts(languages=languages)
+
+    batch = completed(1)
     passes = head.passes(batch)
     encoded, recorded = record_passes(model.module.encoder, batch, passes)
     if not any(one.images for one in recorded):
@@ -108,4 +118,4 @@ def ask(model: Model, name: str, batches: Callable[[int], Batch], choice: int) -
     total = sum(size.sum() for size in sizes)
     reads = [size / total for size in sizes]
     rows = [int(size.sum(dim=1).argmax()) for size in sizes]
-    return Asked(model, name, batches, one, value, recorded, reads, rows)
+    return Asked(model, name, completed, one, value, recorded, reads, rows)

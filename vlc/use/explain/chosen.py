@@ -8,11 +8,12 @@ from torch import Tensor
 
 from vlc.common.errors import UserError
 from vlc.data.batch import Batch
-from vlc.objectives.base import Objective, Outcome
+from vlc.objectives.base import Answer, Objective, Outcome
 from vlc.objectives.itm import ITM
 from vlc.objectives.mlm import MLM
 from vlc.objectives.pointing import Pointing
 from vlc.objectives.regress import Regress
+from vlc.objectives.words import WordTranslation
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,23 @@ def chosen(
         raise UserError(
             f"choice={choice} names none of the {len(choices)} answers of {name}: pass 0 to {len(choices) - 1}"
         )
-    return Chosen(choices[choice][0], _values(head, outcome, batch, choice, answers[0].boxes))
+    said = choices[choice][0]
+    if isinstance(head, WordTranslation):
+        said = said.partition(":")[2]  # without the language
+    return Chosen(said, _values(head, outcome.logits, batch, choice, answers[0]))
 
 
-def _values(head: Objective, outcome: Outcome, batch: Batch, choice: int, boxes) -> Callable[[Tensor], Tensor]:
-    logits = outcome.logits
+def _values(head: Objective, logits: Tensor, batch: Batch, choice: int, answer: Answer) -> Callable[[Tensor], Tensor]:
+    """The values of an answer, as in `Chosen`."""
     if isinstance(head, ITM):
         return lambda found: found[:, 1] - found[:, 0]
     if isinstance(head, Regress):
         return lambda found: found.sum(dim=1)
     if isinstance(head, Pointing):
         regions = batch.parts["regions"]
-        same = (regions.stored[0] == torch.tensor(boxes[choice], device=logits.device)).all(dim=1) & regions.mask[0]
+        same = (regions.stored[0] == torch.tensor(answer.boxes[choice], device=logits.device)).all(
+            dim=1
+        ) & regions.mask[0]
         place = int(same.nonzero()[0])
     else:
         place = int(logits[0].topk(choice + 1).indices[-1])

@@ -10,38 +10,33 @@ from vlc.use.explain.asked import Asked, ask
 from vlc.use.explain.explanation import Explanation, ImageMap, Sequence
 from vlc.use.explain.methods import DEFAULT, METHODS, Relevance
 from vlc.use.explain.recording import RecordedPass
-from vlc.use.model import Model
+from vlc.use.forms import Request, Writing, form_of
+from vlc.use.opened import OpenedModel
 
 
-def explain(model: Model, head: str, request, method: str = DEFAULT, choice: int = 0) -> Explanation:
-    """Explain an answer of a head to one request.
+def explain(model: OpenedModel, head: str, request: Request, method: str = DEFAULT, choice: int = 0) -> Explanation:
+    """Explain an answer of a head to one request, in full precision.
 
-    Everything is computed in full precision. Raises UserError where the method or the head is unknown, where the head reads
-    no image, and where it has no such answer.
+    Raises UserError where the method or the head is unknown, where the head writes texts or reads no image, where it has no
+    such answer, and for what is wrong in the request.
 
     method: a name of `METHODS`.
     choice: which of the head's answers, 0 = the best.
     """
     if method not in METHODS:
         raise UserError(f"method={method!r} is unknown: pass one of {', '.join(METHODS)}")
-    if head not in model.module.objectives:
-        raise UserError(f"{model.path} has no head {head!r}: pass one of {', '.join(model.module.objectives)}")
-    shown = [model.shown(image) for image in request.images]
-
-    def batches(count: int):
-        from vlc.use.model import Example
-
-        boxes = model._boxes(shown[0], request.boxes)
-        example = Example([one.pixels for one in shown], request.text, boxes)
-        from dataclasses import replace
-
-        batch = model._batch([example] * count)
-        return replace(batch, task=model.task_tokens.get(head, ""))
-
+    form = form_of(model.module.objectives[head]) if head in model.module.objectives else None
+    if form is None or isinstance(form, Writing):
+        explained = [
+            name for name, own in model.module.objectives.items() if not isinstance(form_of(own), Writing | None)
+        ]
+        raise UserError(f"{head!r} has no answer to explain: {model.named_heads}. Pass one of {', '.join(explained)}")
+    objective = model.module.objectives[head]
+    prepared = form.prepare(model, objective, request)
     with torch.inference_mode(False), torch.enable_grad():
-        asked = ask(model, head, batches, choice)
+        asked = ask(model, head, lambda count: form.batch(model, objective, [prepared] * count), choice)
         relevances = METHODS[method].relevances(asked)
-        return _explanation(asked, method, relevances, [one.placement for one in shown if one.placement])
+        return _explanation(asked, method, relevances, [one.placement for one in prepared.images if one.placement])
 
 
 def _explanation(asked: Asked, method: str, relevances: list[Relevance], placements: list[Placement]) -> Explanation:
