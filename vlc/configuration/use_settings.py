@@ -7,7 +7,7 @@ from typing import Any
 from vlc.common.errors import require
 from vlc.configuration.values import check_known, check_types, read
 
-COMMANDS = ("predict", "index", "search", "hard_pool", "serve")
+COMMANDS = ("predict", "index", "search", "hard_pool", "serve", "report")
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,12 @@ class UseSettings:
     image_folder: str | None = None  # index the images below it in place of datasets
     query: str | None = None  # text that search finds images for
     num_results: int = 10  # of a search
-    out: str | None = None  # JSON file for what predict and search print; folder for what hard_pool makes
+    out: str | None = None  # file of what predict, search or report say; folder for what hard_pool makes
     published_pool: str | None = None  # 12-in-1's hard_negative.pkl, which hard_pool converts in place of images
     service: ServiceSettings = ServiceSettings()  # where serve listens, and what it takes: a dictionary
+    run: str | None = None  # log folder of a run, a test or a demonstration that report is about
+    compare: str | None = None  # log folder of a run that report sets beside it
+    num_examples: int = 500  # of each test split that report evaluates
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "UseSettings":
@@ -89,6 +92,7 @@ class UseSettings:
         edges = settings.boxes or (0, 0, 0, 0)
         expected = "four numbers for each box: left, top, right, bottom"
         require(len(edges) % 4 == 0, "boxes", list(edges), expected)
+        require(settings.num_examples >= 1, "num_examples", settings.num_examples, "1 or more")
         require(settings.num_results >= 1, "num_results", settings.num_results, "1 or more")
         return settings
 

@@ -18,6 +18,7 @@ from vlc.objectives.base import (
     ModelContext,
     Objective,
     Outcome,
+    Truth,
     linear_in_float32,
     mean_ratio,
     most_probable,
@@ -161,3 +162,13 @@ class Choice(Objective[ChoiceOptions]):
             own = scores.gather(1, candidates.right[:, None])
             columns["rank"] = (~(scores < own)).sum(dim=1).tolist()
         return with_records(choices, columns)
+
+    def truths(self, outcome: Outcome, batch: Batch) -> list[Truth]:
+        """The right candidates, where the data give candidates."""
+        if outcome.loss is None or "candidates" not in batch.parts:
+            return []
+        candidates, scores = batch.parts["candidates"], outcome.logits
+        own = scores.gather(1, candidates.right[:, None])
+        right = ((~(scores < own)).sum(dim=1) == 1).float().tolist()
+        places = candidates.right.tolist()
+        return [Truth(words[at], one) for words, at, one in zip(candidates.words, places, right, strict=True)]

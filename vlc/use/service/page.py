@@ -25,7 +25,10 @@ from vlc.use.service.service import Head, Service
 
 _STATIC = Path(__file__).with_name("static")
 _TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 _BOX = "left, top, right and bottom in pixels of the picture, or drawn on it with the mouse"
 
@@ -140,7 +143,9 @@ def router(service: Service) -> APIRouter:
         template = _TEMPLATES.get_template("page.html.jinja")
         known = {"tabs": tabs.values(), "samples": samples(), "methods": METHODS, "checkpoints": service.models}
         context = {"answers": (), "chosen": {}, "problems": {}, **shown}
-        return HTMLResponse(template.render(tab=tab, root=root, keyed=bool(service.api_key), **known, **context), status)
+        return HTMLResponse(
+            template.render(tab=tab, root=root, keyed=bool(service.api_key), **known, **context), status
+        )
 
     def opened(path: str) -> Tab:
         if path not in tabs:
@@ -197,7 +202,9 @@ def _parts(form: Sequence[tuple[str, str | UploadFile]]) -> list[tuple[str, str 
             parts += [(IMAGES, value)] if value.size else []
         elif key.startswith("sample"):
             name = next((one["name"] for one in samples() if one["name"] == value), "")
-            already = any(isinstance(other, UploadFile) and own == f"image{key[6:]}" and other.size for own, other in form)
+            already = any(
+                isinstance(other, UploadFile) and own == f"image{key[6:]}" and other.size for own, other in form
+            )
             if name and not already:
                 parts.append((IMAGES, UploadFile(io.BytesIO((_STATIC / "samples" / name).read_bytes()))))
         elif value.strip():
@@ -236,4 +243,6 @@ def _about(head: str) -> str:
 def samples() -> list[dict[str, Any]]:
     """The sample pictures with what they show and the boxes of their things, a box on each line."""
     listed = json.loads((_STATIC / "samples" / "samples.json").read_text(encoding="utf-8"))
-    return [one | {"lines": "\n".join(", ".join(f"{edge:g}" for edge in box) for box in one["boxes"])} for one in listed]
+    return [
+        one | {"lines": "\n".join(", ".join(f"{edge:g}" for edge in box) for box in one["boxes"])} for one in listed
+    ]
