@@ -1,6 +1,6 @@
 """Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`.
 
-What was trained is used by `python run.py predict|index|search|hard_pool with load_path=CHECKPOINT ...`.
+What was trained is used by `python run.py predict|index|search|hard_pool|features with load_path=CHECKPOINT ...`.
 """
 
 from vlc.configuration.config import ex, given_keys, user_errors_without_traceback
@@ -51,6 +51,15 @@ def hard_pool(_config, _run):
         from vlc.use.hard_pool import make_hard_pools
 
         make_hard_pools(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def features(_config, _run):
+    """Write the features of images: out=FOLDER, and data_root=ARROWS datasets=[...] or image_folder=FOLDER."""
+    with user_errors_without_traceback():
+        from vlc.use.features import write_features
+
+        write_features(_config, given_keys(_run))
 
 
 @ex.automain

@@ -7,7 +7,7 @@ from typing import Any
 from vlc.common.errors import require
 from vlc.configuration.values import check_types, read
 
-COMMANDS = ("predict", "index", "search", "hard_pool")
+COMMANDS = ("predict", "index", "search", "hard_pool", "features")
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,16 @@ class UseSettings:
     boxes: tuple[float, ...] | None = None  # left, top, right, bottom of each box to choose among or to ask about
     picture: str | None = None  # file for the reconstruction of the image by a mae head, or for the box that is meant
     index: str | None = None  # folder of the index
-    image_folder: str | None = None  # index the images below it in place of datasets
+    image_folder: str | None = None  # read the images below it in place of datasets
     query: str | None = None  # text that search finds images for
     num_results: int = 10  # of a search
-    out: str | None = None  # JSON file for what predict and search print; folder for what hard_pool makes
+    out: str | None = (
+        None  # JSON file for what predict and search print; folder for tables, and for what hard_pool makes
+    )
+    file_format: str | None = (
+        None  # of the tables in a folder: arrow, parquet, or of predict jsonl; None = arrow, or jsonl
+    )
+    ray: str | None = None  # address of a Ray cluster that computes features, index or predict, or local for one here
     published_pool: str | None = None  # 12-in-1's hard_negative.pkl, which hard_pool converts in place of images
 
     @classmethod
@@ -35,6 +41,10 @@ class UseSettings:
         edges = settings.boxes or (0, 0, 0, 0)
         expected = "four numbers for each box: left, top, right, bottom"
         require(len(edges) % 4 == 0, "boxes", list(edges), expected)
+        formats = "arrow, parquet or jsonl, or None"
+        require(
+            settings.file_format in (None, "arrow", "parquet", "jsonl"), "file_format", settings.file_format, formats
+        )
         require(settings.num_results >= 1, "num_results", settings.num_results, "1 or more")
         return settings
 
