@@ -1,0 +1,452 @@
+"""The forms in which heads are asked: what a request needs, how it is prepared, and the batch that is made of several.
+
+A form is one way of asking: a text about images, options to choose among, a word to translate, a text to write. Service,
+page and commands learn from it which inputs a head takes.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from vlc.common.errors import UserError
+from vlc.common.inputs import Text
+from vlc.data.batch import Batch
+from vlc.data.composers import COMPOSERS, Words
+from vlc.data.geometry import Shown
+from vlc.data.parts.candidates import CandidateTexts, branched, collated_branches
+from vlc.data.parts.masked_answer import MaskedAnswer, masked_answers
+from vlc.data.parts.masked_text import MaskedTokens
+from vlc.data.parts.regions import GRID, WHOLE_IMAGE, Boxes, PlacedBoxes, joined, padded_regions, placed_boxes
+from vlc.data.parts.source_and_target import SourcesAndTargets, source_tokens
+from vlc.data.tokens import MASK, Tokens
+from vlc.evaluation.metrics import check_finite
+from vlc.objectives.base import Answer, Objective
+from vlc.objectives.choice import Choice
+from vlc.objectives.generation import Generation
+from vlc.objectives.ttm import TTM
+from vlc.objectives.words import WordTranslation
+from vlc.use.images import ImageLike
+from vlc.use.opened import OpenedModel
+
+Box: TypeAlias = Sequence[float]  # left, top, right, bottom, in pixels of the picture
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a head is asked about one example. Its form says which of these it reads.
+
+    images: one, or the two of a statement about two.
+    text: about the images, or to translate.
+    second_text: that may translate the first one.
+    boxes: in the first image: those to choose among, or the one that the text is about.
+    options: for the answer to a question, the text.
+    history: questions with their answers, the oldest first.
+    caption: of the image; it belongs to the history.
+    answer: to the question; the options are then rationales for it.
+    named_boxes: in the first image, by the word that names each in the texts.
+    word: of the text, as it stands between blanks; of several the first one.
+    language: to write in or to translate into, by its name in the training data.
+    candidates: translations of the word to choose among; empty: all that training knows.
+    """
+
+    images: Sequence[ImageLike] = ()
+    text: str | None = None
+    second_text: str = ""
+    boxes: Sequence[Box] | None = None
+    options: Sequence[str] = ()
+    history: Sequence[tuple[str, str]] = ()
+    caption: str = ""
+    answer: str = ""
+    named_boxes: Mapping[str, Box] = field(default_factory=dict)
+    word: str = ""
+    language: str = ""
+    candidates: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of `Request` that a head reads.
+
+    required: whether there is no answer without it.
+    about: what to put in, as a phrase for users.
+    choices: the values that are known, where they are few.
+    count: how many are wanted, of images.
+    """
+
+    required: bool
+    about: str
+    choices: tuple[str, ...] = ()
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request whose images are decoded and whose texts are tokens.
+
+    images: with their places in the pictures.
+    tokens: of its texts, as its form reads them.
+    trunk: the tokens that options share, where these are branches.
+    boxes: by the names of the parts of a batch that hold them.
+    names: the candidates by their names.
+    """
+
+    request: Request
+    images: tuple[Shown, ...]
+    tokens: tuple[Tokens, ...] = ()
+    trunk: Tokens | None = None
+    boxes: Mapping[str, PlacedBoxes] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> Hashable:
+        """Requests of one head whose shapes are equal may stand in one batch."""
+        sizes = tuple(tuple(one.pixels.shape) for one in self.images)
+        return sizes, len(self.request.options), tuple(self.boxes), self.request.language
+
+
+class Form(ABC):
+    """One way of asking a head."""
+
+    @abstractmethod
+    def fields(self, model: OpenedModel, head: Objective) -> dict[str, Field]:
+        """The fields of a request that the head reads, by name; `images` says how many."""
+
+    @abstractmethod
+    def prepare(self, model: OpenedModel, head: Objective, request: Request) -> Prepared:
+        """Decode and tokenise. Raises UserError for fields that are missing or wrong."""
+
+    @abstractmethod
+    def batch(self, model: OpenedModel, head: Objective, prepared: Sequence[Prepared]) -> Batch:
+        """Make a batch without supervision of requests of one shape, on the device of the model."""
+
+    def answers(self, model: OpenedModel, name: str, prepared: Sequence[Prepared]) -> list[Answer]:
+        """Return the answers of a head to requests of one shape; the `example` of each is the number of its request.
+
+        Raises NonFiniteMetric where a value is NaN or infinite.
+        """
+        head = model.module.objectives[name]
+        batch = self.batch(model, head, prepared)
+        with torch.inference_mode(), model.forward_context():
+            outcome = model.outcomes([name], batch)[name]
+        token_name = str if batch.text is None else model.tokens.token_name
+        answers = [replace(answer, head=name) for answer in head.answers(outcome, batch, token_name)]
+        for answer in answers:
+            check_finite({f"the {answer.unit} of {name}": torch.tensor([value for _, value in answer.choices])})
+        return answers
+
+
+class AboutImages(Form):
+    """A text about images; or images alone, for a head that reads no text."""
+
+    def fields(self, model: OpenedModel, head: Objective) -> dict[str, Field]:
+        count = head.num_images(head.options)
+        about = "the image" if count == 1 else "the two images of the statement, the left one first"
+        fields = {"images": Field(True, about, count=count)}
+        if not head.images_alone:
+            fields["text"] = Field(True, f"question, statement or caption; {MASK} stands for a word to fill in")
+        parts = list(asked_boxes(head))
+        if any(part.given for part in parts):
+            fields["boxes"] = Field(True, "the box that the text is about")
+        elif any({*part.fields} - {WHOLE_IMAGE} for part in parts):
+            fields["boxes"] = Field(
+                False, "boxes to choose among; without them, boxes of several sizes all over the image"
+            )
+        return fields
+
+    def prepare(self, model: OpenedModel, head: Objective, request: Request) -> Prepared:
+        images = prepared_images(model, request, head.num_images(head.options))
+        return Prepared(request, images, boxes=boxes_of(model, [head], images[0], request.boxes))
+
+    def batch(self, model: OpenedModel, head: Objective, prepared: Sequence[Prepared]) -> Batch:
+        texts = [one.request.text for one in prepared if one.request.text is not None]
+        rows = [[image.pixels for image in one.images] for one in prepared]
+        return about_images(model, [head], rows, texts, [one.boxes for one in prepared])
+
+
+class AmongOptions(Form):
+    """Options for the answer to a question about an image, as in dialogues, or in VCR, where words name boxes."""
+
+    def fields(self, model: OpenedModel, head: Objective) -> dict[str, Field]:
+        fields = {
+            "images": Field(True, "the image", count=1),
+            "text": Field(True, "the question"),
+            "options": Field(True, "the options for the answer"),
+            "history": Field(False, "earlier questions with their answers, the oldest first"),
+            "caption": Field(False, "a caption of the image"),
+            "answer": Field(False, "the given answer, where the options are rationales for it"),
+        }
+        if getattr(head.options, "regions", False):
+            fields["named_boxes"] = Field(False, "boxes by the words that name them in the texts")
+        return fields
+
+    def prepare(self, model: OpenedModel, head: Objective, request: Request) -> Prepared:
+        if not request.options:
+            raise UserError("options are missing: which answers may the head choose among?")
+        boxes = request.named_boxes
+        row = {"history": [words for turn in request.history for words in turn], "caption": request.caption}
+        earlier = COMPOSERS["dialogue"].history(row) if request.history or request.caption else ()
+        said = [text for text in (request.text or "", request.answer) if text]
+        sequences = [_grounded(words, 0, boxes) for words in said]
+        images = prepared_images(model, request, head.num_images(head.options))
+        assert images[0].placement is not None, "the pipelines of evaluation say where the picture lies"
+        regions = {"regions": placed_boxes("boxes", list(boxes.values()), images[0].placement)}
+        if head.options.branches:
+            trunk, tokens = branched(request.options, model.tokens, lambda to: to.composed(sequences, earlier))
+            return Prepared(request, images, tuple(tokens), trunk, regions)
+        own = [_grounded(option, 1, boxes) for option in request.options]
+        return Prepared(
+            request, images, tuple(model.tokens.composed([*sequences, one], earlier) for one in own), boxes=regions
+        )
+
+    def batch(self, model: OpenedModel, head: Objective, prepared: Sequence[Prepared]) -> Batch:
+        words = [list(one.request.options) for one in prepared]
+        if trunks := [one.trunk for one in prepared if one.trunk is not None]:
+            candidates = collated_branches(trunks, [one.tokens for one in prepared], words, None, model.tokens)
+        else:
+            tokens = [own for one in prepared for own in one.tokens]
+            columns = [one.ids for one in tokens], [one.segments for one in tokens], [one.tags for one in tokens]
+            candidates = CandidateTexts(model.tokens.pad(*columns), words)
+        regions = padded_regions([one.boxes["regions"] for one in prepared])
+        batch = _batch(model, prepared, model.text([one.request.text or "" for one in prepared]))
+        return batch.with_parts(candidates=candidates.to(model.device), regions=regions.to(model.device))
+
+
+class OfWord(Form):
+    """A word of a text, to be translated as the image shows it."""
+
+    def fields(self, model: OpenedModel, head: Objective) -> dict[str, Field]:
+        known = dict.fromkeys(one.partition(":")[0] for one in head.context.vocabulary.answers)
+        return {
+            "images": Field(True, "the image", count=1),
+            "text": Field(True, "the sentence"),
+            "word": Field(True, "the word of the sentence, as it stands between blanks"),
+            "language": Field(True, "the language to translate into", tuple(sorted(known))),
+            "candidates": Field(False, "translations to choose among; without them, all that training knows"),
+        }
+
+    def prepare(self, model: OpenedModel, head: Objective, request: Request) -> Prepared:
+        said, word, language = (request.text or "").split(" "), request.word, request.language
+        if word not in said:
+            raise UserError(f"word={word!r} is none of the words of {request.text!r} between its blanks")
+        known = [one.partition(":")[2] for one in head.context.vocabulary.answers if one.startswith(f"{language}:")]
+        names = tuple(one for one in request.candidates or known if one in known)
+        if not names:
+            of = ", ".join(sorted({one.partition(":")[0] for one in head.context.vocabulary.answers}))
+            among = f"candidates={list(request.candidates)} in" if request.candidates else "translations in"
+            raise UserError(
+                f"{model.name_of(head)} of {model.path} knows no {among} language={language!r}; its languages are {of}"
+            )
+        tokens = model.tokens(request.text or "", [int(place == said.index(word)) for place in range(len(said))])
+        return Prepared(request, prepared_images(model, request, head.num_images(head.options)), (tokens,), names=names)
+
+    def batch(self, model: OpenedModel, head: Objective, prepared: Sequence[Prepared]) -> Batch:
+        tokens = [one.tokens[0] for one in prepared]
+        columns = [one.ids for one in tokens], [one.segments for one in tokens], [one.tags for one in tokens]
+        batch = _batch(model, prepared, model.tokens.pad(*columns).to(model.device))
+        return batch.with_parts(
+            candidates=[list(one.names) for one in prepared],
+            words=[one.request.word for one in prepared],
+            target_lang=[one.request.language for one in prepared],
+        )
+
+    def answers(self, model: OpenedModel, name: str, prepared: Sequence[Prepared]) -> list[Answer]:
+        def unmarked(answer: Answer) -> Answer:
+            choices = [(one.partition(":")[2], value) for one, value in answer.choices]  # without the language
+            return replace(answer, choices=choices, record=None)
+
+        return [unmarked(answer) for answer in super().answers(model, name, prepared)]
+
+
+class OfTwoTexts(Form):
+    """A text and another one that may translate it."""
+
+    def fields(self, model: OpenedModel, head: Objective) -> dict[str, Field]:
+        fields = {"text": Field(True, "a text"), "second_text": Field(True, "the text that may translate it")}
+        return {"images": Field(True, "the image", count=1), **fields} if self._num_images(head) else fields
+
+    @staticmethod
+    def _num_images(head: Objective) -> int:
+        return head.options.images if isinstance(head, Choice) else int(head.options.image)
+
+    def prepare(self, model: OpenedModel, head: Objective, request: Request) -> Prepared:
+        if not (request.text and request.second_text):
+            raise UserError("text and second_text are wanted: which two texts may translate each other?")
+        tokens = model.tokens.composed([Words(request.text, 0), Words(request.second_text, 1)], ())
+        return Prepared(request, prepared_images(model, request, self._num_images(head)), (tokens,))
+
+    def batch(self, model: OpenedModel, head: Objective, prepared: Sequence[Prepared]) -> Batch:
+        tokens = [one.tokens[0] for one in prepared]
+        text = model.tokens.pad([one.ids for one in tokens], [one.segments for one in tokens])
+        return _batch(model, prepared, text.to(model.device))
+
+
+class Writing(Form):
+    """A text to translate, or an image to describe: the head writes."""
+
+    def fields(self, model: OpenedModel, head: Objective) -> dict[str, Field]:
+        assert isinstance(head, Generation)
+        fields = {"images": Field(not head.options.target, "the image", count=1)}
+        if head.options.target:
+            fields["text"] = Field(True, "the text to translate")
+        if known := head.options.languages:
+            fields["language"] = Field(len(known) > 1, "the language to write in", tuple(known))
+        return fields
+
+    def prepare(self, model: OpenedModel, head: Objective, request: Request) -> Prepared:
+        assert isinstance(head, Generation)
+        if (request.text is None) == bool(head.options.target):
+            raise UserError("text is missing: what should be translated?" if head.options.target else "leave text out")
+        language = self.language(model, head, request.language)
+        tokens = source_tokens(request.text or "", language, head.options.max_target_len, model.tokens)
+        images = tuple(map(model.shown, request.images))
+        return Prepared(replace(request, language=language), images, (tokens,))
+
+    def language(self, model: OpenedModel, head: Generation, given: str) -> str:
+        """The language to write in; it may be left out where the head knows only one. Raises UserError."""
+        known = head.options.languages
+        language = given or (known[0] if len(known) == 1 else "")
+        if (known or language) and language not in known:
+            raise UserError(
+                f"language={language!r} is none that {model.name_of(head)} of {model.path} writes in: "
+                + (f"pass one of {', '.join(known)}" if known else "leave it out, the training data name none")
+            )
+        return language
+
+    def batch(self, model: OpenedModel, head: Objective, prepared: Sequence[Prepared]) -> Batch:
+        read = [one.tokens[0] for one in prepared]
+        source = model.tokens.pad([one.ids for one in read], [one.segments for one in read])
+        batch = replace(_batch(model, prepared, None), task=model.task_of(head))
+        return batch.with_parts(source_and_target=SourcesAndTargets(source).to(model.device))
+
+    def answers(self, model: OpenedModel, name: str, prepared: Sequence[Prepared]) -> list[Answer]:
+        head = model.module.objectives[name]
+        assert isinstance(head, Generation)
+        batch = self.batch(model, head, prepared)
+        with torch.inference_mode(), model.forward_context():
+            found = head.written(model.module.encoder, batch, model.tokens)
+        check_finite({f"the scores of {name}": torch.tensor([one.score for one in found])})
+        return [
+            Answer([(model.tokens.text_of(one.ids), one.score)], "score", asked.request.language, number, name)
+            for number, (one, asked) in enumerate(zip(found, prepared, strict=True))
+        ]
+
+
+_BY_KIND: dict[type[Objective], Form] = {WordTranslation: OfWord(), TTM: OfTwoTexts(), Generation: Writing()}
+_AMONG_OPTIONS, _OF_TWO_TEXTS, _ABOUT_IMAGES = AmongOptions(), OfTwoTexts(), AboutImages()
+
+
+def form_of(head: Objective) -> Form | None:
+    """The form in which a head is asked; None for one that has no answers, such as reconstruction."""
+    if chooses(head):
+        return _AMONG_OPTIONS
+    if isinstance(head, Choice) and head.options.wrong_translations:
+        return _OF_TWO_TEXTS
+    if type(head) in _BY_KIND:
+        return _BY_KIND[type(head)]
+    return None if type(head).answers is Objective.answers else _ABOUT_IMAGES
+
+
+def chooses(head: Objective) -> bool:
+    """Whether a head chooses among options that belong to an example."""
+    return isinstance(head, Choice) and bool(head.options.candidates)
+
+
+def asked_boxes(head: Objective) -> Iterator[Boxes]:
+    """The parts with boxes that a head reads of a batch without supervision."""
+    return (part for part in head.parts(head.options) if isinstance(part, Boxes) and part.presence == "always")
+
+
+def prepared_images(model: OpenedModel, request: Request, wanted: int) -> tuple[Shown, ...]:
+    """The prepared images of a request. Raises UserError where they are not as many as wanted."""
+    if len(request.images) != wanted:
+        raise UserError(f"images: {len(request.images)} are given, and {wanted} wanted")
+    return tuple(map(model.shown, request.images))
+
+
+def about_images(
+    model: OpenedModel,
+    heads: Sequence[Objective],
+    images: Sequence[Sequence[Tensor]],
+    texts: Sequence[str],
+    boxes: Sequence[Mapping[str, PlacedBoxes]],
+) -> Batch:
+    """Make a batch without supervision, with the parts that heads read of the texts; [MASK] is a hidden token.
+
+    images: the prepared images of each example.
+    texts: of each example; empty: there are none.
+    boxes: of each example, by the names of the parts of a batch that hold them; the names are the same for all.
+    """
+    batch = Batch(index=torch.arange(len(images)), split="predict", images=model.stacked(images))
+    for name in boxes[0]:
+        batch = batch.with_parts(**{name: padded_regions([own[name] for own in boxes]).to(model.device)})
+    if not texts:
+        return batch
+    texts = [text.replace(MASK, model.tokens.mask_token) for text in texts]
+    text = model.text(texts)
+    batch = replace(batch, text=text)
+    positions = (text.ids.flatten() == model.tokens.mask_id).nonzero()[:, 0]
+    if len(positions):
+        batch = batch.with_parts(masked_text=MaskedTokens(text, positions, torch.zeros_like(positions)))
+    if any(MaskedAnswer() in head.parts(head.options) for head in heads):
+        masked = masked_answers(map(model.tokens, texts), model.tokens)
+        batch = batch.with_parts(masked_answer=masked.to(model.device))
+    return batch
+
+
+def boxes_of(
+    model: OpenedModel, heads: Iterable[Objective], shown: Shown, given: Sequence[Box] | None
+) -> dict[str, PlacedBoxes]:
+    """The boxes that heads read, by the names of their parts: those given, or a grid in place of any candidates.
+
+    Raises UserError for boxes that are none, that lie outside of the picture, or that no head reads.
+    """
+    asked = [part for head in heads for part in asked_boxes(head)]
+    candidates = GRID if given is None else "given"
+    found: dict[str, PlacedBoxes] = {}
+    for part in asked:
+        if given is not None or not part.given:
+            assert shown.placement is not None  # the model prepares images by pipelines that know it
+            fields = (name if name == WHOLE_IMAGE else candidates for name in part.tested or part.fields)
+            placed = [placed_boxes(name, given, shown.placement) for name in dict.fromkeys(fields)]
+            found[part.name] = joined(placed)
+    if given is not None:
+        if not any({*part.fields} - {WHOLE_IMAGE} for part in asked):
+            raise UserError(f"boxes are given, but {model.named_heads}, none of which reads boxes")
+        _check_boxes(given, shown)
+    return found
+
+
+def _check_boxes(given: Sequence[Box], shown: Shown) -> None:
+    assert shown.placement is not None
+    _, _, width, height = placed_boxes(WHOLE_IMAGE, None, shown.placement).stored[0].round().tolist()
+    for box in given:
+        left, top, right, bottom = box if len(box) == 4 else (0.0, 0.0, 0.0, 0.0)
+        if not (max(left, 0) < min(right, width) and max(top, 0) < min(bottom, height)):
+            raise UserError(
+                f"{list(box)} is no box in a picture of {width:.0f}x{height:.0f} pixels: expected [left, top, right, "
+                "bottom] of positive size that lies in it, at least in part"
+            )
+
+
+def _batch(model: OpenedModel, prepared: Sequence[Prepared], text: Text | None) -> Batch:
+    """A batch of the images of requests, where they have any, with a text."""
+    rows = [[image.pixels for image in one.images] for one in prepared]
+    images = model.stacked(rows) if rows[0] else None
+    return Batch(index=torch.arange(len(prepared)), split="predict", images=images, text=text)
+
+
+def _grounded(text: str, segment: int, boxes: Mapping[str, Box]) -> Words:
+    """Words with tags of the boxes whose names they contain, in small or capital letters. Raises UserError for no box."""
+    words = text.split(" ")
+    tags = [0] * len(words)
+    for tag, (name, box) in enumerate(boxes.items(), start=1):
+        if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
+            raise UserError(f"boxes={{{name!r}: {box}}} should be left, top, right and bottom, in pixels of the image")
+        pattern = re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
+        tags = [tag if pattern.search(word) else own for word, own in zip(words, tags, strict=True)]
+    return Words(text, segment, tags if any(tags) else ())
