@@ -59,6 +59,7 @@ def write_features(config: Mapping[str, Any], given: Collection[str], process: P
     encoder = model.module.encoder
     model_of = {"weights": weights, "image_size": encoder.image_size, "patch_size": encoder.size.patch_size}
     schema = _schema(encoder.size.width).with_metadata({key: str(value) for key, value in model_of.items()})
+    plan = {"command": "features", "file_format": file_format, "weights": weights}
     return write_results(
         "features",
         use.out,
@@ -67,7 +68,7 @@ def write_features(config: Mapping[str, Any], given: Collection[str], process: P
         count=len(images),
         batch=model.settings.data.per_gpu_batchsize,
         suffix=f".{file_format}",
-        plan={"command": "features", "weights": weights, **computed_by(model), **origin(config, images)},
+        plan={**plan, **computed_by(model), **origin(config, images.digest())},
         made_by={"checkpoint": str(model.path.resolve()), **model_of, "source": described(config)},
         process=process or Process.launched(),
     )

@@ -2,7 +2,7 @@
 
 import shlex
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from vlc.configuration.groups import DataSettings
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.remote import is_url
-from vlc.data.rows import Decoded, DecodedImages, FolderImages, Images, Joined, RowImages
+from vlc.data.rows import Decoded, DecodedImages, FolderImages, Images, Joined, Location, RowImages
 from vlc.data.spec import DatasetSpec
 from vlc.data.workers import worker_options
 from vlc.use.model import Model
@@ -67,12 +67,12 @@ def described(config: Mapping[str, Any]) -> str:
     return " ".join(shlex.quote(f"{key}={word}") for key, word in words.items())
 
 
-def origin(config: Mapping[str, Any], images: Images) -> dict[str, Any]:
-    """Return the images of a command, and a hash that changes with their files, for the plan of `vlc.use.shards`."""
+def origin(config: Mapping[str, Any], digest: str) -> dict[str, Any]:
+    """Return the data of a command, for the plan of `vlc.use.shards`; digest: a hash that changes with their files."""
     if config["image_folder"]:
-        return {"image_folder": str(Path(config["image_folder"]).resolve()), "files": images.digest()}
+        return {"image_folder": str(Path(config["image_folder"]).resolve()), "files": digest}
     root = config["data_root"] if is_url(config["data_root"]) else str(Path(config["data_root"]).resolve())
-    return {"data_root": root, "datasets": config["datasets"], "splits": config["splits"], "files": images.digest()}
+    return {"data_root": root, "datasets": config["datasets"], "splits": config["splits"], "files": digest}
 
 
 def computed_by(model: Model) -> dict[str, Any]:
@@ -92,16 +92,27 @@ def decoded(model: Model, images: Images, batches: Iterable[tuple[KeyT, range]])
 
     Images that cannot be decoded are named. Raises UserError where they are a larger share than max_corrupt_ratio.
     """
-    data, seen, bad = model.settings.data, 0, 0
-    readable = DecodedImages(images, model.transform)
+    data = model.settings.data
+    readable, left_out = DecodedImages(images, model.transform), LeftOut(data.max_corrupt_ratio)
     for key, batch in DataLoader(readable, None, sampler=batches, **worker_options(data.num_workers)):
-        seen += len(batch.numbers) + len(batch.failed)
-        bad += len(batch.failed)
-        for place, reason in batch.failed:
-            warnings.warn(printable(f"Left out an image that cannot be decoded: {place}: {reason}"), stacklevel=2)
-        if batch.failed and bad > max(1, data.max_corrupt_ratio * seen):
-            raise UserError(
-                f"{bad} of {seen} images cannot be decoded, more than the share max_corrupt_ratio="
-                f"{data.max_corrupt_ratio} allows; the last one is {batch.failed[-1][0]}"
-            )
+        left_out.add(batch.failed, len(batch.numbers) + len(batch.failed))
         yield key, batch
+
+
+class LeftOut:
+    """Counts images that cannot be decoded, names them, and raises UserError where they are too large a share."""
+
+    def __init__(self, max_ratio: float):
+        self._max_ratio, self._seen, self._bad = max_ratio, 0, 0
+
+    def add(self, failed: Sequence[tuple[Location, str]], seen: int) -> None:
+        """Count a batch: the images that cannot be decoded with the reasons, and the number of all."""
+        self._seen += seen
+        self._bad += len(failed)
+        for place, reason in failed:
+            warnings.warn(printable(f"Left out an image that cannot be decoded: {place}: {reason}"), stacklevel=2)
+        if failed and self._bad > max(1, self._max_ratio * self._seen):
+            raise UserError(
+                f"{self._bad} of {self._seen} images cannot be decoded, more than the share max_corrupt_ratio="
+                f"{self._max_ratio} allows; the last one is {failed[-1][0]}"
+            )

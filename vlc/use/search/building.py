@@ -55,7 +55,7 @@ def build_index(config: Mapping[str, Any], given: Collection[str], process: Proc
     if not use.image_folder:
         texts = Texts(open_rows(data, read_texts=True))
         kinds["texts"] = len(texts)
-    plan = {"command": "index", "weights": mark, **computed_by(model), **origin(config, images)}
+    plan = {"command": "index", "weights": mark, **computed_by(model), **origin(config, images.digest())}
     state, result = folder / UNFINISHED, folder / "index.json"
     if (done := _built_meanwhile(result, plan, process)) is not None:
         return done
