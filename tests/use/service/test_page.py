@@ -31,9 +31,9 @@ FILLED = {  # what the tests put into fields, by the fields' names
 
 
 @pytest.fixture(scope="module")
-def address(model: Model) -> Iterator[str]:
-    """Where a service with this model listens."""
-    config = uvicorn.Config(create_app({"random": model}, ServiceSettings()), port=0, log_level="warning")
+def address(model: Model, index: str) -> Iterator[str]:
+    """Where a service with this model and index listens."""
+    config = uvicorn.Config(create_app({"random": model}, ServiceSettings(), index), port=0, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -103,8 +103,8 @@ def ask(page: Page) -> Locator:
 
 def test_every_tab_answers(page, model):
     tabs = page.get_by_role("tab")
-    assert tabs.all_text_contents() == list(model.forms)
-    for tab in tabs.all():
+    assert tabs.all_text_contents() == [*model.forms, "search"]
+    for tab in tabs.all()[:-1]:
         tab.click()
         expect(tab).to_have_attribute("aria-selected", "true")
         fill(page)
@@ -143,7 +143,7 @@ def test_errors_stand_beside_their_fields(page, tmp_path):
     page.get_by_role("tab", name="nlvr2").click()
     panel(page).locator(".ask").click()
     expect(page.locator("#file0-problem")).to_have_text("Please choose a picture.")
-    expect(page.locator("#nlvr2-text-problem")).to_have_text("Please fill this in.")
+    expect(page.locator("#panel-nlvr2-text-problem")).to_have_text("Please fill this in.")
     expect(page.locator("#file0")).to_be_focused()
     fill(page)
     file = tmp_path / "notes.png"
@@ -160,7 +160,7 @@ def test_errors_stand_beside_their_fields(page, tmp_path):
     for boxes, said in {"1, 2, 3": "four numbers", "1, 1, 9, 9\n500, 500, 600, 600": "no box"}.items():
         fill(page, boxes=boxes)
         panel(page).locator(".ask").click()
-        expect(page.locator("#refer-boxes-problem")).to_contain_text(said)
+        expect(page.locator("#panel-refer-boxes-problem")).to_contain_text(said)
 
 
 def test_back_and_forward(page, address):
@@ -177,7 +177,7 @@ def test_back_and_forward(page, address):
     expect(page.get_by_role("tab", name="nlvr2")).to_have_attribute("aria-selected", "true")
     for _ in range(2):
         page.go_forward()
-    expect(page.locator("#vqa")).to_be_visible()
+    expect(page.locator("#panel-vqa")).to_be_visible()
 
 
 def test_the_keyboard_is_enough(page):
@@ -251,6 +251,19 @@ def test_maps_show_what_mattered(page):
     expect(panel(page).get_by_text("matters for “dog”")).to_be_visible()
 
 
+def test_search_shows_strips_of_pictures(page):
+    page.get_by_role("tab", name="search").click()
+    expect(page.locator(".picture:visible")).to_have_count(0)  # this index has no texts to find
+    panel(page).locator("[name=text]").fill("a dog")
+    page.keyboard.press("Enter")
+    found = panel(page).locator(".strip li")
+    expect(found).to_have_count(3)
+    expect(panel(page).get_by_role("status")).to_have_text("3 found")
+    for one in found.all():
+        expect(one.locator("canvas[width='40']")).to_be_visible()
+        assert drawn(one.locator("canvas")) > 100
+
+
 def test_texts_are_no_markup(page):
     page.get_by_role("tab", name="visdial").click()
     fill(page, text="<img src=x onerror=alert(1)>")
@@ -316,7 +329,7 @@ def test_the_form_answers_without_scripts(browser, address, tmp_path):
         page.locator(".samples input").first.check()
         panel(page).locator(".ask").click()
         if said:
-            expect(page.locator("#refer-boxes-problem")).to_contain_text(said)
+            expect(page.locator("#panel-refer-boxes-problem")).to_contain_text(said)
     assert panel(page).locator(".answer li").count() == 2
     page.close()
 
