@@ -5,10 +5,13 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests import tiny
@@ -30,11 +33,10 @@ FILLED = {  # what the tests put into fields, by the fields' names
 }
 
 
-@pytest.fixture(scope="module")
-def address(model: Model, index: str) -> Iterator[str]:
-    """Where a service with this model and index listens."""
-    config = uvicorn.Config(create_app({"random": model}, ServiceSettings(), index), port=0, log_level="warning")
-    server = uvicorn.Server(config)
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """The address at which an application listens meanwhile."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -43,6 +45,13 @@ def address(model: Model, index: str) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def address(model: Model, index: str) -> Iterator[str]:
+    """Where a service with the model and the index listens."""
+    with listening(create_app({"random": model}, ServiceSettings(), index)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +138,12 @@ def test_an_upload_is_shown_and_gets_the_answers_of_the_model(page, model, tmp_p
     page.locator(".samples input").first.check()  # another picture: the answers were about the first one
     expect(panel(page).locator(".answer")).to_have_count(0)
     assert page.locator("#file0").input_value() == ""
+    dropped = page.evaluate_handle(
+        "() => { const one = new DataTransfer(); one.items.add(new File(['x'], 'x.png')); return one; }"
+    )
+    page.locator(".picture").first.dispatch_event("drop", {"dataTransfer": dropped})
+    assert page.locator("#file0").input_value().endswith("x.png")
+    expect(page.locator(".samples input:checked")).to_have_count(0)
 
 
 def drawn(canvas: Locator) -> int:
@@ -334,8 +349,28 @@ def test_the_form_answers_without_scripts(browser, address, tmp_path):
     page.close()
 
 
-def test_nothing_is_inline():
-    """The content security policy refuses scripts and styles inside the page."""
+def test_a_key_is_asked_for(browser, model):
+    settings = ServiceSettings(api_key="secret")
+    with listening(create_app({"one": model, "two": model}, settings)) as address:
+        page, faults = browser.new_page(), []
+        opened(page, address, faults)
+        page.get_by_role("tab", name="vqa · two").click()
+        fill(page)
+        panel(page).locator(".ask").click()
+        expect(panel(page).get_by_role("alert").first).to_contain_text("key")
+        page.get_by_label("Key").fill("secret")
+        ask(page)
+        page.reload()
+        assert page.get_by_label("Key").input_value() == "secret"
+        page.close()
+    assert not faults
+
+
+def test_nothing_is_inline(address):
+    """The content security policy refuses scripts and styles inside the page, and pictures of other hosts."""
+    policy = httpx.get(address).headers["content-security-policy"]
+    assert "default-src 'self';" in policy
+    assert not re.search(r"unsafe|data:|blob:|https?:|\*", policy)
     folder = Path(__file__).parents[3] / "vlc/use/service"
     for path in folder.joinpath("templates").iterdir():
         assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", path.read_text(encoding="utf-8"))
