@@ -9,10 +9,8 @@ from PIL import Image
 from tests import tiny
 from tests.use.service.asking import asked, body, form, problem, served
 from vlc.common.errors import UserError
-from vlc.configuration.config import resolve_use
 from vlc.use.explain import METHODS, explain
 from vlc.use.forms import Request
-from vlc.use.search import build_index
 
 PNG, OTHER = (tiny.image_bytes(number, kind="PNG") for number in (0, 1))
 
@@ -36,17 +34,6 @@ def test_embeddings(model):
     assert (len(content["texts"]), content["images"]) == (1, [])
     problem(asked(model, "/v1/embed", **body()), 400, "text")
     problem(asked(model, "/v1/embed", **form(images=[PNG[:-60]])), 400, "images")
-
-
-@pytest.fixture(scope="module")
-def index(checkpoint, tmp_path_factory) -> str:
-    """An index of three images."""
-    folder = tmp_path_factory.mktemp("index")
-    for number in range(3):
-        (folder / f"{number}.png").write_bytes(tiny.image_bytes(number, kind="PNG"))
-    given = {"load_path": str(checkpoint), "image_folder": str(folder), "index": str(folder / "index")}
-    build_index(*resolve_use(**given, num_gpus=0, num_workers=0))
-    return str(folder / "index")
 
 
 def test_search(model, index):
