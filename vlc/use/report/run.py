@@ -55,12 +55,12 @@ class Run:
 
     folder: its log folder.
     config: a configuration with all keys, for those that a run of an older version lacks.
-    overrides: values in place of the run's own, such as data_root.
+    overrides: values in place of the run's own, such as data_root, or load_path, which names its checkpoint.
     num_examples: how many samples of each split are evaluated here.
     beside: another run that this one is compared with.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], overrides: Mapping[str, Any], num_examples: int):
+    def __init__(self, folder: Path, config: Mapping[str, Any], overrides: dict[str, Any], num_examples: int):
         self.folder, self.defaults, self.overrides = folder, without_use_keys(config), overrides
         self.num_examples = num_examples
         self.beside: Run | None = None
@@ -90,18 +90,16 @@ class Run:
     @cached_property
     def checkpoint(self) -> Path:
         """Its last checkpoint, or the one that it tested. Raises UserError where there is none."""
+        if path := self.overrides.get("load_path"):
+            return Path(path)
         if self.is_test:
-            tested = self.results.checkpoint if self.results else (self.facts.config["load_path"] if self.facts else "")
+            tested = self.results.checkpoint if self.results else self.facts.config["load_path"] if self.facts else ""
             if not Path(tested).exists():
-                raise UserError(
-                    f"{self.folder} tested {tested}, which does not exist: put the checkpoint back, or test again"
-                )
+                raise UserError(f"{self.folder} tested {tested}, which does not exist: pass load_path=CHECKPOINT")
             return Path(tested)
         found = sorted((self.folder / "checkpoints").glob("*.ckpt"), key=lambda path: (path.stem != "last", path.name))
         if not found:
-            raise UserError(
-                f"{self.folder} has no checkpoint in {self.folder / 'checkpoints'}: train again, or go on with it"
-            )
+            raise UserError(f"{self.folder} has no checkpoint in its folder checkpoints: pass load_path=CHECKPOINT")
         return found[0]
 
     @cached_property
@@ -153,7 +151,7 @@ class Run:
             return Settings.from_config({**base, **config, **here, **self.overrides})
         except UserError as error:
             raise UserError(
-                f"{self.folder} was written by another version, or its data are others now: {error}"
+                f"{self.folder} has settings that are not valid now, as another version wrote it: {error}"
             ) from error
 
     @cached_property
