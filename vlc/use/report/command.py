@@ -44,6 +44,7 @@ def report(config: Mapping[str, Any], given: Collection[str]) -> Path:
     if use.compare:
         runs[1].overrides.pop("load_path", None)  # which is of the first one
         runs[0].beside = runs[1]
+        runs[0].label, runs[1].label = "A", "B"
         parts = [Part("", runs[0])]
         title = f"{runs[0].name} and {runs[1].name}"
     else:
