@@ -53,11 +53,12 @@ def _explanation(asked: Asked, method: str, relevances: list[Relevance], placeme
             words[name] = words.get(name, 0) + found.answer[places]
         rows = torch.cat(list(shown.values())) if shown else None
         for name in one.images:
-            cells, columns, grid = asked.patches(number, name)
+            cells, _, grid = asked.patches(number, name)
             per_word = None
             if found.between is not None and rows is not None:
-                per_word = _on_grid(found.between[rows][:, columns], cells, grid)
-            maps.append(ImageMap(_on_grid(found.answer[columns], cells, grid), per_word, placements[len(maps)]))
+                per_word = _on_grid(_of_patches(asked, number, name, found.between[rows]), cells, grid)
+            values = _on_grid(_of_patches(asked, number, name, found.answer), cells, grid)
+            maps.append(ImageMap(values, per_word, placements[len(maps)]))
     names = [asked.model.tokens.token_name(int(number)) for ids in tokens.values() for number in ids]
     relevance = torch.cat(list(words.values())) if words else torch.empty(0)
     return Explanation(
@@ -71,6 +72,12 @@ def _explanation(asked: Asked, method: str, relevances: list[Relevance], placeme
         asked.model.module.encoder.size.patch_size,
         tuple(_sequence(asked, number) for number in range(len(asked.passes))),
     )
+
+
+def _of_patches(asked: Asked, number: int, name: str, values: Tensor) -> Tensor:
+    """Values (..., S) of the tokens of a pass -> (..., P) of the patches of an image, with those of the boxes over them."""
+    under, (_, places, _) = asked.under_boxes(number, name), asked.patches(number, name)
+    return values[..., places] + (0 if under is None else values[..., asked.passes[number].columns["boxes"]] @ under)
 
 
 def _on_grid(values: Tensor, cells: Tensor, grid: tuple[int, int]) -> np.ndarray:
