@@ -24,13 +24,12 @@ def explain(model: OpenedModel, head: str, request: Request, method: str = DEFAU
     """
     if method not in METHODS:
         raise UserError(f"method={method!r} is unknown: pass one of {', '.join(METHODS)}")
-    form = form_of(model.module.objectives[head]) if head in model.module.objectives else None
-    if form is None or isinstance(form, Writing):
-        explained = [
-            name for name, own in model.module.objectives.items() if not isinstance(form_of(own), Writing | None)
-        ]
-        raise UserError(f"{head!r} has no answer to explain: {model.named_heads}. Pass one of {', '.join(explained)}")
+    if head not in (known := explainable(model)):
+        heads = ", ".join(known) or "none has an answer about images to explain"
+        raise UserError(f"head={head!r} cannot be explained. Of {model.path} these can: {heads}")
     objective = model.module.objectives[head]
+    form = form_of(objective)
+    assert form is not None
     prepared = form.prepare(model, objective, request)
     with torch.inference_mode(False), torch.enable_grad():
         asked = ask(model, head, lambda count: form.batch(model, objective, [prepared] * count), choice)
@@ -38,6 +37,18 @@ def explain(model: OpenedModel, head: str, request: Request, method: str = DEFAU
         if any(one.between is None for one in relevances):  # a word is read from the attention
             relevances = [Relevance(own.answer, of.between) for own, of in zip(relevances, rollout(asked), strict=True)]
         return _explanation(asked, method, relevances, [one.placement for one in prepared.images if one.placement])
+
+
+def explainable(model: OpenedModel) -> list[str]:
+    """The names of the heads whose answers are explained: they look at images, and do not write texts."""
+    forms = {name: form_of(head) for name, head in model.module.objectives.items()}
+    return [
+        name
+        for name, form in forms.items()
+        if form is not None
+        and not isinstance(form, Writing)
+        and "images" in form.fields(model, model.module.objectives[name])
+    ]
 
 
 def _explanation(asked: Asked, method: str, relevances: list[Relevance], placements: list[Placement]) -> Explanation:
@@ -105,4 +116,4 @@ def _sequence(asked: Asked, number: int) -> Sequence:
             first = int(name in one.images)  # the class token
             names += [f"{name} {place - first}" if first <= place and len(real) > 1 else name for place in real]
     weights = torch.stack([own[:, kept][:, :, kept] for own in asked.attention(number)])
-    return Sequence(names, segments, weights.detach().to(torch.float16).cpu().numpy())
+    return Sequence(names, segments, list(one.texts), one.images, weights.detach().to(torch.float16).cpu().numpy())
