@@ -33,6 +33,7 @@ from vlc.use.model import Model
 from vlc.use.report.evaluation import Evaluated, evaluate
 
 _EVENTS = "events.out.tfevents.*"
+MOST_VALUES = 24  # of a field that describes examples
 Curve = list[tuple[int, float]]  # (step, value)
 
 
@@ -203,6 +204,27 @@ class Run:
             if one.score is not None:
                 found.setdefault((one.task, one.place.head, one.split), []).append(one)
         return found
+
+    @cached_property
+    def _describing(self) -> dict[tuple[str, str, str], list[str]]:
+        """The fields that describe the examples, by task, head and split; one with many values names them."""
+        found = {}
+        for place, own in self.by_head().items():
+            values: dict[str, set[str]] = {}
+            for one in own:
+                for name, value in one.about.items():
+                    values.setdefault(name, set()).add(value)
+            found[place] = [name for name, different in values.items() if len(different) <= MOST_VALUES]
+        return found
+
+    def fields(self, task: str, head: str, split: str) -> list[str]:
+        """The fields by which the examples of a head are told apart, such as a type of question."""
+        return self._describing.get((task, head, split), [])
+
+    def kind(self, example: Example) -> str:
+        """The first thing that describes an example; empty where nothing does."""
+        names = self.fields(example.task, example.place.head, example.split)
+        return next((example.about[name] for name in names if name in example.about), "")
 
     def samples(self, example: Example) -> Samples:
         """The split of an example. Raises UserError where the data are no longer those of the test."""
