@@ -1,7 +1,6 @@
 """Visual question answering as classification over a fixed answer vocabulary, with soft targets (VQA v2)."""
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +59,7 @@ class Answers(Objective[AnswersOptions]):
     task_head = True
     writes_records = True
     answers_from_vocabulary = True
-    starts_from: ClassVar[Mapping[str, str]] = {
+    starts_from: Mapping[str, str] = {
         f"transform.{name}": f"mlm.transform.{name}"
         for name in ("dense.weight", "dense.bias", "LayerNorm.weight", "LayerNorm.bias")
     }

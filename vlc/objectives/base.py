@@ -123,7 +123,7 @@ class Objective(nn.Module, Generic[OptionsT]):
     writes_records: bool = False
     answers_from_vocabulary: ClassVar[bool] = False
     rows_of_pieces: ClassVar[tuple[str, ...]] = ()
-    starts_from: ClassVar[Mapping[str, str]] = {}
+    starts_from: Mapping[str, str] = {}
 
     @classmethod
     def parts(cls, options: OptionsT) -> tuple[Part, ...]:

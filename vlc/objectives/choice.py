@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -48,16 +47,13 @@ class Choice(Objective[ChoiceOptions]):
     look alike, and its own text with another image, as in 12-in-1 (Lu et al. 2020); or its text with its translation and
     with wrong_translations others; or they are the texts that the data give it to choose among. Their words may name boxes,
     as in VL-BERT (Su et al. 2020), whose loss is `bce`. The image is embedded once for all texts. The head starts as the
-    match row of image-text matching, where a checkpoint has it and no ranking head.
+    match row of image-text matching, or of text-text matching where it ranks translations, where a checkpoint has it and no
+    ranking head.
     `vlc.evaluation.ranking` ranks whole splits.
     """
 
     metrics = ("loss", "accuracy")
     headline = "accuracy"
-    starts_from: ClassVar[Mapping[str, str]] = {
-        "rank_output.weight": "itm.fc.weight",
-        "rank_output.bias": "itm.fc.bias",
-    }
 
     @classmethod
     def parts(cls, options: ChoiceOptions) -> tuple[Part, ...]:
@@ -87,6 +83,8 @@ class Choice(Objective[ChoiceOptions]):
     def __init__(self, options: ChoiceOptions, context: ModelContext):
         super().__init__(options, context)
         self.writes_records = bool(options.candidates)
+        matching = "text_matching" if options.wrong_translations else "itm"
+        self.starts_from = {f"rank_output.{name}": f"{matching}.fc.{name}" for name in ("weight", "bias")}
         self.rank_output = nn.Linear(context.width, 1)
         self.apply(init_bert_weights)
 
