@@ -18,16 +18,20 @@ class Group(NamedTuple):
     value: str
     score: Interval
 
-    @property
-    def place(self) -> str:
-        return f"{self.head}, {self.split}"
-
 
 def section(run: Run) -> Section | None:
-    tables = [{"name": one.label, "rows": list(groups(one))} for one in run.both]
-    return (
-        Section("By type, language and split", "groups", {"tables": tables}) if any(t["rows"] for t in tables) else None
-    )
+    tables = [{"name": one.label, "places": _by_place(one)} for one in run.both]
+    if not any(table["places"] for table in tables):
+        return None
+    return Section("By type, language and split", "groups", {"tables": tables})
+
+
+def _by_place(run: Run) -> dict[str, list[Group]]:
+    """The rows of each head and split."""
+    found: dict[str, list[Group]] = {}
+    for one in groups(run):
+        found.setdefault(f"{one.head}, {one.split}", []).append(one)
+    return found
 
 
 def groups(run: Run) -> Iterator[Group]:
