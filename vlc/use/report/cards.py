@@ -23,7 +23,7 @@ def card(run: Run, example: Example, *, others: Sequence[str] = (), mapped: bool
     pictures = run.pictures(example)
     shown = {
         "pictures": pictures,
-        "kind": next(iter(example.about.values()), ""),
+        "kind": run.kind(example),
         "text": run.text(example),
         "answer": example.answer,
         "truth": example.truth,
