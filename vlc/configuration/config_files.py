@@ -105,8 +105,9 @@ def check_value(key: Any, value: Any) -> None:
         singles = [*value.keys(), *value.values()]
         # The dictionaries of tasks and options have lists, and a task's dictionary has the options of its objectives, and
         # dictionaries of the values of its texts.
-        # The dictionaries of NESTED have lists and dictionaries.
-        if key in TASKS or key.rpartition(".")[2] in (*OPTIONS, *OF_TEXTS) or key.partition(".")[0] in NESTED:
+        # The dictionaries of NESTED, and of commands, have lists and dictionaries.
+        first, last = key.partition(".")[0], key.rpartition(".")[2]
+        if key in TASKS or last in (*OPTIONS, *OF_TEXTS) or first in NESTED or isinstance(USE_KEYS.get(first), dict):
             for name, part in value.items():
                 check_value(f"{key}.{name}", part)
             singles = list(value)

@@ -94,6 +94,14 @@ class UndecodableImage(UserError):
     """Bytes that are no image, or a damaged one."""
 
 
+class UnknownKind(UndecodableImage):
+    """Bytes that are no image of a kind that is decoded."""
+
+
+class TooManyPixels(UndecodableImage):
+    """An image of more pixels than are decoded."""
+
+
 @dataclass(frozen=True, eq=False)
 class Jpeg:
     """A JPEG whose header was read. Its pixels are decoded once it is known how many are needed.
@@ -182,7 +190,8 @@ def open_image(data: pa.Buffer) -> Picture:
 def opened(file: BinaryIO) -> Iterator[Image.Image]:
     """An encoded image, recognised by its content; its pixels are decoded when they are asked for inside the block.
 
-    Raises UndecodableImage where it is of none of the FORMATS, too large, or, from inside the block, damaged.
+    Raises UnknownKind where it is of none of the FORMATS, TooManyPixels where it is too large, and UndecodableImage, from
+    inside the block too, where it is damaged.
     """
     limit = Image.MAX_IMAGE_PIXELS = max_pixels()  # Pillow looks at this one, before it takes memory
     try:
@@ -197,9 +206,9 @@ def opened(file: BinaryIO) -> Iterator[Image.Image]:
                 raise Image.DecompressionBombError
             yield image
     except _TOO_LARGE as error:
-        raise UndecodableImage(_too_large(limit)) from error
+        raise TooManyPixels(_too_large(limit)) from error
     except UnidentifiedImageError as error:  # its own text holds a memory address
-        raise UndecodableImage("UnidentifiedImageError: not a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF") from error
+        raise UnknownKind("UnidentifiedImageError: not a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF") from error
     except _DECODE_ERRORS as error:
         if isinstance(error, UserError):
             raise
@@ -277,7 +286,7 @@ def _plain_jpeg(data: np.ndarray) -> Jpeg | None:
     except ValueError:
         return None
     if width * height > (limit := max_pixels()):
-        raise UndecodableImage(_too_large(limit))
+        raise TooManyPixels(_too_large(limit))
     if colors not in ("YCbCr", "GRAY", "RGB") or _may_be_turned(data.data):
         return None
     return Jpeg(data, (width, height))

@@ -60,7 +60,7 @@ class OpenedModel:
         dropped_ratio: the share of patches that a pass with patch noise drops.
         """
         outcomes: dict[str, Outcome] = {}
-        if (languages := self._languages(len(batch))) is not None:
+        if (languages := self.languages(len(batch))) is not None:
             batch = batch.with_parts(languages=languages)
         by_task: dict[str, dict[str, Objective]] = {}
         for name in names:
@@ -114,9 +114,9 @@ class OpenedModel:
 
     def text(self, texts: Sequence[str]) -> Text:
         text = self.tokens.pad([self.tokens(text).ids for text in texts]).to(self.device)
-        return replace(text, languages=self._languages(len(texts)))
+        return replace(text, languages=self.languages(len(texts)))
 
-    def _languages(self, count: int) -> Tensor | None:
+    def languages(self, count: int) -> Tensor | None:
         """The number of the language of texts, as `Text` has it; None where it is not said."""
         known, said = self.module.encoder.languages, self.settings.languages.of_texts
         if known is None or not said:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
@@ -24,6 +24,8 @@ from vlc.use.model import Model, open_pretrained
 from vlc.use.search.stored import Stored, fingerprint, is_index, read_json, read_places, recover
 from vlc.use.vectors import Vectors, load_faiss, unverified
 
+Opened: TypeAlias = tuple[Vectors, Callable[[int], Stored]]  # the vectors of a kind, and the place of each
+
 
 def search(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, Any]]:
     """Find images for a query, or texts for an image; prints and returns them, the best first.
@@ -41,34 +43,57 @@ def search(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, 
     if use.out:
         require_writable("out", Path(use.out))
     index = use.index or ""
-    vectors, place_of = _open_index(model, index, "images" if use.query else "texts")
-    embedded = model.text_vectors([query]) if isinstance(query, str) else model.image_vectors([query])
-    check_finite({"the embedding of the query": embedded})
-    rerank_k = 0 if model.ranking is None else model.settings.run.rerank_k or 0
-    with _rebuilt_by(model, index):
-        wanted = max(use.num_results, rerank_k)
-        scores, numbers = (row[0].tolist() for row in vectors.nearest(embedded.float().cpu().numpy(), wanted))
-        places = [place_of(number) for number in numbers if number >= 0]
-    if rerank_k:
-        scores = _reranked(model, query, places, index)
-        check_finite({"the scores of a ranking": torch.tensor(scores)})
-    order = sorted(range(len(places)), key=lambda number: -scores[number])[: use.num_results]
-    results = [{"score": scores[number], **places[number][0]._asdict()} for number in order]
+    opened = open_index(model, index, "images" if use.query else "texts")
+    found = find(model, index, opened, query, use.num_results)
+    results = [{"score": one.score, **one.place._asdict()} for one in found]
     if use.out:
         write_text(Path(use.out), to_json(results))
     _print(results)
     return results
 
 
-def _open_index(model: Model, path: str, kind: str) -> tuple[Vectors, Callable[[int], Stored]]:
+class Found(NamedTuple):
+    """A result: its score, its number in the index, its place, and of an image the identity of its file."""
+
+    score: float
+    number: int
+    place: Location
+    identity: FileIdentity | None
+
+
+def find(
+    model: Model, index: str, opened: Opened, query: str | Tensor, num_results: int, *, quiet: bool = False
+) -> list[Found]:
+    """Return what fits a text, or a prepared image, the best first; errors as in `search`.
+
+    opened: what `open_index` returned.
+    quiet: show no progress.
+    """
+    vectors, place_of = opened
+    embedded = model.text_vectors([query]) if isinstance(query, str) else model.image_vectors([query])
+    check_finite({"the embedding of the query": embedded})
+    rerank_k = 0 if model.ranking is None else model.settings.run.rerank_k or 0
+    wanted = max(num_results, rerank_k)
+    with _rebuilt_by(model, index):
+        scores, numbers = (row[0].tolist() for row in vectors.nearest(embedded.float().cpu().numpy(), wanted))
+        numbers = [number for number in numbers if number >= 0]
+        places = [place_of(number) for number in numbers]
+    if rerank_k:
+        scores = _reranked(model, query, places, index, quiet=quiet)
+        check_finite({"the scores of a ranking": torch.tensor(scores)})
+    order = sorted(range(len(places)), key=lambda number: -scores[number])[:num_results]
+    return [Found(scores[one], numbers[one], *places[one]) for one in order]
+
+
+def counts(path: str) -> dict[str, int]:
+    """How many images, and texts, an index has, where it has any. Raises MissingFile, DamagedIndex."""
+    made_by = read_json(_existing(path) / "index.json")
+    return {kind: made_by[kind] for kind in ("images", "texts") if made_by.get(kind)}
+
+
+def open_index(model: Model, path: str, kind: str) -> Opened:
     """Open the vectors of a kind, and the place of each, in an index of this very model. Raises DamagedIndex."""
-    folder = Path(path)
-    if path:
-        recover(folder)
-    if not path or not is_index(folder):
-        raise MissingFile(
-            f"index={path or None} is no index: make one with python run.py index with load_path=... index=FOLDER"
-        )
+    folder = _existing(path)
     with _rebuilt_by(model, path):
         made_by = read_json(folder / "index.json")
     if made_by["fingerprint"] != fingerprint(model):
@@ -91,6 +116,17 @@ def _open_index(model: Model, path: str, kind: str) -> tuple[Vectors, Callable[[
         return Vectors(folder, part["files"]), places
 
 
+def _existing(path: str) -> Path:
+    folder = Path(path)
+    if path:
+        recover(folder)
+    if not path or not is_index(folder):
+        raise MissingFile(
+            f"index={path or None} is no index: make one with python run.py index with load_path=... index=FOLDER"
+        )
+    return folder
+
+
 @contextmanager
 def _rebuilt_by(model: Model, path: str, source: str = "") -> Iterator[None]:
     """Add to the error of a damaged index the command that makes it again."""
@@ -110,10 +146,10 @@ def _command(model: Model, path: str, source: str = "") -> str:
     return f"{command} {source}"
 
 
-def _reranked(model: Model, query: str | Tensor, candidates: list[Stored], index: str) -> list[float]:
+def _reranked(model: Model, query: str | Tensor, candidates: list[Stored], index: str, *, quiet: bool) -> list[float]:
     """Return the scores of the full model for the candidates of a text, or of a prepared image."""
     scores: list[float] = []
-    with progress("ranking", len(candidates)) as advance:
+    with progress("ranking", len(candidates), shown=not quiet) as advance:
         for chunk in model.chunks(candidates):
             if isinstance(query, str):
                 scores += model.match([query], [_candidate(model, index, *stored) for stored in chunk]).tolist()

@@ -1,0 +1,97 @@
+"""`python run.py serve`: the service on this machine, until it is interrupted."""
+
+import ipaddress
+import logging
+import re
+import signal
+import socket
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from vlc.common.errors import UserError
+from vlc.configuration.use_settings import ServiceSettings, UseSettings
+from vlc.use.model import Model, open_pretrained
+
+_STOP_S = 10  # after the time limit of a request, for those that are under way when the service is stopped
+
+
+def serve(config: Mapping[str, Any], given: Collection[str]) -> None:
+    """Listen and answer until SIGINT or SIGTERM; then answer what is under way, and return.
+
+    Raises UserError where a checkpoint cannot be used, or the address is taken.
+    """
+    try:
+        import uvicorn
+
+        from vlc.use.service.app import create_app
+    except ImportError as error:
+        raise UserError(f'serve needs packages that are not installed ({error}): pip install "vlc[serve]"') from error
+    use = UseSettings.from_config(config)
+    settings = use.service
+    listener = _listener(settings)
+    app = create_app(open_models(config, given), settings, use.index or "")
+    service = app.state.service
+    if not (service.api_key or _is_of_this_machine(settings.host)):
+        _warn(f"This service listens at {settings.host} and asks for no key: whoever reaches it may use it.")
+        _warn("Pass service.api_key=KEY, set VLC_API_KEY, or listen at service.host=127.0.0.1.")
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            """Stop when all requests are answered, and at a second SIGINT at once. uvicorn's own sends the signal again."""
+            service.stopping = True
+            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.should_exit = True
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    grace = int(settings.timeout_s) + _STOP_S
+    options: dict[str, Any] = {
+        "log_level": "warning",
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": grace,
+    }
+    host, port = listener.getsockname()[:2]
+    print(f"Listening at http://{host}:{port} with the heads {', '.join(service.heads)}", flush=True)
+    Server(uvicorn.Config(app, **options)).run(sockets=[listener])
+
+
+def open_models(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Model]:
+    """Open load_path, under the name of its file, and service.checkpoints. Raises UserError."""
+    further = UseSettings.from_config(config).service.checkpoints
+    paths = {re.sub(r"[^\w-]", "_", Path(config["load_path"]).stem): config["load_path"]} if config["load_path"] else {}
+    if clashing := paths.keys() & further.keys():
+        raise UserError(
+            f"service.checkpoints names another checkpoint {clashing.pop()}, as load_path is: take another name"
+        )
+    paths |= further
+    if not paths:
+        raise UserError("load_path=CHECKPOINT is missing (or service.checkpoints.NAME=PATH): what should answer?")
+    return {name: open_pretrained({**config, "load_path": path}, given) for name, path in paths.items()}
+
+
+def _listener(settings: ServiceSettings) -> socket.socket:
+    """A socket at the address, taken before checkpoints are read, as these take long. Raises UserError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"service.host={settings.host} service.port={settings.port} cannot be listened at ({reason}): pass another"
+        ) from error
+    return listener
+
+
+def _is_of_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _warn(text: str) -> None:
+    print(f"WARNING: {text}", flush=True)
