@@ -55,6 +55,7 @@ def main() -> None:
             kills = arguments.kills if count == max(arguments.rows) else 0
             for command in arguments.commands:
                 rows.append(_measured(command, folder, checkpoint, count, kills, arguments))
+                print(rows[-1], flush=True)  # the table comes late
     report(rows, "work over whole data sets", arguments)
 
 

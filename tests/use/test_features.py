@@ -80,10 +80,11 @@ def test_the_tables_hold_what_the_encoder_makes_of_each_image(trained, photos, w
     assert table["image_id"].to_pylist() == list("0123456")
     assert set(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True)) == {(40, 30)}
     model = Model.from_checkpoint(trained, num_gpus=0)
-    vectors = pa.list_(pa.float16(), model.module.encoder.size.width)
-    assert table.schema.field("patches").type == pa.list_(vectors)
+    width = model.module.encoder.size.width
+    assert table.schema.field("patches").type == pa.list_(pa.list_(pa.float16(), width))
     pixels = [model.prepared(path) for path in table["source"].to_pylist()]
-    patches = np.array(table["patches"].to_pylist(), np.float32)
+    vectors = table.combine_chunks()["patches"].chunk(0).flatten()
+    patches = vectors.flatten().to_numpy().reshape(NUM_IMAGES, -1, vectors.type.list_size).astype(np.float32)
     assert table["grid"].to_pylist() == [[2, 2]] * NUM_IMAGES
     assert torch.from_numpy(patches).mean(dim=1).numpy() == pytest.approx(model.patch_means(pixels).numpy(), abs=2e-3)
     pooled = np.array(table["pooled"].to_pylist(), np.float32)
