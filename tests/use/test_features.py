@@ -187,7 +187,7 @@ def test_settings_and_weights_that_changed_are_named(trained, photos, unfinished
     with pytest.raises(UserError, match="differs: per_gpu_batchsize is 4 and was 2. Finish it with"):
         _write(trained, unfinished, image_folder=photos, per_gpu_batchsize=4)
     more = shutil.copytree(photos, tmp_path / "photos")
-    with pytest.raises(UserError, match="differs: image_folder is .*, files is"):
+    with pytest.raises(UserError, match="differs: image_folder is .*, hash of the files is"):
         _write(trained, unfinished, image_folder=str(more))
     assert batches == [2, 2]
 

@@ -110,7 +110,7 @@ def _folder(out: str | None, kind: str, plan: Mapping[str, Any]) -> tuple[Path, 
     require_writable("out", folder, folder=True)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out={out} is a file: name a folder")
-    own = re.compile(rf"\.?{kind}(-\d+)?\.\w+(\.\d+\.tmp)?|{re.escape(REJECTED)}|{re.escape(UNFINISHED)}")
+    own = re.compile(rf"\.?({kind}(-\d+)?\.\w+|{re.escape(REJECTED)})(\.\d+\.tmp)?|{re.escape(UNFINISHED)}")
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if others := [name for name in names if not own.fullmatch(name)]:
         raise UserError(f"out={out} holds something else ({others[0]}): name another folder")
