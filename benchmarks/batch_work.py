@@ -3,7 +3,8 @@
 `python -m benchmarks.batch_work` writes generated tables (small pictures with a caption each), trains a tiny checkpoint for
 one step, and runs `run.py features` and `run.py index` on them: in one process without interruption; killed (SIGKILL) at
 random moments and started again until it is done; and in several processes. The files of all must have the same bytes.
-It prints a table and, with --json, writes it. Memory is the peak of a process, with all that it imports.
+It prints a table and, with --json, writes it. Memory is the peak of a process with all that it imports, without the files
+that it maps.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,19 +105,23 @@ def _measured(
 
 
 def _run(command: list[str]) -> tuple[float, float, float]:
-    """Run a command; returns its seconds, the seconds of all its processes on cores, and megabytes of the largest one.
+    """Run a command; returns its seconds, the seconds of all its processes on cores, and megabytes of the first one.
 
     Raises RuntimeError where it fails.
     """
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    said = process.stderr.read().decode(errors="replace")
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{said}")
-    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
+    start, memory = time.perf_counter(), 0
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=said, stderr=subprocess.STDOUT)
+        while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+            with suppress(OSError):
+                lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                memory = max(memory, *(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")), 0)
+            time.sleep(0.1)
+        process.returncode = os.waitstatus_to_exitcode(ended[1])
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(f"{' '.join(command)} failed:\n{said.read().decode(errors='replace')}")
+    return time.perf_counter() - start, ended[2].ru_utime + ended[2].ru_stime, memory / 1000
 
 
 def _killed(command: list[str], kills: int, seconds: float, rng: random.Random) -> str:

@@ -204,6 +204,20 @@ def test_a_shard_that_changed_is_computed_anew(trained, photos, written, unfinis
     assert _bytes(unfinished) == _bytes(written)
 
 
+def test_damaged_records_are_noticed(trained, photos, written, unfinished, batches):
+    plan = unfinished / UNFINISHED / "plan.json"
+    content = plan.read_bytes()
+    for damaged in (b"", b"[]", content[:-9]):
+        plan.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"plan.json is damaged .*: remove {unfinished}/.unfinished to begin anew"):
+            _write(trained, unfinished, image_folder=photos)
+    plan.write_bytes(content)
+    (unfinished / UNFINISHED / "features-00000.json").write_bytes(b"{}")
+    _write(trained, unfinished, image_folder=photos)
+    assert batches == [2, 2, 2, 2, 2, 1], "its shard is computed anew"
+    assert _bytes(unfinished) == _bytes(written)
+
+
 def test_images_that_cannot_be_decoded_are_listed(trained, photos, tmp_path):
     folder = Path(shutil.copytree(photos, tmp_path / "photos"))
     (folder / "5b.jpg").write_bytes(b"no image")

@@ -26,6 +26,7 @@ from vlc.use.shards import (
     json_lines,
     parquet,
     plain,
+    read_object,
 )
 
 REJECTED = "rejected.jsonl"
@@ -67,7 +68,7 @@ def write_results(
         raise UserError(f"There is nothing to read. Check {made_by['source']}")
     folder, result = _folder(out, kind, plan)
     if result.exists():
-        tell(folder, kind, found := json.loads(result.read_bytes()))
+        tell(folder, kind, found := read_object(result, folder))
         return found
     options: dict[str, Any] = {"batch": batch, "suffix": suffix, "option": "out", "folder": folder}
     with (
@@ -115,7 +116,7 @@ def _folder(out: str | None, kind: str, plan: Mapping[str, Any]) -> tuple[Path, 
     if others := [name for name in names if not own.fullmatch(name)]:
         raise UserError(f"out={out} holds something else ({others[0]}): name another folder")
     if result.exists():
-        found = json.loads(result.read_bytes())
+        found = read_object(result, folder)
         if found.get("plan") != plan:
             differing = differences(found.get("plan") or {}, plan)
             raise UserError(f"out={out} holds {kind} that differ: {differing}. Name another folder, or remove this one")

@@ -126,7 +126,7 @@ class Work:
     def __enter__(self) -> "Work":
         self.state.mkdir(parents=True, exist_ok=True)
         plan = self.state / "plan.json"
-        stored = json.loads(plan.read_bytes()) if plan.exists() else self.plan
+        stored = read_object(plan, self.state) if plan.exists() else self.plan
         if stored != self.plan and any(self.state.glob("*-*.json")):
             raise UserError(
                 f"{self._option}: {self.state} holds unfinished work that differs: {differences(stored, self.plan)}. "
@@ -252,7 +252,7 @@ class Work:
     def _is_finished(self, shard: Shard) -> bool:
         """Whether a shard of this plan is there; of another process, the progress counts it when it is first seen."""
         if shard not in self._records:
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, LookupError):
                 record = json.loads(shard.record.read_bytes())
                 if record.pop("plan") == self._mark and shard.path.stat().st_size == record["bytes"]:
                     self._records[shard] = record
@@ -282,6 +282,17 @@ class Work:
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as JSON gives them back, so that they can be compared with stored ones."""
     return json.loads(json.dumps(values))
+
+
+def read_object(path: Path, folder: Path) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises UserError where it is damaged: the folder has to be removed then."""
+    try:
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("it holds no keys")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove {folder} to begin anew") from error
+    return found
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
