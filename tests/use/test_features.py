@@ -80,10 +80,11 @@ def test_the_tables_hold_what_the_encoder_makes_of_each_image(trained, photos, w
     assert table["image_id"].to_pylist() == list("0123456")
     assert set(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True)) == {(40, 30)}
     model = Model.from_checkpoint(trained, num_gpus=0)
-    vectors = pa.list_(pa.float16(), model.module.encoder.size.width)
-    assert table.schema.field("patches").type == pa.list_(vectors)
+    width = model.module.encoder.size.width
+    assert table.schema.field("patches").type == pa.list_(pa.list_(pa.float16(), width))
     pixels = [model.prepared(path) for path in table["source"].to_pylist()]
-    patches = np.array(table["patches"].to_pylist(), np.float32)
+    vectors = table.combine_chunks()["patches"].chunk(0).flatten()
+    patches = vectors.flatten().to_numpy().reshape(NUM_IMAGES, -1, vectors.type.list_size).astype(np.float32)
     assert table["grid"].to_pylist() == [[2, 2]] * NUM_IMAGES
     assert torch.from_numpy(patches).mean(dim=1).numpy() == pytest.approx(model.patch_means(pixels).numpy(), abs=2e-3)
     pooled = np.array(table["pooled"].to_pylist(), np.float32)
@@ -186,7 +187,7 @@ def test_settings_and_weights_that_changed_are_named(trained, photos, unfinished
     with pytest.raises(UserError, match="differs: per_gpu_batchsize is 4 and was 2. Finish it with"):
         _write(trained, unfinished, image_folder=photos, per_gpu_batchsize=4)
     more = shutil.copytree(photos, tmp_path / "photos")
-    with pytest.raises(UserError, match="differs: image_folder is .*, files is"):
+    with pytest.raises(UserError, match="differs: image_folder is .*, hash of the files is"):
         _write(trained, unfinished, image_folder=str(more))
     assert batches == [2, 2]
 
@@ -200,6 +201,20 @@ def test_a_shard_that_changed_is_computed_anew(trained, photos, written, unfinis
         _write(trained, unfinished, image_folder=photos)
     _write(trained, unfinished, image_folder=photos)
     assert batches == [2, 2, 2, 1, 2, 2]
+    assert _bytes(unfinished) == _bytes(written)
+
+
+def test_damaged_records_are_noticed(trained, photos, written, unfinished, batches):
+    plan = unfinished / UNFINISHED / "plan.json"
+    content = plan.read_bytes()
+    for damaged in (b"", b"[]", content[:-9]):
+        plan.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"plan.json is damaged .*: remove {unfinished}/.unfinished to begin anew"):
+            _write(trained, unfinished, image_folder=photos)
+    plan.write_bytes(content)
+    (unfinished / UNFINISHED / "features-00000.json").write_bytes(b"{}")
+    _write(trained, unfinished, image_folder=photos)
+    assert batches == [2, 2, 2, 2, 2, 1], "its shard is computed anew"
     assert _bytes(unfinished) == _bytes(written)
 
 

@@ -25,10 +25,12 @@ from vlc.data.corpus import Corpus
 from vlc.data.rows import Location
 from vlc.evaluation.ranking import Scorer
 from vlc.training.run import build_data, build_module, run
+from vlc.use import shards
 from vlc.use.model import Model
 from vlc.use.predict import predict
 from vlc.use.search import build_index, search
 from vlc.use.search.stored import _PLACES, _SCHEMAS, fingerprint
+from vlc.use.shards import Process
 from write_arrow.machine.shards import ARROW
 
 VIT = "mae_vit_tiny_patch16"
@@ -55,10 +57,12 @@ def index(trained, arrows, tmp_path_factory) -> str:
     return folder
 
 
-def _index(checkpoint: str, arrows: Path | str, folder: str, **values) -> dict[str, int]:
+def _index(
+    checkpoint: str, arrows: Path | str, folder: str, process: Process | None = None, **values
+) -> dict[str, int]:
     values = {"data_root": str(arrows), "datasets": ["coco"], "splits": ["test"], **values}
     values |= {"num_gpus": 0, "num_workers": 0, "per_gpu_batchsize": 4, "load_path": checkpoint, "index": folder}
-    return build_index(*resolve_use(**values))
+    return build_index(*resolve_use(**values), process)
 
 
 def _search(checkpoint: str, folder: str, **values) -> list[dict]:
@@ -311,6 +315,34 @@ def test_a_killed_building_leaves_the_former_index_or_none(trained, arrows, inde
         assert done.returncode == -signal.SIGKILL, done.stderr
     found = _search(trained, str(folder), query="a dog", rerank_k=None)
     assert {Path(result["source"]).name for result in found} == {TEST if step < 6 else TEST.replace("test", "val")}
+
+
+def test_an_interrupted_building_goes_on_with_the_same_bytes(trained, arrows, index, tmp_path, monkeypatch):
+    """Of three batches of texts in two shards, the second batch is interrupted; another process does the rest."""
+    embed, calls = Model.text_vectors, []
+
+    def counted(model, texts):
+        calls.append(len(texts))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return embed(model, texts)
+
+    monkeypatch.setattr(shards, "ROWS", 8)
+    monkeypatch.setattr(Model, "text_vectors", counted)
+    folder = tmp_path / "index"
+    with pytest.raises(KeyboardInterrupt):
+        _index(trained, arrows, str(folder))
+    with pytest.raises(MissingFile, match="is no index"):
+        _search(trained, str(folder), query="a dog")
+    monkeypatch.setattr(Model, "image_vectors", lambda *_: pytest.fail("images were embedded before"))
+    counts = _index(trained, arrows, str(folder), process=Process(1, 2))
+    assert counts == {"images": tiny.ROWS, "texts": tiny.ROWS * tiny.TEXTS}
+    assert sum(calls) == tiny.ROWS * tiny.TEXTS + 8, "the interrupted shard was computed anew"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in Path(index).iterdir()
+    }
+    launched = Process(1, 2, (folder / "index.json").stat().st_mtime - 1)
+    assert _index(trained, arrows, str(folder), process=launched) == counts, "it comes when all is done"
 
 
 def test_an_empty_table_is_told(trained, arrows, tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -158,7 +159,7 @@ class Joined:
 
 
 class Texts:
-    """All texts of the tables of data sets, by number."""
+    """All texts of the tables of data sets, by number; or the rows, of tables that were opened without texts."""
 
     def __init__(self, tables: Sequence[ArrowSplit]):
         self._tables = list(tables)
@@ -174,7 +175,7 @@ class Texts:
 
     def place(self, number: int) -> Location:
         rows, where = self.at(number)
-        return _place(rows, where, rows.text(where))
+        return _place(rows, where, rows.text(where) if rows.read_texts else None)
 
 
 def name_of_row(rows: ArrowSplit, where: keys.Location) -> str:
@@ -193,7 +194,12 @@ def digest_of_tables(tables: Sequence[ArrowSplit]) -> str:
 
 def _place(rows: ArrowSplit, where: keys.Location, text: str | None) -> Location:
     file, row = rows.place(where.batch, where.row)
-    return Location(str(file.resolve()), rows.dataset, row, text)
+    return Location(_resolved(file), rows.dataset, row, text)
+
+
+@lru_cache
+def _resolved(path: Path) -> str:
+    return str(path.resolve())
 
 
 def read_image(place: Location, identity: FileIdentity | None = None) -> pa.Buffer:

@@ -21,7 +21,7 @@ from vlc.use.cluster import run_on_ray
 from vlc.use.forms import Field, Prepared, Request
 from vlc.use.images import several
 from vlc.use.model import Model, open_pretrained
-from vlc.use.results import table_of, write_results
+from vlc.use.results import table_of, tell, write_results
 from vlc.use.search.stored import weights_hash
 from vlc.use.shards import Failed, Process, Shard
 from vlc.use.sources import LeftOut, computed_by, described, open_tables, origin
@@ -112,9 +112,7 @@ class OfTables:
         return Example(about, [rows.image(where, column) for column in rows.spec.images], values)
 
     def place(self, number: int) -> Location:
-        rows, where = self._samples.at(number)
-        file, row = rows.place(where.batch, where.row)
-        return Location(str(file.resolve()), rows.dataset, row)
+        return self._samples.place(number)
 
     def digest(self) -> str:
         return digest_of_tables(self._tables)
@@ -149,7 +147,9 @@ def write_answers(config: Mapping[str, Any], given: Collection[str], process: Pr
     """
     use = UseSettings.from_config(config)
     if use.ray:
-        return run_on_ray(write_answers, config, given, use.ray, Path(use.out or ""))
+        content = run_on_ray(write_answers, config, given, use.ray, Path(use.out or ""))
+        tell(Path(use.out or ""), "answers", content)
+        return content
     if of_one := [key for key in _OF_ONE_IMAGE if getattr(use, key)]:
         raise UserError(f"{of_one[0]} belongs to a single image=FILE, and not to whole data sets: leave it out")
     file_format = use.file_format or "jsonl"

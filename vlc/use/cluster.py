@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlc.common.errors import UserError
+from vlc.common.errors import UserError, first_line
 from vlc.common.terminal import progress
 from vlc.use.shards import UNFINISHED, Process
 
@@ -56,6 +56,8 @@ def run_on_ray(command: Command, config: Mapping[str, Any], given: Collection[st
         if isinstance(error.cause, UserError):
             raise error.cause from error
         raise
+    except ray.exceptions.RayError as error:
+        raise UserError(f"ray={address}: {first_line(error)}. The same command goes on with the rest") from error
     finally:
         ray.shutdown()
 

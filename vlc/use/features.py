@@ -19,7 +19,7 @@ from vlc.data.rows import Images
 from vlc.evaluation.metrics import check_finite
 from vlc.use.cluster import run_on_ray
 from vlc.use.model import Model, open_pretrained
-from vlc.use.results import table_of, write_results
+from vlc.use.results import table_of, tell, write_results
 from vlc.use.search.stored import weights_hash
 from vlc.use.shards import Failed, Process, Shard
 from vlc.use.sources import computed_by, decoded, described, open_images, origin
@@ -49,7 +49,9 @@ def write_features(config: Mapping[str, Any], given: Collection[str], process: P
     """
     use = UseSettings.from_config(config)
     if use.ray:
-        return run_on_ray(write_features, config, given, use.ray, Path(use.out or ""))
+        content = run_on_ray(write_features, config, given, use.ray, Path(use.out or ""))
+        tell(Path(use.out or ""), "features", content)
+        return content
     file_format = use.file_format or "arrow"
     if file_format not in FORMATS:
         raise UserError(f"file_format={file_format} holds no vectors: features are written as {' or '.join(FORMATS)}")

@@ -4,6 +4,7 @@ Our checkpoints store all of this; for published checkpoints the configuration h
 """
 
 import math
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -135,7 +136,8 @@ def _task_tokens(
 def _device(settings: Settings) -> torch.device:
     gpus = settings.run.num_gpus
     if gpus and torch.cuda.is_available():
-        return torch.device("cuda", gpus[0] if isinstance(gpus, tuple) else 0)
+        own = gpus if isinstance(gpus, tuple) else range(torch.cuda.device_count())
+        return torch.device("cuda", own[int(os.environ.get("LOCAL_RANK", 0)) % len(own)])  # one for each process
     return torch.device("cpu")
 
 

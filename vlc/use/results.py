@@ -26,6 +26,7 @@ from vlc.use.shards import (
     json_lines,
     parquet,
     plain,
+    read_object,
 )
 
 REJECTED = "rejected.jsonl"
@@ -67,7 +68,7 @@ def write_results(
         raise UserError(f"There is nothing to read. Check {made_by['source']}")
     folder, result = _folder(out, kind, plan)
     if result.exists():
-        tell(folder, kind, found := json.loads(result.read_bytes()))
+        tell(folder, kind, found := read_object(result, folder))
         return found
     options: dict[str, Any] = {"batch": batch, "suffix": suffix, "option": "out", "folder": folder}
     with (
@@ -110,12 +111,12 @@ def _folder(out: str | None, kind: str, plan: Mapping[str, Any]) -> tuple[Path, 
     require_writable("out", folder, folder=True)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out={out} is a file: name a folder")
-    own = re.compile(rf"\.?{kind}(-\d+)?\.\w+(\.\d+\.tmp)?|{re.escape(REJECTED)}|{re.escape(UNFINISHED)}")
+    own = re.compile(rf"\.?({kind}(-\d+)?\.\w+|{re.escape(REJECTED)})(\.\d+\.tmp)?|{re.escape(UNFINISHED)}")
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if others := [name for name in names if not own.fullmatch(name)]:
         raise UserError(f"out={out} holds something else ({others[0]}): name another folder")
     if result.exists():
-        found = json.loads(result.read_bytes())
+        found = read_object(result, folder)
         if found.get("plan") != plan:
             differing = differences(found.get("plan") or {}, plan)
             raise UserError(f"out={out} holds {kind} that differ: {differing}. Name another folder, or remove this one")

@@ -106,11 +106,12 @@ class Work:
         folder: Path | None = None,
     ):
         self.state, self.result, self.process, self._option = state, result, process, option
-        self.plan = plain({**plan, **counts})
+        size = batch * max(1, ROWS // batch)
+        self.plan = plain({**plan, **counts, "shard": size})
         self._mark = zlib.crc32(json.dumps(self.plan, sort_keys=True).encode())
         self._folder, self.batch = folder or state, batch
         self.shards: dict[str, list[Shard]] = {}
-        number, size = _FIRST_SHARD, batch * max(1, ROWS // batch)
+        number = _FIRST_SHARD
         for kind, count in counts.items():
             self.shards[kind] = []
             for place, first in enumerate(range(0, count, size)):
@@ -124,16 +125,16 @@ class Work:
 
     def __enter__(self) -> "Work":
         self.state.mkdir(parents=True, exist_ok=True)
-        self._locks = os.open(self.state / "locks", os.O_RDWR | os.O_CREAT, 0o666)
         plan = self.state / "plan.json"
-        stored = json.loads(plan.read_bytes()) if plan.exists() else self.plan
+        stored = read_object(plan, self.state) if plan.exists() else self.plan
         if stored != self.plan and any(self.state.glob("*-*.json")):
             raise UserError(
                 f"{self._option}: {self.state} holds unfinished work that differs: {differences(stored, self.plan)}. "
                 "Finish it with the settings and weights from before, or remove this folder to begin anew"
             )
+        self._locks = os.open(self.state / "locks", os.O_RDWR | os.O_CREAT, 0o666)
         write_text(plan, to_json(self.plan))
-        if found := sum(map(self._is_finished, self._all)):
+        if (found := sum(map(self._is_finished, self._all))) and self.process.rank == 0:
             said = f"{self.state.parent}: {found:,} of {len(self._all):,} shards were finished before, the work goes on"
             Console().print(cell(said), soft_wrap=True)
         return self
@@ -251,7 +252,7 @@ class Work:
     def _is_finished(self, shard: Shard) -> bool:
         """Whether a shard of this plan is there; of another process, the progress counts it when it is first seen."""
         if shard not in self._records:
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, LookupError):
                 record = json.loads(shard.record.read_bytes())
                 if record.pop("plan") == self._mark and shard.path.stat().st_size == record["bytes"]:
                     self._records[shard] = record
@@ -281,6 +282,17 @@ class Work:
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as JSON gives them back, so that they can be compared with stored ones."""
     return json.loads(json.dumps(values))
+
+
+def read_object(path: Path, folder: Path) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises UserError where it is damaged: the folder has to be removed then."""
+    try:
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("it holds no keys")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove {folder} to begin anew") from error
+    return found
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -70,9 +70,9 @@ def described(config: Mapping[str, Any]) -> str:
 def origin(config: Mapping[str, Any], digest: str) -> dict[str, Any]:
     """Return the data of a command, for the plan of `vlc.use.shards`; digest: a hash that changes with their files."""
     if config["image_folder"]:
-        return {"image_folder": str(Path(config["image_folder"]).resolve()), "files": digest}
+        return {"image_folder": str(Path(config["image_folder"]).resolve()), "hash of the files": digest}
     root = config["data_root"] if is_url(config["data_root"]) else str(Path(config["data_root"]).resolve())
-    return {"data_root": root, "datasets": config["datasets"], "splits": config["splits"], "files": digest}
+    return {"data_root": root, "datasets": config["datasets"], "splits": config["splits"], "hash of the files": digest}
 
 
 def computed_by(model: Model) -> dict[str, Any]:
