@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-all languages replicas test format bench reliability clean
+.PHONY: help setup browser demo demo-all languages replicas test format bench reliability clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -22,6 +22,12 @@ $(INSTALLED): requirements.txt requirements-dev.txt
 	$(BIN)/python -c 'import vlc.training.run, main_finetune'
 	@touch $@
 
+browser: ## Install Chromium, in which the tests look at the page (on Debian, as root)
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && grep -qs '^ID=debian' /etc/os-release && apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq --yes --no-install-recommends install chromium >/dev/null; } || \
+		echo "No Chromium is here, and the tests of the page are skipped without it (on Debian: apt-get install chromium)"
+
 replicas: $(INSTALLED) ## Fine-tune the tasks on embedded replicas, and test what the models rely on; writes result/replicas
 	$(BIN)/python -m demo.replicas
 
@@ -34,7 +40,7 @@ demo-all: $(INSTALLED) ## Train ten tasks on embedded replicas in one model, and
 languages: $(INSTALLED) ## Train and test retrieval and translation in four languages; writes result/languages
 	$(BIN)/python -m demo.languages
 
-test: $(INSTALLED) ## Checks of style and types, and the whole test suite
+test: $(INSTALLED) browser ## Checks of style and types, and the whole test suite
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary

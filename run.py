@@ -1,6 +1,7 @@
 """Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`.
 
-What was trained is used by `python run.py predict|index|search|hard_pool|serve with load_path=CHECKPOINT ...`.
+What was trained is used by `python run.py predict|index|search|features|hard_pool|serve with load_path=CHECKPOINT ...`, and
+looked at by `python run.py report with run=FOLDER`.
 """
 
 from vlc.configuration.config import ex, given_keys, user_errors_without_traceback
@@ -60,6 +61,24 @@ def serve(_config, _run):
         from vlc.use.service.serve import serve
 
         serve(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def report(_config, _run):
+    """Write a page about a run, a test or a demonstration: run=FOLDER [compare=FOLDER] [out=FILE]."""
+    with user_errors_without_traceback():
+        from vlc.use.report import report
+
+        report(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def features(_config, _run):
+    """Write the features of images: out=FOLDER, and data_root=ARROWS datasets=[...] or image_folder=FOLDER."""
+    with user_errors_without_traceback():
+        from vlc.use.features import write_features
+
+        write_features(_config, given_keys(_run))
 
 
 @ex.automain

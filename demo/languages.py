@@ -50,6 +50,12 @@ def _recalls(title: str) -> dict[str, str]:
     return {f"irtr_languages_emoji/test/irtr_r_mean_{name}": f"{title}, {name}" for name in LANGUAGES}
 
 
+def _translations(images: str, title: str) -> Step:
+    """A sentence, of which a noun may be hidden, finds its translation among all others, with its image or without."""
+    name = f"translation_retrieval{images}_emoji"
+    return Step(name, {f"{name}/test/r_mean": f"translations found {title}, R-mean"})
+
+
 _ZERO_SHOT = {"irtr_languages_emoji.where.lang": ["en"], "irtr_languages_emoji.tested_where.lang": LANGUAGES}
 STEPS = {
     "retrieval": Step("irtr_languages_emoji", _recalls("images and texts, R-mean, all languages")),
@@ -64,6 +70,8 @@ STEPS = {
         },
         tests=("translation_hidden_emoji",),
     ),
+    "translation_retrieval": _translations("", "without images"),
+    "translation_retrieval_image": _translations("_image", "with images"),
     "words": Step(
         "mlt_emoji",
         {

@@ -17,9 +17,10 @@ FOLDER = Path(__file__).parent
 TRIPLES = 4  # reconstructions that are shown
 _SIDE, _GAP, _LINE = 128, 16, 20  # pixels: side of an image, space between two, height of a line of text
 _BLACK, _GREY, _GREEN, _RED = "#222222", "#666666", "#167a3a", "#b3261e"
+_SECTION = r'<section id="[^"]*" class="{}">(.*?)</section>'
 _CARD = re.compile(
-    r'<div class="card"><img src="data:image/png;base64,([^"]+)".*?<span class="kind">(.*?)</span>.*?<b>(.*?)</b>.*?'
-    r'<span class="(?:right|wrong)">(.*?)</span>(?: <span class="kind">\(true: (.*?)\)</span>)?',
+    r'<div class="card"><img src="data:image/png;base64,([^"]+)".*?<span class="kind">(.*?)</span><p[^>]*>(.*?)</p>\s*'
+    r'<span class="answer (?:right|wrong)"[^>]*>(.*?)</span>(?: <span class="truth kind"[^>]*>\(true: (.*?)\)</span>)?',
     re.DOTALL,
 )
 
@@ -27,7 +28,7 @@ _CARD = re.compile(
 def questions(page: str) -> dict[str, list[tuple[Image.Image, str, str, str | None]]]:
     """The questions of a report by type: image, question, answer of the model, true answer if it differs."""
     found: dict[str, list] = {}
-    for data, kind, *texts in _CARD.findall(page):
+    for data, kind, *texts in _CARD.findall(_section(page, "first")):
         question, answer, truth = map(html.unescape, texts)
         found.setdefault(kind, []).append((_image(data), question, answer, truth or None))
     return found
@@ -35,8 +36,14 @@ def questions(page: str) -> dict[str, list[tuple[Image.Image, str, str, str | No
 
 def triples(page: str) -> list[list[Image.Image]]:
     """The reconstructions of a report: input, input without the dropped patches, reconstruction."""
-    found = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="">', page)
+    found = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="">', _section(page, "reconstructions"))
     return [[_image(data) for data in found[start : start + 3]] for start in range(0, len(found), 3)]
+
+
+def _section(page: str, name: str) -> str:
+    """The first section of a name in a report."""
+    (section, *_) = re.findall(_SECTION.format(name), page, re.DOTALL)
+    return section
 
 
 def _image(data: str) -> Image.Image:

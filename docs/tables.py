@@ -22,7 +22,7 @@ from vlc.configuration import config
 from vlc.configuration.config import resolve
 from vlc.configuration.groups import NESTED
 from vlc.configuration.recipes import OBJECTIVE_NAMES, RECIPES
-from vlc.configuration.use_settings import USE_KEYS, UseSettings
+from vlc.configuration.use_settings import USE_KEYS, ServiceSettings, UseSettings
 from vlc.data import transforms
 from vlc.data.catalog import CATALOG
 from vlc.data.transforms import TRANSFORMS
@@ -122,21 +122,30 @@ def config_keys() -> str:
 
 def nested_keys() -> str:
     """Every key in the dictionaries of settings, with its default and what the docstring of its group says of it."""
-    parts = []
-    for name, group in NESTED.items():
-        meaning = dict(re.findall(r"^(\w+): (.+(?:\n    .+)*)", inspect.getdoc(group) or "", re.MULTILINE))
-        rows = [
-            (f"`{name}.{field}`", f"`{_plain(default)}`", " ".join(meaning[field].split()))
-            for field, default in asdict(group()).items()
-        ]
-        parts.append(table("key | default | meaning", rows))
-    return "\n\n".join(parts)
+    return "\n\n".join(_keys_of(name, group) for name, group in NESTED.items())
+
+
+def service_keys() -> str:
+    """The keys of the service, likewise."""
+    return _keys_of("service", ServiceSettings)
+
+
+def _keys_of(name: str, group: type) -> str:
+    meaning = dict(re.findall(r"^(\w+): (.+(?:\n    .+)*)", inspect.getdoc(group) or "", re.MULTILINE))
+    rows = [
+        (f"`{name}.{field}`", f"`{_plain(default)}`", " ".join(meaning[field].split()))
+        for field, default in asdict(group()).items()
+    ]
+    return table("key | default | meaning", rows)
 
 
 def use_keys() -> str:
     """The keys that the commands alone have, with their defaults and comments."""
     comments = dict(re.findall(r"^    (\w+): .* = .*  # (.+)$", inspect.getsource(UseSettings), re.MULTILINE))
-    rows = [(f"`{key}`", f"`{default!r}`", comments[key]) for key, default in USE_KEYS.items()]
+    rows = [
+        (f"`{key}`", "a dictionary" if isinstance(default, dict) else f"`{default!r}`", comments[key])
+        for key, default in USE_KEYS.items()
+    ]
     return table("key | default | meaning", rows)
 
 
@@ -298,6 +307,7 @@ TABLES: dict[str, Callable[[], str]] = {
             config_keys,
             nested_keys,
             use_keys,
+            service_keys,
             datasets,
             image_keys,
             writers,

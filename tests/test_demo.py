@@ -15,7 +15,8 @@ from demo.baseline import any_box, candidates, majority_class, majority_scores, 
 from demo.commands import typed
 from demo.comparison import cells
 from demo.replicas import REPLICAS, Replica
-from demo.report import CURVES, QUESTIONS_OF_TYPE, RECONSTRUCTIONS, Stage, write_report
+from demo.report import Stage, write_report
+from docs.pictures import _section
 from tests import tiny
 from vlc.configuration.config import resolve
 from vlc.configuration.recipes import RECIPES
@@ -27,6 +28,8 @@ from vlc.objectives.kinds import KINDS
 from vlc.objectives.mae import patchify, unpatchify
 from vlc.tasks import TASKS
 from vlc.training.run import run
+from vlc.use.report.sections.first import OF_TYPE
+from vlc.use.report.sections.reconstructions import SHOWN
 from write_arrow.machine.writer import write_table
 from write_arrow.sources import SOURCES, emoji_groups
 
@@ -63,10 +66,12 @@ def test_chance_scores_are_those_of_the_training_answers(data):
 def test_the_report_has_its_questions_pictures_and_curves(stages, tmp_path):
     rows = [{"label": "VQA", "unit": "%", "test": 1.0, "test_chance": 2.0, "held_out": None, "held_out_chance": None}]
     page = write_report(tmp_path / "new" / "report.html", rows, *stages).read_text()
-    pictures = len(QUESTION_TYPES) * QUESTIONS_OF_TYPE + 3 * RECONSTRUCTIONS
-    assert page.count('src="data:image/png;base64,') == pictures
-    assert page.count("<svg") == len(CURVES)
-    assert page.count('class="bar"') == 5 * len(QUESTION_TYPES) * QUESTIONS_OF_TYPE
+    first, reconstructed = (_section(page, name) for name in ("first", "reconstructions"))
+    assert first.count('src="data:image/png;base64,') == len(QUESTION_TYPES) * OF_TYPE
+    assert first.count('class="bar"') == 5 * len(QUESTION_TYPES) * OF_TYPE
+    assert reconstructed.count('src="data:image/png;base64,') == 3 * SHOWN
+    assert _section(page, "table").count("<tr>") == 2
+    assert page.count("<figcaption>learning rate") == 2
     assert "how many things are there" in page
     assert "{{" not in page
 

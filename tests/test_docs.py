@@ -11,14 +11,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from jinja2 import Environment, PackageLoader
 from PIL import Image
 from sacred.arg_parser import get_config_updates
 
 import launch
 import main_finetune
 import run
-from demo.report import _picture
 from docs import pictures, tables
 from docs.tables import PAGES, ROOT, written
 from tests.test_rooms import ROOMS
@@ -246,16 +244,17 @@ def test_no_telegrams(path):
 
 
 def test_picture_and_figures_come_from_a_demonstration(tmp_path):
-    import torch
+    from vlc.use.report.page import Page, render
+    from vlc.use.report.section import Section
 
-    image = _picture(torch.zeros(3, 64, 64, dtype=torch.uint8))
-    answers = {"right": False, "top": [("no", 0.9), ("2 < 3", 0.1)]}
-    question = {"image": image, "kind": "exists", "question": "is there a dog", "truth": "yes"} | answers
+    image = Image.new("RGB", (64, 64))
+    answers = {"right": False, "answer": "no", "choices": [("no", 0.9), ("2 < 3", 0.1)]}
+    rest = {"pictures": [image], "others": [], "maps": [], "words": []}
+    question = {"kind": "exists", "text": "is there a dog", "truth": "yes"} | answers | rest
     other = question | {"kind": "count", "truth": "no", "right": True}
-    template = Environment(loader=PackageLoader("demo", "."), autoescape=True).get_template("report.html.jinja")
-    page = template.render(
-        rows=[], questions=[question, question, other], reconstructions=[[image] * 3] * 5, curves=[], mask_ratio=0.25
-    )
+    first = Section("", "first", {"heads": [{"title": "", "cards": [question, question, other]}]})
+    triples = Section("", "reconstructions", {"triples": [[image] * 3] * 5})
+    page = render(Page("", "", []), [("", [first, triples])], [], side=128)
     (tmp_path / "report.html").write_text(page)
     (tmp_path / "table.json").write_text(json.dumps([]))
     shown = {kind: [one[1:] for one in asked] for kind, asked in pictures.questions(page).items()}

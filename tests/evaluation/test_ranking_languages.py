@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import vlc
 from tests import tiny
+from vlc.checkpoint import weights
 from vlc.common.errors import UserError
 from vlc.data.corpus import Corpus, Translations
 from vlc.data.transforms import normalize
@@ -242,3 +243,14 @@ def test_hard_texts_are_of_all_languages(options):
         UserError, match=r"choice\.hard_texts=1 draws texts .* within irtr_multi30k\.choice\.within=lang"
     ):
         tiny.settings(**options, **own)
+
+
+def test_a_head_that_ranks_translations_starts_as_text_matching(options):
+    own = options | {"pretraining_multi30k.batch_size": 4}
+    pretrained = f"{run(tiny.settings('task_pretrain_multi30k', **own))['log_dir']}/checkpoints/last.ckpt"
+    state = weights.read(pretrained).state
+    for task, matching in (("translation_retrieval", "text_matching"), ("irtr_multi30k", "itm")):
+        settings = tiny.settings(**options, tasks=[task], load_path=pretrained)
+        (head,) = build_module(settings, build_data(settings)).objectives.values()
+        for name, value in head.rank_output.state_dict().items():
+            assert torch.equal(value, state[f"objectives.{matching}.fc.{name}"][1:])

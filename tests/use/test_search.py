@@ -147,6 +147,11 @@ def test_an_index_is_replaced_only_by_a_whole_one(trained, arrows, index, tmp_pa
         _index(trained, arrows, folder)
     monkeypatch.undo()
     assert len(_search(trained, folder, query="a dog", rerank_k=None)) == tiny.ROWS
+    with pytest.raises(
+        UserError, match=r"unfinished work that differs: splits is \['val', 'test'\] and was \['test'\]"
+    ):
+        _index(trained, arrows, folder, splits=["val", "test"])
+    assert _index(trained, arrows, folder)["images"] == tiny.ROWS, "the images were embedded before"
     assert _index(trained, arrows, folder, splits=["val", "test"])["images"] == 2 * tiny.ROWS
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 

@@ -33,8 +33,11 @@ def cell(text: object, style: str = "") -> Text:
 
 
 @contextmanager
-def progress(title: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar while the block runs; yields the function that counts further items."""
+def progress(title: str, total: int | None, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar while the block runs; yields the function that counts further items.
+
+    total: the number of items; None: nobody knows.
+    """
     columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, disable=not shown) as bar:
         task = bar.add_task(title, total=total)

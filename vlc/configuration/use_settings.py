@@ -7,7 +7,7 @@ from typing import Any
 from vlc.common.errors import require
 from vlc.configuration.values import check_known, check_types, read
 
-COMMANDS = ("predict", "index", "search", "hard_pool", "serve")
+COMMANDS = ("predict", "index", "search", "features", "hard_pool", "serve", "report")
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,17 @@ class UseSettings:
     boxes: tuple[float, ...] | None = None  # left, top, right, bottom of each box to choose among or to ask about
     picture: str | None = None  # file for the reconstruction of the image by a mae head, or for the box that is meant
     index: str | None = None  # folder of the index
-    image_folder: str | None = None  # index the images below it in place of datasets
+    image_folder: str | None = None  # read the images below it in place of datasets
     query: str | None = None  # text that search finds images for
     num_results: int = 10  # of a search
-    out: str | None = None  # JSON file for what predict and search print; folder for what hard_pool makes
+    out: str | None = None  # file of what predict, search or report say; folder for tables and hard pools
+    file_format: str | None = None  # of tables: arrow or parquet, of predict also jsonl; None = arrow, of predict jsonl
+    ray: str | None = None  # address of a Ray cluster that computes features, index or predict, or local for one here
     published_pool: str | None = None  # 12-in-1's hard_negative.pkl, which hard_pool converts in place of images
-    service: ServiceSettings = ServiceSettings()  # where serve listens, and what it takes: a dictionary
+    service: ServiceSettings = ServiceSettings()  # where serve listens and what it takes (service.md)
+    run: str | None = None  # log folder of a run, a test or a demonstration that report is about
+    compare: str | None = None  # log folder of a run that report sets beside it
+    num_examples: int = 500  # of each test split that report evaluates
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "UseSettings":
@@ -89,6 +94,11 @@ class UseSettings:
         edges = settings.boxes or (0, 0, 0, 0)
         expected = "four numbers for each box: left, top, right, bottom"
         require(len(edges) % 4 == 0, "boxes", list(edges), expected)
+        require(settings.num_examples >= 1, "num_examples", settings.num_examples, "1 or more")
+        formats = "arrow, parquet or jsonl, or None"
+        require(
+            settings.file_format in (None, "arrow", "parquet", "jsonl"), "file_format", settings.file_format, formats
+        )
         require(settings.num_results >= 1, "num_results", settings.num_results, "1 or more")
         return settings
 

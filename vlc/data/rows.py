@@ -1,9 +1,10 @@
 """Images and texts by themselves, to be embedded once each: the rows of data sets, or the files below a folder."""
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlc.common.errors import ChangedFile, MissingFile, UserError
+from vlc.data import keys
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.folders import image_files, read_image_file
@@ -45,8 +47,14 @@ class Images(Protocol):
 
     def place(self, number: int) -> Location: ...
 
+    def name(self, number: int) -> str:
+        """The image's id in the data, or else its file's name without the suffix, or else table and row."""
+
     def identity(self, number: int) -> FileIdentity:
         """The identity of the file that the image is read from."""
+
+    def digest(self) -> str:
+        """A hash of the identities of all files. It changes where the images may have changed."""
 
 
 class FolderImages:
@@ -55,13 +63,14 @@ class FolderImages:
     def __init__(self, folder: str | Path):
         if not Path(folder).is_dir():
             raise MissingFile(f"image_folder={folder} is not a folder")
-        entries = sorted(image_files(Path(folder).resolve()), key=lambda entry: entry.path)
+        self._folder = Path(folder).resolve()
+        entries = sorted(image_files(self._folder), key=lambda entry: entry.path)
         if not entries:
             raise UserError(f"image_folder={folder} holds no image: expected files such as .jpg or .png below it")
         for entry in entries:
             if (encoded := os.fsencode(entry.path)) != entry.path.encode(errors="replace"):
                 shown = encoded.decode(errors="backslashreplace")
-                raise UserError(f"{shown} has a name that is not UTF-8, which an index cannot hold: rename it")
+                raise UserError(f"{shown} has a name that is not UTF-8, which a table cannot hold: rename it")
         self._paths = pa.array([entry.path for entry in entries])
         # Taken before the files are read: one that is written meanwhile counts as another.
         self._states = np.array([[(s := entry.stat()).st_size, s.st_mtime_ns] for entry in entries], dtype=np.int64)
@@ -75,8 +84,15 @@ class FolderImages:
     def place(self, number: int) -> Location:
         return Location(self._paths[number].as_py())
 
+    def name(self, number: int) -> str:
+        return str(Path(self._paths[number].as_py()).relative_to(self._folder).with_suffix(""))
+
     def identity(self, number: int) -> FileIdentity:
         return FileIdentity(*self._states[number].tolist())
+
+    def digest(self) -> str:
+        names = "\n".join(self._paths.to_pylist())
+        return hashlib.sha256(names.encode() + self._states.tobytes()).hexdigest()
 
 
 class RowImages:
@@ -94,22 +110,89 @@ class RowImages:
     def place(self, number: int) -> Location:
         where = self._rows.locate(number)
         texts = [text for text in self._rows.texts(where) if text]
-        return _place(self._rows, number, texts[0] if texts else None)
+        return _place(self._rows, where, texts[0] if texts else None)
+
+    def name(self, number: int) -> str:
+        return name_of_row(self._rows, self._rows.locate(number))
 
     def identity(self, number: int) -> FileIdentity:
         file, _ = self._rows.place(*self._rows.locate(number)[:2])
         return self._rows.states[file].identity
 
-
-def texts(rows: ArrowSplit) -> Iterator[Location]:
-    """All texts of a data set's tables."""
-    for sample in range(len(rows)):
-        where = rows.locate(sample)
-        yield _place(rows, sample, rows.text(where))
+    def digest(self) -> str:
+        return digest_of_tables([self._rows])
 
 
-def _place(rows: ArrowSplit, sample: int, text: str | None) -> Location:
-    file, row = rows.place(*rows.locate(sample)[:2])
+class Joined:
+    """Images of several sources, one behind the other. It has the methods of `Images`."""
+
+    def __init__(self, sources: Sequence[Images]):
+        self._sources = list(sources)
+        self._starts = np.cumsum([0, *map(len, self._sources)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def _at(self, number: int) -> tuple[Images, int]:
+        source = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return self._sources[source], number - int(self._starts[source])
+
+    def read(self, number: int) -> pa.Buffer:
+        source, own = self._at(number)
+        return source.read(own)
+
+    def place(self, number: int) -> Location:
+        source, own = self._at(number)
+        return source.place(own)
+
+    def name(self, number: int) -> str:
+        source, own = self._at(number)
+        return source.name(own)
+
+    def identity(self, number: int) -> FileIdentity:
+        source, own = self._at(number)
+        return source.identity(own)
+
+    def digest(self) -> str:
+        return hashlib.sha256("".join(source.digest() for source in self._sources).encode()).hexdigest()
+
+
+class Texts:
+    """All texts of the tables of data sets, by number."""
+
+    def __init__(self, tables: Sequence[ArrowSplit]):
+        self._tables = list(tables)
+        self._starts = np.cumsum([0, *map(len, self._tables)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def at(self, number: int) -> tuple[ArrowSplit, keys.Location]:
+        """The tables of a text, and where it lies in them."""
+        table = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return self._tables[table], self._tables[table].locate(number - int(self._starts[table]))
+
+    def place(self, number: int) -> Location:
+        rows, where = self.at(number)
+        return _place(rows, where, rows.text(where))
+
+
+def name_of_row(rows: ArrowSplit, where: keys.Location) -> str:
+    """The id of a row's image, where the tables have ids and were opened with their column, or else table and row."""
+    if "image_id" in rows.columns:
+        return str(rows.field(where, "image_id"))
+    return "{}:{}".format(*rows.table_and_row(where))
+
+
+def digest_of_tables(tables: Sequence[ArrowSplit]) -> str:
+    """A hash of the identities of all files of tables. Files with checksums may be copied and touched."""
+    identities = [(path.name, one.states[path].identity) for one in tables for path in one.paths]
+    known = [(name, size, checksum or changed) for name, (size, changed, checksum) in identities]
+    return hashlib.sha256(repr(known).encode()).hexdigest()
+
+
+def _place(rows: ArrowSplit, where: keys.Location, text: str | None) -> Location:
+    file, row = rows.place(where.batch, where.row)
     return Location(str(file.resolve()), rows.dataset, row, text)
 
 
@@ -140,22 +223,36 @@ def _require_same(path: Path, indexed: FileIdentity | None, now: FileIdentity) -
         raise ChangedFile(f"{path} is another file than was indexed: {difference}")
 
 
-class DecodedImages(Dataset):
-    """Batches by lists of numbers: the numbers and images (3, H, W) uint8 that can be decoded, and the other images.
+class Decoded(NamedTuple):
+    """A batch of images that were read.
 
-    The others are pairs of place and reason.
+    numbers: of the images that can be decoded.
+    pixels: these images, prepared, (3, H, W) uint8 each.
+    sizes: their widths and heights in the files, upright.
+    failed: the places of the others, with the reason.
     """
+
+    numbers: list[int]
+    pixels: list[Tensor]
+    sizes: list[tuple[int, int]]
+    failed: list[tuple[Location, str]]
+
+
+class DecodedImages(Dataset):
+    """Batches of images by pairs of anything and a list of numbers; the former comes back with the batch."""
 
     def __init__(self, images: Images, transform: Callable[[Picture, np.random.Generator], Shown]):
         self.images, self.transform = images, transform
 
-    def __getitem__(self, numbers: list[int]) -> tuple[list[int], list[Tensor], list[tuple[Location, str]]]:
-        good, pixels, bad = [], [], []
+    def __getitem__(self, asked: tuple[Any, Sequence[int]]) -> tuple[Any, Decoded]:
+        key, numbers = asked
+        decoded = Decoded([], [], [], [])
         for number in numbers:
             try:
                 picture = open_image(self.images.read(number))
-                pixels.append(self.transform(picture, np.random.default_rng(0)).pixels)
-                good.append(number)
+                decoded.pixels.append(self.transform(picture, np.random.default_rng(0)).pixels)
+                decoded.sizes.append(picture.size)
+                decoded.numbers.append(number)
             except UndecodableImage as error:
-                bad.append((self.images.place(number), str(error)))
-        return good, pixels, bad
+                decoded.failed.append((self.images.place(number), str(error)))
+        return key, decoded

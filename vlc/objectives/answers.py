@@ -1,7 +1,6 @@
 """Visual question answering as classification over a fixed answer vocabulary, with soft targets (VQA v2)."""
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from vlc.objectives.base import (
     Objective,
     Outcome,
     Ratio,
+    Truth,
     classifier,
     mean_ratio,
     mlm_transform,
@@ -59,7 +59,7 @@ class Answers(Objective[AnswersOptions]):
     task_head = True
     writes_records = True
     answers_from_vocabulary = True
-    starts_from: ClassVar[Mapping[str, str]] = {
+    starts_from: Mapping[str, str] = {
         f"transform.{name}": f"mlm.transform.{name}"
         for name in ("dense.weight", "dense.bias", "LayerNorm.weight", "LayerNorm.bias")
     }
@@ -137,3 +137,15 @@ class Answers(Objective[AnswersOptions]):
             name: values.tolist() if isinstance(values, Tensor) else values for name, values in described.items()
         }
         return with_records(choices, columns)
+
+    def truths(self, outcome: Outcome, batch: Batch) -> list[Truth]:
+        """The answer with the highest target; empty for a question that no answer of the head fits."""
+        if outcome.loss is None:
+            return []
+        targets = self._targets(batch)
+        scores = targets.gather(1, outcome.logits.argmax(1, keepdim=True))[:, 0].tolist()
+        values, labels = (column.tolist() for column in targets.max(1))
+        names = [
+            self.context.vocabulary.name(label) if value else "" for value, label in zip(values, labels, strict=True)
+        ]
+        return list(map(Truth, names, scores))

@@ -66,6 +66,20 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What is right of an example, beside a head's answer.
+
+    text: for a reader; empty where the head cannot say it.
+    score: how right the head's best answer is, from 0 to 1, as the headline counts it; None where it does not count it.
+    boxes: where a box is meant, its edges (left, top, right, bottom) in pixels of the picture.
+    """
+
+    text: str
+    score: float | None
+    boxes: Sequence[tuple[float, ...]] = ()
+
+
+@dataclass(frozen=True)
 class ModelContext:
     """What a head needs to know about its model.
 
@@ -109,7 +123,7 @@ class Objective(nn.Module, Generic[OptionsT]):
     writes_records: bool = False
     answers_from_vocabulary: ClassVar[bool] = False
     rows_of_pieces: ClassVar[tuple[str, ...]] = ()
-    starts_from: ClassVar[Mapping[str, str]] = {}
+    starts_from: Mapping[str, str] = {}
 
     @classmethod
     def parts(cls, options: OptionsT) -> tuple[Part, ...]:
@@ -183,6 +197,15 @@ class Objective(nn.Module, Generic[OptionsT]):
 
         outcome: the result of `forward` for the batch.
         token_name: returns the token of an id.
+        """
+        return []
+
+    def truths(self, outcome: Outcome, batch: Batch) -> list[Truth]:
+        """Return what is right of the examples of a labelled batch, in their order; default: none.
+
+        Their mean score is the headline. A head whose headline is no mean over examples has none.
+
+        outcome: the result of `forward` for the batch.
         """
         return []
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from vlc.objectives.base import (
     ModelContext,
     Objective,
     Outcome,
+    Truth,
     linear_in_float32,
     mean_ratio,
     most_probable,
@@ -47,16 +47,13 @@ class Choice(Objective[ChoiceOptions]):
     look alike, and its own text with another image, as in 12-in-1 (Lu et al. 2020); or its text with its translation and
     with wrong_translations others; or they are the texts that the data give it to choose among. Their words may name boxes,
     as in VL-BERT (Su et al. 2020), whose loss is `bce`. The image is embedded once for all texts. The head starts as the
-    match row of image-text matching, where a checkpoint has it and no ranking head.
+    match row of image-text matching, or of text-text matching where it ranks translations, where a checkpoint has it and no
+    ranking head.
     `vlc.evaluation.ranking` ranks whole splits.
     """
 
     metrics = ("loss", "accuracy")
     headline = "accuracy"
-    starts_from: ClassVar[Mapping[str, str]] = {
-        "rank_output.weight": "itm.fc.weight",
-        "rank_output.bias": "itm.fc.bias",
-    }
 
     @classmethod
     def parts(cls, options: ChoiceOptions) -> tuple[Part, ...]:
@@ -86,6 +83,8 @@ class Choice(Objective[ChoiceOptions]):
     def __init__(self, options: ChoiceOptions, context: ModelContext):
         super().__init__(options, context)
         self.writes_records = bool(options.candidates)
+        matching = "text_matching" if options.wrong_translations else "itm"
+        self.starts_from = {f"rank_output.{name}": f"{matching}.fc.{name}" for name in ("weight", "bias")}
         self.rank_output = nn.Linear(context.width, 1)
         self.apply(init_bert_weights)
 
@@ -163,3 +162,13 @@ class Choice(Objective[ChoiceOptions]):
             own = scores.gather(1, candidates.right[:, None])
             columns["rank"] = (~(scores < own)).sum(dim=1).tolist()
         return with_records(choices, columns)
+
+    def truths(self, outcome: Outcome, batch: Batch) -> list[Truth]:
+        """The right candidates, where the data give candidates."""
+        if outcome.loss is None or "candidates" not in batch.parts:
+            return []
+        candidates, scores = batch.parts["candidates"], outcome.logits
+        own = scores.gather(1, candidates.right[:, None])
+        right = ((~(scores < own)).sum(dim=1) == 1).float().tolist()
+        places = candidates.right.tolist()
+        return [Truth(words[at], one) for words, at, one in zip(candidates.words, places, right, strict=True)]

@@ -16,6 +16,7 @@ from vlc.objectives.base import (
     ModelContext,
     Objective,
     Outcome,
+    Truth,
     accuracy,
     classifier,
     mean_ratio,
@@ -109,3 +110,11 @@ class Classes(Objective[ClassesOptions]):
             columns |= {"right": (best == labels).tolist(), "gold": [names[label] for label in labels.tolist()]}
             columns |= {name: batch.parts[name] for name in options.described_by if name in batch.parts}
         return with_records(choices, columns)
+
+    def truths(self, outcome: Outcome, batch: Batch) -> list[Truth]:
+        """The true classes."""
+        if outcome.loss is None:
+            return []
+        labels = batch.parts[self.options.labels]
+        right = (outcome.logits.argmax(1) == labels).float().tolist()
+        return [Truth(self.options.names[label], one) for label, one in zip(labels.tolist(), right, strict=True)]

@@ -6,7 +6,6 @@ LM") have this attention.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +35,7 @@ class Generation(Objective[GenerationOptions]):
     headline = "accuracy"
     reads_pooled = False
     needs_images = False
-    starts_from: ClassVar[Mapping[str, str]] = {
+    starts_from: Mapping[str, str] = {
         **{f"transform.{name}": f"mlm.transform.{name}" for name in _PARAMETERS},
         "decoder.weight": "mlm.decoder.weight",
         "decoder.bias": "mlm.decoder.bias",

@@ -17,7 +17,7 @@ from vlc.data.parts import Field, Part
 from vlc.model.blocks import layer_norm
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded
-from vlc.objectives.base import Answer, ModelContext, Objective, Outcome, mean_ratio, most_probable, with_records
+from vlc.objectives.base import Answer, ModelContext, Objective, Outcome, Truth, mean_ratio, most_probable, with_records
 from vlc.objectives.options import ImageClassesOptions
 
 HEAD_STD = 2e-5  # for the weights of the new linear layer, as published: the first logits are almost equal
@@ -101,6 +101,15 @@ class ImageClasses(Objective[ImageClassesOptions]):
         names = dict(enumerate(self.context.vocabulary.answers))
         choices = most_probable(outcome.logits.softmax(1), lambda label: names.get(label) or str(label))
         return with_records(choices, None)
+
+    def truths(self, outcome: Outcome, batch: Batch) -> list[Truth]:
+        """The true classes. A class without a name has its number instead."""
+        if outcome.loss is None:
+            return []
+        names, labels = dict(enumerate(self.context.vocabulary.answers)), batch.parts["label"]
+        right = (outcome.logits.argmax(1) == labels).float().tolist()
+        rows = zip(labels.tolist(), right, strict=True)
+        return [Truth(names.get(label) or str(label), one) for label, one in rows]
 
 
 def _hits(logits: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, int]]:

@@ -21,6 +21,7 @@ from vlc.objectives.base import (
     Objective,
     Outcome,
     Ratio,
+    Truth,
     classifier,
     linear_in_float32,
     mean_ratio,
@@ -182,6 +183,32 @@ class Pointing(Objective[PointingOptions]):
             right = self._right(overlaps, batch)
             columns |= {"right": right[rows, best].tolist(), "has_right_candidate": right.any(dim=1).tolist()}
         return columns
+
+    def truths(self, outcome: Outcome, batch: Batch) -> list[Truth]:
+        """The boxes that are meant."""
+        if outcome.loss is None:
+            return []
+        overlaps, regions = self.overlaps(batch), batch.parts["regions"]
+        assert overlaps is not None
+        right = self._right(overlaps, batch).gather(1, outcome.logits.argmax(dim=1, keepdim=True))[:, 0]
+        if self.options.judged_by == "index":
+            places = self._places(batch)[:, None]
+            meant = regions.stored.gather(1, places[..., None].expand(-1, 1, 4))
+            return box_truths(meant, torch.ones_like(places, dtype=torch.bool), right)
+        targets = meant_boxes(batch.parts["targets"], self.options.merged)
+        return box_truths(targets.stored, targets.mask, right)
+
+
+def box_truths(meant: Tensor, mask: Tensor, right: Tensor) -> list[Truth]:
+    """Return the truths about the boxes (B, R, 4) that are meant, of which (B, R) bool are boxes.
+
+    right: (B,) bool, whether the head's answer is right.
+    """
+    truths = []
+    for own, shown, one in zip(meant, mask, right.tolist(), strict=True):
+        boxes = [tuple(box) for box in own[shown].tolist()]
+        truths.append(Truth(", ".join(map(box_name, boxes)), float(one), boxes))
+    return truths
 
 
 def _fields(candidates: str, options: PointingOptions) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ from vlc.model.boxes import overlap
 from vlc.model.embed import init_bert_weights
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded, Segment
-from vlc.objectives.base import Answer, ModelContext, Objective, Outcome, linear_in_float32, mean_ratio
+from vlc.objectives.base import Answer, ModelContext, Objective, Outcome, Truth, linear_in_float32, mean_ratio
 from vlc.objectives.options import RegressOptions
-from vlc.objectives.pointing import box_name, is_right, meant_boxes
+from vlc.objectives.pointing import box_name, box_truths, is_right, meant_boxes
 
 _L1, _GIOU = 5, 2  # weights of the two losses, as in DETR (Carion et al. 2020)
 PASS = Pass()  # the states of all patches beside the text
@@ -128,6 +128,14 @@ class Regress(Objective[RegressOptions]):
             Answer([(box_name(box), 1.0)], "box", example=row, boxes=[box], record=rows[row])
             for row, box in enumerate(boxes)
         ]
+
+    def truths(self, outcome: Outcome, batch: Batch) -> list[Truth]:
+        """The boxes that are meant."""
+        if outcome.loss is None:
+            return []
+        meant = meant_boxes(batch.parts["targets"], self.options.merged)
+        right = is_right(self._overlaps(outcome.logits, batch), self.options.threshold, above=self.options.above)
+        return box_truths(meant.stored, meant.mask, right)
 
 
 def box_loss(found: Tensor, target: Tensor) -> Tensor:

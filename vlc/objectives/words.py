@@ -19,6 +19,7 @@ from vlc.objectives.base import (
     ModelContext,
     Objective,
     Outcome,
+    Truth,
     classifier,
     mean_ratio,
     most_probable,
@@ -137,3 +138,14 @@ class WordTranslation(Objective[WordsOptions]):
                 columns[key] = [one in names for one, names in zip(given, parts["acceptable"], strict=True)]
         columns |= {field: parts[field] for field in self.options.described_by if field in parts}
         return with_records(choices, columns)
+
+    def truths(self, outcome: Outcome, batch: Batch) -> list[Truth]:
+        """The right translations; words with fewer than two candidates have no score."""
+        if outcome.loss is None:
+            return []
+        right = (
+            self._classes(batch, "acceptable").gather(1, outcome.logits.argmax(1, keepdim=True).cpu())[:, 0].tolist()
+        )
+        counted = (self._classes(batch, "candidates").sum(1) > 1).tolist()
+        rows = zip(batch.parts["translation"], right, counted, strict=True)
+        return [Truth(name, float(one) if counts else None) for name, one, counts in rows]

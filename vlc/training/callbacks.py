@@ -120,12 +120,11 @@ class CastWeightsOnce(Callback):
 
 
 class Throughput(Callback):
-    """Logs samples/s over all devices, every `every` batches."""
+    """Logs samples/s over all devices, and the share of time that rank 0 waits for batches, every `every` batches."""
 
     def __init__(self, every: int = 10):
         self.every = every
-        self._since = time.perf_counter()
-        self._samples = 0
+        self._restart()
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._restart()
@@ -134,13 +133,19 @@ class Throughput(Callback):
         self._restart()
 
     def _restart(self) -> None:
-        self._since, self._samples = time.perf_counter(), 0
+        self._since = self._ready = time.perf_counter()
+        self._samples, self._waited = 0, 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        self._waited += time.perf_counter() - self._ready
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs, batch: Batch, batch_idx: int
     ) -> None:
         self._samples += len(batch)
         if (batch_idx + 1) % self.every == 0:
-            rate = self._samples * trainer.world_size / (time.perf_counter() - self._since)
-            module.log("train/samples_per_second", rate, prog_bar=True)
+            seconds = time.perf_counter() - self._since
+            module.log("train/samples_per_second", self._samples * trainer.world_size / seconds, prog_bar=True)
+            module.log("train/loader_share", self._waited / seconds)
             self._restart()
+        self._ready = time.perf_counter()

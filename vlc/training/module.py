@@ -32,6 +32,7 @@ from vlc.data.tokens import vocabulary
 from vlc.data.transforms import normalize
 from vlc.data.vocabulary import Vocabulary
 from vlc.evaluation.evaluator import Evaluator, is_due, selects
+from vlc.evaluation.examples import Example, examples_of, write_examples
 from vlc.evaluation.metrics import Ratio, check_finite
 from vlc.evaluation.predictions import write_predictions
 from vlc.model.blocks import Block
@@ -155,6 +156,7 @@ class VLCModule(LightningModule):
         self.extras = _extras(config or {}, vocabularies, tasks, self.encoder)
         self._prepare_metrics(splits, selecting or splits)
         self.records: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+        self.examples: list[Example] = []  # of a test
 
     def _prepare_metrics(self, splits: Mapping[str, Collection[str]], selecting: Mapping[str, Collection[str]]) -> None:
         self.selecting = selecting
@@ -269,7 +271,9 @@ class VLCModule(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         task = self.tasks[batch.task]
+        samples = self.trainer.datamodule.tasks[task.name].evaluation[batch.split]  # type: ignore[attr-defined]  # Lightning sets it
         for name, outcome in self._evaluate(batch).items():
+            self.examples += examples_of(task.name, name, self.objectives[name], outcome, batch, samples)
             if not self.objectives[name].writes_records:
                 continue
             records = [dict(answer.record or {}) for answer in self.objectives[name].answers(outcome, batch)]
@@ -320,6 +324,10 @@ class VLCModule(LightningModule):
             summary = write_predictions(head.report, task.file(head, split), records, folder)
             values |= {task.metric(head, split, metric): value for metric, value in summary.items()}
         self.records.clear()
+        folder = self.trainer.log_dir if self.trainer.loggers else None  # main_finetune.py tests without a log
+        if folder and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
+            write_examples(self.examples, folder)
+        self.examples.clear()
         for name in self.tasks:
             values |= self._evaluator_values(name, self.trainer.log_dir)
         self.log_dict({name: float(value) for name, value in values.items()})

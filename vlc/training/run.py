@@ -42,6 +42,7 @@ from vlc.training import finetune, resume
 from vlc.training.callbacks import FinalValidation
 from vlc.training.clean_report import CleanReport
 from vlc.training.datamodule import DataModule, num_accumulated
+from vlc.training.facts import FactsOfRun
 from vlc.training.module import VLCModule, module_of, task_needs
 from vlc.training.moving_average import LoggedAverage
 from vlc.training.multitask import BestOfTask, Multitask
@@ -351,6 +352,7 @@ def _callbacks(settings: Settings, has_validation: bool) -> list:
         CleanReport(),
         *common_callbacks(),
         LearningRateMonitor(logging_interval="step"),
+        FactsOfRun(settings.as_config()),
         Saving(every=settings.run.checkpoint_every),
     ]
     if (ema := settings.optimizer.ema) is not None:

@@ -29,8 +29,8 @@ from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable
 from vlc.use.model import Model, open_pretrained
 from vlc.use.published_pool import PublishedPool
-from vlc.use.search.building import decoded
 from vlc.use.search.stored import weights_hash
+from vlc.use.sources import decoded
 
 NUM_NEAREST = 100  # as published
 _SIMILARITIES_AT_ONCE = 2**24  # 64 MB
@@ -100,10 +100,15 @@ def _nearest_of(model: Model, source: ArrowSplit) -> _Neighbours:
     """The neighbours of the images by the features of a model."""
     features = torch.zeros(len(source), model.module.encoder.size.width)
     found = torch.zeros(len(source), dtype=torch.bool)
-    for _, numbers, pixels in decoded(model, [RowImages(source)]):
-        means = model.patch_means(pixels)
-        check_finite({"the features of images": means})
-        features[numbers], found[numbers] = F.normalize(means).cpu(), True
+    size = model.settings.data.per_gpu_batchsize
+    batches = [range(first, min(first + size, len(source))) for first in range(0, len(source), size)]
+    with progress("images", len(source)) as advance:
+        for numbers, batch in decoded(model, RowImages(source), zip(batches, batches, strict=True)):
+            if batch.numbers:
+                means = model.patch_means(batch.pixels)
+                check_finite({"the features of images": means})
+                features[batch.numbers], found[batch.numbers] = F.normalize(means).cpu(), True
+            advance(len(numbers))
     made_by = {
         "checkpoint": str(model.path.resolve()),
         "weights": weights_hash(model.module.encoder),

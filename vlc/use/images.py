@@ -1,4 +1,4 @@
-"""Images as users have them: files, encoded bytes, Pillow images and arrays."""
+"""Images as users have them: files, encoded bytes, Pillow images and arrays; or as the model prepared them before."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +9,10 @@ import pyarrow as pa
 from PIL import Image, ImageOps
 
 from vlc.common.errors import MissingFile, UserError
+from vlc.data.geometry import Shown
 from vlc.data.images import Picture, open_image, to_rgb
 
-ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
+ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Shown
 
 
 def several(given: Any) -> list[Any]:

@@ -77,6 +77,8 @@ class OpenedModel:
 
     def shown(self, image: ImageLike, name: str = "") -> Shown:
         """Prepare an image as `prepared` does; with it, return the map from its points to those of the prepared image."""
+        if isinstance(image, Shown):
+            return image
         if isinstance(image, str | Path):
             image, name = read_image(image), str(image)
         try:

@@ -22,6 +22,7 @@ from vlc.data.transforms import denormalize
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
 from vlc.objectives.mae import reconstruction
+from vlc.use.answers import write_answers
 from vlc.use.drawing import with_boxes
 from vlc.use.model import Model, open_pretrained
 
@@ -30,16 +31,23 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _WANTS = 'text="..." (for words to fill in with [MASK] in their place)'
 
 
-def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, Any]]:
+def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str, Any]] | dict[str, Any]:
     """Answer, print and write; returns a record for each text and head, as in the JSON file.
+
+    Without image=FILE, but with image_folder or datasets, `vlc.use.answers.write_answers` writes tables of answers.
 
     Records have task (the name of the head), text (or the image, where the checkpoint reads no text), about (which word),
     unit, and answers: pairs of answer and value. Where answers are boxes, they also have boxes: their edges in pixels.
     """
     use = UseSettings.from_config(config)
+    if not use.image and (use.image_folder or "datasets" in given):
+        return write_answers(config, given)
     model = open_pretrained(config, given)
     if not use.image:
-        raise UserError("image=FILE is missing: what should be looked at?")
+        raise UserError(
+            "image=FILE is missing: what should be looked at? image_folder=FOLDER, or datasets=[...], with out=FOLDER "
+            "answers about many"
+        )
     images = [path for path in (use.image, use.image2) if path]
     texts = [use.text] if isinstance(use.text, str) else list(use.text or ())
     if not all(text.strip() for text in texts):

@@ -20,6 +20,7 @@ from vlc.data.identity import FileIdentity
 from vlc.data.rows import Location
 from vlc.evaluation.metrics import check_finite
 from vlc.use.model import Model
+from vlc.use.shards import UNFINISHED
 from vlc.use.vectors import build
 
 _PLACE = [("source", pa.string()), ("dataset", pa.string()), ("row", pa.int64()), ("text", pa.string())]
@@ -51,10 +52,20 @@ def checksum_of(value: Any) -> int:
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
-def is_index(folder: Path) -> bool:
-    """Whether a folder holds files of an index, perhaps not all, and nothing else, so that it may be replaced."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return bool(names) and all(_FILES.fullmatch(name) for name in names)
+def is_index(folder: Path, *, unfinished: bool = False) -> bool:
+    """Whether a folder holds files of an index, perhaps not all, and nothing else, so that it may be replaced.
+
+    unfinished: the shards of one that is being built are enough.
+    """
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    files = names - {UNFINISHED}
+    return bool(names if unfinished else files) and all(map(_FILES.fullmatch, files))
+
+
+def place_schema(kind: str) -> pa.Schema:
+    """Return the columns of a place without its checksum."""
+    schema = _SCHEMAS[kind]
+    return schema.remove(schema.get_field_index("checksum"))
 
 
 def recover(folder: Path) -> None:
