@@ -5,10 +5,9 @@ import io
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
 from typing import Any
 
 from benchmarks.pictures import photograph
@@ -112,15 +111,16 @@ def without_time(body: bytes) -> bytes:
 
 def offline(model: Model, asked: Sequence[Asked], batch: int) -> list[list[Answer]]:
     """Prepare requests and ask them in batches of one head and shape; return the answers of each, in their order."""
+    prepared = [model.prepare(one.head, one.request) for one in asked]
+    groups: dict[Hashable, list[int]] = {}
+    for at, one in enumerate(prepared):
+        groups.setdefault((asked[at].head, one.shape), []).append(at)
     answers: dict[int, list[Answer]] = {}
-    for _, of_head in groupby(sorted(range(len(asked)), key=lambda at: asked[at].head), lambda at: asked[at].head):
-        prepared = {at: model.prepare(asked[at].head, asked[at].request) for at in of_head}
-        for _, group in groupby(sorted(prepared, key=lambda at: repr(prepared[at].shape)), lambda at: prepared[at].shape):
-            numbers = list(group)
-            for start in range(0, len(numbers), batch):
-                some = numbers[start : start + batch]
-                found = model.ask(asked[some[0]].head, [prepared[at] for at in some])
-                answers.update(zip(some, found, strict=True))
+    for numbers in groups.values():
+        for start in range(0, len(numbers), batch):
+            some = numbers[start : start + batch]
+            found = model.ask(asked[some[0]].head, [prepared[at] for at in some])
+            answers.update(zip(some, found, strict=True))
     return [answers[at] for at in range(len(asked))]
 
 

@@ -31,9 +31,11 @@ from vlc.configuration.use_settings import ServiceSettings
 from vlc.use.service.app import create_app
 
 _CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-_CHARSETS = "utf-8 latin-1 utf-16 utf-7 idna punycode undefined unicode_escape rot13 zip base64 cp037 nonsense \0".split(" ")
+_CHARSETS = (
+    "utf-8 latin-1 utf-16 utf-7 idna punycode undefined unicode_escape rot13 zip base64 cp037 nonsense \0".split(" ")
+)
 _NAMES = ("images", "text", "second_text", "boxes", "options", "history", "named_boxes", "word", "language", "answer",
-          "caption", "candidates", "head", "method", "choice", "num_results", "fileupload", "text_input", "task")  # fmt: skip
+          "caption", "candidates", "head", "method", "choice", "num_results", "fileupload", "task")  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,7 +125,9 @@ def _parts(draw: st.DrawFn, valid: Mapping[str, Any]) -> list[tuple[bytes, bytes
         if not isinstance(value, bytes) and draw(st.integers(0, 7)) == 0:
             value = draw(_boxes | _values if name in ("boxes", "history", "named_boxes") else _texts)
         file = isinstance(value, bytes) if draw(st.integers(0, 19)) else not isinstance(value, bytes)
-        content = value if isinstance(value, bytes) else (value if isinstance(value, str) else json.dumps(value)).encode()
+        content = (
+            value if isinstance(value, bytes) else (value if isinstance(value, str) else json.dumps(value)).encode()
+        )
         head = f'Content-Disposition: form-data; name="{name}"' + ('; filename="a.png"' if file else "")
         parts.append((draw(_headers(head.encode())), content))
     return draw(st.permutations(parts))

@@ -3,8 +3,10 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,8 +57,18 @@ class Server:
         for line in self.process.stdout:
             if found := re.search(r"Listening at http://([\d.]+):(\d+)", line):
                 self.host, self.port = found[1], int(found[2])
+                self._wait()
                 return
         raise RuntimeError(f"the server ended with {self.process.wait()} before it listened")
+
+    def _wait(self) -> None:
+        """Wait until connections are taken."""
+        while True:
+            try:
+                socket.create_connection((self.host, self.port)).close()
+                return
+            except ConnectionRefusedError:
+                time.sleep(0.1)
 
     @property
     def cpu_seconds(self) -> float:
