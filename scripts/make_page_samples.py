@@ -2,8 +2,8 @@
 
     python -m scripts.make_page_samples
 
-The scenes are of the split `test`, so that no model that was trained on these data sets has seen them. `samples.json` says
-what each picture shows, and the boxes of its things in pixels.
+The scenes are of the split `test`, which no model that was trained on these data sets has seen. `samples.json` says what
+each picture shows, and has the boxes of its things in pixels.
 """
 
 import json

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+from PIL import Image
+
 from write_arrow.sources.emoji import packaged
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -50,3 +52,16 @@ def test_names_are_read_from_both_parts_of_cldr(tmp_path):
         zip(packaged()["emoji"].to_pylist(), _loaded("make_emoji_names.py").names(tmp_path, "pt"), strict=True)
     )
     assert {emoji: name for emoji, name in names.items() if name} == {"✈️": "avião", "🇳🇴": "bandeira: Noruega"}
+
+
+def test_the_samples_of_the_page_are_scenes(monkeypatch, tmp_path):
+    script = _loaded("make_page_samples.py")
+    kept = script.FOLDER
+    monkeypatch.setattr(script, "FOLDER", tmp_path)
+    script.main()
+    assert (tmp_path / "samples.json").read_text() == (kept / "samples.json").read_text()
+    names = sorted(path.name for path in kept.glob("*.png"))
+    assert len(names) == 8
+    for name in names:
+        with Image.open(tmp_path / name) as made, Image.open(kept / name) as own:
+            assert (made.size, made.tobytes()) == (own.size, own.tobytes())

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from tests import tiny
+from vlc.configuration.config import resolve_use
 from vlc.training.run import build_data, build_module
 from vlc.use.model import Model
+from vlc.use.search import build_index
 
 TASKS = (
     "pretraining_multi30k,vqa,nlvr2,snli_ve,retrieval_emoji,translation_retrieval,visdial,vcr_qa,refer_emoji,"
@@ -29,3 +31,14 @@ def checkpoint(arrows, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def model(checkpoint) -> Model:
     return Model.from_checkpoint(checkpoint, num_gpus=0, per_gpu_batchsize=8)
+
+
+@pytest.fixture(scope="session")
+def index(checkpoint, tmp_path_factory) -> str:
+    """An index of three images."""
+    folder = tmp_path_factory.mktemp("index")
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(tiny.image_bytes(number, kind="PNG"))
+    given = {"load_path": str(checkpoint), "image_folder": str(folder), "index": str(folder / "index")}
+    build_index(*resolve_use(**given, num_gpus=0, num_workers=0))
+    return str(folder / "index")

@@ -1,6 +1,7 @@
 """Beside the heads: what there is, embeddings, search and explanations."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +10,8 @@ from PIL import Image
 from tests import tiny
 from tests.use.service.asking import asked, body, form, problem, served
 from vlc.common.errors import UserError
-from vlc.configuration.config import resolve_use
 from vlc.use.explain import METHODS, explain
 from vlc.use.forms import Request
-from vlc.use.search import build_index
 
 PNG, OTHER = (tiny.image_bytes(number, kind="PNG") for number in (0, 1))
 
@@ -36,17 +35,6 @@ def test_embeddings(model):
     assert (len(content["texts"]), content["images"]) == (1, [])
     problem(asked(model, "/v1/embed", **body()), 400, "text")
     problem(asked(model, "/v1/embed", **form(images=[PNG[:-60]])), 400, "images")
-
-
-@pytest.fixture(scope="module")
-def index(checkpoint, tmp_path_factory) -> str:
-    """An index of three images."""
-    folder = tmp_path_factory.mktemp("index")
-    for number in range(3):
-        (folder / f"{number}.png").write_bytes(tiny.image_bytes(number, kind="PNG"))
-    given = {"load_path": str(checkpoint), "image_folder": str(folder), "index": str(folder / "index")}
-    build_index(*resolve_use(**given, num_gpus=0, num_workers=0))
-    return str(folder / "index")
 
 
 def test_search(model, index):
@@ -76,6 +64,16 @@ def test_search(model, index):
     problem(empty, 400, "text")
     problem(many, 422, "num_results")
     problem(by_image, 422, "images")
+
+
+def test_pictures_that_have_gone_are_told(model, index):
+    async def work(client, _):
+        (Path(index).parent / "2.png").rename(Path(index).parent / "gone")
+        response = await client.get("/v1/search/images/2")
+        (Path(index).parent / "gone").rename(Path(index).parent / "2.png")
+        return response
+
+    assert "no longer what was indexed" in problem(served(model, work, index), 404, "number")
 
 
 def test_an_index_of_another_model_is_refused(model, tmp_path):

@@ -5,10 +5,13 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests import tiny
@@ -30,11 +33,10 @@ FILLED = {  # what the tests put into fields, by the fields' names
 }
 
 
-@pytest.fixture(scope="module")
-def address(model: Model) -> Iterator[str]:
-    """Where a service with this model listens."""
-    config = uvicorn.Config(create_app({"random": model}, ServiceSettings()), port=0, log_level="warning")
-    server = uvicorn.Server(config)
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """The address at which an application listens meanwhile."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -43,6 +45,13 @@ def address(model: Model) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def address(model: Model, index: str) -> Iterator[str]:
+    """Where a service with the model and the index listens."""
+    with listening(create_app({"random": model}, ServiceSettings(), index)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +112,8 @@ def ask(page: Page) -> Locator:
 
 def test_every_tab_answers(page, model):
     tabs = page.get_by_role("tab")
-    assert tabs.all_text_contents() == list(model.forms)
-    for tab in tabs.all():
+    assert tabs.all_text_contents() == [*model.forms, "search"]
+    for tab in tabs.all()[:-1]:
         tab.click()
         expect(tab).to_have_attribute("aria-selected", "true")
         fill(page)
@@ -129,6 +138,12 @@ def test_an_upload_is_shown_and_gets_the_answers_of_the_model(page, model, tmp_p
     page.locator(".samples input").first.check()  # another picture: the answers were about the first one
     expect(panel(page).locator(".answer")).to_have_count(0)
     assert page.locator("#file0").input_value() == ""
+    dropped = page.evaluate_handle(
+        "() => { const one = new DataTransfer(); one.items.add(new File(['x'], 'x.png')); return one; }"
+    )
+    page.locator(".picture").first.dispatch_event("drop", {"dataTransfer": dropped})
+    assert page.locator("#file0").input_value().endswith("x.png")
+    expect(page.locator(".samples input:checked")).to_have_count(0)
 
 
 def drawn(canvas: Locator) -> int:
@@ -143,7 +158,7 @@ def test_errors_stand_beside_their_fields(page, tmp_path):
     page.get_by_role("tab", name="nlvr2").click()
     panel(page).locator(".ask").click()
     expect(page.locator("#file0-problem")).to_have_text("Please choose a picture.")
-    expect(page.locator("#nlvr2-text-problem")).to_have_text("Please fill this in.")
+    expect(page.locator("#panel-nlvr2-text-problem")).to_have_text("Please fill this in.")
     expect(page.locator("#file0")).to_be_focused()
     fill(page)
     file = tmp_path / "notes.png"
@@ -160,7 +175,7 @@ def test_errors_stand_beside_their_fields(page, tmp_path):
     for boxes, said in {"1, 2, 3": "four numbers", "1, 1, 9, 9\n500, 500, 600, 600": "no box"}.items():
         fill(page, boxes=boxes)
         panel(page).locator(".ask").click()
-        expect(page.locator("#refer-boxes-problem")).to_contain_text(said)
+        expect(page.locator("#panel-refer-boxes-problem")).to_contain_text(said)
 
 
 def test_back_and_forward(page, address):
@@ -177,7 +192,7 @@ def test_back_and_forward(page, address):
     expect(page.get_by_role("tab", name="nlvr2")).to_have_attribute("aria-selected", "true")
     for _ in range(2):
         page.go_forward()
-    expect(page.locator("#vqa")).to_be_visible()
+    expect(page.locator("#panel-vqa")).to_be_visible()
 
 
 def test_the_keyboard_is_enough(page):
@@ -251,6 +266,19 @@ def test_maps_show_what_mattered(page):
     expect(panel(page).get_by_text("matters for “dog”")).to_be_visible()
 
 
+def test_search_shows_strips_of_pictures(page):
+    page.get_by_role("tab", name="search").click()
+    expect(page.locator(".picture:visible")).to_have_count(0)  # this index has no texts to find
+    panel(page).locator("[name=text]").fill("a dog")
+    page.keyboard.press("Enter")
+    found = panel(page).locator(".strip li")
+    expect(found).to_have_count(3)
+    expect(panel(page).get_by_role("status")).to_have_text("3 found")
+    for one in found.all():
+        expect(one.locator("canvas[width='40']")).to_be_visible()
+        assert drawn(one.locator("canvas")) > 100
+
+
 def test_texts_are_no_markup(page):
     page.get_by_role("tab", name="visdial").click()
     fill(page, text="<img src=x onerror=alert(1)>")
@@ -316,13 +344,33 @@ def test_the_form_answers_without_scripts(browser, address, tmp_path):
         page.locator(".samples input").first.check()
         panel(page).locator(".ask").click()
         if said:
-            expect(page.locator("#refer-boxes-problem")).to_contain_text(said)
+            expect(page.locator("#panel-refer-boxes-problem")).to_contain_text(said)
     assert panel(page).locator(".answer li").count() == 2
     page.close()
 
 
-def test_nothing_is_inline():
-    """The content security policy refuses scripts and styles inside the page."""
+def test_a_key_is_asked_for(browser, model):
+    settings = ServiceSettings(api_key="secret")
+    with listening(create_app({"one": model, "two": model}, settings)) as address:
+        page, faults = browser.new_page(), []
+        opened(page, address, faults)
+        page.get_by_role("tab", name="vqa · two").click()
+        fill(page)
+        panel(page).locator(".ask").click()
+        expect(panel(page).get_by_role("alert").first).to_contain_text("key")
+        page.get_by_label("Key").fill("secret")
+        ask(page)
+        page.reload()
+        assert page.get_by_label("Key").input_value() == "secret"
+        page.close()
+    assert not faults
+
+
+def test_nothing_is_inline(address):
+    """The content security policy refuses scripts and styles inside the page, and pictures of other hosts."""
+    policy = httpx.get(address).headers["content-security-policy"]
+    assert "default-src 'self';" in policy
+    assert not re.search(r"unsafe|data:|blob:|https?:|\*", policy)
     folder = Path(__file__).parents[3] / "vlc/use/service"
     for path in folder.joinpath("templates").iterdir():
         assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", path.read_text(encoding="utf-8"))

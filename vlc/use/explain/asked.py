@@ -11,7 +11,7 @@ from vlc.common.inputs import Images, Text, mapped
 from vlc.data.batch import Batch
 from vlc.objectives.base import Objective
 from vlc.use.explain.chosen import Chosen, chosen
-from vlc.use.explain.recording import Change, RecordedPass, record_passes
+from vlc.use.explain.recording import RecordedPass, record_passes
 from vlc.use.opened import OpenedModel
 
 
@@ -62,6 +62,16 @@ class Asked:
             shown &= own == own[self.reading(number)[one.columns[name]].argmax()]
         return shown.nonzero()[:, 0] + one.columns[name].start
 
+    def patches(self, number: int, name: str) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """The cells of the grid that an image's patches show, the places of these patches in the sequence, and the grid."""
+        one, row = self.passes[number], self.rows[number]
+        segment, first = one.segments[name], one.columns[name].start + 1  # behind the class token
+        assert segment.grid is not None
+        places = torch.arange(segment.tokens.shape[1] - 1, device=segment.tokens.device)
+        cells = places if segment.patch_indices is None else segment.patch_indices[row]
+        real = torch.ones_like(places, dtype=torch.bool) if segment.mask is None else segment.mask[row, 1:].bool()
+        return cells[real], first + places[real], segment.grid
+
     def own_row(self, number: int, values: Tensor) -> Tensor:
         """The row of a segment's values that stands in the answer's row of a pass, which may have more rows."""
         return values[self.rows[number] // (len(self.passes[number].states) // len(values))]
@@ -82,11 +92,18 @@ class Asked:
 
         return mapped(mapped(batch, Text, without_words), Images, of_one_colour)
 
-    def values(self, changes: Sequence[Change], count: int) -> Tensor:
-        """The values (count,) of the chosen answer, where the tokens that enter the encoder are changed, pass by pass."""
+    def logits(self, tokens: Sequence[Tensor], count: int) -> Tensor:
+        """The logits of the head for `count` copies of the request, with other tokens before the first block.
+
+        tokens: of each pass, (count * R, S, D).
+        """
         batch = self.batches(count)
-        encoded, _ = record_passes(self.model.module.encoder, batch, self.head.passes(batch), changes)
-        return self.chosen.values(self.head(encoded, batch).logits.float())
+        encoded, _ = record_passes(self.model.module.encoder, batch, self.head.passes(batch), tokens)
+        return self.head(encoded, batch).logits.float()
+
+    def values(self, tokens: Sequence[Tensor], count: int) -> Tensor:
+        """The values (count,) of the chosen answer, with arguments as in `logits`."""
+        return self.chosen.values(self.logits(tokens, count))
 
 
 def gradients(value: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -8,8 +8,7 @@ from vlc.common.errors import UserError
 from vlc.data.geometry import Placement
 from vlc.use.explain.asked import Asked, ask
 from vlc.use.explain.explanation import Explanation, ImageMap, Sequence
-from vlc.use.explain.methods import DEFAULT, METHODS, Relevance
-from vlc.use.explain.recording import RecordedPass
+from vlc.use.explain.methods import DEFAULT, METHODS, Relevance, rollout
 from vlc.use.forms import Request, Writing, form_of
 from vlc.use.opened import OpenedModel
 
@@ -36,6 +35,8 @@ def explain(model: OpenedModel, head: str, request: Request, method: str = DEFAU
     with torch.inference_mode(False), torch.enable_grad():
         asked = ask(model, head, lambda count: form.batch(model, objective, [prepared] * count), choice)
         relevances = METHODS[method].relevances(asked)
+        if any(one.between is None for one in relevances):  # a word is read from the attention
+            relevances = [Relevance(own.answer, of.between) for own, of in zip(relevances, rollout(asked), strict=True)]
         return _explanation(asked, method, relevances, [one.placement for one in prepared.images if one.placement])
 
 
@@ -52,7 +53,7 @@ def _explanation(asked: Asked, method: str, relevances: list[Relevance], placeme
             words[name] = words.get(name, 0) + found.answer[places]
         rows = torch.cat(list(shown.values())) if shown else None
         for name in one.images:
-            cells, columns, grid = _patches(one, name, asked.rows[number])
+            cells, columns, grid = asked.patches(number, name)
             per_word = None
             if found.between is not None and rows is not None:
                 per_word = _on_grid(found.between[rows][:, columns], cells, grid)
@@ -72,20 +73,10 @@ def _explanation(asked: Asked, method: str, relevances: list[Relevance], placeme
     )
 
 
-def _patches(one: RecordedPass, name: str, row: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """The cells of the grid that an image's patches show, the places of these patches in the sequence, and the grid."""
-    segment, first = one.segments[name], one.columns[name].start + 1  # behind the class token
-    assert segment.grid is not None
-    count = segment.tokens.shape[1] - 1
-    cells = torch.arange(count) if segment.patch_indices is None else segment.patch_indices[row].cpu()
-    real = torch.ones(count, dtype=torch.bool) if segment.mask is None else segment.mask[row, 1:].bool().cpu()
-    return cells[real], (first + torch.arange(count))[real], segment.grid
-
-
 def _on_grid(values: Tensor, cells: Tensor, grid: tuple[int, int]) -> np.ndarray:
     """Values (..., P) of patches -> (..., rows, columns) float32 by their cells, 0 where no patch is."""
     found = torch.zeros(*values.shape[:-1], grid[0] * grid[1])
-    found[..., cells] = values.detach().float().cpu()
+    found[..., cells.cpu()] = values.detach().float().cpu()
     return found.unflatten(-1, grid).numpy()
 
 

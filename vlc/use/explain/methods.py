@@ -10,13 +10,15 @@ from torch import Tensor
 from vlc.objectives.wpa import cosine_costs, transport_plan
 from vlc.use.explain.asked import Asked
 from vlc.use.explain.integration import integrated_gradients
+from vlc.use.explain.occlusion import occlusion
 
 
 class Relevance(NamedTuple):
     """What a method finds of one encoder pass.
 
     answer: (S,), how much each token matters for the answer.
-    between: (S, S), how much each token (column) matters for each other one (row); None: the method does not say.
+    between: (S, S), how much each token (column) matters for each other one (row); None: the method does not say, and
+        attention rollout takes its place.
     """
 
     answer: Tensor
@@ -88,7 +90,7 @@ def grad_cam(asked: Asked) -> list[Relevance]:
     return found
 
 
-def gradient_tokens(asked: Asked) -> list[Relevance]:
+def hires_cam(asked: Asked) -> list[Relevance]:
     """Each token that enters the last block times its gradient, where positive: Grad-CAM without its mean."""
     entering = [one.entering[-1] for one in asked.passes]
     products = (own * gradient for own, gradient in zip(entering, asked.gradients(entering), strict=True))
@@ -98,6 +100,11 @@ def gradient_tokens(asked: Asked) -> list[Relevance]:
 def integration(asked: Asked) -> list[Relevance]:
     """Integrated gradients from a blank image and a text of [MASK] to the tokens that enter the encoder."""
     return [Relevance(own[row]) for own, row in zip(integrated_gradients(asked), asked.rows, strict=True)]
+
+
+def without_parts(asked: Asked) -> list[Relevance]:
+    """What the value of the answer loses without each word and each part of an image."""
+    return [Relevance(own) for own in occlusion(asked)]
 
 
 def alignment(asked: Asked) -> list[Relevance]:
@@ -128,14 +135,15 @@ def _product(steps: list[Tensor]) -> Tensor:
 
 
 METHODS: Mapping[str, Method] = {
-    "relevance": Method(relevance, "gradient-weighted relevance", "Chefer et al. 2021"),
-    "attention_gradient": Method(attention_gradient, "attention times gradient", "Chefer et al. 2021"),
-    "grad_cam": Method(grad_cam, "Grad-CAM", "Selvaraju et al. 2017"),
-    "gradient_tokens": Method(gradient_tokens, "", ""),
-    "integration": Method(integration, "integrated gradients", "Sundararajan et al. 2017"),
+    "occlusion": Method(without_parts, "occlusion", "Zeiler and Fergus 2014"),
+    "integrated_gradients": Method(integration, "integrated gradients", "Sundararajan et al. 2017"),
     "rollout": Method(rollout, "attention rollout", "Abnar and Zuidema 2020"),
+    "relevance": Method(relevance, "gradient-weighted relevance", "Chefer et al. 2021"),
     "attention": Method(attention, "attention of the last block", "the encoder"),
+    "attention_gradient": Method(attention_gradient, "attention times gradient", "Chefer et al. 2021"),
+    "hires_cam": Method(hires_cam, "HiResCAM", "Draelos and Carin 2020"),
+    "grad_cam": Method(grad_cam, "Grad-CAM", "Selvaraju et al. 2017"),
     "alignment": Method(alignment, "word-patch alignment", "Chen et al. 2020, UNITER"),
 }
-"""By name, the best one first: it is the default."""
+"""By name, the best one first by `benchmarks.explanations`: it is the default."""
 DEFAULT = next(iter(METHODS))

@@ -1,6 +1,6 @@
 """Recording of encoder passes: what every block attends to, in the graph of gradients, without a change of the encoder."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -63,18 +63,15 @@ class RecordedPass:
         return [name for name, segment in self.segments.items() if segment.grid is not None]
 
 
-Change = Callable[[Tensor], Tensor]
-
-
 def record_passes(
-    encoder: Encoder, batch: Batch, passes: Sequence[Pass], change: Sequence[Change] | None = None
+    encoder: Encoder, batch: Batch, passes: Sequence[Pass], tokens: Sequence[Tensor] | None = None
 ) -> tuple[EncodedPasses, list[RecordedPass]]:
     """Run passes over a batch one by one and record them; returns what the head reads, and a record of each pass.
 
     The encoder is in evaluation mode. The results are those of `encode_passes`. All tokens of all blocks are computed, so
     that nothing is hidden in a fused product. The result is in full precision, and has gradients if they are enabled.
 
-    change: for each pass, changes the tokens (R, S, D) that enter its first block; None: they stay.
+    tokens: for each pass, other tokens (R, S, D) that enter its first block; None: those of the batch.
     """
     encoded, recorded = EncodedPasses(), []
     for number, one in enumerate(passes):
@@ -82,7 +79,7 @@ def record_passes(
         entering: list[Tensor] = []
         attention: list[Tensor] = []
         states: list[Tensor] = []
-        hooks = _recording(encoder, entering, attention, states, change[number] if change else None)
+        hooks = _recording(encoder, entering, attention, states, tokens[number] if tokens else None)
         with hooks, torch.autocast(batch.index.device.type, enabled=False):
             encoded.update(encode_passes(encoder, batch, [one, whole]))
         inputs = {name: segment_input(batch, name, encoder.pad_token_id) for name in one.segments}
@@ -95,7 +92,7 @@ def record_passes(
 
 @contextmanager
 def _recording(
-    encoder: Encoder, entering: list[Tensor], attention: list[Tensor], states: list[Tensor], change: Change | None
+    encoder: Encoder, entering: list[Tensor], attention: list[Tensor], states: list[Tensor], other: Tensor | None
 ) -> Iterator[None]:
     """Hooks on the blocks and the final norm of an encoder, which are removed at the end."""
 
@@ -104,8 +101,8 @@ def _recording(
         assert isinstance(pattern, MaskedAttention), (
             "sequences are packed in training, or where pooled features are read"
         )
-        if not entering and change is not None:
-            tokens = change(tokens)
+        if not entering and other is not None:
+            tokens = other
         if torch.is_grad_enabled() and not tokens.requires_grad:  # nothing below is trained
             tokens = tokens.detach().requires_grad_()
         entering.append(tokens)

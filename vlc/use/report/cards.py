@@ -51,6 +51,8 @@ def _explained(run: Run, example: Example) -> Explanation:
     samples = run.samples(example)
     source, where = samples.locate(example.number)
     head = run.model.module.objectives[example.place.head]
+    if getattr(head.options, "candidate_tags", ""):
+        raise UserError("the words of its texts name boxes, which the heat maps cannot ask about")
     field = source.spec.fields
 
     def value(name: str, default: Any) -> Any:

@@ -36,9 +36,15 @@ def report(config: Mapping[str, Any], given: Collection[str]) -> Path:
             raise UserError(f"compare={use.compare} has {len(others)} runs inside: name one of them, as {others[0]}")
         folders = [folders[0], others[0]]
     overrides = {key: config[key] for key in given if key in _OVERRIDES}
-    runs = [Run(folder, config, overrides, use.num_examples) for folder in folders]
+    if "load_path" in overrides and len(folders) > 1 and not use.compare:
+        raise UserError(
+            f"load_path={overrides['load_path']} is of one run, and run={use.run} has {len(folders)} inside"
+        )
+    runs = [Run(folder, config, dict(overrides), use.num_examples) for folder in folders]
     if use.compare:
+        runs[1].overrides.pop("load_path", None)  # which is of the first one
         runs[0].beside = runs[1]
+        runs[0].label, runs[1].label = "A", "B"
         parts = [Part("", runs[0])]
         title = f"{runs[0].name} and {runs[1].name}"
     else:
@@ -54,7 +60,16 @@ def report(config: Mapping[str, Any], given: Collection[str]) -> Path:
 
 
 # What may be given in place of what a run was started with: where things lie now, and the machine.
-_OVERRIDES = ("data_root", "data_cache", "tokenizer", "splits", "num_gpus", "precision", "per_gpu_batchsize")
+_OVERRIDES = (
+    "load_path",
+    "data_root",
+    "data_cache",
+    "tokenizer",
+    "splits",
+    "num_gpus",
+    "precision",
+    "per_gpu_batchsize",
+)
 
 
 def _folders(key: str, given: str) -> list[Path]:

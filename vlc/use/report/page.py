@@ -69,7 +69,8 @@ def write_page(page: Page, path: Path) -> list[str]:
 
 def made(run: Run) -> tuple[list[Section], list[str]]:
     """The sections of a run, and what was left out with the reason."""
-    sections, left_out = [], []
+    sections: list[Section] = []
+    reasons: dict[str, list[str]] = {}  # the titles of sections, by why they are missing
     for title, row in SECTIONS.items():
         if row.compares and run.beside is None:
             continue
@@ -79,10 +80,10 @@ def made(run: Run) -> tuple[list[Section], list[str]]:
         except UserError as error:  # a reader is told, on the page and on the terminal
             section, reason = None, str(error)
         if section is None:
-            left_out.append(printable(f"{title}: {reason}"))
+            reasons.setdefault(reason, []).append(title)
         else:
             sections.append(section)
-    return sections, left_out
+    return sections, [printable(f"{', '.join(titles)}: {reason}") for reason, titles in reasons.items()]
 
 
 def render(page: Page, parts: Sequence[tuple[str, Sequence[Section]]], left_out: Sequence[str], side: int) -> str:

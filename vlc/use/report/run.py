@@ -14,9 +14,12 @@ from vlc.common.errors import UserError
 from vlc.configuration import own_tasks
 from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
+from vlc.configuration.task_settings import OF_THE_RUN
 from vlc.configuration.use_settings import without_use_keys
+from vlc.data.catalog import CATALOG
 from vlc.data.images import open_image, to_pil
 from vlc.data.samples import Samples
+from vlc.data.spec import DatasetSpec
 from vlc.evaluation import examples
 from vlc.evaluation.examples import Example, read_examples
 from vlc.evaluation.results import FILE as METRICS
@@ -55,15 +58,17 @@ class Run:
 
     folder: its log folder.
     config: a configuration with all keys, for those that a run of an older version lacks.
-    overrides: values in place of the run's own, such as data_root.
+    overrides: values in place of the run's own, such as data_root, or load_path, which names its checkpoint.
     num_examples: how many samples of each split are evaluated here.
     beside: another run that this one is compared with.
+    label: what the page calls it.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], overrides: Mapping[str, Any], num_examples: int):
+    def __init__(self, folder: Path, config: Mapping[str, Any], overrides: dict[str, Any], num_examples: int):
         self.folder, self.defaults, self.overrides = folder, without_use_keys(config), overrides
         self.num_examples = num_examples
         self.beside: Run | None = None
+        self.label = self.name
         self.facts = Facts.read(folder / facts.FILE) if (folder / facts.FILE).is_file() else None
         self.results = Results.read(folder / METRICS) if (folder / METRICS).is_file() else None
 
@@ -82,26 +87,19 @@ class Run:
         """This run, and the one beside it."""
         return [self] if self.beside is None else [self, self.beside]
 
-    @property
-    def label(self) -> str:
-        """What tells this run from the one beside it."""
-        return self.name
-
     @cached_property
     def checkpoint(self) -> Path:
         """Its last checkpoint, or the one that it tested. Raises UserError where there is none."""
+        if path := self.overrides.get("load_path"):
+            return Path(path)
         if self.is_test:
-            tested = self.results.checkpoint if self.results else (self.facts.config["load_path"] if self.facts else "")
+            tested = self.results.checkpoint if self.results else self.facts.config["load_path"] if self.facts else ""
             if not Path(tested).exists():
-                raise UserError(
-                    f"{self.folder} tested {tested}, which does not exist: put the checkpoint back, or test again"
-                )
+                raise UserError(f"{self.folder} tested {tested}, which does not exist: pass load_path=CHECKPOINT")
             return Path(tested)
         found = sorted((self.folder / "checkpoints").glob("*.ckpt"), key=lambda path: (path.stem != "last", path.name))
         if not found:
-            raise UserError(
-                f"{self.folder} has no checkpoint in {self.folder / 'checkpoints'}: train again, or go on with it"
-            )
+            raise UserError(f"{self.folder} has no checkpoint in its folder checkpoints: pass load_path=CHECKPOINT")
         return found[0]
 
     @cached_property
@@ -142,23 +140,33 @@ class Run:
         }
         here |= {"num_workers": 0, "fsdp": False, "compile": False, "fast_dev_run": False}
         try:
-            names = list(self.config.get("tasks", ()))
-            base = resolve(tasks=names) if names else self.defaults  # an older run may lack some of the keys
-            config = {
-                key: {**base[key], **value}
-                if isinstance(value, Mapping) and key in base and key != "loss_names"
-                else value
-                for key, value in self.config.items()
-            }
-            return Settings.from_config({**base, **config, **here, **self.overrides})
+            return Settings.from_config({**self._completed(), **here, **self.overrides})
         except UserError as error:
             raise UserError(
-                f"{self.folder} was written by another version, or its data are others now: {error}"
+                f"{self.folder} has settings that are not valid now, as another version wrote it: {error}"
             ) from error
+
+    def _completed(self) -> dict[str, Any]:
+        """Its configuration, with the keys that a run of an older version lacks.
+
+        Where the labels of tests are withheld, a training is evaluated on validation splits.
+        """
+        names = list(self.config.get("tasks", ()))
+        base = resolve(tasks=names) if names else self.defaults
+        of_the_run = {key: self.config[key] for key in OF_THE_RUN if self.config.get(key) is not None}
+        config = dict(base)
+        for key, value in self.config.items():
+            whole = not isinstance(value, Mapping) or key not in base or key == "loss_names"
+            config[key] = value if whole else {**base[key], **(of_the_run if key in names else {}), **value}
+        specs = [CATALOG[name] for name in config["datasets"] if name in CATALOG]
+        if not self.is_test and config["splits"] is None and any(_withheld(spec) for spec in specs):
+            chosen = (spec.validation if _withheld(spec) else spec.test for spec in specs)
+            config["splits"] = list(dict.fromkeys(split for splits in chosen for split in splits))
+        return config
 
     @cached_property
     def data(self) -> DataModule:
-        """Its test splits."""
+        """Its test splits, or validation splits."""
         return build_data(self.settings)
 
     @cached_property
@@ -216,9 +224,17 @@ class Run:
         if samples.preparation.text_encoder is None:
             return ""
         row = samples.preparation.row(*samples.locate(example.number))
-        return "\n".join(
-            " · ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values() if value
-        )
+        texts = (" · ".join(filter(_is_text, value)) if isinstance(value, list) else value for value in row.values())
+        return "\n".join(filter(_is_text, texts))
+
+
+def _withheld(spec: DatasetSpec) -> bool:
+    """Whether no test split of a data set has labels: its validation split is evaluated in its place."""
+    return all(split in spec.unlabelled for split in spec.test)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def head_name(task: str, head: str) -> str:

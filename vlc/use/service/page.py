@@ -127,7 +127,7 @@ class Tab:
 
     @property
     def id(self) -> str:
-        return re.sub(r"\W", "-", self.path)
+        return re.sub(r"\W", "-", f"panel-{self.path}")
 
     @property
     def title(self) -> str:
@@ -140,12 +140,9 @@ def router(service: Service) -> APIRouter:
 
     def page(request: Request, tab: Tab, status: int = 200, **shown: Any) -> Response:
         root = request.scope.get("root_path", "").rstrip("/")
-        template = _TEMPLATES.get_template("page.html.jinja")
         known = {"tabs": tabs.values(), "samples": samples(), "methods": METHODS, "checkpoints": service.models}
-        context = {"answers": (), "chosen": {}, "problems": {}, **shown}
-        return HTMLResponse(
-            template.render(tab=tab, root=root, keyed=bool(service.api_key), **known, **context), status
-        )
+        context = {"tab": tab, "root": root, "keyed": bool(service.api_key), "chosen": {}, "problems": {}, **shown}
+        return HTMLResponse(_TEMPLATES.get_template("page.html.jinja").render(known | context), status)
 
     def opened(path: str) -> Tab:
         if path not in tabs:
@@ -154,6 +151,8 @@ def router(service: Service) -> APIRouter:
 
     @router.get("/")
     async def start(request: Request) -> Response:
+        if not tabs:
+            raise Problem(404, "There is no page, as no head of the checkpoint answers")
         return page(request, next(iter(tabs.values())))
 
     @router.get("/page/{path:path}")
@@ -174,7 +173,7 @@ def router(service: Service) -> APIRouter:
             if tab.needs_images and sum(key == IMAGES for key, _ in parts) < tab.images:
                 raise Problem(400, f"Choose {'two pictures' if tab.images > 1 else 'a picture'}", IMAGES)
             prepared = await service.prepare(tab.head.read, Received(form=parts), left=left)
-            ((answers, *_),) = (await service.answers(tab.head, prepared, left),)
+            (answers,) = await service.answers(tab.head, prepared, left)
         except Problem as problem:
             shown = {IMAGES: "image0"} | {control.name: control.name for control in tab.controls}
             field = shown.get(problem.field or "", "")
@@ -196,20 +195,15 @@ def _tabs(service: Service) -> Iterator[Tab]:
 
 def _parts(form: Sequence[tuple[str, str | UploadFile]]) -> list[tuple[str, str | UploadFile]]:
     """The parts of a form of the page as programs send them: lines become parts or JSON, and samples pictures."""
-    parts: list[tuple[str, str | UploadFile]] = []
-    for key, value in form:
-        if isinstance(value, UploadFile):
-            parts += [(IMAGES, value)] if value.size else []
-        elif key.startswith("sample"):
-            name = next((one["name"] for one in samples() if one["name"] == value), "")
-            already = any(
-                isinstance(other, UploadFile) and own == f"image{key[6:]}" and other.size for own, other in form
-            )
-            if name and not already:
-                parts.append((IMAGES, UploadFile(io.BytesIO((_STATIC / "samples" / name).read_bytes()))))
-        elif value.strip():
-            parts += [(key, part) for part in _written(key, value)]
-    return parts
+    files = [(key, value) for key, value in form if isinstance(value, UploadFile) and value.size]
+    texts = [(key, value) for key, value in form if isinstance(value, str) and value.strip()]
+    pictures = {key.removeprefix("image"): file for key, file in files}
+    for key, value in texts:
+        if key.startswith("sample") and value in (sample["name"] for sample in samples()):
+            file = UploadFile(io.BytesIO((_STATIC / "samples" / value).read_bytes()))
+            pictures.setdefault(key.removeprefix("sample"), file)  # a file wins
+    written = ((key, part) for key, value in texts if key in LABELS for part in _written(key, value))
+    return [*((IMAGES, pictures[number]) for number in sorted(pictures)), *written]
 
 
 def _written(name: str, value: str) -> list[str]:

@@ -7,8 +7,8 @@ from vlc.use.report.section import Section
 _LEAST = 20  # examples
 _NOTE = (
     "Bars: the mean score of the answers in each range of confidence; their width is the share of the answers. The line is "
-    "where both agree. ECE is the expected calibration error in ten ranges. Coverage: the share of the answers, the most "
-    "confident ones, that has the mean score."
+    "where both agree. ECE is the expected calibration error in ten ranges. Below, for each of "
+    "some mean scores, the coverage: the share of the answers, the most confident ones, that reaches it."
 )
 
 

@@ -14,12 +14,22 @@ _OF_THE_MACHINE = ("log_dir", "resume_from")  # say where a run wrote, and not w
 
 
 def section(run: Run) -> Section | None:
-    return Section("What it is", "origin", {"runs": [_described(one) for one in run.both]})
+    runs = [_described(one) for one in run.both]
+    differing = [] if run.beside is None else _between(run, run.beside)
+    return Section("What it is", "origin", {"runs": runs, "differing": differing})
+
+
+def _between(first: Run, second: Run) -> list[tuple[str, Any, Any]]:
+    """The settings in which two runs differ; none where one of them does not say its settings."""
+    try:
+        return changed(first.config, second.config)
+    except UserError:  # the table of the run says it
+        return []
 
 
 def _described(run: Run) -> dict[str, Any]:
     facts = run.facts
-    rows = {"folder": str(run.folder), "kind": "test" if run.is_test else "training"}
+    rows = {"name": run.name, "folder": str(run.folder), "kind": "test" if run.is_test else "training"}
     if facts is not None:
         rows |= {"command": facts.command, "started": facts.started, "machine": facts.machine}
         rows["commit"] = facts.commit or "not in a repository"

@@ -13,6 +13,8 @@ _NOTE = (
     "there are 8 or more. Chance is what a choice at random among the answers would have."
 )
 
+_MOST_SIZES = 4  # splits that are listed
+
 
 def section(run: Run) -> Section | None:
     tables = [_table(one) for one in run.both]
@@ -81,7 +83,10 @@ def _part(run: Run, problem: str) -> str:
     if run.stores_examples:
         return "The examples are those of the whole test."
     sizes = [
-        f"{done:,} of {size:,} of {task or 'the'} {split}"
-        for (task, split), (done, size) in run.evaluated.sizes.items()
+        f"{done:,} of {size:,} of {' '.join(filter(None, place))}"
+        for place, (done, size) in run.evaluated.sizes.items()
     ]
+    if len(sizes) > _MOST_SIZES:
+        most = max(done for done, _ in run.evaluated.sizes.values())
+        sizes = [f"up to {most:,} samples of each of {len(sizes)} splits, spread evenly"]
     return f"Evaluated here, from {run.checkpoint.name}: {', '.join(sizes)}."

@@ -16,6 +16,7 @@ from vlc.evaluation.ranking import match_scores
 from vlc.objectives.itc import ITC
 from vlc.objectives.options import ranking_kind
 from vlc.training.module import VLCModule
+from vlc.use.forms import chooses
 from vlc.use.report.evaluation import chosen
 from vlc.use.report.run import Run, head_name
 from vlc.use.report.section import Section
@@ -31,6 +32,8 @@ def section(run: Run) -> Section | None:
         if kind is None or not samples.reads_images or task.pairs or samples.preparation.text_encoder is None:
             continue
         name = task.kinds[kind].name
+        if chooses(module.objectives[name]):
+            continue  # it ranks texts that the data give
         title = f"{head_name(samples.task, name)}, {samples.called}"
         strips.append({"title": title, **_Strips(module, samples, name).made()})
         break  # one split shows what there is to see

@@ -496,7 +496,7 @@ function showMap(panel, word) {
   panel.word = word;
   [...panel.why.querySelectorAll(".words button")].forEach((button, number) => button.setAttribute("aria-pressed", number === word + 1));
   const what = word < 0 || !maps[0].per_word ? "the answer" : `“${tokens[word].replace(/^##/, "")}”`;
-  panel.why.querySelector(".help").textContent = `The picture shows how much each part of it matters for ${what}.`;
+  panel.why.querySelector(".help").textContent = `${maps.length > 1 ? "The pictures show" : "The picture shows"} how much each part matters for ${what}.`;
   panel.draw();
 }
 
