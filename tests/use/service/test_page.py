@@ -22,6 +22,8 @@ from vlc.use.model import Model
 from vlc.use.service.app import create_app
 from vlc.use.service.page import LABELS
 
+expect.set_options(timeout=20_000)  # on a busy machine
+
 BROWSERS = ("chromium", "google-chrome")
 ARGUMENTS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -84,7 +86,7 @@ def opened(page: Page, address: str, faults: list[str]) -> Page:
         if message.type in ("error", "warning") and not refused:
             faults.append(message.text)
 
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(20_000)
     page.on("console", heard)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith(address) else faults.append(request.url))
