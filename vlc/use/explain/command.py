@@ -43,7 +43,7 @@ def explain_image(config: Mapping[str, Any], given: Collection[str]) -> list[Exp
     pictures = [to_pil(picture_of(read_image(path))) for path in files]
     found: list[Explanation] = []
     for text in texts:
-        for head in _heads(model, len(files), text):
+        for head in _heads(model, len(files), text, boxes is not None):
             reads_boxes = "boxes" in model.forms[head].fields(model, model.module.objectives[head])
             request = Request(files, text, boxes=boxes if reads_boxes else None)
             one = explain(model, head, request, use.method or DEFAULT)
@@ -55,13 +55,13 @@ def explain_image(config: Mapping[str, Any], given: Collection[str]) -> list[Exp
     return found
 
 
-def _heads(model: Model, num_images: int, text: str | None) -> Iterator[str]:
+def _heads(model: Model, num_images: int, text: str | None, has_boxes: bool) -> Iterator[str]:
     """The heads that can be asked a text about so many images. Raises UserError where there are none."""
     wanted, asked = [], False
     for name in explainable(model):
         fields = model.forms[name].fields(model, model.module.objectives[name])
         required = {key for key, field in fields.items() if field.required}
-        has = {"images"} | ({"text"} if text else set()) | ({"boxes"} if "boxes" in fields else set())
+        has = {"images", *(["text"] if text else []), *(["boxes"] if has_boxes else [])}
         if fields["images"].count == num_images and required <= has and ("text" in fields) == bool(text):
             asked = True
             yield name
