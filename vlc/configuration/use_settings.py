@@ -75,7 +75,7 @@ class UseSettings:
     query: str | None = None  # text that search finds images for
     num_results: int = 10  # of a search
     out: str | None = None  # file of what predict, search or report say; folder for tables, hard pools, maps
-    method: str | None = None  # of explain; None: the best one (explanations.md)
+    method: str | None = None  # of explain, and of maps in report; None: the best one (explanations.md)
     file_format: str | None = None  # of tables: arrow or parquet, of predict also jsonl; None = arrow, of predict jsonl
     ray: str | None = None  # address of a Ray cluster that computes features, index or predict, or local for one here
     published_pool: str | None = None  # 12-in-1's hard_negative.pkl, which hard_pool converts in place of images

@@ -30,6 +30,7 @@ from vlc.training.datamodule import DataModule
 from vlc.training.facts import Facts
 from vlc.training.module import VLCModule
 from vlc.training.run import build_data, build_module
+from vlc.use.explain import DEFAULT
 from vlc.use.model import Model
 from vlc.use.report.evaluation import Evaluated, evaluate
 
@@ -64,13 +65,21 @@ class Run:
     config: a configuration with all keys, for those that a run of an older version lacks.
     overrides: values in place of the run's own, such as data_root, or load_path, which names its checkpoint.
     num_examples: how many samples of each split are evaluated here.
+    method: that explains answers, by its name.
     beside: another run that this one is compared with.
     label: what the page calls it.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], overrides: dict[str, Any], num_examples: int):
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        overrides: dict[str, Any],
+        num_examples: int,
+        method: str = DEFAULT,
+    ):
         self.folder, self.defaults, self.overrides = folder, without_use_keys(config), overrides
-        self.num_examples = num_examples
+        self.num_examples, self.method = num_examples, method
         self.beside: Run | None = None
         self.label = self.name
         self.facts = Facts.read(folder / facts.FILE) if (folder / facts.FILE).is_file() else None
