@@ -105,7 +105,7 @@ def test_boxes_and_options_of_the_data_are_chosen_among(trained, arrows, tmp_pat
         ("nlvr2", {"datasets": ["vqa"]}, "nlvr2 wants 2 images"),
         ("options", {"datasets": ["vqa"]}, "wants options"),
         ("vqa", {"image_folder": "docs"}, "vqa wants text"),
-        ("vqa", {"image_folder": "vlc", "text": "what"}, "image_folder=vlc holds no image"),
+        ("vqa", {"image_folder": "write_arrow", "text": "what"}, "image_folder=write_arrow holds no image"),
         ("vqa", {"datasets": ["vqa"], "boxes": [0, 0, 1, 1]}, "boxes belongs to a single image=FILE"),
         ("vqa", {"datasets": ["vqa"], "out": ""}, "out=FOLDER is missing"),
     ],

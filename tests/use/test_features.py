@@ -236,7 +236,7 @@ def test_images_that_cannot_be_decoded_are_listed(trained, photos, tmp_path):
         ({"out": __file__}, "is a file: name a folder"),
         ({"out": "tests"}, r"out=tests holds something else \(\w+.*\): name another folder"),
         ({"datasets": ["nlvr2"]}, "'nlvr2' has pairs of images"),
-        ({"image_folder": "vlc"}, "image_folder=vlc holds no image"),
+        ({"image_folder": "write_arrow"}, "image_folder=write_arrow holds no image"),
         ({"file_format": "jsonl"}, "file_format=jsonl holds no vectors"),
         ({"file_format": "csv"}, "file_format='csv' is not valid: expected arrow, parquet or jsonl"),
     ],
