@@ -265,11 +265,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "task_pretrain_translations_emoji": {
         **_EMOJI_TASK,
-        "tasks": ["pretraining_translations_emoji", "pretraining_sentences_emoji"],
+        "tasks": ["pretraining_translations_emoji"],
         "exp_name": "pretrain_translations_emoji",
-        "multitask": {"mixing": "round_robin"},
         "mask_ratio": 0.25,
-        "max_steps": 2400,
+        "max_steps": 1600,
     },
     "task_12in1_emoji": _12IN1_EMOJI,
     **_finetuning("gqa_emoji", **_EMOJI_TASK, max_steps=2400),

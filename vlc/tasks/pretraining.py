@@ -73,13 +73,4 @@ TASKS = {
         learning_rate=5e-4,
         drops_patches=True,
     ),
-    # Beside it: one sentence of any language, found by its image among others, so that the languages agree in this too.
-    "pretraining_sentences_emoji": Task(
-        {"itm": 1, "itc": 1},
-        ("emoji_translations",),
-        options={"itc": {"hard_negatives": True}},
-        where={"kind": ("translation",)},
-        **{**SMALL, "max_text_len": 64},
-        learning_rate=5e-4,
-    ),
 }

@@ -28,6 +28,7 @@ from vlc.evaluation.metrics import check_finite
 from vlc.objectives.base import Answer, Objective
 from vlc.objectives.choice import Choice
 from vlc.objectives.generation import Generation
+from vlc.objectives.mlm import MLM
 from vlc.objectives.ttm import TTM
 from vlc.objectives.words import WordTranslation
 from vlc.use.images import ImageLike
@@ -148,7 +149,8 @@ class AboutImages(Form):
         about = "the image" if count == 1 else "the two images of the statement, the left one first"
         fields = {"images": Field(True, about, count=count)}
         if not head.images_alone:
-            fields["text"] = Field(True, f"question, statement or caption; {MASK} stands for a word to fill in")
+            hidden = f"; {MASK} stands for a word to fill in" if isinstance(head, MLM) else ""
+            fields["text"] = Field(True, f"question, statement or caption{hidden}")
         parts = list(asked_boxes(head))
         if any(part.given for part in parts):
             fields["boxes"] = Field(True, "the box that the text is about")
