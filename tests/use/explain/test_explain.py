@@ -26,7 +26,7 @@ REQUESTS = {
     "vqa": Request(IMAGES[:1], "what is a dog"),
     "nlvr2": Request(IMAGES, "two dogs"),
     "visdial": Request(IMAGES[:1], "is it", options=["yes", "no", "a dog"], history=[("what", "a dog")]),
-    "refer": Request(IMAGES[:1], "the dog", [(0, 0, 20, 20), (10, 5, 30, 30)]),
+    "refer": Request(IMAGES[:1], "the dog", boxes=[(0, 0, 20, 20), (10, 5, 30, 30)]),
 }
 
 
@@ -54,7 +54,7 @@ def test_a_recorded_pass_is_the_fused_one(model, head):
     assert asked.value.item() == pytest.approx(logits.max().item(), abs=1e-5)
     for sequence in explain(model, head, REQUESTS[head], "attention").sequences:
         layers, heads, length, _ = sequence.attention.shape
-        assert (layers, heads, length) == (2, 2, len(sequence.names))
+        assert (layers, heads, length) == (4, 4, len(sequence.names))
         assert sequence.attention.astype(np.float32).sum(-1) == pytest.approx(1, abs=5e-3)
     assert not any(block._forward_pre_hooks for block in model.module.encoder.blocks)
     assert not model.module.encoder.norm._forward_hooks
@@ -111,7 +111,7 @@ def test_the_only_patch_that_matters_is_found(model, method):
         torch.nn.init.zeros_(block.attn.proj.weight)
     (width, height), patch = Image.open(BytesIO(IMAGES[0])).size, (1, 0)
     box = (patch[1] * width / 2, patch[0] * height / 2, (patch[1] + 1) * width / 2, (patch[0] + 1) * height / 2)
-    found = explain(planted, "refer", Request(IMAGES[:1], "the dog", [box]), method)
+    found = explain(planted, "refer", Request(IMAGES[:1], "the dog", boxes=[box]), method)
     assert np.unravel_index(np.abs(found.image).argmax(), found.grid) == patch
 
 

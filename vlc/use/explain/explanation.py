@@ -92,6 +92,7 @@ class Explanation:
         """
         values = self.maps[number].values if values is None else values
         heat = values.clip(0).astype(np.float32)
+        heat -= heat.min()  # attention is nowhere zero
         heat /= max(float(heat.max()), 1e-12)
         patches = self.maps[number].placement.matrix / self.patch_size  # from points of the picture to the grid
         size = picture.size
