@@ -1,7 +1,7 @@
 """Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`.
 
-What was trained is used by `python run.py predict|index|search|features|hard_pool|serve with load_path=CHECKPOINT ...`, and
-looked at by `python run.py report with run=FOLDER`.
+What was trained is used by `python run.py predict|index|search|features|hard_pool|serve|explain with
+load_path=CHECKPOINT ...`, and looked at by `python run.py report with run=FOLDER`.
 """
 
 from vlc.configuration.config import ex, given_keys, user_errors_without_traceback
@@ -61,6 +61,15 @@ def serve(_config, _run):
         from vlc.use.service.serve import serve
 
         serve(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def explain(_config, _run):
+    """Show which patches and words an answer depends on: image=FILE text="..." [method=NAME] [out=FOLDER]."""
+    with user_errors_without_traceback():
+        from vlc.use.explain.command import explain_image
+
+        explain_image(_config, given_keys(_run))
 
 
 @ex.command(unobserved=True)

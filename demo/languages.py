@@ -56,7 +56,15 @@ def _translations(images: str, title: str) -> Step:
     return Step(name, {f"{name}/test/r_mean": f"translations found {title}, R-mean"})
 
 
-_ZERO_SHOT = {"irtr_languages_emoji.where.lang": ["en"], "irtr_languages_emoji.tested_where.lang": LANGUAGES}
+# Images have English texts alone. Beside them, translations without images keep the languages in one space.
+_ZERO_SHOT = {
+    "tasks": ["irtr_languages_emoji", "translation_contrast_emoji"],
+    "multitask.mixing": "round_robin",
+    "irtr_languages_emoji.where.lang": ["en"],
+    "irtr_languages_emoji.tested_where.lang": LANGUAGES,
+    "translation_contrast_emoji.per_gpu_batchsize": 64,
+    "max_steps": 2400,
+}
 STEPS = {
     "retrieval": Step("irtr_languages_emoji", _recalls("images and texts, R-mean, all languages")),
     "zero_shot": Step("irtr_languages_emoji", _recalls("images and texts, R-mean, English alone"), _ZERO_SHOT),

@@ -93,7 +93,7 @@ def check_run(words: list[str]) -> None:
     if command in COMMANDS:
         config, _ = resolve_use(*named, **updates)
         assert UseSettings.from_config(config)
-        assert config["load_path"] or config["published_pool"]
+        assert config["load_path"] or config["published_pool"] or config["run"]
         Settings.from_config(without_use_keys(config))
     else:
         Settings.from_config(resolve(*named, **updates))

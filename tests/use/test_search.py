@@ -357,7 +357,7 @@ def test_an_empty_table_is_told(trained, arrows, tmp_path):
 
 def test_places_that_cannot_be_written_are_told_before_the_work(trained, index, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("vlc.use.search.searching._open_index", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr("vlc.use.search.searching.open_index", lambda *_: pytest.fail("work was done"))
     monkeypatch.setattr("vlc.use.search.building.appearing_whole", lambda *_: pytest.fail("work was done"))
     for out, reason in ((tmp_path, "is a folder"), (tmp_path / "file" / "out.json", "Not a directory")):
         with pytest.raises(UserError, match=rf"out={out} .*{reason}"):

@@ -205,6 +205,7 @@ def config():
     itm = {"alignment_weight": wpa_weight, "wrong_images": draw_false_image, "source": false_image_source}
     itc = {"hard_negatives": hard_negatives}
     ttm = head_options(loss_names, "ttm", tasks)
+    ttc = head_options(loss_names, "ttc", tasks)
     answers = head_options(loss_names, "answers", tasks) | {"num_answers": vqav2_label_size}
     classes = head_options(loss_names, "classes", tasks)
     choice = head_options(loss_names, "choice", tasks) | {"wrong_texts": draw_false_text}

@@ -81,11 +81,14 @@ def segment_input(batch: Batch, name: str, pad_token_id: int) -> SegmentInput:
 def with_languages(given: SegmentInput, batch: Batch) -> SegmentInput:
     """Return texts with the languages of their examples, where the batch has them.
 
-    All texts of an example are of its language: other texts that take their place, and pieces that are hidden.
+    All texts of an example are of its language: other texts that take their place, and pieces that are hidden. A second
+    text that stands by itself is of the second language.
     """
     languages = batch.parts.get("languages")
     if languages is None or not isinstance(given, Text):
         return given
+    if given is batch.parts.get("second_text"):
+        languages = languages.flip(1)
     return replace(given, languages=languages.repeat_interleave(len(given) // len(batch), dim=0))
 
 

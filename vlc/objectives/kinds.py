@@ -13,6 +13,7 @@ from vlc.objectives.mlm import MLM
 from vlc.objectives.options import CLASSES
 from vlc.objectives.pointing import Pointing
 from vlc.objectives.regress import Regress
+from vlc.objectives.ttc import TTC
 from vlc.objectives.ttm import TTM
 from vlc.objectives.words import WordTranslation
 
@@ -22,6 +23,7 @@ KINDS |= {
     "mae": MAE,
     "itm": ITM,
     "ttm": TTM,
+    "ttc": TTC,
     "answers": Answers,
     "classes": Classes,
     "choice": Choice,

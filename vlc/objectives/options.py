@@ -128,6 +128,16 @@ class TTMOptions(Options):
 
 
 @dataclass(frozen=True)
+class TTCOptions(Options):
+    """temperature: from which the learned temperature starts."""
+
+    temperature: float = 0.07
+
+    def check_values(self) -> None:
+        require(self.temperature > 0, "ttc.temperature", self.temperature, "a number above 0")
+
+
+@dataclass(frozen=True)
 class ITCOptions(Options):
     """hard_negatives: the other objectives train on the wrong images and texts of the batch that contrast finds alike."""
 
@@ -476,6 +486,7 @@ OPTIONS: dict[str, type[Options]] = {
     "mae": MAEOptions,
     "itm": ITMOptions,
     "ttm": TTMOptions,
+    "ttc": TTCOptions,
     "itc": ITCOptions,
     "answers": AnswersOptions,
     "classes": ClassesOptions,

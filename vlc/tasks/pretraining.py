@@ -37,6 +37,15 @@ TASKS = {
         epochs=20,
         drops_patches=True,
     ),
+    # Beside it, or beside fine-tuning in one language: a sentence finds its translation, both encoded apart.
+    "translation_contrast": Task(
+        {"ttc": 1},
+        ("multi30k",),
+        where={"kind": ("translation",)},
+        pairs=("*-*",),
+        max_text_len=64,
+        batch_size=256,
+    ),
     # Beside it: one sentence of any language, translated or not.
     "pretraining_multi30k_captions": Task(
         {"itm": 1, "mlm": 1, "mae": 1},
@@ -72,5 +81,13 @@ TASKS = {
         **{**SMALL, "max_text_len": 64},
         learning_rate=5e-4,
         drops_patches=True,
+    ),
+    "translation_contrast_emoji": Task(
+        {"ttc": 1},
+        ("emoji_translations",),
+        where={"kind": ("translation",)},
+        pairs=("*-*",),
+        **{**SMALL, "max_text_len": 64, "batch_size": 64},
+        learning_rate=5e-4,
     ),
 }

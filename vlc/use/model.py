@@ -23,6 +23,9 @@ from vlc.objectives.generation import Generation
 from vlc.objectives.itc import ITC
 from vlc.objectives.options import ChoiceOptions, ranking_kind
 from vlc.objectives.words import WordTranslation
+from vlc.use.explain.explain import explain, explainable
+from vlc.use.explain.explanation import Explanation
+from vlc.use.explain.methods import DEFAULT
 from vlc.use.forms import Box, Form, Prepared, Request, about_images, asked_boxes, boxes_of, chooses, form_of
 from vlc.use.images import ImageLike, several
 from vlc.use.opened import OpenedModel
@@ -139,6 +142,28 @@ class Model(OpenedModel):
             for answer in self.forms[head].answers(self, head, [prepared[number] for number in chunk]):
                 found[chunk[answer.example]].append(replace(answer, example=chunk[answer.example]))
         return found
+
+    def explain(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        text: str | None = None,
+        *,
+        head: str = "",
+        method: str = DEFAULT,
+        choice: int = 0,
+        **fields: Any,
+    ) -> Explanation:
+        """Say how much each patch and each word matters for an answer. Raises UserError as `vlc.use.explain.explain` does.
+
+        head: whose answer is explained; it may be left out where only one can be.
+        method: a name of `vlc.use.explain.METHODS`.
+        choice: which of its answers, 0 = the best.
+        fields: further fields of `Request`, such as boxes or options.
+        """
+        known = explainable(self)
+        if not head and len(known) != 1:
+            raise UserError(f"head=NAME is missing: {self.path} can explain {', '.join(known) or 'none of its heads'}")
+        return explain(self, head or known[0], Request(several(images), text, **fields), method, choice)
 
     def choose(
         self,

@@ -15,6 +15,7 @@ from tests import tiny
 from vlc.common.errors import UserError
 from vlc.configuration.config import resolve, resolve_use
 from vlc.configuration.recipes import loss_weights
+from vlc.data.catalog import CATALOG
 from vlc.evaluation import examples
 from vlc.evaluation.intervals import bootstrap, calibration
 from vlc.evaluation.results import Results
@@ -364,6 +365,17 @@ def test_what_is_missing_is_said_with_the_cure(trained, tested, tmp_path):
     assert any("Pass data_root=FOLDER" in line for line in left_out)
     (table,) = next(one for one in sections if one.name == "results").values["tables"]
     assert dict(table["others"]) == Results.read(tested / "metrics.json").metrics
+
+
+def test_data_that_are_others_now(tested, arrows, tmp_path):
+    for path in arrows.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "gqa_testdev.arrow").unlink()
+    tiny.write_table(tmp_path / "gqa_testdev.arrow", tiny.rows(CATALOG["gqa"], "testdev", num_rows=2))
+    found = _run(tested, data_root=str(tmp_path))
+    last = [one for one in found.examples if one.task == "gqa"][-1]
+    with pytest.raises(UserError, match="The data are no longer those that"):
+        found.pictures(last)
 
 
 def test_a_run_of_another_version(tested, tmp_path):

@@ -54,6 +54,20 @@ def test_a_full_batch_does_not_wait():
     assert batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
+def test_no_key_waits_for_one_that_is_always_full():
+    async def work(batcher, compute):
+        async def busy():
+            while not alone.done():
+                await batcher.run("a", compute, 1, stays)
+
+        clients = [asyncio.create_task(busy()) for _ in range(12)]
+        alone = asyncio.create_task(batcher.run("b", compute, 2, stays))
+        await asyncio.wait_for(asyncio.gather(alone, *clients), 20)
+
+    _, batches = batched(work, wait_s=0.001)
+    assert [2] in batches[:10]
+
+
 def test_what_comes_during_a_batch_is_the_next_one():
     started, go = threading.Event(), threading.Event()
 

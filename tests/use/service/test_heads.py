@@ -169,6 +169,13 @@ def test_bodies_that_are_no_forms(model, kind, content):
     problem(response, 400, response.json().get("field"))
 
 
+@pytest.mark.parametrize("charset", ["punycode", "undefined", "\0", "utf-16"])
+def test_texts_of_forms_are_utf_8(model, charset):
+    content = b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\na dog\r\n--x--\r\n'
+    headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+    assert "are UTF-8" in problem(asked(model, "/v1/vqa", content=content, headers=headers), 415)
+
+
 def test_several_checkpoints(model):
     models = {"one": model, "two": model}
     content = asked(models, "/v1/two/vqa", **form(images=[PNG], text="what")).json()

@@ -1,6 +1,7 @@
 """Beside the heads: what there is, embeddings, search and explanations."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +64,16 @@ def test_search(model, index):
     problem(empty, 400, "text")
     problem(many, 422, "num_results")
     problem(by_image, 422, "images")
+
+
+def test_pictures_that_have_gone_are_told(model, index):
+    async def work(client, _):
+        (Path(index).parent / "2.png").rename(Path(index).parent / "gone")
+        response = await client.get("/v1/search/images/2")
+        (Path(index).parent / "gone").rename(Path(index).parent / "2.png")
+        return response
+
+    assert "no longer what was indexed" in problem(served(model, work, index), 404, "number")
 
 
 def test_an_index_of_another_model_is_refused(model, tmp_path):

@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import httpx
@@ -16,8 +17,12 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests import tiny
 from vlc.configuration.use_settings import ServiceSettings
+from vlc.use.forms import Request
 from vlc.use.model import Model
 from vlc.use.service.app import create_app
+from vlc.use.service.page import LABELS
+
+expect.set_options(timeout=20_000)  # on a busy machine
 
 BROWSERS = ("chromium", "google-chrome")
 ARGUMENTS = (
@@ -81,7 +86,7 @@ def opened(page: Page, address: str, faults: list[str]) -> Page:
         if message.type in ("error", "warning") and not refused:
             faults.append(message.text)
 
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(20_000)
     page.on("console", heard)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith(address) else faults.append(request.url))
@@ -364,6 +369,10 @@ def test_a_key_is_asked_for(browser, model):
         assert page.get_by_label("Key").input_value() == "secret"
         page.close()
     assert not faults
+
+
+def test_every_field_of_a_request_has_a_label():
+    assert {field.name for field in fields(Request)} - {"images"} == set(LABELS)
 
 
 def test_nothing_is_inline(address):

@@ -14,6 +14,7 @@ from vlc.data.parts.matched_translations import MatchedTranslations
 from vlc.data.parts.part import Part, by_name, columns_of
 from vlc.data.parts.patch_noise import PatchNoise
 from vlc.data.parts.regions import Boxes, Regions
+from vlc.data.parts.second_text import SecondText
 from vlc.data.parts.source_and_target import SourceAndTarget
 from vlc.data.parts.text_describes_image import TextDescribesImage
 from vlc.data.parts.wrong_images import WrongImages
@@ -32,6 +33,7 @@ __all__ = [
     "Part",
     "PatchNoise",
     "Regions",
+    "SecondText",
     "SourceAndTarget",
     "TextDescribesImage",
     "WrongImages",

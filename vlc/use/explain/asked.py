@@ -9,6 +9,7 @@ from torch import Tensor
 from vlc.common.errors import UserError
 from vlc.common.inputs import Images, Text, mapped
 from vlc.data.batch import Batch
+from vlc.model.regions import bin_weights
 from vlc.objectives.base import Objective
 from vlc.use.explain.chosen import Chosen, chosen
 from vlc.use.explain.recording import RecordedPass, record_passes
@@ -72,17 +73,33 @@ class Asked:
         real = torch.ones_like(places, dtype=torch.bool) if segment.mask is None else segment.mask[row, 1:].bool()
         return cells[real], first + places[real], segment.grid
 
+    def under_boxes(self, number: int, name: str) -> Tensor | None:
+        """The share of each patch of an image in the token of each box, (boxes, P); None: boxes are no tokens of the pass.
+
+        It is the weight by which `vlc.model.regions.RegionPooler` makes the token of the patch.
+        """
+        boxes = self.passes[number].boxes
+        if boxes is None:
+            return None
+        cells, _, grid = self.patches(number, name)
+        patch_size = self.model.module.encoder.size.patch_size
+        extents = (boxes.sizes.flip(1) / patch_size).ceil()
+        rows, columns = (own.mean(2) for own in bin_weights(boxes.boxes / patch_size, grid, extents, 7))
+        return (rows[..., :, None] * columns[..., None, :]).flatten(2)[0][:, cells] * boxes.mask[0][:, None]
+
     def own_row(self, number: int, values: Tensor) -> Tensor:
         """The row of a segment's values that stands in the answer's row of a pass, which may have more rows."""
         return values[self.rows[number] // (len(self.passes[number].states) // len(values))]
 
     def blank_passes(self) -> list[RecordedPass]:
         """The passes of the same request with an image of its mean colour, and [MASK] in place of each word."""
-        batch = self._blank(self.batches(1))
+        batch = self.blank(self.batches(1))
         with torch.no_grad():
             return record_passes(self.model.module.encoder, batch, self.head.passes(batch))[1]
 
-    def _blank(self, batch: Batch) -> Batch:
+    def blank(self, batch: Batch) -> Batch:
+        """The batch with images of their mean colour, and [MASK] in place of each word."""
+
         def without_words(text: Text) -> Text:
             special = torch.tensor(sorted(self.model.tokens.special_ids), device=text.ids.device)
             return replace(text, ids=text.ids.where(torch.isin(text.ids, special), self.model.tokens.mask_id))
@@ -92,18 +109,17 @@ class Asked:
 
         return mapped(mapped(batch, Text, without_words), Images, of_one_colour)
 
-    def logits(self, tokens: Sequence[Tensor], count: int) -> Tensor:
-        """The logits of the head for `count` copies of the request, with other tokens before the first block.
+    def logits(self, batch: Batch, tokens: Sequence[Tensor] | None = None) -> Tensor:
+        """The logits of the head for a batch.
 
-        tokens: of each pass, (count * R, S, D).
+        tokens: for each pass, other tokens (R, S, D) that enter its first block; None: those of the batch.
         """
-        batch = self.batches(count)
         encoded, _ = record_passes(self.model.module.encoder, batch, self.head.passes(batch), tokens)
         return self.head(encoded, batch).logits.float()
 
     def values(self, tokens: Sequence[Tensor], count: int) -> Tensor:
-        """The values (count,) of the chosen answer, with arguments as in `logits`."""
-        return self.chosen.values(self.logits(tokens, count))
+        """The values (count,) of the chosen answer to copies of the request with other tokens, as in `logits`."""
+        return self.chosen.values(self.logits(self.batches(count), tokens))
 
 
 def gradients(value: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:

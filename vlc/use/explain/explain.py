@@ -24,13 +24,12 @@ def explain(model: OpenedModel, head: str, request: Request, method: str = DEFAU
     """
     if method not in METHODS:
         raise UserError(f"method={method!r} is unknown: pass one of {', '.join(METHODS)}")
-    form = form_of(model.module.objectives[head]) if head in model.module.objectives else None
-    if form is None or isinstance(form, Writing):
-        explained = [
-            name for name, own in model.module.objectives.items() if not isinstance(form_of(own), Writing | None)
-        ]
-        raise UserError(f"{head!r} has no answer to explain: {model.named_heads}. Pass one of {', '.join(explained)}")
+    if head not in (known := explainable(model)):
+        heads = ", ".join(known) or "none has an answer about images to explain"
+        raise UserError(f"head={head!r} cannot be explained. Of {model.path} these can: {heads}")
     objective = model.module.objectives[head]
+    form = form_of(objective)
+    assert form is not None
     prepared = form.prepare(model, objective, request)
     with torch.inference_mode(False), torch.enable_grad():
         asked = ask(model, head, lambda count: form.batch(model, objective, [prepared] * count), choice)
@@ -38,6 +37,18 @@ def explain(model: OpenedModel, head: str, request: Request, method: str = DEFAU
         if any(one.between is None for one in relevances):  # a word is read from the attention
             relevances = [Relevance(own.answer, of.between) for own, of in zip(relevances, rollout(asked), strict=True)]
         return _explanation(asked, method, relevances, [one.placement for one in prepared.images if one.placement])
+
+
+def explainable(model: OpenedModel) -> list[str]:
+    """The names of the heads whose answers are explained: they look at images, and do not write texts."""
+    forms = {name: form_of(head) for name, head in model.module.objectives.items()}
+    return [
+        name
+        for name, form in forms.items()
+        if form is not None
+        and not isinstance(form, Writing)
+        and "images" in form.fields(model, model.module.objectives[name])
+    ]
 
 
 def _explanation(asked: Asked, method: str, relevances: list[Relevance], placements: list[Placement]) -> Explanation:
@@ -53,11 +64,12 @@ def _explanation(asked: Asked, method: str, relevances: list[Relevance], placeme
             words[name] = words.get(name, 0) + found.answer[places]
         rows = torch.cat(list(shown.values())) if shown else None
         for name in one.images:
-            cells, columns, grid = asked.patches(number, name)
+            cells, _, grid = asked.patches(number, name)
             per_word = None
             if found.between is not None and rows is not None:
-                per_word = _on_grid(found.between[rows][:, columns], cells, grid)
-            maps.append(ImageMap(_on_grid(found.answer[columns], cells, grid), per_word, placements[len(maps)]))
+                per_word = _on_grid(_of_patches(asked, number, name, found.between[rows]), cells, grid)
+            values = _on_grid(_of_patches(asked, number, name, found.answer), cells, grid)
+            maps.append(ImageMap(values, per_word, placements[len(maps)]))
     names = [asked.model.tokens.token_name(int(number)) for ids in tokens.values() for number in ids]
     relevance = torch.cat(list(words.values())) if words else torch.empty(0)
     return Explanation(
@@ -71,6 +83,12 @@ def _explanation(asked: Asked, method: str, relevances: list[Relevance], placeme
         asked.model.module.encoder.size.patch_size,
         tuple(_sequence(asked, number) for number in range(len(asked.passes))),
     )
+
+
+def _of_patches(asked: Asked, number: int, name: str, values: Tensor) -> Tensor:
+    """Values (..., S) of the tokens of a pass -> (..., P) of the patches of an image, with those of the boxes over them."""
+    under, (_, places, _) = asked.under_boxes(number, name), asked.patches(number, name)
+    return values[..., places] + (0 if under is None else values[..., asked.passes[number].columns["boxes"]] @ under)
 
 
 def _on_grid(values: Tensor, cells: Tensor, grid: tuple[int, int]) -> np.ndarray:
@@ -98,4 +116,4 @@ def _sequence(asked: Asked, number: int) -> Sequence:
             first = int(name in one.images)  # the class token
             names += [f"{name} {place - first}" if first <= place and len(real) > 1 else name for place in real]
     weights = torch.stack([own[:, kept][:, :, kept] for own in asked.attention(number)])
-    return Sequence(names, segments, weights.detach().to(torch.float16).cpu().numpy())
+    return Sequence(names, segments, list(one.texts), one.images, weights.detach().to(torch.float16).cpu().numpy())

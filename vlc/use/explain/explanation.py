@@ -32,11 +32,14 @@ class Sequence:
 
     names: of its S tokens.
     segments: the segment of each token, such as text or image.
+    texts, images: the segments that are texts, and images.
     attention: (layers, heads, S, S) float16, by query and key, without padding.
     """
 
     names: list[str]
     segments: list[str]
+    texts: list[str]
+    images: list[str]
     attention: np.ndarray
 
 

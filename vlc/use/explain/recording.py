@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vlc.common.inputs import Text
 from vlc.data.batch import Batch
+from vlc.data.parts.regions import Regions
 from vlc.model.encoder import Encoder
 from vlc.model.inputs import segment_input
 from vlc.model.passes import EncodedPasses, Pass, encode_passes
@@ -42,6 +43,7 @@ class RecordedPass:
 
     one: the pass, which computes all tokens.
     texts: those of its segments that are texts, by their names, before they are embedded.
+    boxes: those that are tokens of the pass; None: there are none.
     segments: all of them by their names, encoded.
     columns: the places of each segment in the sequence, and of the task's token, by name.
     entering: (R, S, D), the tokens that enter each block.
@@ -51,6 +53,7 @@ class RecordedPass:
 
     one: Pass
     texts: dict[str, Text]
+    boxes: Regions | None
     segments: dict[str, Segment]
     columns: dict[str, slice]
     entering: tuple[Tensor, ...]
@@ -84,9 +87,12 @@ def record_passes(
             encoded.update(encode_passes(encoder, batch, [one, whole]))
         inputs = {name: segment_input(batch, name, encoder.pad_token_id) for name in one.segments}
         texts = {name: given for name, given in inputs.items() if isinstance(given, Text)}
+        boxes = next((given for given in inputs.values() if isinstance(given, Regions)), None)
         segments = dict(zip(one.segments, encoded[whole].segments, strict=True))
         columns = _columns(segments, states[0].shape[1])
-        recorded.append(RecordedPass(whole, texts, segments, columns, tuple(entering), tuple(attention), states[0]))
+        recorded.append(
+            RecordedPass(whole, texts, boxes, segments, columns, tuple(entering), tuple(attention), states[0])
+        )
     return encoded, recorded
 
 

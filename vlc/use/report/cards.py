@@ -7,7 +7,7 @@ from vlc.common.errors import UserError
 from vlc.data.parts.regions import GRID, WHOLE_IMAGE
 from vlc.evaluation.examples import Example
 from vlc.objectives.base import Objective
-from vlc.use.explain import DEFAULT, METHODS, Explanation, explain
+from vlc.use.explain import METHODS, Explanation, explain
 from vlc.use.forms import Request, asked_boxes
 from vlc.use.report.run import Run
 
@@ -23,7 +23,7 @@ def card(run: Run, example: Example, *, others: Sequence[str] = (), mapped: bool
     pictures = run.pictures(example)
     shown = {
         "pictures": pictures,
-        "kind": next(iter(example.about.values()), ""),
+        "kind": run.kind(example),
         "text": run.text(example),
         "answer": example.answer,
         "truth": example.truth,
@@ -70,7 +70,7 @@ def _explained(run: Run, example: Example) -> Explanation:
         language=value("target_lang", ""),
         candidates=value("candidates", ()),
     )
-    return explain(run.model, example.place.head, request)
+    return explain(run.model, example.place.head, request, run.method)
 
 
 def _box_fields(head: Objective) -> list[str]:
@@ -85,7 +85,7 @@ def _weighted(found: Explanation) -> list[tuple[str, float]]:
     return [(token, max(0.0, float(value) / most)) for token, value in zip(found.tokens, found.words, strict=True)]
 
 
-def maps_note(cards: Iterable[dict[str, Any]]) -> str:
+def maps_note(run: Run, cards: Iterable[dict[str, Any]]) -> str:
     """How the heat maps of cards were made, and why some have none."""
     cards = list(cards)
     with_map, reasons = (
@@ -94,7 +94,7 @@ def maps_note(cards: Iterable[dict[str, Any]]) -> str:
     )
     note = ""
     if with_map:
-        method = METHODS[DEFAULT]
+        method = METHODS[run.method]
         note = f"Heat maps and coloured words show what mattered for the answer: {method.title} ({method.source}). "
     if reasons:
         note += f"{len(cards) - with_map} of {len(cards)} examples have no heat map: {'; '.join(reasons)}."

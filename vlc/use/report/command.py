@@ -9,7 +9,9 @@ from rich.console import Console
 from vlc.common.errors import UserError
 from vlc.common.terminal import cell, printable
 from vlc.configuration.use_settings import UseSettings
+from vlc.configuration.values import check_known
 from vlc.evaluation.predictions import require_writable
+from vlc.use.explain import DEFAULT, METHODS
 from vlc.use.report.page import Page, Part, write_page
 from vlc.use.report.run import Run, is_run, runs_in
 
@@ -28,6 +30,7 @@ def report(config: Mapping[str, Any], given: Collection[str]) -> Path:
     folders = _folders("run", use.run)
     out = Path(use.out or Path(use.run) / "report.html")
     require_writable("out", out)
+    check_known([use.method or DEFAULT], METHODS, "method")
     if use.compare:
         if len(folders) > 1:
             raise UserError(f"run={use.run} has {len(folders)} runs inside, and compare takes one: name {folders[0]}")
@@ -40,7 +43,7 @@ def report(config: Mapping[str, Any], given: Collection[str]) -> Path:
         raise UserError(
             f"load_path={overrides['load_path']} is of one run, and run={use.run} has {len(folders)} inside"
         )
-    runs = [Run(folder, config, dict(overrides), use.num_examples) for folder in folders]
+    runs = [Run(folder, config, dict(overrides), use.num_examples, use.method or DEFAULT) for folder in folders]
     if use.compare:
         runs[1].overrides.pop("load_path", None)  # which is of the first one
         runs[0].beside = runs[1]

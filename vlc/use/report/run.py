@@ -1,5 +1,6 @@
 """A finished run, read from its log folder: what it was, what it logged, and what its model answers."""
 
+import logging
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from vlc.configuration.settings import Settings
 from vlc.configuration.task_settings import OF_THE_RUN
 from vlc.configuration.use_settings import without_use_keys
 from vlc.data.catalog import CATALOG
-from vlc.data.images import open_image, to_pil
+from vlc.data.images import UndecodableImage, open_image, to_pil
 from vlc.data.samples import Samples
 from vlc.data.spec import DatasetSpec
 from vlc.evaluation import examples
@@ -29,10 +30,14 @@ from vlc.training.datamodule import DataModule
 from vlc.training.facts import Facts
 from vlc.training.module import VLCModule
 from vlc.training.run import build_data, build_module
+from vlc.use.explain import DEFAULT
 from vlc.use.model import Model
 from vlc.use.report.evaluation import Evaluated, evaluate
 
+logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it reports every file that it has read to its end
+
 _EVENTS = "events.out.tfevents.*"
+MOST_VALUES = 24  # of a field that describes examples
 Curve = list[tuple[int, float]]  # (step, value)
 
 
@@ -60,13 +65,21 @@ class Run:
     config: a configuration with all keys, for those that a run of an older version lacks.
     overrides: values in place of the run's own, such as data_root, or load_path, which names its checkpoint.
     num_examples: how many samples of each split are evaluated here.
+    method: that explains answers, by its name.
     beside: another run that this one is compared with.
     label: what the page calls it.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], overrides: dict[str, Any], num_examples: int):
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        overrides: dict[str, Any],
+        num_examples: int,
+        method: str = DEFAULT,
+    ):
         self.folder, self.defaults, self.overrides = folder, without_use_keys(config), overrides
-        self.num_examples = num_examples
+        self.num_examples, self.method = num_examples, method
         self.beside: Run | None = None
         self.label = self.name
         self.facts = Facts.read(folder / facts.FILE) if (folder / facts.FILE).is_file() else None
@@ -204,19 +217,48 @@ class Run:
                 found.setdefault((one.task, one.place.head, one.split), []).append(one)
         return found
 
+    @cached_property
+    def _describing(self) -> dict[tuple[str, str, str], list[str]]:
+        """The fields that describe the examples, by task, head and split; one with many values names them."""
+        found = {}
+        for place, own in self.by_head().items():
+            values: dict[str, set[str]] = {}
+            for one in own:
+                for name, value in one.about.items():
+                    values.setdefault(name, set()).add(value)
+            found[place] = [name for name, different in values.items() if len(different) <= MOST_VALUES]
+        return found
+
+    def fields(self, task: str, head: str, split: str) -> list[str]:
+        """The fields by which the examples of a head are told apart, such as a type of question."""
+        return self._describing.get((task, head, split), [])
+
+    def kind(self, example: Example) -> str:
+        """The first thing that describes an example; empty where nothing does."""
+        names = self.fields(example.task, example.place.head, example.split)
+        return next((example.about[name] for name in names if name in example.about), "")
+
     def samples(self, example: Example) -> Samples:
         """The split of an example. Raises UserError where the data are no longer those of the test."""
         split = self.data.tasks[example.task].evaluation.get(example.split)
-        if split is None or example.number >= len(split):
-            raise UserError(
-                f"The data of {self.folder} have changed since its test: test again, or pass its data_root=FOLDER"
-            )
-        return split
+        if split is not None and example.number < len(split):
+            source, where = split.locate(example.number)
+            table, row = source.table_and_row(where)
+            if (Path(table).name, row) == (example.place.table, example.place.row):
+                return split
+        raise UserError(
+            f"The data are no longer those that {self.folder} has tested: pass data_root=FOLDER with them, or test again"
+        )
 
     def pictures(self, example: Example) -> list[Image.Image]:
-        """The pictures of an example, as they are stored."""
+        """The pictures of an example, as they are stored. Raises UserError where one cannot be decoded."""
         source, where = self.samples(example).locate(example.number)
-        return [to_pil(open_image(source.image(where, column))) for column in source.spec.images]
+        try:
+            return [to_pil(open_image(source.image(where, column))) for column in source.spec.images]
+        except UndecodableImage as error:
+            raise UserError(
+                f"An image in row {example.place.row} of {example.place.table} is damaged ({error})"
+            ) from error
 
     def text(self, example: Example) -> str:
         """The text of an example, with what stands beside it."""

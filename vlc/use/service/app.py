@@ -92,6 +92,8 @@ def _described(app: FastAPI, service: Service) -> dict[str, Any]:
         schema = get_openapi(title=app.title, version=app.version, routes=app.routes, description=heads.__doc__)
         components = schema.setdefault("components", {})
         components.setdefault("schemas", {})["Problem"] = ProblemDetails.model_json_schema()
+        shown = {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}
+        schema["paths"].setdefault("/", {})["get"] = {"summary": "Show the page", "responses": {"200": shown}}
         if service.api_key:
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         app.openapi_schema = schema

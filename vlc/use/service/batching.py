@@ -35,7 +35,8 @@ class _Waiting:
 class Batcher:
     """Gathers items by key and computes them in one thread, at most `max_batch` of a key at once.
 
-    A batch begins as soon as it is full, or its first item has waited for `wait_s` seconds and the thread is free. Where a
+    A batch begins as soon as it is full, or its first item has waited for `wait_s` seconds and the thread is free. Of
+    several the one whose first item waits longest is next: no key has to wait for another that is always full. Where a
     batch fails, its items are computed one by one, so that only the bad ones fail.
 
     observe: called with the key, the size and the seconds of each batch.
@@ -102,9 +103,11 @@ class Batcher:
             await self._compute(key, compute, batch)
 
     def _next(self) -> Hashable | None:
-        """The key of a full batch, or else the key whose first item waits longest."""
-        full = (key for key, (_, queue) in self._queues.items() if len(queue) >= self._max_batch)
+        """The key whose first item has waited long enough, and longest; else of a full batch; else of the oldest item."""
         oldest = min(self._queues, key=lambda key: self._queues[key][1][0].since, default=None)
+        if oldest is not None and self._queues[oldest][1][0].since + self._wait_s <= perf_counter():
+            return oldest
+        full = (key for key, (_, queue) in self._queues.items() if len(queue) >= self._max_batch)
         return next(full, oldest)
 
     async def _compute(self, key: Hashable, compute: Compute, batch: list[_Waiting]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, create_model
 from pydantic import Field as Described
 from pydantic_core import PydanticUndefined, from_json
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -146,6 +147,9 @@ async def receive(request: Request, settings: ServiceSettings, kinds: Sequence[s
         raise Problem(415, f"The content type {kind or 'is missing and'} is not taken: send {' or '.join(kinds)}")
     if kind == JSON:
         return Received(json=await request.body())
+    _, options = parse_options_header(request.headers["content-type"])
+    if options.get(b"charset", b"utf-8").lower() != b"utf-8":  # Python has codecs that take minutes for a megabyte
+        raise Problem(415, "The texts of a form are UTF-8: leave the charset out of its content type")
     try:
         form = await request.form(max_files=settings.max_items, max_fields=4 * settings.max_items)
     except HTTPException as error:

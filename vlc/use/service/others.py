@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Response
 from pydantic import Field as Described
 from starlette.requests import Request
 
+from vlc.common.errors import ChangedFile, MissingFile
 from vlc.data.images import open_image, to_pil
 from vlc.data.rows import read_image
 from vlc.evaluation.metrics import check_finite
@@ -203,7 +204,10 @@ def _showing(service: Service) -> Callable[..., Awaitable[Response]]:
         if number >= service.counts["images"]:
             raise Problem(404, f"The index has no picture {number}", "number")
         place, identity = place_of(number)
-        picture = to_pil(open_image(read_image(place, identity)))
+        try:
+            picture = to_pil(open_image(read_image(place, identity)))
+        except (MissingFile, ChangedFile) as error:
+            raise Problem(404, f"Picture {number} is no longer what was indexed", "number") from error
         picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
         file = io.BytesIO()
         picture.save(file, "JPEG")

@@ -17,7 +17,7 @@ def section(run: Run) -> Section | None:
     count = max(_LEAST, _MOST // len(heads) // 2)
     shown = [_shown(run, *place, count) for place in heads]
     cards = [one for head in shown for group in head["groups"] for one in group["cards"]]
-    return Section("Confident answers", "examples", {"heads": shown}, maps_note(cards))
+    return Section("Confident answers", "examples", {"heads": shown}, maps_note(run, cards))
 
 
 def _shown(run: Run, task: str, head: str, split: str, count: int) -> dict[str, Any]:

@@ -23,12 +23,7 @@ def section(run: Run) -> Section | None:
 def _shown(run: Run, place: tuple[str, str, str], examples: list[Example], most: int) -> dict[str, Any]:
     types: dict[str, list[Example]] = {}
     for one in examples:
-        types.setdefault(type_of(one), []).append(one)
+        types.setdefault(run.kind(one), []).append(one)
     each = max(1, min(OF_TYPE, most // len(types)))
     chosen = [one for _, own in sorted(types.items()) for one in own[:each]][:most]
     return {"title": f"{head_name(*place[:2])}, {place[2]}", "cards": [card(run, one) for one in chosen]}
-
-
-def type_of(example: Example) -> str:
-    """The first thing that describes an example."""
-    return next(iter(example.about.values()), "")

@@ -8,7 +8,6 @@ from vlc.evaluation.intervals import Interval, bootstrap
 from vlc.use.report.run import Run, head_name
 from vlc.use.report.section import Section
 
-_MOST = 24  # values of a field; one with more names examples, and does not describe them
 _LEAST = 5  # examples of a value
 
 
@@ -19,27 +18,31 @@ class Group(NamedTuple):
     value: str
     score: Interval
 
-    @property
-    def place(self) -> str:
-        return f"{self.head}, {self.split}"
-
 
 def section(run: Run) -> Section | None:
-    tables = [{"name": one.label, "rows": list(groups(one))} for one in run.both]
-    return (
-        Section("By type, language and split", "groups", {"tables": tables}) if any(t["rows"] for t in tables) else None
-    )
+    tables = [{"name": one.label, "places": _by_place(one)} for one in run.both]
+    if not any(table["places"] for table in tables):
+        return None
+    return Section("By type, language and split", "groups", {"tables": tables})
+
+
+def _by_place(run: Run) -> dict[str, list[Group]]:
+    """The rows of each head and split."""
+    found: dict[str, list[Group]] = {}
+    for one in groups(run):
+        found.setdefault(f"{one.head}, {one.split}", []).append(one)
+    return found
 
 
 def groups(run: Run) -> Iterator[Group]:
     """The scores of the examples with each value of each field that describes them; values of fewer than 5 are left out."""
     for (task, head, split), examples in run.by_head().items():
-        for field in dict.fromkeys(name for one in examples for name in one.about):
+        for field in run.fields(task, head, split):
             by_value: dict[str, list[Example]] = {}
             for one in examples:
                 if field in one.about:
                     by_value.setdefault(one.about[field], []).append(one)
-            if 1 < len(by_value) <= _MOST:
+            if len(by_value) > 1:
                 for value, own in sorted(by_value.items()):
                     if len(own) >= _LEAST:
                         yield Group(
