@@ -26,15 +26,17 @@ def run_on_ray(command: Command, config: Mapping[str, Any], given: Collection[st
         import ray
     except ImportError as error:
         raise UserError('ray=... needs Ray, which is not installed: pip install "vlc[ray]"') from error
-    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "ignore_reinit_error": True}
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if address == "local":
         options |= {"include_dashboard": False}
     else:
         import vlc
 
         options |= {"runtime_env": {"py_modules": [vlc]}}  # nodes may not have this suite installed
+    already = ray.is_initialized()  # by a program that calls this from Python
     try:
-        ray.init(address=address, **options)
+        if not already:
+            ray.init(address=address, **options)
     except (ConnectionError, ValueError) as error:
         raise UserError(f"ray={address}: {error}") from error
     try:
@@ -59,7 +61,8 @@ def run_on_ray(command: Command, config: Mapping[str, Any], given: Collection[st
     except ray.exceptions.RayError as error:
         raise UserError(f"ray={address}: {first_line(error)}. The same command goes on with the rest") from error
     finally:
-        ray.shutdown()
+        if not already:
+            ray.shutdown()
 
 
 def _run(command: Command, config: Mapping[str, Any], given: Collection[str], process: Process) -> Any:
