@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from benchmarks.report import report
 from benchmarks.service.asking import Asked, requests
@@ -59,7 +60,8 @@ async def _stopped(running: Server, asked: Sequence[Asked], clients: int, how: i
 
 def measure(arguments: argparse.Namespace) -> None:
     model = opened(arguments.checkpoint, arguments.batch)
-    asked, rows, port = requests(model, HEADS, 120, arguments.seed), [], 0
+    asked, port = requests(model, HEADS, 120, arguments.seed), 0
+    rows: list[dict[str, Any]] = []
     for how in (signal.SIGTERM, signal.SIGKILL):
         seen: Counter[str] = Counter()
         for number in range(arguments.times):
