@@ -7,12 +7,13 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from benchmarks.report import report
 from benchmarks.service.asking import Asked, requests
 from benchmarks.service.client import Connection
 from benchmarks.service.load import HEADS
-from benchmarks.service.served import Server, opened
+from benchmarks.service.served import Server, opened, server
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,14 +60,19 @@ async def _stopped(running: Server, asked: Sequence[Asked], clients: int, how: i
 
 def measure(arguments: argparse.Namespace) -> None:
     model = opened(arguments.checkpoint, arguments.batch)
-    asked, rows = requests(model, HEADS, 120, arguments.seed), []
+    asked, port = requests(model, HEADS, 120, arguments.seed), 0
+    rows: list[dict[str, Any]] = []
     for how in (signal.SIGTERM, signal.SIGKILL):
         seen: Counter[str] = Counter()
         for number in range(arguments.times):
-            running = Server(arguments.checkpoint, arguments.batch)
+            running = Server(arguments.checkpoint, arguments.batch, port=port)
+            port = running.port  # where the next one has to be able to listen
             seen += asyncio.run(_stopped(running, asked, arguments.clients, how, arguments.seed + number))
             seen[f"exit status {running.process.wait(60)}"] += 1
         rows += [
             {"signal": how.name, "what became of it": name, "count": count} for name, count in sorted(seen.items())
         ]
+    with server(arguments.checkpoint, arguments.batch, port=port) as running:
+        again = asyncio.run(Connection(running.host, running.port).ask(asked[0].message))
+    rows.append({"signal": "", "what became of it": f"started again: answered {again.status}", "count": 1})
     report(rows, f"{arguments.times} servers stopped by each signal under {arguments.clients} clients", arguments)

@@ -277,6 +277,16 @@ def test_exif_orientation_is_applied(kind, orientation, decoder):
     assert (resized_crop(open_image(data), (48, 0, 96, 64), 16).pixels.int() - expected).abs().float().mean() < 6
 
 
+@pytest.mark.parametrize("size", [(1, 9), (9, 1)])
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_side_of_one_pixel_can_be_turned(orientation, size, decoder):
+    """PyTorch takes no array with a negative stride, which such a side may have."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = open_image(_bytes(Image.new("RGB", size, "red"), "JPEG", exif=exif))
+    assert resized_crop(turned, None, 16).pixels.shape == (3, 16, 16)
+
+
 def test_orientation_is_found_behind_other_segments():
     """A colour profile of 60 kB before EXIF; the file is put together by hand, as Pillow writes EXIF first."""
     exif = Image.Exif()

@@ -20,7 +20,7 @@ REQUESTS = {
         Request([IMAGES[1]], "who", options=["a dog", "no", "two"], caption="a dog"),
         Request([IMAGES[1]], "who", options=["a dog", "no"]),
     ],
-    "refer": [Request([IMAGES[0]], "the dog", [(0, 0, 20, 20), (10, 5, 30, 30)]), Request([IMAGES[1]], "a cat")],
+    "refer": [Request([IMAGES[0]], "the dog", boxes=[(0, 0, 20, 20), (10, 5, 30, 30)]), Request([IMAGES[1]], "a cat")],
 }
 
 

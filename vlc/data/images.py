@@ -333,4 +333,5 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    return np.ascontiguousarray(_TURNS[orientation](pixels)) if orientation in _TURNS else pixels
+    # Not np.ascontiguousarray, which leaves the negative stride of a side of one pixel: PyTorch refuses it.
+    return _TURNS[orientation](pixels).copy() if orientation in _TURNS else pixels
