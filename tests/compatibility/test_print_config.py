@@ -50,6 +50,6 @@ def test_the_commands_that_use_a_checkpoint_have_their_keys():
     assert not OF_COMMANDS & resolve().keys()
     for key in OF_COMMANDS:
         with pytest.raises(
-            RunError, match=f"Unknown config key '{key}': only the commands predict, index, search, hard_pool have it"
+            RunError, match=f"Unknown config key '{key}': only the commands predict, index, search, features, hard_pool"
         ):
             resolve(**{key: "a"})

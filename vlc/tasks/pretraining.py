@@ -41,6 +41,7 @@ TASKS = {
     "translation_contrast": Task(
         {"ttc": 1},
         ("multi30k",),
+        {"ttc": "text_contrast"},
         where={"kind": ("translation",)},
         pairs=("*-*",),
         max_text_len=64,
@@ -85,6 +86,7 @@ TASKS = {
     "translation_contrast_emoji": Task(
         {"ttc": 1},
         ("emoji_translations",),
+        {"ttc": "text_contrast"},
         where={"kind": ("translation",)},
         pairs=("*-*",),
         **{**SMALL, "max_text_len": 64, "batch_size": 64},
