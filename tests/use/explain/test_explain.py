@@ -75,6 +75,13 @@ def test_every_method_explains_every_head(model, head, method):
         assert first.answer in ("[0, 0, 20, 20]", "[10, 5, 30, 30]")
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_text_without_pieces_leaves_the_image_to_explain(model, method):
+    found = explain(model, "vqa", replace(REQUESTS["vqa"], text="\0"), method)
+    assert found.tokens == []
+    assert np.isfinite(found.image).all()
+
+
 @pytest.mark.parametrize("head", ["nlvr2", "refer"])
 def test_integrated_gradients_add_up_to_the_difference(model, head):
     asked = _asked(model, head)

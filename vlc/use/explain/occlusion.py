@@ -23,7 +23,7 @@ def occlusion(asked: Asked) -> list[Tensor]:
     for number, one in enumerate(asked.passes):
         losses = torch.zeros(one.states.shape[1], device=one.states.device)
         places = torch.cat([asked.shown_tokens(number, name) for name in one.texts] or [losses[:0].long()])
-        for some in places.split(_AT_ONCE):
+        for some in places.split(_AT_ONCE) if len(places) else ():  # no places would be one part without any
             losses[some] = _without_words(asked, number, some)
         for name in one.images:
             cells, places, (rows, columns) = asked.patches(number, name)
