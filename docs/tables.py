@@ -150,7 +150,7 @@ def use_keys() -> str:
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, dict):
+    if value and isinstance(value, dict):
         return ", ".join(f"{key}={item}" for key, item in value.items())
     return repr(value)
 

@@ -2,6 +2,7 @@
 
 import io
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vlc.data.spec import DatasetSpec
 from vlc.model.sizes import EncoderConfig
 from vlc.tasks import TASKS
 from vlc.tasks.task import Task
+from vlc.training.run import run
 from write_arrow.machine import writer
 from write_arrow.sources import emoji_scenes
 
@@ -234,6 +236,15 @@ def settings(*named: str, **updates: Any) -> Settings:
     if "tasks" in updates or any("tasks" in RECIPES.get(name, {}) for name in named):
         del small["max_text_len"]  # which each task has for itself
     return Settings.from_config(resolve(*named, **(small | updates)))
+
+
+def checkpoints(arrows: Path, folder: Path, trained: Mapping[str, tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    """Checkpoints of short runs by name. trained: a recipe and further keys for each."""
+    paths = {}
+    for name, (recipe, values) in trained.items():
+        options = {"data_root": str(arrows), "log_dir": str(folder / name), "vit": "mae_vit_tiny_patch16", **values}
+        paths[name] = f"{run(settings(recipe, **options))['log_dir']}/checkpoints/last.ckpt"
+    return paths
 
 
 def write_scenes(folder: Path, **sizes: int) -> Path:

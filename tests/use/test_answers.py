@@ -10,11 +10,9 @@ import pytest
 from tests import tiny
 from vlc.common.errors import UserError
 from vlc.configuration.config import resolve_use
-from vlc.training.run import run
 from vlc.use.model import Model
 from vlc.use.predict import predict
 
-VIT = "mae_vit_tiny_patch16"
 TRAINED = {
     "vqa": ("task_finetune_vqa_mae_randaug", {"vqav2_label_size": 3}),
     "nlvr2": ("task_finetune_nlvr2_mae_randaug", {}),
@@ -25,12 +23,7 @@ TRAINED = {
 
 @pytest.fixture(scope="module")
 def trained(arrows, tmp_path_factory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("trained")
-    paths = {}
-    for name, (recipe, values) in TRAINED.items():
-        options = {"data_root": str(arrows), "log_dir": str(folder / name), "vit": VIT, **values}
-        paths[name] = f"{run(tiny.settings(recipe, **options))['log_dir']}/checkpoints/last.ckpt"
-    return paths
+    return tiny.checkpoints(arrows, tmp_path_factory.mktemp("trained"), TRAINED)
 
 
 def _answer(checkpoint: str, out: Path, **values) -> list[dict]:

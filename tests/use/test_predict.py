@@ -17,7 +17,7 @@ from vlc.configuration.config import resolve_use
 from vlc.configuration.recipes import loss_weights
 from vlc.data.keys import Key
 from vlc.data.tokens import load_tokenizer
-from vlc.training.run import build_data, build_module, run
+from vlc.training.run import build_data, build_module
 from vlc.use.model import Model
 from vlc.use.predict import predict
 
@@ -38,12 +38,7 @@ TRAINED["captions"][1].update(is_pretrain=True, draw_false_image=1, draw_false_t
 @pytest.fixture(scope="module")
 def trained(arrows, tmp_path_factory) -> dict[str, str]:
     """A checkpoint with the heads of captions, one with that of questions, one with that of pairs."""
-    folder = tmp_path_factory.mktemp("trained")
-    paths = {}
-    for name, (recipe, values) in TRAINED.items():
-        options = {"data_root": str(arrows), "log_dir": str(folder / name), "vit": VIT, **values}
-        paths[name] = f"{run(tiny.settings(recipe, **options))['log_dir']}/checkpoints/last.ckpt"
-    return paths
+    return tiny.checkpoints(arrows, tmp_path_factory.mktemp("trained"), TRAINED)
 
 
 @pytest.fixture(scope="module")

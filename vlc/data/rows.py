@@ -2,10 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -124,19 +124,27 @@ class RowImages:
         return digest_of_tables([self._rows])
 
 
-class Joined:
-    """Images of several sources, one behind the other. It has the methods of `Images`."""
+SourceT = TypeVar("SourceT", bound=Sized)
 
-    def __init__(self, sources: Sequence[Images]):
+
+class _InSuccession(Generic[SourceT]):
+    """The items of several sources by number, one source behind the other."""
+
+    def __init__(self, sources: Sequence[SourceT]):
         self._sources = list(sources)
         self._starts = np.cumsum([0, *map(len, self._sources)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def _at(self, number: int) -> tuple[Images, int]:
+    def _at(self, number: int) -> tuple[SourceT, int]:
+        """The source of an item, and its number there."""
         source = int(np.searchsorted(self._starts, number, side="right")) - 1
         return self._sources[source], number - int(self._starts[source])
+
+
+class Joined(_InSuccession[Images]):
+    """Images of several sources, one behind the other. It has the methods of `Images`."""
 
     def read(self, number: int) -> pa.Buffer:
         source, own = self._at(number)
@@ -158,20 +166,13 @@ class Joined:
         return hashlib.sha256("".join(source.digest() for source in self._sources).encode()).hexdigest()
 
 
-class Texts:
+class Texts(_InSuccession[ArrowSplit]):
     """All texts of the tables of data sets, by number; or the rows, of tables that were opened without texts."""
-
-    def __init__(self, tables: Sequence[ArrowSplit]):
-        self._tables = list(tables)
-        self._starts = np.cumsum([0, *map(len, self._tables)])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
 
     def at(self, number: int) -> tuple[ArrowSplit, keys.Location]:
         """The tables of a text, and where it lies in them."""
-        table = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return self._tables[table], self._tables[table].locate(number - int(self._starts[table]))
+        table, own = self._at(number)
+        return table, table.locate(own)
 
     def place(self, number: int) -> Location:
         rows, where = self.at(number)

@@ -51,6 +51,7 @@ def serve(config: Mapping[str, Any], given: Collection[str]) -> None:
         "server_header": False,
         "timeout_graceful_shutdown": grace,
     }
+    listener.listen()  # who connects from now on waits until the server is up
     host, port = listener.getsockname()[:2]
     print(f"Listening at http://{host}:{port} with the heads {', '.join(service.heads)}", flush=True)
     Server(uvicorn.Config(app, **options)).run(sockets=[listener])
