@@ -20,7 +20,6 @@ from vlc.data.spec import DatasetSpec
 from vlc.model.sizes import EncoderConfig
 from vlc.tasks import TASKS
 from vlc.tasks.task import Task
-from vlc.training.run import run
 from write_arrow.machine import writer
 from write_arrow.sources import emoji_scenes
 
@@ -240,6 +239,8 @@ def settings(*named: str, **updates: Any) -> Settings:
 
 def checkpoints(arrows: Path, folder: Path, trained: Mapping[str, tuple[str, dict[str, Any]]]) -> dict[str, str]:
     """Checkpoints of short runs by name. trained: a recipe and further keys for each."""
+    from vlc.training.run import run  # here, as most of those who import this file train nothing
+
     paths = {}
     for name, (recipe, values) in trained.items():
         options = {"data_root": str(arrows), "log_dir": str(folder / name), "vit": "mae_vit_tiny_patch16", **values}
