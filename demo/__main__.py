@@ -15,10 +15,10 @@ from rich.table import Table as Grid
 
 import main_finetune
 from demo.baseline import majority_class, majority_scores, num_rows
-from demo.commands import announce, console, run_command, write
 from demo.report import write_report
 from vlc.common.files import to_json
 from vlc.evaluation.predictions import write_text
+from vlc.workflows.commands import announce, console, run_command, write
 
 # Augmentation is mild: a crop or a colour off, and many an emoji is another one.
 GROUPS_RECIPE = "--epochs 6 --warmup_epochs 1 --blr 0.016 --layer_decay 0.9 --drop_path 0 --smoothing 0".split()

@@ -19,11 +19,11 @@ from typing import Any
 
 from rich.table import Table as Grid
 
-from demo.commands import announce, console, run_command, typed, write
 from demo.replicas import pretrain
 from vlc.common.files import to_json
 from vlc.evaluation.predictions import write_text
 from vlc.tokenizer.__main__ import main as tokenizer
+from vlc.workflows.commands import announce, console, run_command, typed, write
 
 DATASETS = ("emoji_translations", "emoji_mlt")
 PIECES = 2000

@@ -17,7 +17,6 @@ from typing import Any
 from rich.table import Table as Grid
 
 from demo.baseline import majority_scores
-from demo.commands import console, run_command, typed, write
 from demo.comparison import HEADER, Measured, cells, compared
 from demo.replicas import REPLICAS, Replica, make_hard_pool, one_in, pretrain
 from vlc.common.files import to_json
@@ -26,6 +25,7 @@ from vlc.data.hard_pool import pool_name
 from vlc.evaluation.predictions import write_text
 from vlc.evaluation.results import FILE, Results
 from vlc.tasks import TASKS
+from vlc.workflows.commands import console, run_command, typed, write
 
 RECIPE = "task_12in1_emoji"
 OF_ALL: dict[str, Replica] = {

@@ -16,11 +16,11 @@ from typing import Any
 from rich.table import Table as Grid
 
 from demo.baseline import any_box, candidates, most_frequent_answer, same_box
-from demo.commands import announce, console, run_command, typed, write
 from vlc.common.files import to_json
 from vlc.configuration.config import resolve_use
 from vlc.evaluation.predictions import write_text
 from vlc.use.hard_pool import make_hard_pools
+from vlc.workflows.commands import announce, console, run_command, typed, write
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """The report of the demonstration: the page of `run.py report` about its two runs, with a table of all its results."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlc.configuration.config import resolve
-from vlc.configuration.settings import Settings
 from vlc.use.report import Page, Part, Run, write_page
 from vlc.use.report.section import Section
+from vlc.workflows.commands import Stage
 
 NUM_EXAMPLES = 300  # of each split of a run, which the report evaluates
 _LEAD = (
@@ -19,19 +18,6 @@ _NOTE = (
     "Chance is the most frequent training answer to each type of question, the most frequent class, or a guess. Figures "
     "are those of tests of whole splits."
 )
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A finished run."""
-
-    settings: Settings
-    metrics: dict[str, float]
-    log_dir: Path
-
-    @property
-    def checkpoint(self) -> str:
-        return str(self.log_dir / "checkpoints" / "last.ckpt")
 
 
 def write_report(path: Path, rows: list[dict[str, Any]], pretrained: Stage, finetuned: Stage) -> Path:

@@ -12,10 +12,9 @@ import main_finetune
 from demo import languages, multitask
 from demo.__main__ import GROUPS_RECIPE, QUESTION_TYPES, SCENES, _groups_row, _pairs_row, _retrieval_rows, _table
 from demo.baseline import any_box, candidates, majority_class, majority_scores, most_frequent_answer, same_box
-from demo.commands import typed
 from demo.comparison import cells
 from demo.replicas import REPLICAS, Replica
-from demo.report import Stage, write_report
+from demo.report import write_report
 from docs.pictures import _section
 from tests import tiny
 from vlc.configuration.config import resolve
@@ -30,6 +29,7 @@ from vlc.tasks import TASKS
 from vlc.training.run import run
 from vlc.use.report.sections.first import OF_TYPE
 from vlc.use.report.sections.reconstructions import SHOWN
+from vlc.workflows.commands import Stage, typed
 from write_arrow.machine.writer import write_table
 from write_arrow.sources import SOURCES, emoji_groups
 

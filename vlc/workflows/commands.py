@@ -1,20 +1,33 @@
-"""The commands of the demonstrations: each is printed as it can be typed, and runs in this process."""
+"""Commands as steps: each is printed as it can be typed, and runs in this process."""
 
 import shlex
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from demo.report import Stage
 from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
 from vlc.training.run import run
 from write_arrow.__main__ import main as write_arrow
 
 console = Console()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished run."""
+
+    settings: Settings
+    metrics: dict[str, float]
+    log_dir: Path
+
+    @property
+    def checkpoint(self) -> str:
+        return str(self.log_dir / "checkpoints" / "last.ckpt")
 
 
 def announce(command: str) -> None:
