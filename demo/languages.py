@@ -56,18 +56,24 @@ def _translations(images: str, title: str) -> Step:
     return Step(name, {f"{name}/test/r_mean": f"translations found {title}, R-mean"})
 
 
-# Images have English texts alone. Beside them, translations without images keep the languages in one space.
-_ZERO_SHOT = {
+# Beside images with texts, translations without images keep the languages in one space.
+_WITH_TRANSLATIONS = {
     "tasks": ["irtr_languages_emoji", "translation_contrast_emoji"],
     "multitask.mixing": "round_robin",
-    "irtr_languages_emoji.where.lang": ["en"],
-    "irtr_languages_emoji.tested_where.lang": LANGUAGES,
     "translation_contrast_emoji.per_gpu_batchsize": 64,
     "max_steps": 2400,
 }
+_ENGLISH_IMAGES = {"irtr_languages_emoji.where.lang": ["en"], "irtr_languages_emoji.tested_where.lang": LANGUAGES}
 STEPS = {
     "retrieval": Step("irtr_languages_emoji", _recalls("images and texts, R-mean, all languages")),
-    "zero_shot": Step("irtr_languages_emoji", _recalls("images and texts, R-mean, English alone"), _ZERO_SHOT),
+    "retrieval_beside_translations": Step(
+        "irtr_languages_emoji", _recalls("images and texts beside translations, R-mean"), _WITH_TRANSLATIONS
+    ),
+    "zero_shot": Step(
+        "irtr_languages_emoji",
+        _recalls("images and texts, R-mean, English alone"),
+        _ENGLISH_IMAGES | _WITH_TRANSLATIONS,
+    ),
     "translation": Step(
         "translation_emoji",
         {
