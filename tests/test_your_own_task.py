@@ -4,13 +4,13 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from docs.tables import ROOT
+from tests.warm import command
 
 PAGE = (ROOT / "docs/your_own_task.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`(mine/[\w.]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
@@ -32,9 +32,9 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess:
+def run(folder: Path, *words: str) -> CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "200"}
-    return subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
+    return command(*words, cwd=folder, env=environment)
 
 
 def test_the_page_runs_as_it_is_written(folder):

@@ -2,8 +2,6 @@
 
 import io
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests import tiny
+from tests.warm import command
 from vlc.common.terminal import cell, printable
 from vlc.configuration.recipes import loss_weights
 from vlc.training.run import run
@@ -52,8 +51,8 @@ def test_tables_show_brackets_and_colons_as_they_are():
 
 def _said(*words: str | Path, status: int | None = 0) -> str:
     """What a command prints, all of it, after a look for what may not be there."""
-    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, timeout=300)
-    said = (done.stdout + done.stderr).decode("utf-8")
+    done = command(*words)
+    said = done.stdout + done.stderr
     assert "Traceback" not in said, said
     assert status is None or (done.returncode != 0) == bool(status), said
     # tqdm goes back to the line's beginning by itself, and rich's progress does where it ends

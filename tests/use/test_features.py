@@ -4,7 +4,6 @@ import errno
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.warm import command
 from vlc.common.errors import UnwritableFile, UserError
 from vlc.configuration.config import resolve_use
 from vlc.configuration.recipes import loss_weights
@@ -141,8 +141,7 @@ def batches(monkeypatch) -> Batches:
 
 def test_a_killed_process_goes_on_and_the_bytes_are_equal(trained, photos, written, tmp_path, small_shards, batches):
     out = tmp_path / "out"
-    words = [sys.executable, "-c", KILLED, trained, str(out), photos]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=200)
+    done = command("-c", KILLED, trained, out, photos)
     assert done.returncode == -signal.SIGKILL, done.stderr
     names = [path.name for path in out.iterdir()]
     assert "features-00000.arrow" in names

@@ -1,8 +1,6 @@
 """predict: what every head says of an image and a text, and how it refuses."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 from PIL import Image
 
 from tests import tiny
+from tests.warm import command
 from vlc.checkpoint import weights
 from vlc.common.errors import MissingFile, NonFiniteMetric, UserError
 from vlc.configuration.config import resolve_use
@@ -258,12 +257,12 @@ def test_no_head_answers_with_values_that_are_not_finite(trained, files, tmp_pat
 
 def test_the_command_line(trained, files):
     words = ["predict", "with", f"load_path={trained['vqa']}", f"image={files[0]}", "text=what is it", "num_gpus=0"]
-    done = subprocess.run([sys.executable, "run.py", *words], capture_output=True, text=True, timeout=100)
+    done = command("run.py", *words)
     assert done.returncode == 0, done.stderr
     assert "what is it" in done.stdout
     assert "yes" in done.stdout
     words[2] = f"load_path={Path(trained['vqa']).with_name('none.ckpt')}"
-    done = subprocess.run([sys.executable, "run.py", *words], capture_output=True, text=True, timeout=100)
+    done = command("run.py", *words)
     assert done.returncode != 0
     assert "none.ckpt does not exist" in done.stderr
     assert "Traceback" not in done.stderr

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.warm import command
 from vlc.common.errors import ChangedFile, DamagedIndex, MissingFile, NonFiniteMetric, UnwritableFile, UserError
 from vlc.configuration.config import resolve_use
 from vlc.configuration.recipes import loss_weights
@@ -307,8 +307,7 @@ def test_a_killed_building_leaves_the_former_index_or_none(trained, arrows, inde
     """Kills while the vectors are indexed, before index.json is written, and before each of the renames."""
     folder = tmp_path / "index"
     shutil.copytree(index, folder)
-    words = [sys.executable, "-c", KILLED, trained, str(arrows), str(folder), str(step)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=200)
+    done = command("-c", KILLED, trained, arrows, folder, str(step))
     if step == 6:
         assert done.returncode == 0, "there is no sixth place"
     else:
