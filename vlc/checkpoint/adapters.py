@@ -67,14 +67,14 @@ def facts(state: Mapping[str, Tensor], base: Path, lora: Mapping[str, Any]) -> d
     return {**lora, "base": str(base), "frozen": checksums.checksums(state)}
 
 
-def save(source: Path, folder: Path, part: str | None = None) -> tuple[int, str]:
+def save(source: str | Path, folder: Path, part: str | None = None) -> tuple[int, str]:
     """Write the adapters of a run's checkpoint, and all else that it has trained, as a folder that peft reads.
 
     part: as in `vlc.checkpoint.weights.read`.
 
     Returns the number of values, and the base that they belong to. Raises UserError where the checkpoint has no adapters.
     """
-    weights = read_weights(source, part)
+    weights = read_weights(Path(source), part)
     lora = weights.extras.get("lora") if isinstance(weights.extras, dict) else None
     if not lora or not has_adapters(weights.state):
         raise UserError(f"{source} has no adapters: they are in checkpoints of runs with lora.rank above 0")
