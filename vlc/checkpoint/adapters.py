@@ -24,20 +24,33 @@ _BASE, _ADAPTER = ".base_layer.", ".default."  # peft's names of an adapted laye
 _LARGEST = 2**20  # bytes of an adapter_config.json
 
 
-def has_adapters(state: Mapping[str, Tensor]) -> bool:
+def _has_adapters(state: Mapping[str, Tensor]) -> bool:
     return any(".lora_A." in name for name in state)
+
+
+def _facts_of(weights: Weights) -> Mapping[str, Any]:
+    """Return what `facts` returned for a file's adapters. Raises UserError where the file does not say it."""
+    known = weights.extras.get("lora") if isinstance(weights.extras, dict) else None
+    kinds = {"rank": int, "alpha": int | float, "dropout": int | float, "targets": list, "base": str, "frozen": dict}
+    if not isinstance(known, dict) or not all(isinstance(known.get(name), kind) for name, kind in kinds.items()):
+        raise UserError(
+            f"{weights.path} is damaged or not ours: it has adapters, and does not say their scale and their base. peft "
+            "merges adapters of other programs"
+        )
+    return known
 
 
 def merged(weights: Weights) -> Weights:
     """Return the weights with the adapters added to them, under the names of a model without adapters.
 
-    Weights without adapters stay as they are. Raises UserError where matrices are missing or do not fit together.
+    Weights without adapters stay as they are. Raises UserError where matrices or facts are missing or do not fit together.
     """
-    if not has_adapters(weights.state):
+    if not _has_adapters(weights.state):
         return weights
+    lora = _facts_of(weights)
     try:
-        state = _summed(weights.state, weights.extras["lora"]["alpha"])
-    except (KeyError, TypeError, RuntimeError, IndexError) as error:
+        state = _summed(weights.state, lora["alpha"])
+    except (KeyError, RuntimeError, IndexError) as error:
         raise UserError(
             f"{weights.path} is damaged: its adapters do not fit together ({str(error).splitlines()[0]})"
         ) from error
@@ -75,9 +88,9 @@ def save(source: str | Path, folder: Path, part: str | None = None) -> tuple[int
     Returns the number of values, and the base that they belong to. Raises UserError where the checkpoint has no adapters.
     """
     weights = read_weights(Path(source), part)
-    lora = weights.extras.get("lora") if isinstance(weights.extras, dict) else None
-    if not lora or not has_adapters(weights.state):
+    if not _has_adapters(weights.state):
         raise UserError(f"{source} has no adapters: they are in checkpoints of runs with lora.rank above 0")
+    lora = _facts_of(weights)
     own = {name: value for name, value in weights.state.items() if name.replace(_BASE, ".") not in lora["frozen"]}
     config = {
         "peft_type": "LORA",
@@ -129,12 +142,7 @@ def completed(folder: Path, base: Path, state: Mapping[str, Tensor]) -> Weights:
     Raises UserError where it is another base, or the folder was not written by `save`.
     """
     weights = read_weights(folder / WEIGHTS)
-    lora = weights.extras.get("lora") if isinstance(weights.extras, dict) else None
-    if not isinstance(lora, dict) or not isinstance(lora.get("frozen"), dict):
-        raise UserError(
-            f"{folder} holds adapters that were not written by python -m vlc.checkpoint CHECKPOINT FOLDER --adapters: "
-            "merge them with peft"
-        )
+    lora = _facts_of(weights)
     kept = {name: state[name].float() for name in lora["frozen"] if name in state}
     if wrong := checksums.mismatches(kept, lora["frozen"]):
         raise UserError(

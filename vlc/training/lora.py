@@ -28,18 +28,14 @@ def add_adapters(module: VLCModule, settings: LoRASettings, checkpoints: Sequenc
     linear = {name.rpartition(".")[2] for name, part in encoder.blocks.named_modules() if isinstance(part, nn.Linear)}
     check_known(settings.targets, linear, "layer in lora.targets")
     in_full = {one for pattern in settings.trains for one in matching(module, pattern, f"lora.trains={[pattern]}")}
-    frozen = [set(_unchanged(module, checkpoint)) for checkpoint in checkpoints]
-    trained = [
-        parameter
-        for name, parameter in encoder.named_parameters()
-        if parameter.requires_grad and (parameter in in_full or f"encoder.{name}" not in set().union(*frozen))
-    ]
-    names = {f"encoder.{name}": parameter for name, parameter in encoder.named_parameters()}
+    own, names = dict(module.named_parameters()), [_unchanged(module, checkpoint) for checkpoint in checkpoints]
+    frozen = {own[name] for one in names for name in one if name in own} - in_full
+    trained = [parameter for parameter in own.values() if parameter.requires_grad and parameter not in frozen]
     state = module.state_dict()
-    kept = {name: state[name] for name in state if name in frozen[-1] and names.get(name) not in in_full}
-    own = asdict(settings) | {"alpha": settings.alpha or 2.0 * settings.rank}
-    module.extras["lora"] = plain(adapters.facts(kept, checkpoints[-1].path, own))
-    _inject(encoder, settings, own["alpha"])
+    of_base = {name: state[name] for name in names[-1] if own.get(name) not in in_full}
+    alpha = settings.alpha or 2.0 * settings.rank
+    module.extras["lora"] = plain(adapters.facts(of_base, checkpoints[-1].path, asdict(settings) | {"alpha": alpha}))
+    _inject(encoder, settings, alpha)
     for parameter in trained:
         parameter.requires_grad_()
     sizes = [parameter.numel() for parameter in module.parameters() if parameter.requires_grad]
