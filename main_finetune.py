@@ -55,6 +55,12 @@ def _add_training(group) -> None:
     add("--warmup_epochs", type=int, default=5, help="epochs of linear warm-up, before half a cosine (5)")
     add("--smoothing", type=float, default=0.1, help="label smoothing (0.1)")
     add("--ema", type=float, nargs="?", const=0.9999, metavar="DECAY", help="also keep a moving average (0.9999)")
+    add(
+        "--lora_rank",
+        type=int,
+        default=0,
+        help="train adapters of this rank in place of the encoder's weights, 0 = off (0)",
+    )
     add("--seed", type=int, default=0)
     add("--start_epoch", type=int, default=0, help="first epoch, for the schedule; a resumed run knows its own (0)")
 
@@ -141,8 +147,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise UserError("--data_path is needed: a folder with train/ and val/, or with shards")
     ranges = {
         "at least 1": (("batch_size", "epochs", "accum_iter", "input_size", "nb_classes", "recount"), lambda v: v >= 1),
-        "at least 0": (("weight_decay", "min_lr", "warmup_epochs", "mixup", "cutmix", "num_workers", "start_epoch", "seed"),
-                       lambda v: v >= 0),
+        "at least 0": (("weight_decay", "min_lr", "warmup_epochs", "mixup", "cutmix", "num_workers", "start_epoch", "seed",
+                        "lora_rank"), lambda v: v >= 0),
         "in [0, 1)": (("drop_path", "smoothing", "ema"), lambda v: 0 <= v < 1),
         "in [0, 1]": (("reprob", "mixup_prob", "mixup_switch_prob"), lambda v: 0 <= v <= 1),
         "in (0, 1]": (("layer_decay",), lambda v: 0 < v <= 1),
@@ -162,6 +168,10 @@ def check(arguments: argparse.Namespace) -> None:
             raise UserError(f"--cutmix_minmax {low} {high}: expected two shares of the side, the smaller one first")
     if arguments.start_epoch >= arguments.epochs:
         raise UserError(f"--start_epoch {arguments.start_epoch} leaves nothing of --epochs {arguments.epochs}")
+    if arguments.lora_rank and not (arguments.finetune or arguments.eval):
+        raise UserError(
+            f"--lora_rank {arguments.lora_rank} adapts the weights of a checkpoint: pass --finetune CHECKPOINT"
+        )
     if arguments.input_size % (patch := ENCODERS[_vit(arguments)].patch_size):
         raise UserError(f"--input_size: image_size {arguments.input_size} is not a multiple of the patch size {patch}")
     if arguments.eval and not (arguments.resume or arguments.finetune):
@@ -193,6 +203,7 @@ def translated(arguments: argparse.Namespace, environment: "ClusterEnvironment")
         image_classes={"num_classes": arguments.nb_classes, **{name: given[name] for name in names}},
         **{ours: given[flag] for flag, ours in _KEYS.items()},
         vit=_vit(arguments),
+        lora={} if arguments.eval else {"rank": arguments.lora_rank},
         optim_type="adamw_torch",
         learning_rate=rate,
         gradient_clip=arguments.clip_grad or 0.0,

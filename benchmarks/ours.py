@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from benchmarks.cases import CASES, VOCABULARY, Case, inputs
 from benchmarks.words import config_values
 from benchmarks.worker import serve
+from vlc.checkpoint.formats import LAYOUTS
+from vlc.checkpoint.weights import Checkpoint
 from vlc.common.inputs import Images, Text
 from vlc.configuration.config import resolve
 from vlc.configuration.settings import Settings
@@ -21,6 +24,7 @@ from vlc.data.parts.wrong_images import WrongImageChoice
 from vlc.evaluation.ranking import Scorer
 from vlc.hardware.allocator import keep_freed_memory
 from vlc.hardware.onednn import suits_onednn, use_onednn
+from vlc.training.lora import add_adapters
 from vlc.training.module import VLCModule, task_needs
 from vlc.training.optim import build_optimizer, layer_decay_groups, plain_groups
 
@@ -36,16 +40,7 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
     case = replace(case, image_size=values.get("image_size", case.image_size))
     settings = Settings.from_config(resolve(case.recipe, **case.settings | {"num_gpus": 0} | values))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(0)
-    module = VLCModule(
-        settings.model,
-        settings.tasks,
-        image_size=case.image_size,
-        max_text_len=settings.data.max_text_len,
-        vocab_size=VOCABULARY,
-        num_images=task_needs(settings.tasks[0], drops_patches=False).num_images,
-        optim=settings.optim,
-    ).to(device)
+    module = made(case, settings).to(device)
     if device.type == "cpu":
         keep_freed_memory()
         if suits_onednn(settings.model.size.width, half=half):
@@ -80,6 +75,24 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
         optimizer.zero_grad()
 
     return step
+
+
+def made(case: Case, settings: Settings) -> VLCModule:
+    """The model of a case with random weights, which adapters take for a checkpoint's."""
+    torch.manual_seed(0)
+    module = VLCModule(
+        settings.model,
+        settings.tasks,
+        image_size=case.image_size,
+        max_text_len=settings.data.max_text_len,
+        vocab_size=VOCABULARY,
+        num_images=task_needs(settings.tasks[0], drops_patches=False).num_images,
+        optim=settings.optim,
+    )
+    if settings.lora.rank:
+        start = Checkpoint(Path("random"), LAYOUTS["vlc"], module.state_dict())
+        add_adapters(module, settings.lora, [start])
+    return module
 
 
 class _Corpus(Corpus):

@@ -3,15 +3,18 @@
 import argparse
 from pathlib import Path
 
+from vlc.checkpoint import adapters
 from vlc.checkpoint.formats import LAYOUTS
 from vlc.checkpoint.weights import count_by_part, export, read, with_tokenizer
 from vlc.common.errors import UserError
 from vlc.common.terminal import printable
 
 
-def _check_target(source: Path, target: Path, overwrite: bool) -> None:
-    """Raise UserError where the target cannot be written, or must not be replaced."""
-    if target.is_dir():
+def _check_target(source: Path, target: Path, overwrite: bool, *, folder: bool = False) -> None:
+    """Raise UserError where the target, a file or a folder, cannot be written or must not be replaced."""
+    if folder and target.is_file():
+        raise UserError(f"{target} is a file, and --adapters writes a folder: name another place")
+    if target.is_dir() and not folder:
         raise UserError(
             f"{target} is a folder: name the file to write in it, for example {target / 'weights.safetensors'}"
         )
@@ -38,12 +41,23 @@ def main() -> None:
         "--tokenizer", help="name or folder of the tokenizer of its training, which the new file stores"
     )
     parser.add_argument("--ema", action="store_true", help="the moving average of the weights, in place of the weights")
+    parser.add_argument(
+        "--adapters",
+        action="store_true",
+        help="write the adapters of a run with lora.rank alone: TARGET is a folder, which peft reads too",
+    )
+    parser.add_argument("--base", type=Path, help="checkpoint that a folder of adapters, SOURCE, belongs to")
     parser.add_argument("--overwrite", action="store_true", help="replace the target if it exists")
     arguments = parser.parse_args()
     try:
         if arguments.target:
-            _check_target(arguments.source, arguments.target, arguments.overwrite)
-        checkpoint = read(arguments.source, "ema" if arguments.ema else None)
+            _check_target(arguments.source, arguments.target, arguments.overwrite, folder=arguments.adapters)
+        part = "ema" if arguments.ema else None
+        if arguments.adapters and arguments.target:
+            count, base = adapters.save(arguments.source, arguments.target, part)
+            print(printable(f"Wrote {arguments.target}: {count:,} values, which belong to the checkpoint {base}"))
+            return
+        checkpoint = read(arguments.source, part, arguments.base)
         print(printable(f"{checkpoint.path}: layout {checkpoint.layout.name}, {count_by_part(checkpoint.state)}"))
         if arguments.target:
             if arguments.tokenizer:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vlc.checkpoint import checksums, torch_file
@@ -190,3 +191,11 @@ def _read_index(path: Path) -> Weights:
     if lacking:
         raise UserError(f"{path} names {min(lacking)} and {len(lacking) - 1} others that its files lack")
     return Weights(path, state)
+
+
+def save_safetensors(state: Mapping[str, Tensor], extras: dict[str, Any], path: Path) -> None:
+    """Write parameters as a file of safetensors, with the checksums that `read_weights` compares."""
+    state = {name: tensor.clone() for name, tensor in state.items()}  # slices of a tensor share its memory
+    beside = json.dumps(extras)
+    sums = {"tensors": checksums.checksums(state), "extras": checksums.checksum(beside.encode())}
+    save_file(state, path, metadata={"vlc": beside, "checksums": json.dumps(sums)})

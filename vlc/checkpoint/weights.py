@@ -3,7 +3,6 @@
 Every parameter of a file is loaded, or is left out for a reason that the report names; anything else is an error.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,14 +11,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from vlc.checkpoint import checksums, hub
+from vlc.checkpoint import adapters, hub
 from vlc.checkpoint.formats import LAYOUTS, Layout
 from vlc.checkpoint.torch_file import StandIn
-from vlc.checkpoint.weight_files import read_weights
+from vlc.checkpoint.weight_files import Weights, read_weights, save_safetensors
 from vlc.common.errors import UnwritableFile, UserError
 from vlc.common.files import write_atomically
 from vlc.common.terminal import printable
@@ -89,18 +87,23 @@ def count_by_part(names: Iterable[str]) -> str:
     return ", ".join(f"{part} {count}" for part, count in counts.items())
 
 
-def read(path: str | Path, part: str | None = None) -> Checkpoint:
-    """Read a checkpoint and recognise its layout by the keys it has.
+def read(path: str | Path, part: str | None = None, base: Path | None = None) -> Checkpoint:
+    """Read a checkpoint and recognise its layout by the keys it has. Adapters are merged into the weights.
 
     part: the name in the file that the weights lie under, such as "ema" for the moving average; None: the usual ones.
+    base: the checkpoint that a folder of adapters belongs to; None: as the folder says.
 
-    Takes the files of `vlc.checkpoint.weight_files`, whatever their suffix, and folders of the model hub. Raises
-    MissingFile, or UserError if the file is no checkpoint, is damaged, is of no known layout, or has unknown parameters.
+    Takes the files of `vlc.checkpoint.weight_files`, whatever their suffix, folders of the model hub, and folders of
+    adapters. Raises MissingFile, or UserError if the file is no checkpoint, is damaged, is of no known layout, or has
+    unknown parameters.
     """
     path = Path(path)
-    if path.is_dir():
-        path = hub.find_weights(path)
-    weights = read_weights(path, part)
+    if not part and (path / adapters.CONFIG).is_file():
+        weights = _with_base(path, base or adapters.base_of(path))
+    else:
+        path = hub.find_weights(path) if path.is_dir() else path
+        weights = read_weights(path, part)
+    weights = adapters.merged(weights)
     if part and not weights.state:
         raise UserError(f"{path} holds no {part}: it is of a run without a moving average")
     layout = next((layout for layout in LAYOUTS.values() if layout.recognises(weights.state)), None)
@@ -144,6 +147,16 @@ def read(path: str | Path, part: str | None = None) -> Checkpoint:
         extras = {"answers": names, **extras}
     heads, norm_eps = (config["num_attention_heads"], config["layer_norm_eps"]) if config else (None, None)
     return Checkpoint(path, layout, renamed, tuple(dropped), extras, heads, norm_eps)
+
+
+def _with_base(folder: Path, base: Path) -> Weights:
+    """Return the weights of a folder of adapters and of their base."""
+    if (base / adapters.CONFIG).is_file():
+        raise UserError(
+            f"{folder} names adapters as its base: merge them first by python -m vlc.checkpoint {base} OUT.ckpt, and pass "
+            "--base OUT.ckpt"
+        )
+    return adapters.completed(folder, base, read(base).state)
 
 
 ANSWER_LAYERS = ("classifier.3", "decoder")  # the last layers of heads that give answers; each head has one of them
@@ -546,7 +559,7 @@ def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
     with write_atomically(path) as partial:
         try:
             if path.suffix == ".safetensors":
-                _save_safetensors(state, extras, partial)
+                save_safetensors(state, extras, partial)
             else:
                 torch.save({target.unwrap: state, "vlc": extras}, partial)
         except (RuntimeError, SafetensorError) as error:  # these libraries hide the system's errors
@@ -555,10 +568,3 @@ def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
                 f"{path} cannot be written ({reason}): make room there, or choose another place"
             ) from error
     return left_out
-
-
-def _save_safetensors(state: Mapping[str, Tensor], extras: dict[str, Any], path: Path) -> None:
-    state = {name: tensor.clone() for name, tensor in state.items()}  # slices of a tensor share its memory
-    beside = json.dumps(extras)
-    sums = {"tensors": checksums.checksums(state), "extras": checksums.checksum(beside.encode())}
-    save_file(state, path, metadata={"vlc": beside, "checksums": json.dumps(sums)})

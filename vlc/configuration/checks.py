@@ -11,6 +11,7 @@ from vlc.configuration.groups import (
     STEPS,
     WARMUPS,
     Groups,
+    LoRASettings,
     ModelSettings,
     OptimizerSettings,
     OptimSettings,
@@ -81,6 +82,7 @@ def check(settings: Groups) -> None:
     _check_numbers(settings)
     _check_optimizer(optim.optimizer, fsdp=run.fsdp)
     _check_schedule(optim)
+    _check_lora(settings)
     excluded = settings.clean.exclude
     require(excluded in EXCLUDED, "clean.exclude", excluded, f"one of {', '.join(EXCLUDED)}")
     require(run.precision in PRECISIONS, "precision", run.precision, f"one of {', '.join(map(str, PRECISIONS))}")
@@ -258,6 +260,22 @@ def _check_optimizer(optimizer: OptimizerSettings, *, fsdp: bool) -> None:
     if ema is not None and fsdp:
         raise UserError(
             "optimizer.ema needs all weights on each device, and fsdp=True shares them out: leave one of them out"
+        )
+
+
+def _check_lora(settings: Groups) -> None:
+    """Check the numbers of the adapters, and that there are weights for them to adapt."""
+    lora, run = settings.lora, settings.run
+    require(lora.rank >= 0, "lora.rank", lora.rank, "0 or more")
+    require(lora.alpha is None or lora.alpha > 0, "lora.alpha", lora.alpha, "a number above 0, or None")
+    require(0 <= lora.dropout < 1, "lora.dropout", lora.dropout, "a share from 0 to below 1")
+    require(bool(lora.targets), "lora.targets", [], f"names of layers, as in {list(LoRASettings.targets)}")
+    changed = [name for name, value in asdict(lora).items() if value != getattr(LoRASettings, name)]
+    if changed and not lora.rank:
+        raise UserError(f"lora.{changed[0]} has no effect with lora.rank=0: pass lora.rank=8, or leave it out")
+    if lora.rank and not (run.load_path or run.pretrain_path):
+        raise UserError(
+            f"lora.rank={lora.rank} adapts the weights of a checkpoint, and none is given: pass load_path=CHECKPOINT"
         )
 
 

@@ -267,6 +267,24 @@ class LanguageSettings:
     of_texts: str = ""
 
 
+@dataclass(frozen=True)
+class LoRASettings:
+    """Adapters of low rank, which are trained in place of the encoder's weights (LoRA, Hu et al. 2022).
+
+    rank: of the adapters; 0: there are none, and all weights are trained.
+    alpha: the adapters' outputs are multiplied by alpha / rank; None: twice the rank.
+    dropout: rate of dropout on the inputs of the adapters.
+    targets: the linear layers of each block that have an adapter.
+    trains: weights that are trained in full beside the adapters, in the notation of optimizer.rates, as in [norm,bias].
+    """
+
+    rank: int = 0
+    alpha: float | None = None
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("qkv", "proj", "fc1", "fc2")
+    trains: tuple[str, ...] = ()
+
+
 # Groups whose fields are keys in a dictionary of the configuration, as in multitask.mixing=stop_and_go. All have defaults.
 NESTED: dict[str, type] = {
     "multitask": MultitaskSettings,
@@ -274,6 +292,7 @@ NESTED: dict[str, type] = {
     "languages": LanguageSettings,
     "optimizer": OptimizerSettings,
     "schedule": ScheduleSettings,
+    "lora": LoRASettings,
 }
 
 
@@ -292,6 +311,7 @@ class Groups:
     multitask: MultitaskSettings
     clean: CleanSettings
     languages: LanguageSettings
+    lora: LoRASettings
     options: Mapping[str, Options]
     tasks: tuple[TaskSettings, ...]
 

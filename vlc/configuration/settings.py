@@ -78,7 +78,9 @@ def check_keys(config: Mapping[str, Any], others: Collection[str] = ()) -> None:
     """Raise UserError for an unknown key, with the nearest known ones; others: further known keys."""
     names = task_names(config.get("tasks", ()))
     check_known(names, TASKS, "task")
-    check_known((key for key in config if key not in TASKS), (*config_keys(), *others), "config key")
+    nested = [f"{name}.{field.name}" for name, group in NESTED.items() for field in fields(group)]
+    own = (key for key in config if key not in TASKS)
+    check_known(own, (*config_keys(), *others), "config key", meant=nested)
     losses = config.get("loss_names", {})
     require(isinstance(losses, Mapping), "loss_names", losses, "weights by objective, as in loss_names.mlm=1")
     check_known(losses, OBJECTIVE_NAMES, "objective in loss_names")

@@ -44,12 +44,15 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def check_known(names: Iterable[str], known: Iterable[str], kind: str) -> None:
-    """Raise UserError for an unknown name, with the nearest known ones."""
-    known = tuple(known)
+def check_known(names: Iterable[str], known: Iterable[str], kind: str, meant: Iterable[str] = ()) -> None:
+    """Raise UserError for an unknown name, with the nearest known ones.
+
+    meant: further names that the user may have meant.
+    """
+    known, meant = tuple(known), tuple(meant)
     for name in names:
         if name not in known:
-            near = get_close_matches(str(name)[:100], known, n=3, cutoff=0.5)
+            near = get_close_matches(str(name)[:100], (*known, *meant), n=3, cutoff=0.5)
             hint = f"Did you mean {', '.join(near)}? " if near else ""
             raise UserError(f"Unknown {kind} {name!r}. {hint}Valid: {', '.join(sorted(known))}")
 

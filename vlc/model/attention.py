@@ -2,7 +2,7 @@
 
 import torch
 from timm.layers import Attention as TimmAttention
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlc.hardware.onednn import product_of
 from vlc.model.patterns import FULL, AttentionPattern
@@ -18,9 +18,14 @@ class Attention(TimmAttention):
 
     def forward_first_token(self, x: Tensor, pattern: AttentionPattern = FULL) -> Tensor:
         """Return what `forward` gives for the first token of each sequence, (B, D)."""
-        product, parts = product_of(self.qkv), (self.attn_dim, 2 * self.attn_dim)
-        (for_queries, for_others), (bias, biases) = self.qkv.weight.split(parts), self.qkv.bias.split(parts)
-        queries, keys_values = product(pattern.first_tokens(x), for_queries, bias), product(x, for_others, biases)
+        parts = (self.attn_dim, 2 * self.attn_dim)
+        if isinstance(self.qkv, nn.Linear):
+            product = product_of(self.qkv)
+            (for_queries, for_others), (bias, biases) = self.qkv.weight.split(parts), self.qkv.bias.split(parts)
+            queries, keys_values = product(pattern.first_tokens(x), for_queries, bias), product(x, for_others, biases)
+        else:  # it has an adapter, which needs whole outputs
+            queries = self.qkv(pattern.first_tokens(x))[..., : self.attn_dim]
+            keys_values = self.qkv(x)[..., self.attn_dim :]
         return self.proj_drop(self.proj(pattern.attend_first(queries, keys_values, self.num_heads)))
 
 

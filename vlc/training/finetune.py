@@ -188,7 +188,8 @@ def resume_from(run: RunSettings, facts: Mapping[str, Any]) -> str | None:
     before = saved["vlc"].get("arguments")
     if before is None:
         raise UserError(f"{option} is of a run of run.py: start from it with --finetune")
-    for name in ("model", "input_size", "nb_classes", "global_pool"):
+    before = {"lora_rank": 0, **before}  # which older runs do not have
+    for name in ("model", "input_size", "nb_classes", "global_pool", "lora_rank"):
         was, now = (str(flags[name]).removeprefix("mae_") for flags in (before, run.flags))
         if was != now:
             raise UserError(

@@ -7,6 +7,7 @@ from pytorch_lightning import Callback, Trainer
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from vlc.checkpoint.adapters import merged
 from vlc.checkpoint.weight_files import read_weights
 from vlc.common.errors import UserError
 from vlc.data.batch import Batch
@@ -29,7 +30,7 @@ class MovingAverage(Callback):
         self.average = ModelEmaV3(_parts(module), self.decay).requires_grad_(False)
         self.ratios = {name: Ratio() for name in module.ratios}
         if self.path is not None:
-            stored = read_weights(Path(self.path), part="ema").state
+            stored = merged(read_weights(Path(self.path), part="ema")).state
             if not stored:
                 raise UserError(
                     f"{self.path} holds no moving average: leave {self.option} out, or pass a checkpoint of a run that had "

@@ -124,7 +124,7 @@ def with_own_rates(groups: list[dict], module: nn.Module, rates: Mapping[str, fl
     """
     factors = dict.fromkeys(module.parameters(), 1.0)
     for pattern, factor in rates.items():
-        for parameter in _matching(module, pattern, f"optimizer.rates.{pattern}={factor}"):
+        for parameter in matching(module, pattern, f"optimizer.rates.{pattern}={factor}"):
             factors[parameter] *= factor
     return [
         {**group, "lr": group["lr"] * factor, "params": [one for one in group["params"] if factors[one] == factor]}
@@ -136,13 +136,13 @@ def with_own_rates(groups: list[dict], module: nn.Module, rates: Mapping[str, fl
 def freeze(module: nn.Module, patterns: Iterable[str]) -> None:
     """Take the gradient from the parameters whose names match a pattern. Raises UserError as `with_own_rates` does."""
     for pattern in patterns:
-        for parameter in _matching(module, pattern, f"optimizer.frozen={[pattern]}"):
+        for parameter in matching(module, pattern, f"optimizer.frozen={[pattern]}"):
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise UserError(f"optimizer.frozen={list(patterns)} leaves no parameter to train: leave one of them out")
 
 
-def _matching(module: nn.Module, pattern: str, given: str) -> list[nn.Parameter]:
+def matching(module: nn.Module, pattern: str, given: str) -> list[nn.Parameter]:
     """The parameters in whose names a regular expression is found; blocks<N stands for the first N blocks.
 
     given: how the user gave the pattern, for errors.

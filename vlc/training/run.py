@@ -38,7 +38,7 @@ from vlc.hardware.rendezvous import watch_nodes
 from vlc.model.sizes import EncoderConfig
 from vlc.objectives.kinds import KINDS
 from vlc.objectives.options import ranking_kind
-from vlc.training import finetune, resume
+from vlc.training import finetune, lora, resume
 from vlc.training.callbacks import FinalValidation
 from vlc.training.clean_report import CleanReport
 from vlc.training.datamodule import DataModule, num_accumulated
@@ -141,7 +141,6 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
         seed=settings.run.seed,
         config=settings.as_config(),
     )
-    freeze(module, settings.optimizer.frozen)
     module.extras["preprocessing"] = settings.model.size.preprocessing
     padded = all(task.val_transform_keys == ("keep_shape",) for task in settings.tasks)
     if module.images_alone or padded:  # the evaluation of images alone crops them
@@ -160,6 +159,9 @@ def build_module(settings: Settings, data: DataModule) -> VLCModule:
                 rank_zero_info(line)
         check = finetune.CHECK if settings.run.flags else weights.CHECK
         rank_zero_info(str(weights.load(module, loaded, complete=complete, check=check)))
+    if settings.lora.rank and not settings.run.test_only:
+        rank_zero_info(lora.add_adapters(module, settings.lora, checkpoints))
+    freeze(module, settings.optimizer.frozen)
     return module
 
 
