@@ -14,10 +14,12 @@ from vlc.common.errors import UserError, require
 from vlc.common.terminal import cell
 from vlc.configuration.use_settings import UseSettings
 from vlc.evaluation.predictions import require_writable
+from vlc.use.export.onnx import write_onnx
+from vlc.use.export.program import write_programs
 from vlc.use.model import Model, open_pretrained
 
 # What writes a model, which is on the CPU and in float32, into an empty folder.
-FORMATS: dict[str, Callable[[Model, Path], None]] = {}
+FORMATS: dict[str, Callable[[Model, Path], None]] = {"onnx": write_onnx, "program": write_programs}
 
 
 def export(config: Mapping[str, Any], given: Collection[str]) -> Path:
@@ -44,7 +46,7 @@ def export(config: Mapping[str, Any], given: Collection[str]) -> Path:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Yield an empty folder, which becomes `out` when the block ends without exception. Raises UserError where it exists."""
+    """Yield an empty folder, which becomes `out` when the block ends without error. Raises UserError where it exists."""
     if os.path.lexists(out):
         raise UserError(f"out={out} exists already: name a new folder, or remove this one")
     require_writable("out", out, folder=True)
