@@ -14,12 +14,17 @@ from vlc.common.errors import UserError, require
 from vlc.common.terminal import cell
 from vlc.configuration.use_settings import UseSettings
 from vlc.evaluation.predictions import require_writable
+from vlc.use.export.int8 import write_int8
 from vlc.use.export.onnx import write_onnx
 from vlc.use.export.program import write_programs
 from vlc.use.model import Model, open_pretrained
 
 # What writes a model, which is on the CPU and in float32, into an empty folder.
-FORMATS: dict[str, Callable[[Model, Path], None]] = {"onnx": write_onnx, "program": write_programs}
+FORMATS: dict[str, Callable[[Model, Path], None]] = {
+    "onnx": write_onnx,
+    "int8": write_int8,
+    "program": write_programs,
+}
 
 
 def export(config: Mapping[str, Any], given: Collection[str]) -> Path:

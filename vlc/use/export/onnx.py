@@ -45,7 +45,7 @@ def require_onnx() -> None:
 def write_graph(graph: Graph, path: Path) -> None:
     """Write a graph as an ONNX file. Weights of more than 1.5 GB lie beside it, in PATH.data."""
     for name in ("onnx_ir", "onnxscript"):  # each tells of every constant that it folds, and Sacred shows it
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)
     written = torch.onnx.export(
         traced(graph), input_names=list(graph.inputs), output_names=[OUTPUT], opset_version=OPSET, verbose=False
     )
