@@ -1,7 +1,7 @@
 """Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`.
 
-What was trained is used by `python run.py predict|index|search|features|hard_pool|serve|explain with
-load_path=CHECKPOINT ...`, and looked at by `python run.py report with run=FOLDER`.
+What was trained is used by `python run.py predict|index|search|features|hard_pool|serve|explain|export
+with load_path=CHECKPOINT ...`, and looked at by `python run.py report with run=FOLDER`.
 """
 
 from vlc.configuration.config import ex, given_keys, user_errors_without_traceback
@@ -79,6 +79,15 @@ def report(_config, _run):
         from vlc.use.report import report
 
         report(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def export(_config, _run):
+    """Write the heads for other programs: out=FOLDER [file_format=onnx]."""
+    with user_errors_without_traceback():
+        from vlc.use.export.command import export
+
+        export(_config, given_keys(_run))
 
 
 @ex.command(unobserved=True)

@@ -237,7 +237,7 @@ def test_images_that_cannot_be_decoded_are_listed(trained, photos, tmp_path):
         ({"datasets": ["nlvr2"]}, "'nlvr2' has pairs of images"),
         ({"image_folder": "write_arrow"}, "image_folder=write_arrow holds no image"),
         ({"file_format": "jsonl"}, "file_format=jsonl holds no vectors"),
-        ({"file_format": "csv"}, "file_format='csv' is not valid: expected arrow, parquet or jsonl"),
+        ({"file_format": "csv"}, "file_format=csv holds no vectors: features are written as arrow or parquet"),
     ],
 )
 def test_mistakes_are_named(trained, arrows, tmp_path, values, message):

@@ -7,7 +7,7 @@ from typing import Any
 from vlc.common.errors import require
 from vlc.configuration.values import check_known, check_types, read
 
-COMMANDS = ("predict", "index", "search", "features", "hard_pool", "serve", "report", "explain")
+COMMANDS = ("predict", "index", "search", "features", "hard_pool", "serve", "report", "explain", "export")
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,11 @@ class UseSettings:
     image_folder: str | None = None  # read the images below it in place of datasets
     query: str | None = None  # text that search finds images for
     num_results: int = 10  # of a search
-    out: str | None = None  # file of what predict, search or report say; folder for tables, hard pools, maps
+    out: str | None = None  # file of what predict, search or report say; folder for tables, hard pools, maps, exports
     method: str | None = None  # of explain, and of maps in report; None: the best one (explanations.md)
-    file_format: str | None = None  # of tables: arrow or parquet, of predict also jsonl; None = arrow, of predict jsonl
+    file_format: str | None = (
+        None  # of tables: arrow, parquet or jsonl; of export: onnx, ... (export.md); None = the usual one
+    )
     ray: str | None = None  # address of a Ray cluster that computes features, index or predict, or local for one here
     published_pool: str | None = None  # 12-in-1's hard_negative.pkl, which hard_pool converts in place of images
     service: ServiceSettings = ServiceSettings()  # where serve listens and what it takes (service.md)
@@ -96,10 +98,6 @@ class UseSettings:
         expected = "four numbers for each box: left, top, right, bottom"
         require(len(edges) % 4 == 0, "boxes", list(edges), expected)
         require(settings.num_examples >= 1, "num_examples", settings.num_examples, "1 or more")
-        formats = "arrow, parquet or jsonl, or None"
-        require(
-            settings.file_format in (None, "arrow", "parquet", "jsonl"), "file_format", settings.file_format, formats
-        )
         require(settings.num_results >= 1, "num_results", settings.num_results, "1 or more")
         return settings
 

@@ -271,6 +271,10 @@ class TextEncoder:
         words = [-1 if word is None else word for word in encoding.word_ids]
         return Tokens(encoding.ids, words, tags=_tags_of_tokens(encoding, text, tags) if tags else None)
 
+    def to_json(self) -> str:
+        """Return the tokenizer as the content of a tokenizer.json."""
+        return self._rust.to_str()
+
     def within(self, max_text_len: int) -> "TextEncoder":
         """Return the same encoder for texts of at most so many tokens."""
         shorter = copy(self)

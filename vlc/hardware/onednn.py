@@ -59,6 +59,16 @@ def use_onednn(module: nn.Module) -> None:
             part.__class__ = OneDNNLinear
 
 
+def without_onednn(module: nn.Module) -> None:
+    """Undo `use_onednn`, in place: the layers are torch's own again."""
+    for part in module.modules():
+        if isinstance(part, Mlp) and isinstance(part.fc1, OneDNNLinearGELU):
+            part.act = nn.GELU()
+    for part in module.modules():
+        if isinstance(part, OneDNNLinear):
+            part.__class__, part._packed = nn.Linear, None
+
+
 def product_of(layer: nn.Linear) -> Callable[..., Tensor]:
     """Return the function (inputs, weight, bias) -> outputs that is fastest for parts of this layer's weight."""
     return linear if isinstance(layer, OneDNNLinear) else F.linear

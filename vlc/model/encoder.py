@@ -270,9 +270,11 @@ class Encoder(nn.Module):
 
         On a GPU the number of real tokens has to be known beforehand, as reading it would synchronise the device. We do
         not pack when blocks are compiled (every new length would recompile them), nor with stochastic depth (it drops
-        whole rows of the batch, and packed input has none).
+        whole rows of the batch, and packed input has none), nor in an exported graph.
         """
         if sequence.mask is None or not self._may_pack or not (pooled_only or self.training):
+            return None
+        if torch.compiler.is_exporting():
             return None
         if has_flash_attention(sequence.tokens.device) and sequence.num_real is not None:
             return Packing.on_device(sequence.mask, sequence.num_real)

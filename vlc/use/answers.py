@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from torch.utils.data import DataLoader, Dataset
 
-from vlc.common.errors import UserError
+from vlc.common.errors import UserError, require
 from vlc.configuration.use_settings import UseSettings
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
@@ -26,6 +26,7 @@ from vlc.use.search.stored import weights_hash
 from vlc.use.shards import Failed, Process, Shard
 from vlc.use.sources import LeftOut, computed_by, described, open_tables, origin
 
+FORMATS = ("jsonl", "arrow", "parquet")
 _ANSWER = pa.struct([("answer", pa.string()), ("value", pa.float64())])
 _PLACE = ["image_id", "source", "dataset", "row", "text_number"]
 _NUMBERS = {"row": pa.int64(), "text_number": pa.int64()}
@@ -153,6 +154,7 @@ def write_answers(config: Mapping[str, Any], given: Collection[str], process: Pr
     if of_one := [key for key in _OF_ONE_IMAGE if getattr(use, key)]:
         raise UserError(f"{of_one[0]} belongs to a single image=FILE, and not to whole data sets: leave it out")
     file_format = use.file_format or "jsonl"
+    require(file_format in FORMATS, "file_format", file_format, " or ".join(FORMATS))
     model = open_pretrained(config, given)
     heads = {name: form.fields(model, model.module.objectives[name]) for name, form in model.forms.items()}
     texts = list(several(use.text)) if use.text else []

@@ -1,0 +1,43 @@
+"""file_format=int8: the ONNX files with the weights of linear layers as 8-bit integers, for CPUs."""
+
+import logging
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vlc.common.errors import UserError
+from vlc.use.export.companions import write_companions
+from vlc.use.export.graphs import graphs_of, tell_left_out
+from vlc.use.export.onnx import require_onnx, write_graph
+from vlc.use.model import Model
+
+
+def write_int8(model: Model, folder: Path) -> None:
+    """Write what `write_onnx` writes, a quarter as large. Raises UserError where a package is missing.
+
+    Weights are rounded by output channel. Inputs of each linear layer are rounded when it is computed, by their own range,
+    so that no calibration is needed (onnxruntime's dynamic quantisation).
+    """
+    require_onnx()
+    try:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError as error:
+        raise UserError(
+            'file_format=int8 needs onnxruntime, which is not installed: pip install "vlc[onnx]"'
+        ) from error
+    graphs, left_out = graphs_of(model)
+    logging.getLogger().setLevel(logging.ERROR)  # onnxruntime advises there to do what is done here
+    for graph in graphs:
+        with TemporaryDirectory(dir=folder) as scratch:
+            whole, folded = Path(scratch, "whole.onnx"), Path(scratch, "folded.onnx")
+            write_graph(graph, whole)
+            quant_pre_process(whole, folded, skip_symbolic_shape=True)  # weights that are computed become constants
+            quantize_dynamic(
+                folded,
+                folder / f"{graph.name}.onnx",
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                extra_options={"MatMulConstBOnly": True},  # the products of attention stay as they are
+            )
+    write_companions(model, graphs, folder, script=True)
+    tell_left_out(left_out)

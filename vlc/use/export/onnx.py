@@ -1,0 +1,61 @@
+"""file_format=onnx: graphs as ONNX files, with a script that answers by them without torch and this package."""
+
+import logging
+from pathlib import Path
+
+import torch
+
+from vlc.common.errors import UserError
+from vlc.use.export.companions import description, write_companions
+from vlc.use.export.graphs import Graph, graphs_of, tell_left_out, traced
+from vlc.use.model import Model
+
+OPSET = 18  # the operators that torch's exporter writes without converting them
+OUTPUT = "values"
+# The names of free axes by input.
+AXES: dict[str, dict[int, str]] = {
+    "ids": {0: "batch", 1: "length"},
+    "mask": {0: "batch", 1: "length"},
+    "image": {0: "batch", 2: "height", 3: "width"},
+    "size": {0: "batch"},
+}
+
+
+def write_onnx(model: Model, folder: Path) -> None:
+    """Write NAME.onnx for each graph, with what answer.py needs. Raises UserError where a package is missing."""
+    require_onnx()
+    graphs, left_out = graphs_of(model)
+    for graph in graphs:
+        write_graph(graph, folder / f"{graph.name}.onnx")
+    write_companions(model, graphs, folder, script=True)
+    tell_left_out(left_out)
+
+
+def require_onnx() -> None:
+    """Raise UserError where onnx or onnxscript is missing."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f'file_format=onnx needs packages that are not installed ({error}): pip install "vlc[onnx]"'
+        ) from error
+
+
+def write_graph(graph: Graph, path: Path) -> None:
+    """Write a graph as an ONNX file. Weights of more than 1.5 GB lie beside it, in PATH.data."""
+    for name in ("onnx_ir", "onnxscript"):  # each tells of every constant that it folds, and Sacred shows it
+        logging.getLogger(name).setLevel(logging.ERROR)
+    written = torch.onnx.export(
+        traced(graph), input_names=list(graph.inputs), output_names=[OUTPUT], opset_version=OPSET, verbose=False
+    )
+    assert written is not None
+    free = {
+        value.shape[axis]: name
+        for value in written.model.graph.inputs
+        for axis, name in AXES[value.name.removesuffix("_2")].items()
+        if axis in graph.free[value.name]
+    }
+    written.rename_axes(free)
+    written.model.metadata_props.update({name: str(value) for name, value in description(graph).items()})
+    written.save(path)
