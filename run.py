@@ -1,7 +1,8 @@
 """Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`.
 
 What was trained is used by `python run.py predict|index|search|features|hard_pool|serve|explain|export
-with load_path=CHECKPOINT ...`, and looked at by `python run.py report with run=FOLDER`.
+with load_path=CHECKPOINT ...`, and looked at by `python run.py report with run=FOLDER`. `python run.py sweep with ...`
+trains with several values.
 """
 
 from vlc.configuration.config import ex, given_keys, user_errors_without_traceback
@@ -97,6 +98,15 @@ def features(_config, _run):
         from vlc.use.features import write_features
 
         write_features(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def sweep(_config, _run):
+    """Train with several values and seeds, and compare: NAMED_CONFIG ... sweep.values.KEY=[...] ..."""
+    with user_errors_without_traceback():
+        from vlc.workflows.sweep import sweep
+
+        sweep(_config, _run.meta_info["named_configs"], _run.meta_info["config_updates"])
 
 
 @ex.automain

@@ -1,16 +1,19 @@
 """Checks of settings: ranges, and values that contradict each other. Each error names the key and the cure."""
 
 from dataclasses import asdict
+from pathlib import PurePath
 from typing import Any
 
 from vlc.common.errors import UserError, require
 from vlc.configuration.groups import (
     EXCLUDED,
+    LOGGERS,
     MIXING,
     SCHEDULES,
     STEPS,
     WARMUPS,
     Groups,
+    LoggingSettings,
     LoRASettings,
     ModelSettings,
     OptimizerSettings,
@@ -83,6 +86,7 @@ def check(settings: Groups) -> None:
     _check_optimizer(optim.optimizer, fsdp=run.fsdp)
     _check_schedule(optim)
     _check_lora(settings)
+    _check_logging(settings.logging)
     excluded = settings.clean.exclude
     require(excluded in EXCLUDED, "clean.exclude", excluded, f"one of {', '.join(EXCLUDED)}")
     require(run.precision in PRECISIONS, "precision", run.precision, f"one of {', '.join(map(str, PRECISIONS))}")
@@ -277,6 +281,15 @@ def _check_lora(settings: Groups) -> None:
         raise UserError(
             f"lora.rank={lora.rank} adapts the weights of a checkpoint, and none is given: pass load_path=CHECKPOINT"
         )
+
+
+def _check_logging(logging: LoggingSettings) -> None:
+    check_known(logging.to, LOGGERS, "logger in logging.to")
+    require(bool(logging.project), "logging.project", logging.project, "a name")
+    require(logging.pictures >= 0, "logging.pictures", logging.pictures, "0 or more")
+    for pattern in logging.files:
+        inside = bool(pattern) and not PurePath(pattern).is_absolute() and ".." not in PurePath(pattern).parts
+        require(inside, "logging.files", pattern, "names or patterns of files in the run's folder")
 
 
 # The fields of `schedule` that only some kinds have.

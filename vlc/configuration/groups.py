@@ -285,6 +285,28 @@ class LoRASettings:
     trains: tuple[str, ...] = ()
 
 
+LOGGERS = ("tensorboard", "wandb", "mlflow")
+
+
+@dataclass(frozen=True)
+class LoggingSettings:
+    """Where a run logs its metrics, its configuration, pictures and files, beside its folder.
+
+    to: the loggers: tensorboard, wandb, mlflow; empty: none.
+    project: wandb's project and mlflow's experiment.
+    tags: words by which wandb and mlflow find the run.
+    pictures: how many examples of each split a validation shows with their answers, or with their reconstruction; 0: none.
+    files: the files of the run's folder that wandb and mlflow get at its end, as names or patterns, such as
+        checkpoints/*.ckpt.
+    """
+
+    to: tuple[str, ...] = ("tensorboard",)
+    project: str = "vlc"
+    tags: tuple[str, ...] = ()
+    pictures: int = 8
+    files: tuple[str, ...] = ("run.json", "metrics.json", "report.html")
+
+
 # Groups whose fields are keys in a dictionary of the configuration, as in multitask.mixing=stop_and_go. All have defaults.
 NESTED: dict[str, type] = {
     "multitask": MultitaskSettings,
@@ -293,6 +315,7 @@ NESTED: dict[str, type] = {
     "optimizer": OptimizerSettings,
     "schedule": ScheduleSettings,
     "lora": LoRASettings,
+    "logging": LoggingSettings,
 }
 
 
@@ -312,6 +335,7 @@ class Groups:
     clean: CleanSettings
     languages: LanguageSettings
     lora: LoRASettings
+    logging: LoggingSettings
     options: Mapping[str, Options]
     tasks: tuple[TaskSettings, ...]
 

@@ -7,7 +7,7 @@ from typing import Any
 from vlc.common.errors import require
 from vlc.configuration.values import check_known, check_types, read
 
-COMMANDS = ("predict", "index", "search", "features", "hard_pool", "serve", "report", "explain", "export")
+COMMANDS = ("predict", "index", "search", "features", "hard_pool", "serve", "report", "explain", "export", "sweep")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,44 @@ class ServiceSettings:
         return settings
 
 
+SEARCHES = ("grid", "random", "tpe")
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """Which runs `run.py sweep` does.
+
+    values: lists of values by key, as in sweep.values.learning_rate=[1e-4,3e-4]; with a list for seed, every combination of
+        the others runs with each seed. random and tpe also take ranges, as in {"low": 1e-5, "high": 1e-3, "log": True}.
+    search: grid: every combination; random: combinations at random; tpe: combinations that resemble good ones (Bergstra et
+        al. 2011, by optuna).
+    trials: how many combinations random and tpe try.
+    processes: runs at once, each in a process of its own; 0: one after the other in this process, which starts faster.
+    test: whether the best checkpoint of each run is tested. Tests choose nothing.
+    metrics: patterns of further metrics in the table, such as */score, beside val/the_metric and those that judge tests.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    search: str = "grid"
+    trials: int = 20
+    processes: int = 1
+    test: bool = True
+    metrics: tuple[str, ...] = ()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "SweepSettings":
+        """Read and check the dictionary `sweep` of a configuration. Raises UserError."""
+        types = {field.name: field.type for field in fields(cls)}
+        require(isinstance(config, Mapping), "sweep", config, "options by name, as in sweep.values.seed=[0,1,2]")
+        check_known(config, types, "option of sweep")
+        settings = cls(**{key: read(value, types[key]) for key, value in config.items()})
+        check_types(settings, "sweep")
+        require(settings.search in SEARCHES, "sweep.search", settings.search, f"one of {', '.join(SEARCHES)}")
+        require(settings.trials >= 1, "sweep.trials", settings.trials, "1 or more")
+        require(settings.processes >= 0, "sweep.processes", settings.processes, "0 or more")
+        return settings
+
+
 @dataclass(frozen=True)
 class UseSettings:
     """Inputs of the commands, and where their results go."""
@@ -84,6 +122,7 @@ class UseSettings:
     service: ServiceSettings = ServiceSettings()  # where serve listens and what it takes (service.md)
     run: str | None = None  # log folder of a run, a test or a demonstration that report is about
     compare: str | None = None  # log folder of a run that report sets beside it
+    sweep: SweepSettings = SweepSettings()  # which runs sweep does (runs.md)
     num_examples: int = 500  # of each test split that report evaluates
 
     @classmethod
@@ -92,6 +131,8 @@ class UseSettings:
         given = {field.name: read(config[field.name], field.type) for field in fields(cls) if field.name in config}
         if "service" in given:
             given["service"] = ServiceSettings.from_config(given["service"])
+        if "sweep" in given:
+            given["sweep"] = SweepSettings.from_config(given["sweep"])
         settings = cls(**given)
         check_types(settings)
         edges = settings.boxes or (0, 0, 0, 0)
@@ -102,7 +143,10 @@ class UseSettings:
         return settings
 
 
-USE_KEYS = {field.name: field.default for field in fields(UseSettings)} | {"service": asdict(ServiceSettings())}
+USE_KEYS = {field.name: field.default for field in fields(UseSettings)} | {
+    "service": asdict(ServiceSettings()),
+    "sweep": asdict(SweepSettings()),
+}
 
 
 def without_use_keys(config: Mapping[str, Any]) -> dict[str, Any]:

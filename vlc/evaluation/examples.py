@@ -4,10 +4,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from PIL import Image
 
 from vlc.common.errors import UserError
 from vlc.data.batch import Batch
+from vlc.data.images import open_image, to_pil
 from vlc.data.samples import Samples
 from vlc.evaluation.predictions import write_text
 from vlc.hardware.distributed import gather_lists, is_first_process
@@ -109,6 +112,25 @@ def _example(
         [list(map(_short, box)) for box in answer.boxes[:_SHOWN]],
         [list(map(_short, box)) for box in truth.boxes],
     )
+
+
+def pictures_of(samples: Samples, number: int) -> list[Image.Image]:
+    """Return the pictures of a sample, as they are stored. Raises UndecodableImage."""
+    source, where = samples.locate(number)
+    return [to_pil(open_image(source.image(where, column))) for column in source.spec.images]
+
+
+def text_of(samples: Samples, number: int) -> str:
+    """Return the text of a sample for a reader, with what stands beside it; empty where texts are not read."""
+    if samples.preparation.text_encoder is None:
+        return ""
+    row = samples.preparation.row(*samples.locate(number))
+    texts = (" · ".join(filter(_is_text, value)) if isinstance(value, list) else value for value in row.values())
+    return "\n".join(filter(_is_text, texts))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _short(value: float) -> float:

@@ -266,8 +266,8 @@ class VLCModule(LightningModule):
         if metric is not None or self._turn.ends_round:
             super().lr_scheduler_step(scheduler, metric)
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate(batch)
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Outcome]:  # type: ignore[override]  # Lightning hands it to callbacks as it is
+        return self._evaluate(batch)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         task = self.tasks[batch.task]

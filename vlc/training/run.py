@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import ModelParallelStrategy, ParallelStrategy, Strategy
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
@@ -20,7 +20,7 @@ from vlc.common.errors import UserError
 from vlc.common.files import check_room, full_disk_told
 from vlc.common.terminal import cell
 from vlc.configuration.aliases import under_flat_names
-from vlc.configuration.groups import MultitaskSettings, RunSettings
+from vlc.configuration.groups import LoggingSettings, MultitaskSettings, RunSettings
 from vlc.configuration.settings import Settings
 from vlc.configuration.task_settings import TaskSettings
 from vlc.data.clean import open_clean_list
@@ -43,13 +43,16 @@ from vlc.training.callbacks import FinalValidation
 from vlc.training.clean_report import CleanReport
 from vlc.training.datamodule import DataModule, num_accumulated
 from vlc.training.facts import FactsOfRun
+from vlc.training.loggers import Tracking, check_installed, closed, make_loggers
 from vlc.training.module import VLCModule, module_of, task_needs
 from vlc.training.moving_average import LoggedAverage
 from vlc.training.multitask import BestOfTask, Multitask
 from vlc.training.optim import check_optimizer, freeze
+from vlc.training.pictures import Pictures
 from vlc.training.progress import Progress
 from vlc.training.saving import Saving
 from vlc.training.trainer import common_callbacks, guards, make_trainer, suit_cpu
+from vlc.training.validations import Validations
 
 
 def run(settings: Settings, environment: ClusterEnvironment | None = None) -> dict[str, Any]:
@@ -62,6 +65,7 @@ def run(settings: Settings, environment: ClusterEnvironment | None = None) -> di
     _warn_of_settings_without_effect(settings)
     if not own.test_only:
         check_optimizer(settings.optim)
+    check_installed(settings.logging)
     option, folder = ("--output_dir ", own.output_dir) if own.flags else ("log_dir=", own.log_dir)
     writes = bool(folder) and not (own.fast_dev_run or (own.flags and own.test_only))
     if writes:
@@ -83,7 +87,7 @@ def run(settings: Settings, environment: ClusterEnvironment | None = None) -> di
         suit_cpu(module, settings.model.size.width, trainer.precision, sharded=own.fsdp)
     if settings.model.compile:
         module.compile_parts()
-    with full_disk_told(option, folder):
+    with closed(trainer), full_disk_told(option, folder):
         if own.test_only:
             trainer.test(module, datamodule=data, verbose=False)
         else:
@@ -91,13 +95,13 @@ def run(settings: Settings, environment: ClusterEnvironment | None = None) -> di
             if writes:
                 check_room(option, folder, module.checkpoint_bytes())
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-    metrics: dict[str, float] = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    if own.flags:
-        return finetune.metrics(trainer)
-    log_dir = str(trainer.log_dir)  # asks the other processes
-    if own.test_only:
-        _report(own, module, metrics, log_dir)
-    return {**metrics, "log_dir": log_dir}
+        metrics: dict[str, float] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if own.flags:
+            return finetune.metrics(trainer)
+        log_dir = str(trainer.log_dir)  # asks the other processes
+        if own.test_only:
+            _report(own, module, metrics, log_dir)
+        return {**metrics, "log_dir": log_dir}
 
 
 def build_data(settings: Settings) -> DataModule:
@@ -259,7 +263,7 @@ _WITHOUT_EFFECT = frozenset(
     "exp_name log_dir data_root data_cache resume_from checkpoint_every load_path pretrain_path val_check_interval "
     "num_gpus num_nodes num_workers fsdp compile activation_checkpointing max_corrupt_ratio fast_dev_run get_recall_metric "
     "rerank_k save_scores splits val_transform_keys".split()
-)
+).union(f"logging.{one.name}" for one in fields(LoggingSettings))
 
 
 def _resume_from(settings: Settings, module: VLCModule, data: DataModule, trainer: Trainer) -> str | Path | None:
@@ -270,7 +274,7 @@ def _resume_from(settings: Settings, module: VLCModule, data: DataModule, traine
     if path is None:
         return None
     if path == resume.AUTO:
-        folder = Path(settings.run.log_dir) / _log_name(settings.run)
+        folder = Path(settings.run.log_dir) / log_name(settings.run)
         path = resume.newest(folder.glob("version_*/checkpoints/last.ckpt"))
         rank_zero_info(f"resume_from=auto: {f'continuing {path}' if path else f'nothing to continue in {folder}'}")
         if path is None:
@@ -309,9 +313,9 @@ def build_trainer(settings: Settings, *, num_evaluated: int, environment: Cluste
     run, optim = settings.run, settings.optim
     accelerator, devices = _devices(run)
     num_devices = devices if isinstance(devices, int) else len(devices)
-    logger: TensorBoardLogger | bool = False
+    logger: Logger | list[Logger] | bool = False
     if not run.flags:
-        logger = TensorBoardLogger(run.log_dir, name=_log_name(run), default_hp_metric=False)
+        logger = make_loggers(settings.logging, run.log_dir, log_name(run))
     elif run.log_dir and not run.test_only:
         logger = TensorBoardLogger(run.log_dir, name="", version="")
     callbacks = finetune.callbacks(settings) if run.flags else _callbacks(settings, num_evaluated > 0)
@@ -355,8 +359,12 @@ def _callbacks(settings: Settings, has_validation: bool) -> list:
         *common_callbacks(),
         LearningRateMonitor(logging_interval="step"),
         FactsOfRun(settings.as_config()),
+        Tracking(settings.as_config()),
+        Validations(),
         Saving(every=settings.run.checkpoint_every),
     ]
+    if settings.logging.to and settings.logging.pictures and not settings.run.fsdp:  # a head may gather its weights
+        callbacks.append(Pictures(settings.logging.pictures))
     if (ema := settings.optimizer.ema) is not None:
         callbacks.append(LoggedAverage(ema, settings.run.load_path if settings.run.test_only else None))
     if not settings.run.fast_dev_run:
@@ -384,7 +392,8 @@ def _report(run: RunSettings, module: VLCModule, metrics: dict[str, float], log_
     Console().print(grid, cell(f"logs: {log_dir}"), sep="\n", soft_wrap=True)
 
 
-def _log_name(run: RunSettings) -> str:
+def log_name(run: RunSettings) -> str:
+    """Return the name of the folder in log_dir that has the versions of a run."""
     return f"{run.exp_name}_seed{run.seed}_from_{Path(run.load_path).stem}"
 
 

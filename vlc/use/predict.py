@@ -19,11 +19,11 @@ from vlc.configuration.use_settings import UseSettings
 from vlc.data.batch import Batch
 from vlc.data.images import open_image, to_pil
 from vlc.data.transforms import denormalize
+from vlc.evaluation.drawing import with_boxes
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
 from vlc.objectives.mae import reconstruction
 from vlc.use.answers import write_answers
-from vlc.use.drawing import with_boxes
 from vlc.use.model import Model, open_pretrained
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")

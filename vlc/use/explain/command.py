@@ -14,9 +14,9 @@ from vlc.common.files import to_json
 from vlc.common.terminal import cell
 from vlc.configuration.use_settings import UseSettings
 from vlc.data.images import to_pil
+from vlc.evaluation.drawing import with_boxes
 from vlc.evaluation.predictions import write_text
 from vlc.objectives.base import Answer
-from vlc.use.drawing import with_boxes
 from vlc.use.explain.explain import explain, explainable
 from vlc.use.explain.explanation import Explanation
 from vlc.use.explain.methods import DEFAULT

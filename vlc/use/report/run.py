@@ -18,11 +18,11 @@ from vlc.configuration.settings import Settings
 from vlc.configuration.task_settings import OF_THE_RUN
 from vlc.configuration.use_settings import without_use_keys
 from vlc.data.catalog import CATALOG
-from vlc.data.images import UndecodableImage, open_image, to_pil
+from vlc.data.images import UndecodableImage
 from vlc.data.samples import Samples
 from vlc.data.spec import DatasetSpec
 from vlc.evaluation import examples
-from vlc.evaluation.examples import Example, read_examples
+from vlc.evaluation.examples import Example, pictures_of, read_examples, text_of
 from vlc.evaluation.results import FILE as METRICS
 from vlc.evaluation.results import Results
 from vlc.training import facts
@@ -252,9 +252,8 @@ class Run:
 
     def pictures(self, example: Example) -> list[Image.Image]:
         """The pictures of an example, as they are stored. Raises UserError where one cannot be decoded."""
-        source, where = self.samples(example).locate(example.number)
         try:
-            return [to_pil(open_image(source.image(where, column))) for column in source.spec.images]
+            return pictures_of(self.samples(example), example.number)
         except UndecodableImage as error:
             raise UserError(
                 f"An image in row {example.place.row} of {example.place.table} is damaged ({error})"
@@ -262,21 +261,12 @@ class Run:
 
     def text(self, example: Example) -> str:
         """The text of an example, with what stands beside it."""
-        samples = self.samples(example)
-        if samples.preparation.text_encoder is None:
-            return ""
-        row = samples.preparation.row(*samples.locate(example.number))
-        texts = (" · ".join(filter(_is_text, value)) if isinstance(value, list) else value for value in row.values())
-        return "\n".join(filter(_is_text, texts))
+        return text_of(self.samples(example), example.number)
 
 
 def _withheld(spec: DatasetSpec) -> bool:
     """Whether no test split of a data set has labels: its validation split is evaluated in its place."""
     return all(split in spec.unlabelled for split in spec.test)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
 
 
 def head_name(task: str, head: str) -> str:

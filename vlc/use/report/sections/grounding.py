@@ -4,7 +4,7 @@ from typing import Any
 
 from PIL import Image
 
-from vlc.use.drawing import with_boxes
+from vlc.evaluation.drawing import with_boxes
 from vlc.use.report.cards import card
 from vlc.use.report.run import Run, head_name
 from vlc.use.report.section import Section

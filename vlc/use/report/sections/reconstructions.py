@@ -3,11 +3,10 @@
 from typing import Any
 
 import torch
-from torchvision.transforms.functional import to_pil_image
 
-from vlc.data.transforms import denormalize
+from vlc.evaluation.drawing import reconstructions
 from vlc.evaluation.inputs import batch_of
-from vlc.objectives.mae import MAE, reconstruction
+from vlc.objectives.mae import MAE
 from vlc.use.report.evaluation import chosen
 from vlc.use.report.run import Run
 from vlc.use.report.section import Section
@@ -38,8 +37,4 @@ def _triples(run: Run, samples: Any, head: str) -> list[list[Any]]:
     module = run.module
     batch = module.normalised(batch_of(samples, chosen(len(samples), SHOWN)).to(module.device))
     outcome, size = module.outcomes(batch)[head], module.encoder.size
-    assert outcome.patches is not None
-    images, _ = batch.images_at(0)
-    masked, restored = reconstruction(outcome.logits, images, outcome.patches.dropped, size.patch_size)
-    rows = zip(images, masked, restored, strict=True)
-    return [[to_pil_image(denormalize(image, size.pixel_normalization).cpu()) for image in triple] for triple in rows]
+    return reconstructions(batch, outcome, size)

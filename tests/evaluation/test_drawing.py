@@ -1,8 +1,8 @@
-"""Boxes drawn into a picture."""
+"""Boxes drawn into a picture, and sheets of examples."""
 
 from PIL import Image
 
-from vlc.use.drawing import _COLOURS, with_boxes
+from vlc.evaluation.drawing import _COLOURS, sheet, with_boxes
 
 
 def _rgb(colour: str) -> tuple[int, ...]:
@@ -23,3 +23,10 @@ def test_a_box_outside_and_a_label_at_the_edge_do_not_fail():
     drawn = with_boxes(Image.new("L", (8, 8)), [(-5, -5, 30, 30), (0, 0, 0.5, 0.5)], ["a very long label", ""])
     assert drawn.size == (8, 8)
     assert drawn.mode == "RGB"
+
+
+def test_a_sheet_shows_pictures_and_wraps_their_texts():
+    wide, tall = Image.new("RGB", (400, 10), "red"), Image.new("L", (10, 400))
+    drawn = sheet([([wide, tall], "what is this?\nanswer: " + "word " * 30), ([tall], "")] + [([wide], "x")] * 3)
+    assert drawn.width == 4 * 260
+    assert (255, 0, 0) in {colour for _, colour in drawn.getcolors(2**20)}
