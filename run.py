@@ -2,6 +2,7 @@
 
 What was trained is used by `python run.py predict|index|search|features|hard_pool|serve|explain with
 load_path=CHECKPOINT ...`, and looked at by `python run.py report with run=FOLDER`.
+`python run.py doctor` looks at the machine.
 """
 
 from vlc.configuration.config import ex, given_keys, user_errors_without_traceback
@@ -88,6 +89,15 @@ def features(_config, _run):
         from vlc.use.features import write_features
 
         write_features(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def doctor(_config, _run):
+    """Look at the machine, data and checkpoints: [data_root=ARROWS] [load_path=CHECKPOINT] [tokenizer=NAME] [out=FILE]."""
+    with user_errors_without_traceback():
+        from vlc.workflows.doctor.command import doctor
+
+        doctor(_config, given_keys(_run))
 
 
 @ex.automain

@@ -7,7 +7,7 @@ from typing import Any
 from vlc.common.errors import require
 from vlc.configuration.values import check_known, check_types, read
 
-COMMANDS = ("predict", "index", "search", "features", "hard_pool", "serve", "report", "explain")
+COMMANDS = ("predict", "index", "search", "features", "hard_pool", "serve", "report", "explain", "doctor")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class UseSettings:
     image_folder: str | None = None  # read the images below it in place of datasets
     query: str | None = None  # text that search finds images for
     num_results: int = 10  # of a search
-    out: str | None = None  # file of what predict, search or report say; folder for tables, hard pools, maps
+    out: str | None = None  # file of what predict, search, report or doctor say; folder for tables, hard pools, maps
     method: str | None = None  # of explain, and of maps in report; None: the best one (explanations.md)
     file_format: str | None = None  # of tables: arrow or parquet, of predict also jsonl; None = arrow, of predict jsonl
     ray: str | None = None  # address of a Ray cluster that computes features, index or predict, or local for one here
