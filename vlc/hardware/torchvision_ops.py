@@ -36,8 +36,8 @@ def install() -> None:
 
 def declare_missing_ops() -> None:
     """Declare torchvision's operators to torch if, and only if, its compiled library cannot be loaded."""
-    spec = importlib.machinery.PathFinder.find_spec("torchvision")
-    if spec is None or spec.origin is None or _compiled_library_loads(Path(spec.origin).parent):
+    package = _package()
+    if package is None or _compiled_library_loads(package):
         return
     import torch
 
@@ -45,6 +45,17 @@ def declare_missing_ops() -> None:
     for schema in _SCHEMAS:
         library.define(schema)
     _libraries.append(library)
+
+
+def has_compiled_operators() -> bool:
+    """Whether torchvision's compiled library is there and can be loaded."""
+    package = _package()
+    return package is not None and _compiled_library_loads(package)
+
+
+def _package() -> Path | None:
+    spec = importlib.machinery.PathFinder.find_spec("torchvision")
+    return Path(spec.origin).parent if spec and spec.origin else None
 
 
 def _compiled_library_loads(package: Path) -> bool:
