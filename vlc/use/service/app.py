@@ -16,7 +16,7 @@ import vlc
 from vlc.configuration.use_settings import ServiceSettings
 from vlc.use.model import Model
 from vlc.use.service import answers, heads, others, page
-from vlc.use.service.guard import Guard
+from vlc.use.service.guard import Direct, Guard
 from vlc.use.service.problems import Problem, ProblemDetails, busy, described_errors
 from vlc.use.service.service import Service
 
@@ -37,13 +37,15 @@ def create_app(models: Mapping[str, Model], settings: ServiceSettings, index: st
 
     app = FastAPI(title="vlc", version=vlc.__version__, docs_url=None, redoc_url=None, lifespan=closing)
     app.state.service = service
+    asked = heads.router(service)
+    app.add_middleware(Direct, router=asked)
     app.add_middleware(Guard, service=service)
     app.add_exception_handler(Problem, _sent)
     app.add_exception_handler(HTTPException, _sent)
     app.add_exception_handler(RequestValidationError, _sent)
     app.include_router(_watching(service))
     app.include_router(others.router(service))
-    app.include_router(heads.router(service))
+    app.include_router(asked)
     app.include_router(page.router(service), include_in_schema=False)
     app.openapi = lambda: _described(app, service)  # type: ignore[method-assign]
     return app

@@ -1,5 +1,6 @@
 """`python run.py serve`: the service on this machine, until it is interrupted."""
 
+import gc
 import ipaddress
 import logging
 import re
@@ -51,6 +52,8 @@ def serve(config: Mapping[str, Any], given: Collection[str]) -> None:
         "server_header": False,
         "timeout_graceful_shutdown": grace,
     }
+    gc.collect()
+    gc.freeze()  # of what lives as long as the service, nothing needs to be looked at again and again
     listener.listen()  # who connects from now on waits until the server is up
     host, port = listener.getsockname()[:2]
     print(f"Listening at http://{host}:{port} with the heads {', '.join(service.heads)}", flush=True)

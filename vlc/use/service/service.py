@@ -18,6 +18,7 @@ from vlc.use.search.searching import Opened, counts, open_index
 from vlc.use.service.batching import Batcher, ClientLeft, Left, Stopping
 from vlc.use.service.bodies import IMAGES, Body, Received
 from vlc.use.service.metrics import Metrics
+from vlc.use.service.multipart import Part
 from vlc.use.service.problems import Problem, busy
 
 API_KEY_VARIABLE = "VLC_API_KEY"  # in the environment
@@ -48,6 +49,10 @@ class Head:
     def read(self, received: Received) -> list[Prepared]:
         """Read a body, and decode and tokenise what it asks. Raises Problem for what the head cannot read."""
         return self.prepared(self.body.read(received))
+
+    def read_parts(self, parts: Sequence[Part]) -> list[Prepared]:
+        """Do so with the parts of a form."""
+        return self.prepared(self.body.read_parts(parts))
 
     def requests(self, given: Mapping[str, Any]) -> list[Request]:
         """The requests of the fields of a body, one for each text."""
@@ -136,20 +141,36 @@ class Service:
     # -- computing
 
     async def prepare(self, function: Callable[..., ResultT], *arguments: Any, left: Left) -> ResultT:
-        """Run a function that decodes in a thread beside the event loop, unless the client has left."""
+        """Run a function that decodes in a thread beside the event loop, unless the client has left by then."""
         if self.stopping:
             raise busy("The service stops")
-        if await left():
-            self.metrics.dropped.inc()
-            raise ClientLeft
-        return await asyncio.get_running_loop().run_in_executor(self.decoders, function, *arguments)
+
+        def run() -> ResultT:
+            if left():
+                self.metrics.dropped.inc()
+                raise ClientLeft
+            return function(*arguments)
+
+        return await asyncio.get_running_loop().run_in_executor(self.decoders, run)
 
     async def compute(
         self, key: Hashable, function: Callable[[Sequence[Any]], Sequence[Any]], items: Sequence[Any], left: Left
     ) -> list[Any]:
         """Compute items in the thread of the model, with others of this key."""
+        return await self._computed([key] * len(items), function, items, left)
+
+    async def _computed(
+        self,
+        keys: Sequence[Hashable],
+        function: Callable[[Sequence[Any]], Sequence[Any]],
+        items: Sequence[Any],
+        left: Left,
+    ) -> list[Any]:
+        submit = self.batcher.submit
         try:
-            return list(await asyncio.gather(*(self.batcher.run(key, function, item, left) for item in items)))
+            return await asyncio.gather(
+                *(submit(key, function, item, left) for key, item in zip(keys, items, strict=True))
+            )
         except Stopping as error:
             raise busy("The service stops") from error
 
@@ -167,8 +188,8 @@ class Service:
         def asked(items: Sequence[Prepared]) -> list[list[Answer]]:
             return head.model.ask(head.name, items)
 
-        groups = [self.compute((head.checkpoint, head.name, one.shape), asked, [one], left) for one in prepared]
-        found = [answers for (answers,) in await asyncio.gather(*groups)]
+        keys = [(head.checkpoint, head.name, one.shape) for one in prepared]
+        found = await self._computed(keys, asked, prepared, left)
         if not all(found):
             raise Problem(422, f"text: {head.name} says nothing of it; {MASK} stands for a word to fill in", "text")
         return found
