@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -84,7 +84,7 @@ def _watching(service: Service) -> APIRouter:
     @router.get("/metrics", response_class=Response, responses={**counted, **errors})
     async def metrics() -> Response:
         """Count requests, batches and seconds for Prometheus."""
-        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router
 

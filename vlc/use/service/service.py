@@ -1,7 +1,6 @@
 """What the endpoints share: the models with their heads, the threads that prepare requests, and the batches."""
 
 import asyncio
-import os
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ from vlc.use.service.metrics import Metrics
 from vlc.use.service.multipart import Part
 from vlc.use.service.problems import Problem, busy
 
-API_KEY_VARIABLE = "VLC_API_KEY"  # in the environment
 ResultT = TypeVar("ResultT")
 
 
@@ -92,7 +90,7 @@ class Service:
 
     def __init__(self, models: Mapping[str, Model], settings: ServiceSettings, index: str = ""):
         self.models, self.settings, self.index = models, settings, index
-        self.api_key = settings.api_key or os.environ.get(API_KEY_VARIABLE, "")
+        self.api_key = settings.key
         self.metrics = Metrics()
         self.stopping = False
         self.batcher = Batcher(
@@ -101,7 +99,6 @@ class Service:
             self._observe,
             self.metrics.dropped.inc,
         )
-        self.metrics.waiting.set_function(lambda: len(self.batcher))
         self.counts = counts(index) if index else {}
         self.opened = self._opened() if index else {}
         self.decoders = ThreadPoolExecutor(settings.decoders, thread_name_prefix="decoder")
@@ -167,12 +164,15 @@ class Service:
         left: Left,
     ) -> list[Any]:
         submit = self.batcher.submit
+        self.metrics.waiting.inc(len(items))
         try:
             return await asyncio.gather(
                 *(submit(key, function, item, left) for key, item in zip(keys, items, strict=True))
             )
         except Stopping as error:
             raise busy("The service stops") from error
+        finally:
+            self.metrics.waiting.dec(len(items))
 
     async def ask(self, head: Head, given: Mapping[str, Any], left: Left) -> list[list[Answer]]:
         """Return the answers of a head to each text of a request, or to its images.
