@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--distinct", type=int, default=480, help="requests that differ")
     parser.add_argument("--wait-ms", type=float, default=5.0)
     parser.add_argument("--decoders", type=int, default=4)
+    parser.add_argument("--processes", type=int, default=1)
 
 
 @dataclass
@@ -90,7 +91,7 @@ def measure(arguments: argparse.Namespace) -> None:
         offline(model, asked, arguments.batch)
         count += len(asked)
     rows = [_row("offline", count, time.perf_counter() - started, time.process_time() - cpu)]
-    options = {"wait_ms": arguments.wait_ms, "decoders": arguments.decoders}
+    options = {name: getattr(arguments, name) for name in ("wait_ms", "decoders", "processes")}
     with server(arguments.checkpoint, arguments.batch, **options) as running:
         place = running.host, running.port
         asyncio.run(loaded(*place, asked, arguments.clients, 2, arguments.seed))  # first uses of everything

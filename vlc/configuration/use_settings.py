@@ -1,5 +1,6 @@
 """The keys of the commands that use a trained checkpoint. Training runs do not have them."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -19,7 +20,9 @@ COMMANDS = (
     "export",
     "sweep",
     "doctor",
+    "VLC_API_KEY",
 )
+API_KEY_VARIABLE = "VLC_API_KEY"  # in the environment
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class ServiceSettings:
     wait_ms: milliseconds for which a request waits for others that can be computed with it.
     queue: requests that may be under way; further ones are refused with status 503.
     timeout_s: seconds that a request may take; then it is answered with status 504.
-    decoders: threads that decode pictures and texts.
+    decoders: threads of a process that decode pictures and texts.
+    processes: that answer, each with models of its own; each has its part of queue.
     max_bytes: size of the body of a request.
     max_pixels: width times height of a picture.
     max_text: characters of a text.
@@ -48,10 +52,16 @@ class ServiceSettings:
     queue: int = 256
     timeout_s: float = 30.0
     decoders: int = 4
+    processes: int = 1
     max_bytes: int = 16 * 1024**2
     max_pixels: int = 50_000_000
     max_text: int = 2000
     max_items: int = 64
+
+    @property
+    def key(self) -> str:
+        """The key that requests have to show, or else an empty text."""
+        return self.api_key or os.environ.get(API_KEY_VARIABLE, "")
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ServiceSettings":
@@ -68,7 +78,7 @@ class ServiceSettings:
         require(0 <= settings.port < 2**16, "service.port", settings.port, "0 to 65535; 0 is any free port")
         require(0 <= settings.wait_ms <= 1000, "service.wait_ms", settings.wait_ms, "0 to 1000")
         require(settings.timeout_s > 0, "service.timeout_s", settings.timeout_s, "a number above 0")
-        for key in ("queue", "decoders", "max_bytes", "max_pixels", "max_text", "max_items"):
+        for key in ("queue", "decoders", "processes", "max_bytes", "max_pixels", "max_text", "max_items"):
             require(getattr(settings, key) >= 1, f"service.{key}", getattr(settings, key), "1 or more")
         return settings
 

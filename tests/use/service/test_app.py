@@ -132,12 +132,8 @@ def test_a_client_that_left_costs_nothing(model, monkeypatch):
     async def work(_, service):
         head = service.heads["vqa"]
         left = iter([False, True])
-
-        async def has_left() -> bool:
-            return next(left)
-
         with pytest.raises(ClientLeft):
-            await service.ask(head, ASKED, has_left)
+            await service.ask(head, ASKED, lambda: next(left))
         return service.metrics.registry.get_sample_value("vlc_dropped_total")
 
     assert served(model, work) == 1

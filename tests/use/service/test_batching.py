@@ -8,11 +8,11 @@ import pytest
 from vlc.use.service.batching import Batcher, ClientLeft, Stopping
 
 
-async def stays() -> bool:
+def stays() -> bool:
     return False
 
 
-async def leaves() -> bool:
+def leaves() -> bool:
     return True
 
 
@@ -36,7 +36,7 @@ def batched(work, wait_s: float = 0.02, max_batch: int = 4):
 
 def test_requests_of_a_key_are_gathered():
     async def work(batcher, compute):
-        runs = [batcher.run(key, compute, item, stays) for key, item in [("a", 1), ("b", 2), ("a", 3)]]
+        runs = [batcher.submit(key, compute, item, stays) for key, item in [("a", 1), ("b", 2), ("a", 3)]]
         return await asyncio.gather(*runs)
 
     results, batches = batched(work)
@@ -46,7 +46,7 @@ def test_requests_of_a_key_are_gathered():
 
 def test_a_full_batch_does_not_wait():
     async def work(batcher, compute):
-        runs = [batcher.run("a", compute, item, stays) for item in range(8)]
+        runs = [batcher.submit("a", compute, item, stays) for item in range(8)]
         return await asyncio.wait_for(asyncio.gather(*runs), 5)
 
     results, batches = batched(work, wait_s=60)
@@ -58,10 +58,10 @@ def test_no_key_waits_for_one_that_is_always_full():
     async def work(batcher, compute):
         async def busy():
             while not alone.done():
-                await batcher.run("a", compute, 1, stays)
+                await batcher.submit("a", compute, 1, stays)
 
         clients = [asyncio.create_task(busy()) for _ in range(12)]
-        alone = asyncio.create_task(batcher.run("b", compute, 2, stays))
+        alone = batcher.submit("b", compute, 2, stays)
         await asyncio.wait_for(asyncio.gather(alone, *clients), 20)
 
     _, batches = batched(work, wait_s=0.001)
@@ -77,9 +77,9 @@ def test_what_comes_during_a_batch_is_the_next_one():
         return items
 
     async def work(batcher, _):
-        first = asyncio.create_task(batcher.run("a", compute, 0, stays))
+        first = batcher.submit("a", compute, 0, stays)
         await asyncio.to_thread(started.wait, 5)
-        others = [asyncio.create_task(batcher.run("b", doubled, item, stays)) for item in (1, 2, 3)]
+        others = [batcher.submit("b", doubled, item, stays) for item in (1, 2, 3)]
         await asyncio.sleep(0.02)
         assert len(batcher) == 3
         go.set()
@@ -98,7 +98,7 @@ def test_what_comes_during_a_batch_is_the_next_one():
 
 def test_a_bad_item_fails_alone():
     async def work(batcher, compute):
-        runs = [batcher.run("a", compute, item, stays) for item in (1, "bad", 3)]
+        runs = [batcher.submit("a", compute, item, stays) for item in (1, "bad", 3)]
         return await asyncio.gather(*runs, return_exceptions=True)
 
     results, batches = batched(work)
@@ -109,8 +109,8 @@ def test_a_bad_item_fails_alone():
 
 def test_items_of_clients_that_left_are_not_computed():
     async def work(batcher, compute):
-        cancelled = asyncio.create_task(batcher.run("a", compute, 1, stays))
-        runs = [asyncio.create_task(batcher.run("a", compute, item, left)) for item, left in [(2, leaves), (3, stays)]]
+        cancelled = batcher.submit("a", compute, 1, stays)
+        runs = [batcher.submit("a", compute, item, left) for item, left in [(2, leaves), (3, stays)]]
         await asyncio.sleep(0)
         cancelled.cancel()
         return await asyncio.gather(*runs, cancelled, return_exceptions=True)
@@ -124,11 +124,11 @@ def test_items_of_clients_that_left_are_not_computed():
 
 def test_stopping_computes_what_waits():
     async def work(batcher, compute):
-        waiting = [asyncio.create_task(batcher.run("a", compute, item, stays)) for item in (1, 2)]
+        waiting = [batcher.submit("a", compute, item, stays) for item in (1, 2)]
         await asyncio.sleep(0)
         await asyncio.wait_for(batcher.close(), 5)  # though the wait would be a minute
         with pytest.raises(Stopping):
-            await batcher.run("a", compute, 3, stays)
+            await batcher.submit("a", compute, 3, stays)
         return await asyncio.gather(*waiting)
 
     assert batched(work, wait_s=60) == ([2, 4], [[1, 2]])

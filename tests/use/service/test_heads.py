@@ -118,8 +118,8 @@ ENCODED = body(images=[PNG])["json"]["images"]
         ("vqa", form(images=[PNG], text=["a"] * 65), 422, "text", "text: List should have at most 64 items"),
         ("vqa", form(images=[PNG], text="a" * 2001), 422, "text", "text: String should have at most 2000"),
         ("vqa", form(images=[PNG], text=PNG), 422, "text", "a text is wanted, and not a file"),
-        ("vqa", form(images=[PNG] * 65, text="a"), 400, None, "Too many files"),
-        ("vqa", form(images=[PNG], text=["a"] * 257), 400, None, "Too many fields"),
+        ("vqa", form(images=[PNG] * 65, text="a"), 400, None, "Too many files: a form has 64 at most"),
+        ("vqa", form(images=[PNG], text=["a"] * 257), 400, None, "Too many fields: a form has 256 at most"),
         ("translation_retrieval", form(text="a", second_text="b", images=[PNG]), 422, "images", "No picture"),
         ("refer", form(images=[PNG], text="a", boxes=[[1, 1, 0, 0]]), 422, "boxes", "is no box in a picture"),
         ("refer", form(images=[PNG], text="a", boxes=[[1, 1]]), 422, "boxes", "boxes.0: List should have at least 4"),
@@ -161,6 +161,11 @@ def test_bodies_that_are_no_json(model, content):
         ("multipart/form-data", b"x"),
         ("multipart/form-data; boundary=x", b"--x\r\nx"),
         ("multipart/form-data; boundary=", b"x"),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data\r\n\r\na dog\r\n--x--\r\n"),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\xff\r\n--x--\r\n',
+        ),
     ],
 )
 def test_bodies_that_are_no_forms(model, kind, content):

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -16,7 +16,7 @@ import vlc
 from vlc.configuration.use_settings import ServiceSettings
 from vlc.use.model import Model
 from vlc.use.service import answers, heads, others, page
-from vlc.use.service.guard import Guard
+from vlc.use.service.guard import Direct, Guard
 from vlc.use.service.problems import Problem, ProblemDetails, busy, described_errors
 from vlc.use.service.service import Service
 
@@ -37,13 +37,15 @@ def create_app(models: Mapping[str, Model], settings: ServiceSettings, index: st
 
     app = FastAPI(title="vlc", version=vlc.__version__, docs_url=None, redoc_url=None, lifespan=closing)
     app.state.service = service
+    asked = heads.router(service)
+    app.add_middleware(Direct, router=asked)
     app.add_middleware(Guard, service=service)
     app.add_exception_handler(Problem, _sent)
     app.add_exception_handler(HTTPException, _sent)
     app.add_exception_handler(RequestValidationError, _sent)
     app.include_router(_watching(service))
     app.include_router(others.router(service))
-    app.include_router(heads.router(service))
+    app.include_router(asked)
     app.include_router(page.router(service), include_in_schema=False)
     app.openapi = lambda: _described(app, service)  # type: ignore[method-assign]
     return app
@@ -82,7 +84,7 @@ def _watching(service: Service) -> APIRouter:
     @router.get("/metrics", response_class=Response, responses={**counted, **errors})
     async def metrics() -> Response:
         """Count requests, batches and seconds for Prometheus."""
-        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router
 

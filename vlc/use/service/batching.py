@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from typing import Any
 logger = logging.getLogger("vlc.service")
 
 Compute = Callable[[Sequence[Any]], Sequence[Any]]
-Left = Callable[[], Awaitable[bool]]
+Left = Callable[[], bool]
 
 
 class Stopping(Exception):
@@ -61,8 +61,10 @@ class Batcher:
         """How many items wait."""
         return sum(len(queue) for _, queue in self._queues.values())
 
-    async def run(self, key: Hashable, compute: Compute, item: Any, left: Left) -> Any:
-        """Return what `compute` makes of an item; raise what it raises for the item alone, Stopping, or ClientLeft.
+    def submit(self, key: Hashable, compute: Compute, item: Any, left: Left) -> asyncio.Future:
+        """Return the future of what `compute` makes of an item; it raises what it raises for the item alone, or ClientLeft.
+
+        Raises Stopping where the batcher was closed.
 
         compute: returns a result for each item. Items with equal keys are given to it together.
         left: returns whether the client has left, so that the item need not be computed.
@@ -74,7 +76,7 @@ class Batcher:
         waiting = _Waiting(item, left, asyncio.get_running_loop().create_future())
         self._queues.setdefault(key, (compute, deque()))[1].append(waiting)
         self._changed.set()
-        return await waiting.result
+        return waiting.result
 
     async def close(self) -> None:
         """Compute what waits, and refuse what comes."""
@@ -111,9 +113,8 @@ class Batcher:
         return next(full, oldest)
 
     async def _compute(self, key: Hashable, compute: Compute, batch: list[_Waiting]) -> None:
-        left = await asyncio.gather(*(one.left() for one in batch), return_exceptions=True)
-        for one, gone in zip(batch, left, strict=True):
-            if gone and not one.result.done():
+        for one in batch:
+            if not one.result.done() and one.left():
                 one.result.set_exception(ClientLeft())
         staying = [one for one in batch if not one.result.done()]
         for _ in range(len(batch) - len(staying)):

@@ -10,12 +10,11 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 from pydantic import Field as Described
 from pydantic_core import PydanticUndefined, from_json
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from vlc.configuration.use_settings import ServiceSettings
 from vlc.use.forms import Field
+from vlc.use.service.multipart import Part, parts_of
 from vlc.use.service.pictures import check
 from vlc.use.service.problems import Problem
 
@@ -84,17 +83,22 @@ class Body:
 
     def read(self, received: "Received") -> dict[str, Any]:
         """Return the given fields, the pictures as bytes. Raises Problem, which names the field."""
-        if received.json is not None:
-            given = self.checked(_parsed(received.json))
-            found = [_decoded(image) for image in given.get(IMAGES, ())]
-        else:
-            values, found = _of_form(received.form)
-            if not set(self.model.model_fields) >= {IMAGES} and found:
-                raise Problem(422, "No picture is wanted", IMAGES)
-            given = self.checked(values | ({IMAGES: [""] * len(found)} if found else {}))
-        if found:
-            given[IMAGES] = [check(image, self.settings.max_pixels, IMAGES) for image in found]
-        return given
+        if received.boundary is not None:
+            return self.read_parts(received.parts(self.settings))
+        given = self.checked(_parsed(received.body))
+        return self._with_pictures(given, [_decoded(image) for image in given.get(IMAGES, ())])
+
+    def read_parts(self, parts: Sequence[Part]) -> dict[str, Any]:
+        """Return the fields that the parts of a form give, as `read` does."""
+        values, found = _of_form(parts)
+        if not set(self.model.model_fields) >= {IMAGES} and found:
+            raise Problem(422, "No picture is wanted", IMAGES)
+        given = self.checked(values | ({IMAGES: [""] * len(found)} if found else {}))
+        return self._with_pictures(given, found)
+
+    def _with_pictures(self, given: dict[str, Any], found: Sequence[bytes]) -> dict[str, Any]:
+        checked = [check(image, self.settings.max_pixels, IMAGES) for image in found]
+        return given | ({IMAGES: checked} if checked else {})
 
     def checked(self, values: Any) -> dict[str, Any]:
         """Return the given fields of a body. Raises Problem for those that are missing or not valid."""
@@ -134,27 +138,32 @@ class Body:
 
 @dataclass(frozen=True)
 class Received:
-    """A body as it came: JSON, or the parts of a form."""
+    """A body as it came.
 
-    json: bytes | None = None
-    form: Sequence[tuple[str, str | UploadFile]] = ()
+    boundary: between the parts of a form; None: the body is JSON.
+    """
+
+    body: bytes
+    boundary: bytes | None = None
+
+    def parts(self, settings: ServiceSettings) -> list[Part]:
+        """The parts of a form. Raises Problem where it cannot be read."""
+        return parts_of(self.body, self.boundary or b"", settings.max_items, 4 * settings.max_items)
 
 
-async def receive(request: Request, settings: ServiceSettings, kinds: Sequence[str] = (FORM, JSON)) -> Received:
-    """Receive the body of a request. Raises Problem for another kind of body, and for a form that cannot be read."""
+async def receive(request: Request, kinds: Sequence[str] = (FORM, JSON)) -> Received:
+    """Receive the body of a request, which is read later, in a thread. Raises Problem for another kind of body."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in kinds:
         raise Problem(415, f"The content type {kind or 'is missing and'} is not taken: send {' or '.join(kinds)}")
     if kind == JSON:
-        return Received(json=await request.body())
+        return Received(await request.body())
     _, options = parse_options_header(request.headers["content-type"])
     if options.get(b"charset", b"utf-8").lower() != b"utf-8":  # Python has codecs that take minutes for a megabyte
         raise Problem(415, "The texts of a form are UTF-8: leave the charset out of its content type")
-    try:
-        form = await request.form(max_files=settings.max_items, max_fields=4 * settings.max_items)
-    except HTTPException as error:
-        raise Problem(400, str(error.detail)) from error
-    return Received(form=form.multi_items())
+    if not options.get(b"boundary"):
+        raise Problem(400, "The content type of a form names the boundary of its parts")
+    return Received(await request.body(), options[b"boundary"])
 
 
 def _type_of(key: str, field: Field, known: Mapping[str, Any]) -> Any:
@@ -170,16 +179,16 @@ def _described(about: str, *, required: bool) -> Any:
     return Described(PydanticUndefined if required else None, description=about)
 
 
-def _of_form(parts: Sequence[tuple[str, str | UploadFile]]) -> tuple[dict[str, Any], list[bytes]]:
+def _of_form(parts: Sequence[Part]) -> tuple[dict[str, Any], list[bytes]]:
     """The values of a form, and its pictures. Raises Problem for a field of another kind than it should be."""
     values: dict[str, Any] = {}
     found: list[bytes] = []
     for key, value in parts:
-        if (key == IMAGES) != isinstance(value, UploadFile):
+        if (key == IMAGES) != isinstance(value, bytes):
             wanted = "files are wanted" if key == IMAGES else "a text is wanted, and not a file"
             raise Problem(422, f"{key}: {wanted}", key)
-        if isinstance(value, UploadFile):
-            found.append(value.file.read())
+        if isinstance(value, bytes):
+            found.append(value)
         elif key in values and key not in _REPEATED:
             raise Problem(422, f"{key} is given more than once", key)
         elif key in _AS_JSON + _NUMBERS:

@@ -1,13 +1,16 @@
 """What holds for every request: size, time and key, the headers of its answer, and errors that are not foreseen."""
 
-import asyncio
 import logging
 import secrets
 import traceback
 from time import perf_counter
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+import anyio
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlc.use.service.batching import ClientLeft
@@ -24,6 +27,8 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_RAW = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+_NO_STORE = (b"cache-control", b"no-store")
 _CLIENT_LEFT = 499  # in the metrics; nothing is sent
 
 
@@ -47,11 +52,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                if scope["method"] == "POST":
-                    headers.setdefault("Cache-Control", "no-store")
+                own = [*_RAW, _NO_STORE] if scope["method"] == "POST" else _RAW
+                given = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(pair for pair in own if pair[0] not in given)]
             await send(message)
 
         problem: Problem | None = None
@@ -59,7 +62,7 @@ class Guard:
             await self._guarded(scope, self._limited(receive), sending)
         except Problem as error:
             problem = error
-        except ClientLeft:
+        except (ClientLeft, ClientDisconnect):
             status = _CLIENT_LEFT
         except Exception as error:
             problem = unforeseen(error)
@@ -87,8 +90,9 @@ class Guard:
         self.under_way += 1
         self.metrics.under_way.inc()
         try:
-            await asyncio.wait_for(self.app(scope, receive, send), self.settings.timeout_s)
-        except asyncio.TimeoutError as error:
+            with anyio.fail_after(self.settings.timeout_s):  # asyncio.wait_for would make a task
+                await self.app(scope, receive, send)
+        except TimeoutError as error:
             raise Problem(504, f"There was no answer within {self.settings.timeout_s:g} seconds") from error
         finally:
             self.under_way -= 1
@@ -118,6 +122,26 @@ class Guard:
 
     def _too_large(self) -> Problem:
         return Problem(413, f"The body has more than {self.settings.max_bytes} bytes", headers={"Connection": "close"})
+
+
+class Direct:
+    """An ASGI middleware that calls the endpoints of heads itself: FastAPI's layers take 0.2 ms of the event loop more.
+
+    What they add, dependencies and checks of parameters, these endpoints do not use.
+    """
+
+    def __init__(self, app: ASGIApp, router: APIRouter):
+        self.app = app
+        self.routes = {route.path: route for route in router.routes if isinstance(route, APIRoute)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self.routes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if route is None:
+            await self.app(scope, receive, send)
+            return
+        scope["route"] = route
+        response = await route.endpoint(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 def unforeseen(error: BaseException) -> Problem:

@@ -5,11 +5,12 @@ from time import perf_counter
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
-from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from vlc.use.forms import Prepared
 from vlc.use.service.answers import Answers, Judgement, result
 from vlc.use.service.bodies import FORM, IMAGES, Received, receive
+from vlc.use.service.clients import watched
 from vlc.use.service.problems import Problem, described_errors
 from vlc.use.service.service import Head, Service
 
@@ -45,10 +46,10 @@ def router(service: Service) -> APIRouter:
 
 def _asking(service: Service, head: Head) -> Callable[[Request], Awaitable[Response]]:
     async def ask(request: Request) -> Response:
-        started, left = perf_counter(), request.is_disconnected
-        received = await receive(request, service.settings)
-        prepared = await service.prepare(head.read, received, left=left)
-        found = await service.answers(head, prepared, left)
+        started, received = perf_counter(), await receive(request)
+        with watched(request) as left:
+            prepared = await service.prepare(head.read, received, left=left)
+            found = await service.answers(head, prepared, left)
         asked = [one.request.text for one in prepared]
         results = [result(text, own) for text, own in zip(asked, found, strict=True)]
         return sent(Answers(task=head.name, model=head.checkpoint, elapsed_ms=since(started), results=results))
@@ -57,20 +58,24 @@ def _asking(service: Service, head: Head) -> Callable[[Request], Awaitable[Respo
 
 
 def _judging(service: Service, default: Head) -> Callable[[Request], Awaitable[Response]]:
-    async def judge(request: Request) -> Response:
-        started, left = perf_counter(), request.is_disconnected
-        received = await receive(request, service.settings, kinds=(FORM,))
-        tasks = [value for key, value in received.form if key == "task"]
+    def read(received: Received) -> tuple[Head, list[Prepared]]:
+        form = received.parts(service.settings)
+        tasks = [value for key, value in form if key == "task"]
         head = service.heads.get(str(tasks[0]), None) if tasks else default
         if head is None or len(tasks) > 1:
             raise Problem(422, f"task: expected one of {', '.join(service.heads)}", "task")
-        parts = sorted((part for part in received.form if part[0] != "task"), key=lambda part: part[0])
-        renamed: list[tuple[str, str | UploadFile]] = [(_PUBLISHED.get(key, key), value) for key, value in parts]
+        parts = sorted((part for part in form if part[0] != "task"), key=lambda part: part[0])
+        prepared = head.read_parts([(_PUBLISHED.get(key, key), value) for key, value in parts])
+        if len(prepared) > 1:
+            raise Problem(422, "text is given more than once", "text")
+        return head, prepared
+
+    async def judge(request: Request) -> Response:
+        started, received = perf_counter(), await receive(request, kinds=(FORM,))
         try:
-            prepared = await service.prepare(head.read, Received(form=renamed), left=left)
-            if len(prepared) > 1:
-                raise Problem(422, "text is given more than once", "text")
-            ((answer, *_),) = await service.answers(head, prepared, left)
+            with watched(request) as left:
+                head, prepared = await service.prepare(read, received, left=left)
+                ((answer, *_),) = await service.answers(head, prepared, left)
         except Problem as problem:
             raise _renamed(problem) from problem
         return sent(

@@ -22,6 +22,7 @@ from vlc.use.model import Model
 from vlc.use.search.searching import Found, find
 from vlc.use.service.answers import Embeddings, Explained, HeadDescribed, Heads, Hit, Hits, PictureMap
 from vlc.use.service.bodies import IMAGES, Body, Received, pictures, receive, types
+from vlc.use.service.clients import watched
 from vlc.use.service.heads import sent, since
 from vlc.use.service.problems import Problem, described_errors
 from vlc.use.service.service import Head, Service, naming_fields
@@ -130,13 +131,13 @@ def _embedding(service: Service, body: Body, name: str, model: Model) -> Callabl
 
     async def embed(request: Request) -> Response:
         """Embed pictures and texts."""
-        started, left = perf_counter(), request.is_disconnected
-        received = await receive(request, service.settings)
-        images, texts = await service.prepare(read, received, left=left)
-        embedded = {
-            "images": await service.compute((name, "embed", "images"), images_of, images, left),
-            "texts": await service.compute((name, "embed", "texts"), texts_of, texts, left),
-        }
+        started, received = perf_counter(), await receive(request)
+        with watched(request) as left:
+            images, texts = await service.prepare(read, received, left=left)
+            embedded = {
+                "images": await service.compute((name, "embed", "images"), images_of, images, left),
+                "texts": await service.compute((name, "embed", "texts"), texts_of, texts, left),
+            }
         return sent(Embeddings(model=name, elapsed_ms=since(started), **embedded))
 
     return embed
@@ -172,15 +173,15 @@ def _searching(service: Service, body: Body) -> Callable[[Request], Awaitable[Re
 
     async def search(request: Request) -> Response:
         """Find pictures for a text, or texts for a picture."""
-        started, left = perf_counter(), request.is_disconnected
-        received = await receive(request, service.settings)
-        query, kind, number = await service.prepare(read, received, left=left)
+        started, received = perf_counter(), await receive(request)
 
         def found(queries: Sequence[str | torch.Tensor]) -> list[list[Found]]:
             opened = service.opened[kind]
             return [find(model, service.index, opened, query, number, quiet=True) for query in queries]
 
-        (hits,) = await service.compute((name, "search", object()), found, [query], left)
+        with watched(request) as left:
+            query, kind, number = await service.prepare(read, received, left=left)
+            (hits,) = await service.compute((name, "search", object()), found, [query], left)
         results = [
             Hit(
                 score=hit.score,
@@ -215,7 +216,9 @@ def _showing(service: Service) -> Callable[..., Awaitable[Response]]:
 
     async def show(request: Request, number: Annotated[int, Path(ge=0, le=2**31)]) -> Response:
         """Show a picture of the index, small."""
-        content = await service.prepare(thumbnail, number, left=request.is_disconnected)
+        await request.body()  # it is empty, and has to be received before the client can be watched
+        with watched(request) as left:
+            content = await service.prepare(thumbnail, number, left=left)
         return Response(content, media_type="image/jpeg")
 
     return show
@@ -267,11 +270,11 @@ def _explaining(service: Service, body: Body) -> Callable[[Request], Awaitable[R
 
     async def explain_(request: Request) -> Response:
         """Say how much each word and patch matters for an answer."""
-        started, left = perf_counter(), request.is_disconnected
-        received = await receive(request, service.settings)
-        asked = await service.prepare(read, received, left=left)
-        name = asked[0].checkpoint
-        (one,) = await service.compute((name, "explain", object()), explained, [asked], left)
+        started, received = perf_counter(), await receive(request)
+        with watched(request) as left:
+            asked = await service.prepare(read, received, left=left)
+            name = asked[0].checkpoint
+            (one,) = await service.compute((name, "explain", object()), explained, [asked], left)
         maps = [_map(own, one.patch_size) for own in one.maps]
         return sent(
             Explained(

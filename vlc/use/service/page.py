@@ -1,6 +1,5 @@
 """The page: a tab for each head, where pictures and texts are asked about. Its form works without scripts as well."""
 
-import io
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -11,7 +10,6 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 from jinja2 import Environment, FileSystemLoader
-from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
@@ -19,7 +17,9 @@ from starlette.staticfiles import StaticFiles
 from vlc.tasks import FAMILIES
 from vlc.use.explain.methods import METHODS
 from vlc.use.forms import Field, Writing
-from vlc.use.service.bodies import FORM, IMAGES, Received, receive
+from vlc.use.service.bodies import FORM, IMAGES, receive
+from vlc.use.service.clients import watched
+from vlc.use.service.multipart import Part
 from vlc.use.service.problems import Problem
 from vlc.use.service.service import Head, Service
 
@@ -162,18 +162,20 @@ def router(service: Service) -> APIRouter:
     @router.post("/page/{path:path}")
     async def asked(request: Request, path: str) -> Response:
         """Answer the form without a script: a head alone."""
-        tab, left = opened(path), request.is_disconnected
+        tab = opened(path)
         if tab.head is None:
             return page(request, tab, 422, problems={"": "Searching needs JavaScript."})
         chosen: dict[str, str] = {}
         try:
-            received = await receive(request, service.settings, kinds=(FORM,))
-            chosen = {key: value for key, value in received.form if isinstance(value, str)}
-            parts = _parts(received.form)
-            if tab.needs_images and sum(key == IMAGES for key, _ in parts) < tab.images:
-                raise Problem(400, f"Choose {'two pictures' if tab.images > 1 else 'a picture'}", IMAGES)
-            prepared = await service.prepare(tab.head.read, Received(form=parts), left=left)
-            (answers,) = await service.answers(tab.head, prepared, left)
+            received = await receive(request, kinds=(FORM,))
+            with watched(request) as left:
+                form = await service.prepare(received.parts, service.settings, left=left)
+                chosen = {key: value for key, value in form if isinstance(value, str)}
+                parts = _parts(form)
+                if tab.needs_images and sum(key == IMAGES for key, _ in parts) < tab.images:
+                    raise Problem(400, f"Choose {'two pictures' if tab.images > 1 else 'a picture'}", IMAGES)
+                prepared = await service.prepare(tab.head.read_parts, parts, left=left)
+                (answers,) = await service.answers(tab.head, prepared, left)
         except Problem as problem:
             shown = {IMAGES: "image0"} | {control.name: control.name for control in tab.controls}
             field = shown.get(problem.field or "", "")
@@ -193,15 +195,14 @@ def _tabs(service: Service) -> Iterator[Tab]:
         yield Tab.of_search(service.opened)
 
 
-def _parts(form: Sequence[tuple[str, str | UploadFile]]) -> list[tuple[str, str | UploadFile]]:
+def _parts(form: Sequence[Part]) -> list[Part]:
     """The parts of a form of the page as programs send them: lines become parts or JSON, and samples pictures."""
-    files = [(key, value) for key, value in form if isinstance(value, UploadFile) and value.size]
+    pictures = {key.removeprefix("image"): value for key, value in form if isinstance(value, bytes) and value}
     texts = [(key, value) for key, value in form if isinstance(value, str) and value.strip()]
-    pictures = {key.removeprefix("image"): file for key, file in files}
     for key, value in texts:
         if key.startswith("sample") and value in (sample["name"] for sample in samples()):
-            file = UploadFile(io.BytesIO((_STATIC / "samples" / value).read_bytes()))
-            pictures.setdefault(key.removeprefix("sample"), file)  # a file wins
+            sample = (_STATIC / "samples" / value).read_bytes()
+            pictures.setdefault(key.removeprefix("sample"), sample)  # a file wins
     written = ((key, part) for key, value in texts if key in LABELS for part in _written(key, value))
     return [*((IMAGES, pictures[number]) for number in sorted(pictures)), *written]
 

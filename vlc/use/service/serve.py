@@ -1,17 +1,26 @@
 """`python run.py serve`: the service on this machine, until it is interrupted."""
 
+import gc
 import ipaddress
+import json
 import logging
+import os
 import re
 import signal
 import socket
-from collections.abc import Collection, Mapping
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from vlc.common.errors import UserError
 from vlc.configuration.use_settings import ServiceSettings, UseSettings
 from vlc.use.model import Model, open_pretrained
+from vlc.use.service.processes import Processes
 
 _STOP_S = 10  # after the time limit of a request, for those that are under way when the service is stopped
 
@@ -22,19 +31,47 @@ def serve(config: Mapping[str, Any], given: Collection[str]) -> None:
     Raises UserError where a checkpoint cannot be used, or the address is taken.
     """
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401
+        from prometheus_client.multiprocess import mark_process_dead
 
-        from vlc.use.service.app import create_app
+        import vlc.use.service.app  # noqa: F401
+        from vlc.use.service.metrics import SHARED
     except ImportError as error:
         raise UserError(f'serve needs packages that are not installed ({error}): pip install "vlc[serve]"') from error
-    use = UseSettings.from_config(config)
-    settings = use.service
+    settings = UseSettings.from_config(config).service
     listener = _listener(settings)
-    app = create_app(open_models(config, given), settings, use.index or "")
-    service = app.state.service
-    if not (service.api_key or _is_of_this_machine(settings.host)):
+    if not (settings.key or _is_of_this_machine(settings.host)):
         _warn(f"This service listens at {settings.host} and asks for no key: whoever reaches it may use it.")
         _warn("Pass service.api_key=KEY, set VLC_API_KEY, or listen at service.host=127.0.0.1.")
+
+    def ready(heads: Collection[str]) -> None:
+        host, port = listener.getsockname()[:2]
+        print(f"Listening at http://{host}:{port} with the heads {', '.join(heads)}", flush=True)
+
+    if settings.processes == 1:
+        _answer(config, given, listener, ready)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[SHARED] = folder  # by which they add up what they count
+        answer = partial(_answer, json.loads(json.dumps(config)), list(given), listener)
+        Processes(answer, partial(mark_process_dead, path=folder)).run(settings.processes, ready)
+
+
+def _answer(
+    config: Mapping[str, Any], given: Collection[str], listener: socket.socket, ready: Callable[[Collection[str]], None]
+) -> None:
+    """Answer as one process, which has its part of the threads of the machine and of the places for requests."""
+    import uvicorn
+
+    from vlc.use.service.app import create_app
+
+    use = UseSettings.from_config(config)
+    count = use.service.processes
+    if count > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    settings = replace(use.service, queue=max(1, use.service.queue // count))
+    app = create_app(open_models(config, given), settings, use.index or "")
+    service = app.state.service
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:
@@ -51,9 +88,10 @@ def serve(config: Mapping[str, Any], given: Collection[str]) -> None:
         "server_header": False,
         "timeout_graceful_shutdown": grace,
     }
+    gc.collect()
+    gc.freeze()  # of what lives as long as the service, nothing needs to be looked at again and again
     listener.listen()  # who connects from now on waits until the server is up
-    host, port = listener.getsockname()[:2]
-    print(f"Listening at http://{host}:{port} with the heads {', '.join(service.heads)}", flush=True)
+    ready(list(service.heads))
     Server(uvicorn.Config(app, **options)).run(sockets=[listener])
 
 

@@ -1,7 +1,6 @@
 """What the endpoints share: the models with their heads, the threads that prepare requests, and the batches."""
 
 import asyncio
-import os
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,9 +17,9 @@ from vlc.use.search.searching import Opened, counts, open_index
 from vlc.use.service.batching import Batcher, ClientLeft, Left, Stopping
 from vlc.use.service.bodies import IMAGES, Body, Received
 from vlc.use.service.metrics import Metrics
+from vlc.use.service.multipart import Part
 from vlc.use.service.problems import Problem, busy
 
-API_KEY_VARIABLE = "VLC_API_KEY"  # in the environment
 ResultT = TypeVar("ResultT")
 
 
@@ -48,6 +47,10 @@ class Head:
     def read(self, received: Received) -> list[Prepared]:
         """Read a body, and decode and tokenise what it asks. Raises Problem for what the head cannot read."""
         return self.prepared(self.body.read(received))
+
+    def read_parts(self, parts: Sequence[Part]) -> list[Prepared]:
+        """Do so with the parts of a form."""
+        return self.prepared(self.body.read_parts(parts))
 
     def requests(self, given: Mapping[str, Any]) -> list[Request]:
         """The requests of the fields of a body, one for each text."""
@@ -87,7 +90,7 @@ class Service:
 
     def __init__(self, models: Mapping[str, Model], settings: ServiceSettings, index: str = ""):
         self.models, self.settings, self.index = models, settings, index
-        self.api_key = settings.api_key or os.environ.get(API_KEY_VARIABLE, "")
+        self.api_key = settings.key
         self.metrics = Metrics()
         self.stopping = False
         self.batcher = Batcher(
@@ -96,7 +99,6 @@ class Service:
             self._observe,
             self.metrics.dropped.inc,
         )
-        self.metrics.waiting.set_function(lambda: len(self.batcher))
         self.counts = counts(index) if index else {}
         self.opened = self._opened() if index else {}
         self.decoders = ThreadPoolExecutor(settings.decoders, thread_name_prefix="decoder")
@@ -136,22 +138,41 @@ class Service:
     # -- computing
 
     async def prepare(self, function: Callable[..., ResultT], *arguments: Any, left: Left) -> ResultT:
-        """Run a function that decodes in a thread beside the event loop, unless the client has left."""
+        """Run a function that decodes in a thread beside the event loop, unless the client has left by then."""
         if self.stopping:
             raise busy("The service stops")
-        if await left():
-            self.metrics.dropped.inc()
-            raise ClientLeft
-        return await asyncio.get_running_loop().run_in_executor(self.decoders, function, *arguments)
+
+        def run() -> ResultT:
+            if left():
+                self.metrics.dropped.inc()
+                raise ClientLeft
+            return function(*arguments)
+
+        return await asyncio.get_running_loop().run_in_executor(self.decoders, run)
 
     async def compute(
         self, key: Hashable, function: Callable[[Sequence[Any]], Sequence[Any]], items: Sequence[Any], left: Left
     ) -> list[Any]:
         """Compute items in the thread of the model, with others of this key."""
+        return await self._computed([key] * len(items), function, items, left)
+
+    async def _computed(
+        self,
+        keys: Sequence[Hashable],
+        function: Callable[[Sequence[Any]], Sequence[Any]],
+        items: Sequence[Any],
+        left: Left,
+    ) -> list[Any]:
+        submit = self.batcher.submit
+        self.metrics.waiting.inc(len(items))
         try:
-            return list(await asyncio.gather(*(self.batcher.run(key, function, item, left) for item in items)))
+            return await asyncio.gather(
+                *(submit(key, function, item, left) for key, item in zip(keys, items, strict=True))
+            )
         except Stopping as error:
             raise busy("The service stops") from error
+        finally:
+            self.metrics.waiting.dec(len(items))
 
     async def ask(self, head: Head, given: Mapping[str, Any], left: Left) -> list[list[Answer]]:
         """Return the answers of a head to each text of a request, or to its images.
@@ -167,8 +188,8 @@ class Service:
         def asked(items: Sequence[Prepared]) -> list[list[Answer]]:
             return head.model.ask(head.name, items)
 
-        groups = [self.compute((head.checkpoint, head.name, one.shape), asked, [one], left) for one in prepared]
-        found = [answers for (answers,) in await asyncio.gather(*groups)]
+        keys = [(head.checkpoint, head.name, one.shape) for one in prepared]
+        found = await self._computed(keys, asked, prepared, left)
         if not all(found):
             raise Problem(422, f"text: {head.name} says nothing of it; {MASK} stands for a word to fill in", "text")
         return found
