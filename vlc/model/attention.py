@@ -14,14 +14,14 @@ class Attention(TimmAttention):
     # timm's method takes a mask.
     def forward(self, x: Tensor, pattern: AttentionPattern = FULL) -> Tensor:  # type: ignore[override]
         """Mix tokens (B, L, D), or packed tokens (N, D) with their pattern; returns the same shape."""
-        return self.proj_drop(self.proj(pattern.attend(self.qkv(x), self.num_heads)))
+        return self.proj_drop(self.proj(self.norm(pattern.attend(self.qkv(x), self.num_heads))))
 
     def forward_first_token(self, x: Tensor, pattern: AttentionPattern = FULL) -> Tensor:
         """Return what `forward` gives for the first token of each sequence, (B, D)."""
         product, parts = product_of(self.qkv), (self.attn_dim, 2 * self.attn_dim)
         (for_queries, for_others), (bias, biases) = self.qkv.weight.split(parts), self.qkv.bias.split(parts)
         queries, keys_values = product(pattern.first_tokens(x), for_queries, bias), product(x, for_others, biases)
-        return self.proj_drop(self.proj(pattern.attend_first(queries, keys_values, self.num_heads)))
+        return self.proj_drop(self.proj(self.norm(pattern.attend_first(queries, keys_values, self.num_heads))))
 
 
 def has_flash_attention(device: torch.device) -> bool:
