@@ -228,12 +228,17 @@ def image_pipelines() -> str:
     return table("name | what it does", [(f"`{name}`", comments[name]) for name in TRANSFORMS])
 
 
+_POSITIONS = {"sincos": "fixed sines and cosines", "trained": "learned for image_size", "none": "rotary"}
+
+
 def encoders() -> str:
     """The sizes of the encoder."""
     rows = []
     for name, size in ENCODERS.items():
         positions = (
-            f"learned, {size.learned_grid} x {size.learned_grid}" if size.learned_grid else "fixed sines and cosines"
+            _POSITIONS[size.positions]
+            if size.learned_grid is None
+            else f"learned, {size.learned_grid} x {size.learned_grid}"
         )
         rows.append(
             (f"`{name}`", size.width, size.depth, size.heads, size.patch_size, positions, size.pixel_normalization)
@@ -244,10 +249,16 @@ def encoders() -> str:
 def layouts() -> str:
     """The checkpoint layouts, by the parameter that marks them."""
     rows = [
-        (f"`{name}`", f"`{layout.marker}`", "no" if layout.image_only else "yes", "yes" if layout.hub else "no")
+        (
+            f"`{name}`",
+            f"`{layout.marker}`",
+            "no" if layout.image_only else "yes",
+            "yes" if layout.hub or layout.vision else "no",
+            "no" if layout.read_only else "yes",
+        )
         for name, layout in LAYOUTS.items()
     ]
-    return table("layout | parameter that marks it | text half | `config.json` beside it", rows)
+    return table("layout | parameter that marks it | text half | `config.json` beside it | written", rows)
 
 
 def demo_results() -> str:

@@ -3,6 +3,7 @@
 import io
 from argparse import ArgumentParser
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.hard_pool import pool_name, tables_of, write_pool
 from vlc.data.spec import DatasetSpec
-from vlc.model.sizes import EncoderConfig
+from vlc.model.sizes import ENCODERS, EncoderConfig
 from vlc.tasks import TASKS
 from vlc.tasks.task import Task
 from write_arrow.machine import writer
@@ -106,6 +107,19 @@ _VALUES_OF_PAIRS = {
     "identifiers": lambda number: f"dev-{number // 8}-{number // 2 % 4}-{number % 2}",
     "statement_types": lambda number: ("both", "count")[number % 2],
 }
+
+
+def of_family(vit: str, **sizes: Any) -> EncoderConfig:
+    """An encoder's parts at 48 channels, with two blocks; sizes: further fields that differ."""
+    small: dict[str, Any] = {
+        "width": 48,
+        "depth": 2,
+        "heads": 4,
+        "decoder_width": 16,
+        "decoder_depth": 1,
+        "decoder_heads": 2,
+    }
+    return replace(ENCODERS[vit], **(small | sizes))
 
 
 def image_bytes(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "JPEG") -> bytes:

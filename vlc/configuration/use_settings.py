@@ -20,7 +20,6 @@ COMMANDS = (
     "export",
     "sweep",
     "doctor",
-    "VLC_API_KEY",
 )
 API_KEY_VARIABLE = "VLC_API_KEY"  # in the environment
 

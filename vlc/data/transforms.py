@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from timm.data.auto_augment import NAME_TO_OP
+from timm.data.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 from torchvision.transforms.functional import InterpolationMode, pil_to_tensor, resize, to_pil_image
@@ -23,7 +24,11 @@ from vlc.data.images import Jpeg, Picture, to_pil
 MEAN = (0.485, 0.456, 0.406)  # MAE was trained with the statistics of ImageNet
 STD = (0.229, 0.224, 0.225)
 # The mean and standard deviation of each channel by which a model's pixels are normalised. ViLT's pixels run from -1 to 1.
-PIXELS = {"imagenet": (MEAN, STD), "centred": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
+PIXELS = {
+    "imagenet": (MEAN, STD),
+    "centred": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
+}
 
 # RandAugment's operations: the value at 9/30 of their range, and whether the sign is drawn. The ranges are published by
 # ViLT and VLC. The operations are timm's, except SolarizeAdd, which in timm leaves bright pixels alone.

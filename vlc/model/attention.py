@@ -14,7 +14,7 @@ class Attention(TimmAttention):
     # timm's method takes a mask.
     def forward(self, x: Tensor, pattern: AttentionPattern = FULL) -> Tensor:  # type: ignore[override]
         """Mix tokens (B, L, D), or packed tokens (N, D) with their pattern; returns the same shape."""
-        return self.proj_drop(self.proj(pattern.attend(self.qkv(x), self.num_heads)))
+        return self.proj_drop(self.proj(self.norm(pattern.attend(self.qkv(x), self.num_heads))))
 
     def forward_first_token(self, x: Tensor, pattern: AttentionPattern = FULL) -> Tensor:
         """Return what `forward` gives for the first token of each sequence, (B, D)."""
@@ -26,7 +26,7 @@ class Attention(TimmAttention):
         else:  # it has an adapter, which needs whole outputs
             queries = self.qkv(pattern.first_tokens(x))[..., : self.attn_dim]
             keys_values = self.qkv(x)[..., self.attn_dim :]
-        return self.proj_drop(self.proj(pattern.attend_first(queries, keys_values, self.num_heads)))
+        return self.proj_drop(self.proj(self.norm(pattern.attend_first(queries, keys_values, self.num_heads))))
 
 
 def has_flash_attention(device: torch.device) -> bool:

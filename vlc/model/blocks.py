@@ -1,8 +1,10 @@
-"""The transformer block of encoder and decoder: timm's block with MAE's epsilon in the norms."""
+"""The transformer block of encoder and decoder: timm's block, with its parts for the families of ViTs."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
+from timm.layers import Mlp, SwiGLU, SwiGLUPacked, get_act_layer
 from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 
@@ -10,6 +12,15 @@ from vlc.model.attention import Attention
 from vlc.model.patterns import FULL, AttentionPattern
 
 layer_norm = partial(nn.LayerNorm, eps=1e-6)
+
+# The layer between the attentions, and timm's name of its activation.
+MLPS: dict[str, tuple[Callable[..., nn.Module], str]] = {
+    "gelu": (Mlp, "gelu"),
+    "quick_gelu": (Mlp, "quick_gelu"),
+    "gelu_tanh": (Mlp, "gelu_tanh"),
+    "swiglu": (SwiGLU, "silu"),
+    "packed_swiglu": (SwiGLUPacked, "silu"),
+}
 
 
 class Block(TimmBlock):
@@ -42,12 +53,18 @@ def blocks(
     *,
     norm_eps: float = 1e-6,
     dropout: float = 0.0,
+    layer_scale: float | None = None,
+    mlp: str = "gelu",
+    attention_norm: bool = False,
+    mlp_norm: bool = False,
 ) -> nn.ModuleList:
     """Return pre-norm blocks.
 
     drop_path: rate of stochastic depth in the last block; the rates rise to it linearly.
     dropout: rate of dropout on the outputs of attention and MLP, and inside the MLP.
+    layer_scale, mlp, attention_norm, mlp_norm: as in `vlc.model.sizes.EncoderConfig`.
     """
+    mlp_layer, activation = MLPS[mlp]
     norm, rates = partial(layer_norm, eps=norm_eps), torch.linspace(0, drop_path, depth).tolist()
     return nn.ModuleList(
         Block(
@@ -59,6 +76,11 @@ def blocks(
             drop_path=rate,
             proj_drop=dropout,
             attn_layer=Attention,
+            init_values=layer_scale,
+            mlp_layer=mlp_layer,  # type: ignore[arg-type]  # as norm_layer
+            act_layer=get_act_layer(activation),  # type: ignore[arg-type]  # None only for the name of none
+            scale_attn_norm=attention_norm,
+            scale_mlp_norm=mlp_norm,
         )
         for rate in rates
     )

@@ -75,10 +75,11 @@ class Continuation:
     def __init__(self, encoder: Encoder, segments: Sequence[Segment], first: Tensor, *, beams: int = 1, task: str = ""):
         self.encoder, self.beams = encoder, beams
         self.positions = first.repeat_interleave(beams)
-        sequence = TokenSequence.of(encoder.placed(segments, task))
+        placed = encoder.placed(segments, task)
+        sequence = TokenSequence.of(placed)
         mask = None if sequence.mask is None else sequence.mask[:, None, None]
         self.caches = [CachedAttention(mask) for _ in encoder.blocks]
-        self._run(sequence.tokens)
+        self._run(sequence.tokens, encoder.rotation(placed))
 
     def step(self, ids: Tensor, continued: Tensor) -> Tensor:
         """Append a token to each text and return its states (N, D).
@@ -95,9 +96,11 @@ class Continuation:
         tokens = self.encoder.embed_words(ids[:, None], segments, positions=positions[:, None])
         return self.encoder.norm(self._run(tokens)[:, 0])
 
-    def _run(self, tokens: Tensor) -> Tensor:
+    def _run(self, tokens: Tensor, rotation: Tensor | None = None) -> Tensor:
         for block, cache in zip(self.encoder.blocks, self.caches, strict=True):
-            tokens = block.forward(tokens, cache)  # without torch.compile, as each step has another length
+            tokens = block.forward(
+                tokens, self.encoder.turned(cache, rotation)
+            )  # without torch.compile, as each step has another length
         return tokens
 
 

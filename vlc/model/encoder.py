@@ -27,6 +27,7 @@ from vlc.model.masking import leading_patches, random_mask, shown_patches, take_
 from vlc.model.packing import Packing
 from vlc.model.patterns import FULL, AttentionPattern, branched, grouped, padded
 from vlc.model.regions import BoxTokens
+from vlc.model.rotary import Rotary, RotatedAttention
 from vlc.model.segments import Encoded, Segment, TokenSequence, aligned
 from vlc.model.sizes import EncoderConfig
 
@@ -81,22 +82,41 @@ class Encoder(nn.Module):
         self.token_types = nn.Embedding(1 + num_image_types, width)
         self.patch_embed = patch_embedding(width, size.patch_size, image_size, square=size.learned_grid is None)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        if size.learned_grid is None:
-            positions = sincos_positions(width, image_size // size.patch_size, size.temperature)
-            self.register_buffer("pos_embed", positions)
-        else:
-            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + size.learned_grid**2, width))
+        self.registers = nn.Parameter(torch.zeros(1, size.registers, width)) if size.registers else None
+        self._add_positions()
+        self.rotary = Rotary(size.rotary, width // size.heads) if size.rotary else None
+        self.norm_pre: nn.Module = layer_norm(width, eps=size.norm_eps) if size.pre_norm else nn.Identity()
         self.image_dropout = nn.Dropout(dropout)
         self.blocks = blocks(
-            width, size.depth, size.heads, size.mlp_ratio, drop_path, norm_eps=size.norm_eps, dropout=dropout
+            width,
+            size.depth,
+            size.heads,
+            size.mlp_ratio,
+            drop_path,
+            norm_eps=size.norm_eps,
+            dropout=dropout,
+            layer_scale=size.layer_scale,
+            mlp=size.mlp,
+            attention_norm=size.attention_norm,
+            mlp_norm=size.mlp_norm,
         )
-        self._checkpoints, self._may_pack = activation_checkpointing, drop_path == 0
+        self._checkpoints = activation_checkpointing
+        self._may_pack = drop_path == 0 and not size.hides_class_token  # packing leaves out what no token attends to
         self.norm: nn.Module = layer_norm(width, eps=size.norm_eps)
         self.pooler: nn.Module = Pooler(width)
         self.regions = None if num_box_tags is None else BoxTokens(width, num_box_tags)
         self.task_tokens = TaskTokens(task_tokens, width) if task_tokens else None
         self.languages = LanguageEmbeddings(languages, width) if languages else None
         self._init_weights()
+
+    def _add_positions(self) -> None:
+        size, grid = self.size, self.size.learned_grid or self.image_size // self.size.patch_size
+        if size.learned_grid is not None or size.positions == "trained":
+            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid**2, size.width))
+        elif size.positions == "sincos":
+            self.register_buffer("pos_embed", sincos_positions(size.width, grid, size.temperature))
+        else:
+            self.register_buffer("pos_embed", torch.zeros(1, 1 + grid**2, size.width), persistent=False)
 
     def compile_blocks(self, **options) -> None:
         """Compile the blocks in place, with options of torch.compile. Lengths are multiples of 8, so there are few."""
@@ -109,10 +129,11 @@ class Encoder(nn.Module):
 
         final_norm: whether encoded tokens are normalised.
         """
-        positions = self.pos_embed
-        for part in ("text_embeddings", "token_types", "pos_embed"):
-            delattr(self, part)
-        self.pos_embed = nn.Parameter(positions)
+        del self.text_embeddings, self.token_types
+        if self.size.positions != "none":
+            positions = self.pos_embed
+            del self.pos_embed
+            self.pos_embed = nn.Parameter(positions)
         self.pooler, self.task_tokens, self.languages = nn.Identity(), None, None
         if not final_norm:
             self.norm = nn.Identity()
@@ -127,8 +148,9 @@ class Encoder(nn.Module):
         for of_vit in (self.patch_embed, self.blocks, self.norm):
             of_vit.apply(init_vit_weights)
         nn.init.normal_(self.cls_token, std=0.02)
-        if self.size.learned_grid is not None:
-            nn.init.normal_(self.pos_embed, std=0.02)
+        for vectors in (self.pos_embed, self.registers):
+            if isinstance(vectors, nn.Parameter):
+                nn.init.normal_(vectors, std=0.02)
 
     @property
     def num_patches(self) -> int:
@@ -180,7 +202,10 @@ class Encoder(nn.Module):
             tokens = take_patches(tokens, patches.kept)
             indices = patches.kept if indices is None else indices.gather(1, patches.kept)
         cls_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
-        tokens = self.image_dropout(torch.cat([cls_token.to(tokens.dtype), tokens], dim=1))
+        tokens = self.norm_pre(self.image_dropout(torch.cat([cls_token.to(tokens.dtype), tokens], dim=1)))
+        if self.size.hides_class_token:
+            mask = torch.ones_like(tokens[..., 0], dtype=torch.bool)
+            mask[:, 0] = False
         if image_type is not None:
             tokens = tokens + self.token_types.weight[image_type]
         return Segment(name, tokens, mask, patches=patches, grid=grid, patch_indices=indices)
@@ -212,8 +237,15 @@ class Encoder(nn.Module):
         return Segment("task_token", text.dropout(text.LayerNorm(vectors)) + self.token_types.weight[0])
 
     def placed(self, segments: Sequence[Segment], task: str = "") -> list[Segment]:
-        """Return segments as they stand side by side in a pass: with equally many rows, and with the token of the task."""
+        """Return segments as they stand side by side in a pass.
+
+        They have equally many rows. The token of the task and, behind the first image, the registers are among them.
+        """
         placed = aligned(segments)
+        images = [number for number, segment in enumerate(placed, 1) if segment.grid is not None]
+        if self.registers is not None and images:
+            registers = self.registers.expand(len(placed[0]), -1, -1)
+            placed.insert(images[0], Segment("registers", registers.to(placed[0].tokens.dtype)))
         if self.task_tokens is not None and placed[0].grid is None:
             placed.insert(1, self.embed_task(task, len(placed[0])))
         return placed
@@ -223,26 +255,38 @@ class Encoder(nn.Module):
 
         Where the model has task tokens and the first segment is a text, the token of the task stands behind this segment.
         Attention knows no order, so that this equals the published place behind [CLS]. No position in the text moves, and
-        the result does not have the token.
+        the result does not have the token. Nor does it have the registers, which a pass has once if it has images.
 
         pooled_only: the result has the pooled feature alone. That costs less: the last block computes the first tokens
             only, and padding is left out.
         task: the name of the task of all rows.
         """
         placed = self.placed(segments, task)
-        tokens = self.norm(self._run(TokenSequence.of(placed), pooled_only))
+        tokens = self.norm(self._run(TokenSequence.of(placed), self.rotation(placed), pooled_only))
         if pooled_only:
             return Encoded(self.pooler(tokens[:, None]))
         parts = tokens.split([segment.tokens.shape[1] for segment in placed], dim=1)
         own = [replace(segment, tokens=part) for segment, part in zip(placed, parts, strict=True)]
-        kept = tuple(segment for segment in own if segment.name != "task_token")
+        kept = tuple(segment for segment in own if segment.name not in ("task_token", "registers"))
         return Encoded(self.pooler(tokens), kept, self.pooler)
 
-    def _run(self, sequence: TokenSequence, pooled_only: bool) -> Tensor:
+    def rotation(self, placed: Sequence[Segment]) -> Tensor | None:
+        """Return how `vlc.model.rotary` turns the tokens of segments side by side; None: the model does not turn any."""
+        return None if self.rotary is None else self.rotary(placed)
+
+    def turned(self, pattern: AttentionPattern, rotation: Tensor | None) -> AttentionPattern:
+        """Return an attention pattern with queries and keys that are turned by `rotation`."""
+        if rotation is None or self.rotary is None:
+            return pattern
+        return RotatedAttention(pattern, rotation, self.rotary.halves)
+
+    def _run(self, sequence: TokenSequence, rotation: Tensor | None, pooled_only: bool) -> Tensor:
         """Run tokens (B, S, D) through all blocks; pooled_only: returns the first tokens (B, D) alone."""
         tokens, (pattern, packing) = sequence.tokens, self._pattern(sequence, pooled_only)
         if packing is not None:
             tokens = packing.pack(tokens)
+            rotation = None if rotation is None else packing.pack(rotation)
+        pattern = self.turned(pattern, rotation)
         for block in self.blocks[: -1 if pooled_only else None]:
             if self._checkpoints and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, pattern, use_reentrant=False)

@@ -180,7 +180,8 @@ class VLCModule(LightningModule):
         if image_only:
             unread += [encoder.text_embeddings, encoder.token_types]
         if text_only:
-            unread += [encoder.patch_embed, encoder.cls_token, encoder.pos_embed]
+            unread += [encoder.patch_embed, encoder.cls_token, encoder.pos_embed, encoder.norm_pre]
+            unread += [] if encoder.registers is None else [encoder.registers]
         for part in unread:
             part.requires_grad_(False)
 

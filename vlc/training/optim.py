@@ -32,15 +32,15 @@ from vlc.configuration.values import check_known
 BETAS, EPS = (0.9, 0.98), 1e-8
 
 # The plain groups leave out biases and norms by name, as published: the norm inside a task classifier ("classifier.1")
-# is not caught, and decays. The temperature of contrast, which the published code lacks, is no weight.
-_UNDECAYED = re.compile(r"bias$|norm\d?\.weight$|LayerNorm\.weight$|log_scale$")
+# is not caught, and decays. The temperature of contrast and the factors of channels, which it lacks, are no weights.
+_UNDECAYED = re.compile(r"bias$|norm\d?\.weight$|LayerNorm\.weight$|log_scale$|norm_pre\.weight$|ls\d\.gamma$")
 
 POSITIONS = ("encoder.pos_embed", "encoder.cls_token")  # they do not decay in MAE's and timm's fine-tuning
 
 # Layers for the layer-wise decay, in timm's notation: 0 the embeddings, i + 1 the i-th block, then all the rest.
 LAYERS = {
-    "stem": r"encoder\.(?:cls_token|pos_embed|patch_embed|text_embeddings|token_types|task_tokens|languages)"
-    r"|.*\bmask_token$",
+    "stem": r"encoder\.(?:cls_token|pos_embed|patch_embed|registers|norm_pre)"
+    r"|encoder\.(?:text_embeddings|token_types|task_tokens|languages)|.*\bmask_token$",
     "blocks": [(r"encoder\.blocks\.(\d+)\.", None)],
 }
 

@@ -15,6 +15,7 @@ from vlc.model.encoder import Encoder
 from vlc.model.inputs import segment_input
 from vlc.model.passes import EncodedPasses, Pass, encode_passes
 from vlc.model.patterns import AttentionPattern, MaskedAttention
+from vlc.model.rotary import RotatedAttention
 from vlc.model.segments import Segment
 
 
@@ -45,7 +46,7 @@ class RecordedPass:
     texts: those of its segments that are texts, by their names, before they are embedded.
     boxes: those that are tokens of the pass; None: there are none.
     segments: all of them by their names, encoded.
-    columns: the places of each segment in the sequence, and of the task's token, by name.
+    columns: the places of each segment in the sequence, of the task's token and of registers, by name.
     entering: (R, S, D), the tokens that enter each block.
     attention: (R, heads, S, S), the weights of each block by query and key.
     states: (R, S, D), the tokens after the final norm, which the head reads.
@@ -89,7 +90,7 @@ def record_passes(
         texts = {name: given for name, given in inputs.items() if isinstance(given, Text)}
         boxes = next((given for given in inputs.values() if isinstance(given, Regions)), None)
         segments = dict(zip(one.segments, encoded[whole].segments, strict=True))
-        columns = _columns(segments, states[0].shape[1])
+        columns = _columns(encoder.placed(list(segments.values()), batch.task))
         recorded.append(
             RecordedPass(whole, texts, boxes, segments, columns, tuple(entering), tuple(attention), states[0])
         )
@@ -104,15 +105,17 @@ def _recording(
 
     def before_block(block: nn.Module, given: tuple[Tensor, AttentionPattern]) -> tuple[Tensor, AttentionPattern]:
         tokens, pattern = given
-        assert isinstance(pattern, MaskedAttention), (
+        masked = pattern.pattern if isinstance(pattern, RotatedAttention) else pattern
+        assert isinstance(masked, MaskedAttention), (
             "sequences are packed in training, or where pooled features are read"
         )
+        recorded = RecordedAttention(masked.mask, attention)
         if not entering and other is not None:
             tokens = other
         if torch.is_grad_enabled() and not tokens.requires_grad:  # nothing below is trained
             tokens = tokens.detach().requires_grad_()
         entering.append(tokens)
-        return tokens, RecordedAttention(pattern.mask, attention)
+        return tokens, replace(pattern, pattern=recorded) if isinstance(pattern, RotatedAttention) else recorded
 
     def after_norm(norm: nn.Module, given: tuple[Tensor], result: Tensor) -> None:
         states.append(result)
@@ -126,10 +129,10 @@ def _recording(
             hook.remove()
 
 
-def _columns(segments: dict[str, Segment], total: int) -> dict[str, slice]:
-    """The places of segments in a sequence of `total` tokens, where the token of the task may stand behind the first."""
-    lengths = {name: segment.tokens.shape[1] for name, segment in segments.items()}
-    first, *others = lengths.items()
-    placed = [first, ("task_token", total - sum(lengths.values())), *others]
-    starts = accumulate((length for _, length in placed), initial=0)
-    return {name: slice(start, start + length) for (name, length), start in zip(placed, starts, strict=False) if length}
+def _columns(placed: Sequence[Segment]) -> dict[str, slice]:
+    """The places of segments that stand side by side."""
+    starts = accumulate((segment.tokens.shape[1] for segment in placed), initial=0)
+    return {
+        segment.name: slice(start, start + segment.tokens.shape[1])
+        for segment, start in zip(placed, starts, strict=False)
+    }
