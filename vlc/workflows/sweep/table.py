@@ -92,7 +92,8 @@ def _columns(settings: Sequence[Setting], patterns: Sequence[str]) -> dict[str, 
     headlines = {name for run in finished for name in run.headlines}
     shown: dict[str, list[str]] = {}
     for part, always in (("validation", {SELECTING}), ("test", headlines)):
-        names = dict.fromkeys(name for run in finished for name in getattr(run, part))
+        found = dict.fromkeys(name for run in finished for name in getattr(run, part))
+        names = sorted(found, key=lambda name: name != SELECTING)  # which comes first
         shown[part] = [name for name in names if name in always or any(fnmatchcase(name, one) for one in patterns)]
     return shown
 
@@ -121,7 +122,7 @@ def as_table(settings: Sequence[Setting], patterns: Sequence[str]) -> Table:
     titles, rows = _cells(settings, patterns)
     grid = Table(box=None)
     for title in titles:
-        grid.add_column(cell(title))
+        grid.add_column(cell(title), overflow="fold")
     for number, row in enumerate(rows, start=1):
         grid.add_row(*map(cell, row), end_section=number % len(settings) == 0)
     return grid
