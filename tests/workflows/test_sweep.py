@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,40 +43,41 @@ def _sweep(updates: dict, values: dict, **options) -> list[Setting]:
 
 
 def test_settings_are_compared_by_validation_and_what_is_done_is_not_done_again(updates, capsys, monkeypatch):
-    values = {"learning_rate": [1e-4, 1e-3], "load_path": ["", "no.ckpt"], "seed": [0, 1]}
+    values = {"load_path": ["", "no.ckpt"], "seed": [0, 1]}
     _sweep(updates, values, metrics=["*/val/loss"])
     said, folder = capsys.readouterr().out, Path(updates["log_dir"]) / "finetune_vqa_emoji_sweep"
-    assert said.count("$ python run.py with") == 4 + 4 + 4, "training and test of four runs, and four that fail"
-    found = json.loads((folder / "results.json").read_text())
-    assert len(found["settings"]) == 4
-    good = [one for one in found["settings"] if one["values"]["load_path"] == ""]
-    assert found["best"] in [one["values"] for one in good]
-    assert found["shown"] == {
-        "validation": ["vqa/val/loss", "val/the_metric"],
-        "test": ["vqa/test/score", "vqa/held_out/score"],
-    }
-    for one in good:
-        losses = [run["validation"]["vqa/val/loss"] for run in one["runs"]]
-        spread = one["validation"]["vqa/val/loss"]
-        assert (spread["min"], spread["max"], spread["n"]) == (min(losses), max(losses), 2)
-        assert spread["mean"] == pytest.approx(sum(losses) / 2)
-        assert spread["deviation"] == pytest.approx(abs(losses[0] - losses[1]) / 2**0.5)
-        assert all(Path(run["checkpoint"]).is_file() and run["test"] for run in one["runs"])
-    bad = [run for one in found["settings"] if one["values"]["load_path"] for run in one["runs"]]
-    assert all("no.ckpt" in run["error"] for run in bad)
-    assert said.count("failed: ") == 4
+    assert said.count("$ python run.py with") == 2 + 2 + 2, "training and test of two runs, and two that fail"
+    assert said.count("failed: ") == 2
     assert "0 of 2" in (folder / "results.md").read_text()
+    found = json.loads((folder / "results.json").read_text())
+    good, bad = found["settings"]
+    assert found["best"] == good["values"] == {"load_path": ""}
+    tested = ["vqa/test/score", "vqa/held_out/score"]
+    assert found["shown"] == {"validation": ["vqa/val/loss", "val/the_metric"], "test": tested}
+    losses = [run["validation"]["vqa/val/loss"] for run in good["runs"]]
+    spread = good["validation"]["vqa/val/loss"]
+    assert (spread["min"], spread["max"], spread["n"]) == (min(losses), max(losses), 2)
+    assert spread["mean"] == pytest.approx(sum(losses) / 2)
+    assert spread["deviation"] == pytest.approx(abs(losses[0] - losses[1]) / 2**0.5)
+    assert all(Path(run["checkpoint"]).is_file() and run["test"] for run in good["runs"])
+    assert all("no.ckpt" in run["error"] for run in bad["runs"])
 
-    done: list[bool] = []
+    done: list[tuple[bool, bool]] = []
     real = runs.run
-    monkeypatch.setattr(runs, "run", lambda settings: done.append(settings.run.test_only) or real(settings))
+    monkeypatch.setattr(
+        runs, "run", lambda given: done.append((given.run.test_only, bool(given.run.resume_from))) or real(given)
+    )
     values["load_path"] = [""]
-    (tested,) = [path for path in folder.rglob("metrics.json") if "0.001" in str(path) and "seed1" in str(path)]
-    shutil.rmtree(tested.parent)
+    one, other = (Path(run["checkpoint"]).parents[1] for run in good["runs"])
+    (test,) = [path for path in folder.rglob("metrics.json") if "seed0" in str(path)]
+    shutil.rmtree(test.parent)
+    facts = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps(facts | {"seconds": None}))
     _sweep(updates, values)
-    assert done == [True], "one test was missing"
-    _sweep({**updates, "max_steps": 2}, {**values, "learning_rate": [1e-4], "seed": [0]}, test=False)
-    assert done == [True, False], "another length of training is another run"
+    assert done == [(True, False), (False, True)], "a missing test, and a training that was interrupted"
+    _sweep({**updates, "max_steps": 2}, {**values, "seed": [0]}, test=False)
+    assert done[2:] == [(False, False)], "another length of training is another run"
+    assert (one.parent / "version_1" / "run.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -181,8 +184,8 @@ def test_a_search_repeats_its_settings_and_finds_good_ones(updates, monkeypatch,
 
 
 def test_one_run_has_no_deviation_and_a_setting_with_a_failed_run_is_not_chosen():
-    assert str(Spread.of([0.5])) == "0.5000"
-    assert str(Spread.of([0.25, 0.75])) == "0.5000 ± 0.3536 (0.2500 to 0.7500)"
+    assert Spread.of([0.5]) == Spread(0.5, None, 0.5, 0.5, 1)
+    assert Spread.of([0.25, 0.75]) == Spread(0.5, pytest.approx(0.125**0.5), 0.25, 0.75, 2)
     good, bad = ({"validation": {"val/the_metric": value}, "error": error} for value, error in ((0.1, ""), (0.9, "no")))
     made = [Setting({"a": 1}, [_Measured(**good)]), Setting({"a": 2}, [_Measured(**bad), _Measured(**good)])]
     assert best_of(made) is made[0]
@@ -193,3 +196,22 @@ def test_one_run_has_no_deviation_and_a_setting_with_a_failed_run_is_not_chosen(
 class _Measured:
     validation: dict
     error: str
+
+
+def test_processes_end_with_the_sweep(tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    script.write_text("import sys, time\nif 'slow' in sys.argv: time.sleep(600)")
+    monkeypatch.setattr(sys, "argv", [str(script), "sweep"])
+    started = []
+    real = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *words, **options: started.append(real(*words, **options)) or started[-1]
+    )
+
+    def interrupted(one) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out([_Stub("slow", tmp_path), _Stub("good", tmp_path)], 2, interrupted)
+    assert [process.poll() for process in started] == [-signal.SIGTERM, 0, 0]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -276,6 +276,15 @@ def test_calibration_of_a_page_is_that_of_its_examples(of_test, monkeypatch):
     assert not any("refcoco_box" in title for title in found)
 
 
+def test_without_tensorboard_the_curves_are_those_of_validations(tmp_path):
+    lines = ({"epoch": 0, "step": step, "metrics": {"val/the_metric": step / 10}} for step in (1, 2))
+    (tmp_path / "validations.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert Run(tmp_path, {}, {}, 1).curves == {"val/the_metric": [(1, 0.1), (2, 0.2)]}
+    (tmp_path / "validations.jsonl").write_text("{}")
+    with pytest.raises(UserError, match="does not hold the metrics of validations"):
+        _ = Run(tmp_path, {}, {}, 1).curves
+
+
 def test_a_page_of_retrieval_reconstructions_and_curves(captions, tmp_path):
     page = _report(captions, tmp_path / "page.html", num_examples=8)
     bare = _checked(page)

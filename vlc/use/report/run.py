@@ -30,6 +30,7 @@ from vlc.training.datamodule import DataModule
 from vlc.training.facts import Facts
 from vlc.training.module import VLCModule
 from vlc.training.run import build_data, build_module
+from vlc.training.validations import read_validations
 from vlc.use.explain import DEFAULT
 from vlc.use.model import Model
 from vlc.use.report.evaluation import Evaluated, evaluate
@@ -132,12 +133,16 @@ class Run:
 
     @cached_property
     def curves(self) -> dict[str, Curve]:
-        """What it logged, by tag; of a test, what the run of its checkpoint logged."""
+        """What it logged, by tag; of a test, that of its checkpoint's run. Without TensorBoard, its validations."""
         folder = self.folder
         if self.is_test and Path(self.checkpoint).parent.name == "checkpoints":
             folder = Path(self.checkpoint).parents[1]
         if not any(folder.glob(_EVENTS)):
-            return {}
+            validations = read_validations(folder)
+            names = dict.fromkeys(name for one in validations for name in one.metrics)
+            return {
+                name: [(one.step, one.metrics[name]) for one in validations if name in one.metrics] for name in names
+            }
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
         return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 

@@ -29,11 +29,6 @@ class Spread:
         several = statistics.stdev(values) if len(values) > 1 else None
         return cls(statistics.fmean(values), several, min(values), max(values), len(values))
 
-    def __str__(self) -> str:
-        if self.deviation is None:
-            return f"{self.mean:.4f}"
-        return f"{self.mean:.4f} ± {self.deviation:.4f} ({self.min:.4f} to {self.max:.4f})"
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -97,22 +92,29 @@ def _columns(settings: Sequence[Setting], patterns: Sequence[str]) -> dict[str, 
     headlines = {name for run in finished for name in run.headlines}
     shown: dict[str, list[str]] = {}
     for part, always in (("validation", {SELECTING}), ("test", headlines)):
-        names = dict.fromkeys(name for run in finished for name in getattr(run, part))
+        found = dict.fromkeys(name for run in finished for name in getattr(run, part))
+        names = sorted(found, key=lambda name: name != SELECTING)  # which comes first
         shown[part] = [name for name in names if name in always or any(fnmatchcase(name, one) for one in patterns)]
     return shown
 
 
 def _cells(settings: Sequence[Setting], patterns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """The titles of the columns, and the rows, the best setting first."""
-    columns, keys = _columns(settings, patterns), list(dict.fromkeys(key for one in settings for key in one.values))
-    titles = [*keys, "runs", *(name for names in columns.values() for name in names)]
+    """The titles of the columns, and for each metric a row of each setting, in the order of val/the_metric."""
+    keys = list(dict.fromkeys(key for one in settings for key in one.values))
+    ordered = sorted(settings, key=lambda one: (one.score is None, -(one.score or 0.0)))
     rows = []
-    for one in sorted(settings, key=lambda one: (one.score is None, -(one.score or 0.0))):
-        spreads = {part: one.spreads(part) for part in columns}
-        count = f"{len(one.finished)} of {len(one.runs)}"
-        numbers = [str(spreads[part].get(name, "-")) for part, names in columns.items() for name in names]
-        rows.append([*(str(one.values[key]) for key in keys), count, *numbers])
-    return titles, rows
+    for part, names in _columns(settings, patterns).items():
+        for name in names:
+            for one in ordered:
+                spread = one.spreads(part).get(name)
+                values = [str(one.values[key]) for key in keys]
+                rows.append([name, *values, f"{len(one.finished)} of {len(one.runs)}", *_numbers(spread)])
+    return ["metric", *keys, "runs", "mean", "deviation", "min", "max"], rows
+
+
+def _numbers(spread: Spread | None) -> list[str]:
+    found = (None,) * 4 if spread is None else (spread.mean, spread.deviation, spread.min, spread.max)
+    return ["-" if number is None else f"{number:.4f}" for number in found]
 
 
 def as_table(settings: Sequence[Setting], patterns: Sequence[str]) -> Table:
@@ -120,9 +122,9 @@ def as_table(settings: Sequence[Setting], patterns: Sequence[str]) -> Table:
     titles, rows = _cells(settings, patterns)
     grid = Table(box=None)
     for title in titles:
-        grid.add_column(cell(title))
-    for row in rows:
-        grid.add_row(*map(cell, row))
+        grid.add_column(cell(title), overflow="fold")
+    for number, row in enumerate(rows, start=1):
+        grid.add_row(*map(cell, row), end_section=number % len(settings) == 0)
     return grid
 
 
@@ -137,6 +139,6 @@ def as_markdown(settings: Sequence[Setting], patterns: Sequence[str]) -> str:
         f"| {' | '.join(one.replace('|', '/') for one in row)} |" for row in (titles, ["---"] * len(titles), *rows)
     ]
     failed = [f"- {run.name}: {run.error}" for one in settings for run in one.runs if run.error]
-    notes = "Numbers are mean ± standard deviation (smallest to largest) over the seeds. Tests chose nothing."
+    notes = "Each row is over the seeds; the deviation is that of a sample (n - 1). Tests chose nothing."
     page = [f"{said} {notes}", "\n".join(lines)]
     return "\n\n".join([*page, *(["Failed runs:\n\n" + "\n".join(failed)] if failed else [])]) + "\n"
