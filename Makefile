@@ -3,21 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TOOLS := build/tools
 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-all languages replicas test format bench reliability clean
+.PHONY: help setup browser demo demo-all languages replicas test offline-test lowest lock sbom format bench reliability clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(INSTALLED) ## Create .venv and install the pinned requirements
 
-$(INSTALLED): requirements.txt requirements-dev.txt
+$(INSTALLED): requirements.txt requirements-dev.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed (PYTHON=... chooses one)" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on --no-compile -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on --no-compile -r requirements-dev.txt -c constraints.txt
 	@# Python compiles what is imported, once; pip would compile everything, which takes 20 s more.
 	$(BIN)/python -c 'import vlc.training.run, main_finetune'
 	@touch $@
@@ -45,6 +46,28 @@ test: $(INSTALLED) browser ## Checks of style and types, and the whole test suit
 	$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+offline-test: $(INSTALLED) ## The test suite where no network is (Linux; a network namespace with nothing but this machine)
+	unshare --map-root-user --net sh -c 'ip link set lo up && exec $(BIN)/python -m pytest --numprocesses 2 --dist loadfile'
+
+$(TOOLS)/bin/uv:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet uv==0.13.9 cyclonedx-bom==7.5.0
+
+lowest: $(TOOLS)/bin/uv ## The test suite with the lowest versions that pyproject.toml admits, in build/lowest
+	$(TOOLS)/bin/uv pip compile --quiet --resolution lowest-direct --python $(PYTHON) -c constraints.txt \
+		--extra search --extra moses --extra explain --extra serve pyproject.toml -o build/lowest.txt
+	$(PYTHON) -m venv build/lowest
+	grep -E '^(pytest|pytest-xdist|hypothesis|httpx)==' requirements-dev.txt > build/lowest-tests.txt
+	build/lowest/bin/python -m pip install --quiet -r build/lowest.txt -r build/lowest-tests.txt
+	build/lowest/bin/python -m pytest --numprocesses 2 --dist loadfile
+
+lock: $(TOOLS)/bin/uv ## Write locks/: versions and hashes of every package
+	$(TOOLS)/bin/python scripts/lock.py $(TOOLS)/bin/uv
+
+sbom: $(TOOLS)/bin/uv ## Write build/sbom.cdx.json, the list of the locked packages (CycloneDX)
+	cat locks/base.txt locks/torch.txt | $(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+		--validate -o build/sbom.cdx.json -
 
 format: $(INSTALLED) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format .

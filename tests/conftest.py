@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 # Small models are as fast on one thread, and two threads that share a busy core with others are very slow.
@@ -12,6 +13,7 @@ import pytest
 import vlc  # first: it lets torchvision import beside a CPU-only torch
 from tests import tiny
 from tests.labelled_folders import write_folder
+from tests.offline import no_network
 from vlc.model.sizes import ENCODERS
 
 collect_ignore = ["reliability"]  # slow: run where it is named
@@ -19,6 +21,29 @@ collect_ignore = ["reliability"]  # slow: run where it is named
 GOLDEN = Path(__file__).parent / "golden"
 
 assert vlc.__version__
+
+# No test, and no process that a test starts, reaches another machine.
+no_network.install()
+_OFFLINE = str(Path(no_network.__file__).parent)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_OFFLINE, os.environ.get("PYTHONPATH")]))
+
+
+@pytest.fixture(scope="session")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the machines that this process, and processes that it starts, wanted to reach."""
+    path = tmp_path_factory.mktemp("network") / "asked.txt"
+    path.write_text("")
+    os.environ[no_network.LOG] = str(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_other_machine_is_asked(asked: Path) -> Iterator[None]:
+    """Fail the test that wants to reach another machine, also where its code swallows the error."""
+    yield
+    if tried := asked.read_text():
+        asked.write_text("")
+        pytest.fail(f"it tried to reach other machines: {tried}")
 
 
 @pytest.fixture(scope="session")

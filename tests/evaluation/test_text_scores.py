@@ -1,8 +1,10 @@
 """Scores of written texts equal those of the public code."""
 
 import json
+import re
 
 import pytest
+import sacrebleu
 
 from tests.conftest import GOLDEN
 from vlc.evaluation.text_scores import bleu_and_chrf, cider
@@ -26,6 +28,8 @@ def test_bleu_and_chrf_are_those_of_sacrebleu(name):
     expected = {our: case[their] for their, our in ours.items() if their in case}
     for order, precision in enumerate(case.get("precisions", ()), start=1):
         expected[f"precision_{order}"] = precision
+    if "signature" in expected:  # it ends with the version that is installed
+        expected["signature"] = re.sub(r"version:\S+", f"version:{sacrebleu.__version__}", expected["signature"])
     for key, value in expected.items():
         assert found[key] == (value if isinstance(value, str) else pytest.approx(value, abs=1e-9)), key
     if "bleu_tok_none" in case:

@@ -313,11 +313,15 @@ class TestCommand:
         assert (seen[0].data_root, seen[0].tokenizer) == (str(arrows), None)
         assert seen[1].datasets == (), "the defaults of training need not be there"
 
-    def test_without_run_py(self, capsys):
-        assert main(["data_root=x"]) == 0
-        assert main(["datroot=x"]) == 2
-        command.PROBES["fails"] = lambda asked: iter([Finding("problem", "broken")])
-        assert main([]) == 1
+    @pytest.mark.parametrize(("level", "code"), [("note", 0), ("problem", 1)])
+    def test_without_run_py(self, monkeypatch, level, code):
+        seen = []
+        command.PROBES["asks"] = lambda asked: iter([seen.append(asked) or Finding(level, "found")])
+        monkeypatch.setattr("sys.argv", ["doctor", "--data_root", "x"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == code
+        assert seen == [Asked(data_root="x")]
 
 
 def test_it_starts_without_what_it_looks_at():

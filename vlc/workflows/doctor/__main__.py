@@ -1,24 +1,23 @@
-"""`python -m vlc.workflows.doctor [key=value ...]`: the same where run.py itself cannot start."""
+"""`python -m vlc.workflows.doctor [--data_root ARROWS] ...`: the same where run.py itself cannot start."""
 
-import sys
-from dataclasses import fields
-from typing import Any
+import argparse
 
 from vlc.workflows.doctor.command import examine
 from vlc.workflows.doctor.finding import Asked
 
-_KEYS = [field.name for field in fields(Asked) if field.name != "datasets"]
 
-
-def main(words: list[str]) -> int:
-    """Return the exit code: 0 without problems, 1 with problems, 2 for a key that does not exist."""
-    given: dict[str, Any] = dict(word.partition("=")[::2] for word in words)
-    out = given.pop("out", None)
-    if unknown := set(given) - set(_KEYS):
-        print(f"{unknown!a} is no key of this command: {', '.join(_KEYS)}, out", file=sys.stderr)
-        return 2
-    return 1 if examine(Asked(**given), out) else 0
+def main() -> None:
+    """Exit with 1 where there are problems."""
+    parser = argparse.ArgumentParser(prog="python -m vlc.workflows.doctor", description="Look at the machine.")
+    parser.add_argument("--load_path", default="", help="checkpoint, or folder with checkpoints")
+    parser.add_argument("--data_root", default="", help="folder of the Arrow files")
+    parser.add_argument("--tokenizer", help="name or folder")
+    parser.add_argument("--log_dir", default="result", help="folder that runs write to")
+    parser.add_argument("--out", help="file for the findings as JSON")
+    given = vars(parser.parse_args())
+    out = given.pop("out")
+    parser.exit(1 if examine(Asked(**given), out) else 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()
