@@ -137,7 +137,9 @@ def read(path: str | Path, part: str | None = None) -> Checkpoint:
         )
         if tensor.ndim != axes:
             raise UserError(f"{path}: {name} has {tensor.ndim} axes, not {axes}")
-    extras = _checked_extras(path, weights.extras, renamed)
+    beside = path.name in hub.WEIGHTS and layout.name == "vlc" and not weights.extras
+    extras = hub.stored_extras(path.parent, renamed) if beside else weights.extras
+    extras = _checked_extras(path, extras, renamed)
     config = hub.checked_config(path.parent, renamed) if layout.hub else None
     head = renamed.get(f"{layout.answers}.weight")
     if config and head is not None and (names := hub.answers(path.parent, config, len(head))):
@@ -546,7 +548,7 @@ def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
     with write_atomically(path) as partial:
         try:
             if path.suffix == ".safetensors":
-                _save_safetensors(state, extras, partial)
+                save_safetensors(state, extras, partial)
             else:
                 torch.save({target.unwrap: state, "vlc": extras}, partial)
         except (RuntimeError, SafetensorError) as error:  # these libraries hide the system's errors
@@ -557,8 +559,9 @@ def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
     return left_out
 
 
-def _save_safetensors(state: Mapping[str, Tensor], extras: dict[str, Any], path: Path) -> None:
+def save_safetensors(state: Mapping[str, Tensor], extras: dict[str, Any], path: Path) -> None:
+    """Write parameters with checksums, and with what stands beside them."""
     state = {name: tensor.clone() for name, tensor in state.items()}  # slices of a tensor share its memory
     beside = json.dumps(extras)
     sums = {"tensors": checksums.checksums(state), "extras": checksums.checksum(beside.encode())}
-    save_file(state, path, metadata={"vlc": beside, "checksums": json.dumps(sums)})
+    save_file(state, path, metadata={"format": "pt", "vlc": beside, "checksums": json.dumps(sums)})
