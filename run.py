@@ -1,6 +1,6 @@
 """Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`.
 
-What was trained is used by `python run.py predict|index|search|features|hard_pool|serve|explain|export
+What was trained is used by `python run.py predict|index|search|features|hard_pool|serve|explain|export|probe
 with load_path=CHECKPOINT ...`, and looked at by `python run.py report with run=FOLDER`.
 """
 
@@ -88,6 +88,15 @@ def export(_config, _run):
         from vlc.use.export.command import export
 
         export(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def probe(_config, _run):
+    """Classify images by the names of classes, and by a linear probe: data_root=FOLDER [probe.shots=16] [out=FILE]."""
+    with user_errors_without_traceback():
+        from vlc.use.probe import probe
+
+        probe(_config, given_keys(_run))
 
 
 @ex.command(unobserved=True)

@@ -22,7 +22,7 @@ from vlc.configuration import config
 from vlc.configuration.config import resolve
 from vlc.configuration.groups import NESTED
 from vlc.configuration.recipes import OBJECTIVE_NAMES, RECIPES
-from vlc.configuration.use_settings import USE_KEYS, ServiceSettings, UseSettings
+from vlc.configuration.use_settings import USE_KEYS, ProbeSettings, ServiceSettings, UseSettings
 from vlc.data import transforms
 from vlc.data.catalog import CATALOG
 from vlc.data.transforms import TRANSFORMS
@@ -128,6 +128,11 @@ def nested_keys() -> str:
 def service_keys() -> str:
     """The keys of the service, likewise."""
     return _keys_of("service", ServiceSettings)
+
+
+def probe_keys() -> str:
+    """The keys of the probe, likewise."""
+    return _keys_of("probe", ProbeSettings)
 
 
 def _keys_of(name: str, group: type) -> str:
@@ -308,6 +313,7 @@ TABLES: dict[str, Callable[[], str]] = {
             nested_keys,
             use_keys,
             service_keys,
+            probe_keys,
             datasets,
             image_keys,
             writers,
