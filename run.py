@@ -93,6 +93,15 @@ def export(_config, _run):
 
 
 @ex.command(unobserved=True)
+def probe(_config, _run):
+    """Classify images by the names of classes, and by a linear probe: data_root=FOLDER [probe.shots=16] [out=FILE]."""
+    with user_errors_without_traceback():
+        from vlc.use.probe import probe
+
+        probe(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
 def features(_config, _run):
     """Write the features of images: out=FOLDER, and data_root=ARROWS datasets=[...] or image_folder=FOLDER."""
     with user_errors_without_traceback():

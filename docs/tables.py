@@ -22,7 +22,7 @@ from vlc.configuration import config
 from vlc.configuration.config import resolve
 from vlc.configuration.groups import NESTED
 from vlc.configuration.recipes import OBJECTIVE_NAMES, RECIPES
-from vlc.configuration.use_settings import USE_KEYS, ServiceSettings, SweepSettings, UseSettings
+from vlc.configuration.use_settings import USE_KEYS, ProbeSettings, ServiceSettings, SweepSettings, UseSettings
 from vlc.data import transforms
 from vlc.data.catalog import CATALOG
 from vlc.data.transforms import TRANSFORMS
@@ -133,6 +133,11 @@ def service_keys() -> str:
 def sweep_keys() -> str:
     """The keys of sweeps, likewise."""
     return _keys_of("sweep", SweepSettings)
+
+
+def probe_keys() -> str:
+    """The keys of the probe, likewise."""
+    return _keys_of("probe", ProbeSettings)
 
 
 def _keys_of(name: str, group: type) -> str:
@@ -325,6 +330,7 @@ TABLES: dict[str, Callable[[], str]] = {
             use_keys,
             service_keys,
             sweep_keys,
+            probe_keys,
             datasets,
             image_keys,
             writers,

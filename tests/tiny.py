@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from PIL import Image
 
 from vlc.configuration.config import resolve
@@ -259,6 +260,19 @@ def checkpoints(arrows: Path, folder: Path, trained: Mapping[str, tuple[str, dic
     for name, (recipe, values) in trained.items():
         options = {"data_root": str(arrows), "log_dir": str(folder / name), "vit": "mae_vit_tiny_patch16", **values}
         paths[name] = f"{run(settings(recipe, **options))['log_dir']}/checkpoints/last.ckpt"
+    return paths
+
+
+def untrained(arrows: Path, folder: Path, made: Mapping[str, tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    """Checkpoints with random weights by name, which take no run to make. made: as in `checkpoints`."""
+    from vlc.training.run import build_data, build_module  # here, as most of those who import this file build nothing
+
+    paths = {}
+    for name, (recipe, values) in made.items():
+        own = settings(recipe, **{"data_root": str(arrows), "vit": "mae_vit_tiny_patch16", **values})
+        module = build_module(own, build_data(own))
+        paths[name] = str(folder / f"{name}.ckpt")
+        torch.save({"state_dict": module.state_dict(), "vlc": module.extras}, paths[name])
     return paths
 
 

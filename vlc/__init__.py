@@ -2,11 +2,29 @@
 
 from typing import Any
 
+from vlc.common.after_import import after_import
 from vlc.hardware import torchvision_ops
 
 __version__ = "0.1.0"
 
 torchvision_ops.install()
+
+
+def _register_config() -> None:
+    from vlc.use.auto import config
+
+    config.register()
+
+
+def _register_model() -> None:
+    from vlc.use.auto import model
+
+    model.register()
+
+
+# AutoConfig and AutoModel learn of our folders when a program asks transformers for them.
+after_import("transformers.models.auto.configuration_auto", _register_config)
+after_import("transformers.models.auto.modeling_auto", _register_model)
 
 
 def __getattr__(name: str) -> Any:

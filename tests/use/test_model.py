@@ -62,10 +62,12 @@ def images() -> list[bytes]:
     return [tiny.image_bytes(number, kind="PNG") for number in range(6)]
 
 
-def test_the_package_stays_free_of_torch():
-    code = "import sys, vlc; print('torch' in sys.modules); vlc.Model; print('torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["False", "True"]
+def test_the_package_stays_free_of_torch_and_transformers():
+    has = "print([name in sys.modules for name in ('torch', 'transformers')])"
+    found = subprocess.run(
+        [sys.executable, "-c", f"import sys, vlc; {has}; vlc.Model; {has}"], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.splitlines() == ["[False, False]", "[True, True]"]
 
 
 def test_texts_together_are_answered_as_texts_alone(model, images):

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import Tensor
 from transformers import ViltConfig
 
-from vlc.common.errors import MissingFile, UserError
+from vlc.common.errors import MissingFile, UserError, first_line
+from vlc.data.tokens import ROLES
 
 # The first existing file is read; an index names the files of weights that are stored in several.
 WEIGHTS = (
@@ -19,6 +22,8 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 MODEL_TYPE = "vilt"
+_FETCHED = ["*.json", "*.safetensors", "*.bin", "*.txt"]
+OWN_TYPE = "vlc"  # of the folders that `vlc.Model.save_pretrained` writes
 
 # Sizes in config.json: the parameter of ours, and its axis, that has this size.
 _SIZES = {
@@ -34,6 +39,23 @@ _SIZES = {
 # Other values that change the computation, as vlc's encoder has them.
 _FIXED = {"hidden_act": ("gelu",), "max_image_length": (-1, None), "qkv_bias": (True,)}
 _LARGEST = 2**26  # bytes of a config.json
+
+
+def fetched(name: str, revision: str | None = None) -> Path:
+    """Return a file or folder as it is, or else the folder of a name of the model hub, from its cache or from there.
+
+    revision: branch, tag or commit of a name. Raises UserError where there is neither.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_FETCHED))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise UserError(
+            f"{name} is neither a file, nor a folder, nor to be had from the model hub ({first_line(error)}). Fetch it "
+            f"where there is a network (hf download {name} --local-dir FOLDER) and name this folder"
+        ) from error
 
 
 def find_weights(folder: Path) -> Path:
@@ -60,12 +82,46 @@ def read_config(folder: Path) -> dict[str, Any]:
     timm's files have no model_type, and nothing else that is needed here.
     """
     config = _read_json(folder / "config.json")
-    if config.get("model_type", MODEL_TYPE) != MODEL_TYPE:
+    if config.get("model_type", MODEL_TYPE) not in (MODEL_TYPE, OWN_TYPE):
         raise UserError(
-            f"{folder / 'config.json'} describes a model of type {config['model_type']!r}, not {MODEL_TYPE!r}: only ViLT's "
-            "are read"
+            f"{folder / 'config.json'} describes a model of type {config['model_type']!r}, not {MODEL_TYPE!r} or "
+            f"{OWN_TYPE!r}: only ViLT's and our own are read"
         )
     return config
+
+
+def stored_extras(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return what our own folders hold beside the parameters, as our checkpoints hold it; empty for another folder.
+
+    The tokenizer is read from tokenizer.json and tokenizer_config.json, everything else from config.json. Raises UserError
+    where a size in config.json contradicts the parameters.
+    """
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") != OWN_TYPE:
+        return {}
+    _check_sizes(folder / "config.json", config, state)
+    extras = config.get(OWN_TYPE)
+    if not isinstance(extras, dict):
+        raise UserError(f"{folder / 'config.json'} has no dictionary {OWN_TYPE!r}: write the folder again")
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.is_file():
+        return extras
+    roles = _read_json(folder / "tokenizer_config.json")
+    special = {role: _token(roles[role]) for role in ROLES if roles.get(role)}
+    return {**extras, "tokenizer": {"json": tokenizer.read_text(encoding="utf-8"), "special": special}}
+
+
+def _token(value: Any) -> Any:
+    """Return a token as text; tokenizer_config.json may have it as an object."""
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def _check_sizes(path: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Raise UserError where a size in config.json is not the one of the parameters."""
+    for key, (name, axis) in _SIZES.items():
+        value, tensor = config.get(key), state.get(name)
+        if key in config and tensor is not None and (axis >= tensor.ndim or not _is_size(value, tensor.shape[axis])):
+            raise UserError(f"{path}: {key} {value!r} contradicts the weights, where {name} is {tuple(tensor.shape)}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -92,10 +148,7 @@ def checked_config(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Any] 
         return None
     config = ViltConfig().to_dict() | {"id2label": {}} | config
     path = folder / "config.json"
-    for key, (name, axis) in _SIZES.items():
-        value, tensor = config[key], state.get(name)
-        if tensor is not None and (axis >= tensor.ndim or not _is_size(value, tensor.shape[axis])):
-            raise UserError(f"{path}: {key} {value!r} contradicts the weights, where {name} is {tuple(tensor.shape)}")
+    _check_sizes(path, config, state)
     for key, known in _FIXED.items():
         value = config[key]
         if not any(value is other or (type(value) is type(other) and value == other) for other in known):

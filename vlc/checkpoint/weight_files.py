@@ -198,4 +198,4 @@ def save_safetensors(state: Mapping[str, Tensor], extras: dict[str, Any], path: 
     state = {name: tensor.clone() for name, tensor in state.items()}  # slices of a tensor share its memory
     beside = json.dumps(extras)
     sums = {"tensors": checksums.checksums(state), "extras": checksums.checksum(beside.encode())}
-    save_file(state, path, metadata={"vlc": beside, "checksums": json.dumps(sums)})
+    save_file(state, path, metadata={"format": "pt", "vlc": beside, "checksums": json.dumps(sums)})

@@ -140,7 +140,9 @@ def read(path: str | Path, part: str | None = None, base: Path | None = None) ->
         )
         if tensor.ndim != axes:
             raise UserError(f"{path}: {name} has {tensor.ndim} axes, not {axes}")
-    extras = _checked_extras(path, weights.extras, renamed)
+    beside = path.name in hub.WEIGHTS and layout.name == "vlc" and not weights.extras
+    extras = hub.stored_extras(path.parent, renamed) if beside else weights.extras
+    extras = _checked_extras(path, extras, renamed)
     config = hub.checked_config(path.parent, renamed) if layout.hub else None
     head = renamed.get(f"{layout.answers}.weight")
     if config and head is not None and (names := hub.answers(path.parent, config, len(head))):

@@ -20,6 +20,7 @@ COMMANDS = (
     "export",
     "sweep",
     "doctor",
+    "probe",
 )
 API_KEY_VARIABLE = "VLC_API_KEY"  # in the environment
 
@@ -121,6 +122,37 @@ class SweepSettings:
 
 
 @dataclass(frozen=True)
+class ProbeSettings:
+    """How `run.py probe` measures a checkpoint on images in classes.
+
+    templates: of the texts that stand for a class in zero-shot classification, with {} for its name; several are averaged.
+    names: file that says what the classes of the data are called (`vlc.use.probe.command.class_names`); None: their names.
+    shots: images of each class that the linear probe learns from; None: all.
+    features: that it reads: patches, the mean of the encoded patches, or pooled.
+    """
+
+    templates: tuple[str, ...] = ("{}", "a {}", "a photo of a {}")
+    names: str | None = None
+    shots: int | None = None
+    features: str = "patches"
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "ProbeSettings":
+        """Read and check the dictionary `probe` of a configuration. Raises UserError."""
+        types = {field.name: field.type for field in fields(cls)}
+        require(isinstance(config, Mapping), "probe", config, "options by name, as in probe.shots=16")
+        check_known(config, types, "option of probe")
+        settings = cls(**{key: read(value, types[key]) for key, value in config.items()})
+        check_types(settings, "probe")
+        named = bool(settings.templates) and all("{}" in template for template in settings.templates)
+        require(named, "probe.templates", list(settings.templates), "texts with {} for the name of a class")
+        shots = settings.shots
+        require(shots is None or shots >= 2, "probe.shots", shots, "2 or more, as one chooses the penalty; None: all")
+        require(settings.features in ("patches", "pooled"), "probe.features", settings.features, "patches or pooled")
+        return settings
+
+
+@dataclass(frozen=True)
 class UseSettings:
     """Inputs of the commands, and where their results go."""
 
@@ -135,12 +167,11 @@ class UseSettings:
     num_results: int = 10  # of a search
     out: str | None = None  # file of what predict, search, report or doctor say; folder for tables, maps, exports, ...
     method: str | None = None  # of explain, and of maps in report; None: the best one (explanations.md)
-    file_format: str | None = (
-        None  # of tables: arrow, parquet or jsonl; of export: onnx, ... (export.md); None = the usual one
-    )
+    file_format: str | None = None  # of tables: arrow, parquet, jsonl; of export: onnx, ... (export.md); None = usual
     ray: str | None = None  # address of a Ray cluster that computes features, index or predict, or local for one here
     published_pool: str | None = None  # 12-in-1's hard_negative.pkl, which hard_pool converts in place of images
     service: ServiceSettings = ServiceSettings()  # where serve listens and what it takes (service.md)
+    probe: ProbeSettings = ProbeSettings()  # how probe measures on images in classes (evaluations.md)
     run: str | None = None  # log folder of a run, a test or a demonstration that report is about
     compare: str | None = None  # log folder of a run that report sets beside it
     sweep: SweepSettings = SweepSettings()  # which runs sweep does (runs.md)
@@ -150,10 +181,9 @@ class UseSettings:
     def from_config(cls, config: Mapping[str, Any]) -> "UseSettings":
         """Read and check these keys of a configuration; missing ones have their defaults. Raises UserError."""
         given = {field.name: read(config[field.name], field.type) for field in fields(cls) if field.name in config}
-        if "service" in given:
-            given["service"] = ServiceSettings.from_config(given["service"])
-        if "sweep" in given:
-            given["sweep"] = SweepSettings.from_config(given["sweep"])
+        for name, group in _GROUPS.items():
+            if name in given:
+                given[name] = group.from_config(given[name])
         settings = cls(**given)
         check_types(settings)
         edges = settings.boxes or (0, 0, 0, 0)
@@ -164,10 +194,13 @@ class UseSettings:
         return settings
 
 
-USE_KEYS = {field.name: field.default for field in fields(UseSettings)} | {
-    "service": asdict(ServiceSettings()),
-    "sweep": asdict(SweepSettings()),
+_GROUPS: dict[str, type[ServiceSettings] | type[ProbeSettings] | type[SweepSettings]] = {
+    "service": ServiceSettings,
+    "probe": ProbeSettings,
+    "sweep": SweepSettings,
 }
+USE_KEYS = {field.name: field.default for field in fields(UseSettings)}
+USE_KEYS |= {name: asdict(group()) for name, group in _GROUPS.items()}
 
 
 def without_use_keys(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,14 +39,18 @@ class Location(NamedTuple):
         return self.source if self.row is None else f"{self.source}:{self.row}"
 
 
-class Images(Protocol):
+class Readable(Protocol):
     """Encoded images by number."""
-
-    def __len__(self) -> int: ...
 
     def read(self, number: int) -> pa.Buffer: ...
 
     def place(self, number: int) -> Location: ...
+
+
+class Images(Readable, Protocol):
+    """Encoded images by number, of known files."""
+
+    def __len__(self) -> int: ...
 
     def name(self, number: int) -> str:
         """The image's id in the data, or else its file's name without the suffix, or else table and row."""
@@ -248,7 +252,7 @@ class Decoded(NamedTuple):
 class DecodedImages(Dataset):
     """Batches of images by pairs of anything and a list of numbers; the former comes back with the batch."""
 
-    def __init__(self, images: Images, transform: Callable[[Picture, np.random.Generator], Shown]):
+    def __init__(self, images: Readable, transform: Callable[[Picture, np.random.Generator], Shown]):
         self.images, self.transform = images, transform
 
     def __getitem__(self, asked: tuple[Any, Sequence[int]]) -> tuple[Any, Decoded]:

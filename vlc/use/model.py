@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlc.checkpoint.hub import fetched
 from vlc.common.errors import UserError
+from vlc.common.inputs import Text
 from vlc.data.batch import Batch
 from vlc.data.geometry import Shown
 from vlc.data.parts.regions import PlacedBoxes
@@ -26,6 +28,8 @@ from vlc.objectives.words import WordTranslation
 from vlc.use.explain.explain import explain, explainable
 from vlc.use.explain.explanation import Explanation
 from vlc.use.explain.methods import DEFAULT
+from vlc.use.export.folder import write_folder
+from vlc.use.export.new_folder import new_folder
 from vlc.use.forms import Box, Form, Prepared, Request, about_images, asked_boxes, boxes_of, chooses, form_of
 from vlc.use.images import ImageLike, several
 from vlc.use.opened import OpenedModel
@@ -66,6 +70,30 @@ class Model(OpenedModel):
         from vlc.configuration.config import resolve_use  # here, as Sacred is not needed otherwise
 
         return open_pretrained(*resolve_use(*named_configs, **overrides, load_path=str(path)))
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *named_configs: str, revision: str | None = None, **overrides: Any
+    ) -> "Model":
+        """Return the model of a folder that `save_pretrained` wrote, or of a name of the model hub.
+
+        Everything that `from_checkpoint` takes will do as well. Raises UserError as it does, and where the model hub does
+        not have the name or cannot be reached.
+
+        revision: branch, tag or commit of a name of the model hub.
+        named_configs, overrides: as in `from_checkpoint`.
+        """
+        return cls.from_checkpoint(fetched(str(name), revision), *named_configs, **overrides)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model as a new folder that `from_pretrained`, `load_path` and transformers' AutoModel read.
+
+        `vlc.use.export.folder` says what is in it. Raises UserError where the folder exists, or where the checkpoint that
+        the model came from is gone.
+        """
+        with new_folder(Path(folder)) as made:
+            write_folder(self, made)
+        return Path(folder)
 
     # -- answers, embeddings and scores
 
@@ -311,9 +339,14 @@ class Model(OpenedModel):
     @torch.inference_mode()
     def text_vectors(self, texts: Sequence[str]) -> Tensor:
         """Embed texts: unit vectors (N, D) float32, on the device."""
+        return self.tokenized_text_vectors(self.text(texts))
+
+    @torch.inference_mode()
+    def tokenized_text_vectors(self, text: Text) -> Tensor:
+        """Embed tokenised texts: unit vectors (N, D) float32, on the device."""
         with self.forward_context():
-            text = self.module.encoder.embed_text(self.text(texts))
-            return self.contrast.text_vectors(self._pooled(text, self.task_of(self.contrast)))
+            segment = self.module.encoder.embed_text(text)
+            return self.contrast.text_vectors(self._pooled(segment, self.task_of(self.contrast)))
 
     @torch.inference_mode()
     def patch_means(self, images: Sequence[Tensor]) -> Tensor:

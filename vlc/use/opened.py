@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from vlc.common.errors import UserError
 from vlc.common.inputs import Images, Text
@@ -35,6 +36,7 @@ class OpenedModel:
     pipeline: name of the image pipeline.
     pixels: name of the normalisation of pixels.
     task_tokens: the task whose token stands beside the texts of a head, by head; empty: the model has no task tokens.
+    tokenizer: of the text encoder.
     """
 
     settings: Settings
@@ -44,6 +46,7 @@ class OpenedModel:
     pipeline: str
     pixels: str
     task_tokens: Mapping[str, str] = field(default_factory=dict)
+    tokenizer: PreTrainedTokenizerFast | None = None
 
     @property
     def path(self) -> Path:

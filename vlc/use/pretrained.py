@@ -100,7 +100,7 @@ def opened(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
     encoder = None if tokenizer is None else TextEncoder(tokenizer, settings.data.max_text_len)
     images = _image_preprocessing(found, settings.model.size, reads_texts)
     fields = {"settings": settings, "module": module.eval().to(device), "device": device}
-    return fields | {"text_encoder": encoder, "task_tokens": task_tokens} | images
+    return fields | {"text_encoder": encoder, "task_tokens": task_tokens, "tokenizer": tokenizer} | images
 
 
 def _task_tokens(

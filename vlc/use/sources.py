@@ -14,7 +14,7 @@ from vlc.configuration.groups import DataSettings
 from vlc.data.arrow import ArrowSplit, find_tables
 from vlc.data.catalog import CATALOG
 from vlc.data.remote import is_url
-from vlc.data.rows import Decoded, DecodedImages, FolderImages, Images, Joined, Location, RowImages
+from vlc.data.rows import Decoded, DecodedImages, FolderImages, Images, Joined, Location, Readable, RowImages
 from vlc.data.spec import DatasetSpec
 from vlc.data.workers import worker_options
 from vlc.use.model import Model
@@ -87,7 +87,9 @@ def computed_by(model: Model) -> dict[str, Any]:
     return keys | {"pipeline": model.pipeline, "pixels": model.pixels}
 
 
-def decoded(model: Model, images: Images, batches: Iterable[tuple[KeyT, range]]) -> Iterator[tuple[KeyT, Decoded]]:
+def decoded(
+    model: Model, images: Readable, batches: Iterable[tuple[KeyT, Sequence[int]]]
+) -> Iterator[tuple[KeyT, Decoded]]:
     """Read and prepare batches of images by their numbers, each with what stands beside it.
 
     Images that cannot be decoded are named. Raises UserError where they are a larger share than max_corrupt_ratio.

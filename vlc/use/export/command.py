@@ -1,10 +1,7 @@
 """`python run.py export`: a checkpoint's heads as a folder that programs without this one can use."""
 
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -13,8 +10,9 @@ from rich.table import Column, Table
 from vlc.common.errors import UserError, require
 from vlc.common.terminal import cell
 from vlc.configuration.use_settings import UseSettings
-from vlc.evaluation.predictions import require_writable
+from vlc.use.export.folder import write_folder
 from vlc.use.export.int8 import write_int8
+from vlc.use.export.new_folder import new_folder
 from vlc.use.export.onnx import write_onnx
 from vlc.use.export.program import write_programs
 from vlc.use.model import Model, open_pretrained
@@ -24,6 +22,7 @@ FORMATS: dict[str, Callable[[Model, Path], None]] = {
     "onnx": write_onnx,
     "int8": write_int8,
     "program": write_programs,
+    "folder": write_folder,
 }
 
 
@@ -47,17 +46,3 @@ def export(config: Mapping[str, Any], given: Collection[str]) -> Path:
             table.add_row(cell(path), f"{path.stat().st_size:,}")
     Console().print(table)
     return Path(use.out)
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Yield an empty folder, which becomes `out` when the block ends without error. Raises UserError where it exists."""
-    if os.path.lexists(out):
-        raise UserError(f"out={out} exists already: name a new folder, or remove this one")
-    require_writable("out", out, folder=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp") as holder:
-        folder = Path(holder) / out.name  # with the access rights of a folder that is made the usual way
-        folder.mkdir()
-        yield folder
-        folder.rename(out)
