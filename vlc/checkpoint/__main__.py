@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from vlc.checkpoint import adapters
-from vlc.checkpoint.formats import LAYOUTS
+from vlc.checkpoint.formats import WRITTEN
 from vlc.checkpoint.weights import count_by_part, export, read, with_tokenizer
 from vlc.common.errors import UserError
 from vlc.common.terminal import printable
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m vlc.checkpoint", description="Show or convert a checkpoint.")
     parser.add_argument("source", type=Path, help="checkpoint of any known layout")
     parser.add_argument("target", type=Path, nargs="?", help="file to write; .safetensors or any other suffix")
-    parser.add_argument("--layout", choices=LAYOUTS, default="vlc", help="layout of the file to write")
+    parser.add_argument("--layout", choices=WRITTEN, default="vlc", help="layout of the file to write")
     parser.add_argument(
         "--tokenizer", help="name or folder of the tokenizer of its training, which the new file stores"
     )

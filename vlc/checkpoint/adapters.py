@@ -157,4 +157,4 @@ def completed(folder: Path, base: Path, state: Mapping[str, Tensor]) -> Weights:
     for name, value in kept.items():
         layer, _, last = name.rpartition(".")
         own[f"{layer}{_BASE}{last}" if layer in adapted else name] = value
-    return replace(weights, state=own)
+    return replace(weights, path=folder, state=own)

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import Tensor
-from transformers import ViltConfig
+from transformers import CONFIG_MAPPING, ViltConfig
 
 from vlc.common.errors import MissingFile, UserError, first_line
 from vlc.data.tokens import ROLES
@@ -24,6 +24,14 @@ WEIGHTS = (
 MODEL_TYPE = "vilt"
 _FETCHED = ["*.json", "*.safetensors", "*.bin", "*.txt"]
 OWN_TYPE = "vlc"  # of the folders that `vlc.Model.save_pretrained` writes
+TEXT_TYPE = "bert"
+# Of models whose image half alone is read.
+VISION_TYPES = (
+    *("clip", "clip_vision_model", "siglip", "siglip_vision_model"),
+    *("dinov2", "dinov2_with_registers", "dinov3_vit"),
+)
+# Our names of transformers' activations.
+_ACTIVATIONS: dict[str, str | None] = {"gelu_pytorch_tanh": "gelu_tanh", "silu": None}  # None: of gates
 
 # Sizes in config.json: the parameter of ours, and its axis, that has this size.
 _SIZES = {
@@ -38,6 +46,9 @@ _SIZES = {
 }
 # Other values that change the computation, as vlc's encoder has them.
 _FIXED = {"hidden_act": ("gelu",), "max_image_length": (-1, None), "qkv_bias": (True,)}
+Numbers = tuple[
+    int | None, float | None, str | None
+]  # heads, epsilon of the norms, and activation, where they are known
 _LARGEST = 2**26  # bytes of a config.json
 
 
@@ -82,10 +93,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     timm's files have no model_type, and nothing else that is needed here.
     """
     config = _read_json(folder / "config.json")
-    if config.get("model_type", MODEL_TYPE) not in (MODEL_TYPE, OWN_TYPE):
+    if config.get("model_type", MODEL_TYPE) not in (MODEL_TYPE, OWN_TYPE, TEXT_TYPE, *VISION_TYPES):
         raise UserError(
-            f"{folder / 'config.json'} describes a model of type {config['model_type']!r}, not {MODEL_TYPE!r} or "
-            f"{OWN_TYPE!r}: only ViLT's and our own are read"
+            f"{folder / 'config.json'} describes a model of type {config['model_type']!r}: only {MODEL_TYPE}, {OWN_TYPE}, "
+            f"the image halves of {', '.join(VISION_TYPES)} and the embeddings of {TEXT_TYPE} are read"
         )
     return config
 
@@ -167,6 +178,24 @@ def checked_config(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Any] 
         raise UserError(f"{path}: layer_norm_eps {eps!r} is not a number between 0 and 1")
     _check_pixels(folder / "preprocessor_config.json")
     return config
+
+
+def vision_numbers(folder: Path) -> Numbers:
+    """Return heads, epsilon and activation of an image half as config.json states them, with transformers' defaults.
+
+    None where there is no such file.
+    """
+    config = read_config(folder)
+    kind = config.get("model_type")
+    if kind not in VISION_TYPES:
+        return None, None, None
+    config, default = config.get("vision_config", config), CONFIG_MAPPING[kind]()
+    default = getattr(default, "vision_config", default)
+    keys = ("num_attention_heads", "layer_norm_eps", "hidden_act")
+    heads, eps, activation = (config.get(key, getattr(default, key)) for key in keys)
+    if config.get("use_swiglu_ffn"):  # DINOv2's giant
+        activation = "silu"
+    return heads, eps, _ACTIVATIONS.get(activation, activation)
 
 
 def _is_size(value: Any, size: int) -> bool:

@@ -14,8 +14,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from vlc.checkpoint import adapters, hub
-from vlc.checkpoint.formats import LAYOUTS, Layout
+from vlc.checkpoint import adapters, hub, timm_models
+from vlc.checkpoint.families import fitting
+from vlc.checkpoint.formats import LAYOUTS, WRITTEN, Layout
+from vlc.checkpoint.hub import Numbers
 from vlc.checkpoint.torch_file import StandIn
 from vlc.checkpoint.weight_files import Weights, read_weights, save_safetensors
 from vlc.common.errors import UnwritableFile, UserError
@@ -26,7 +28,6 @@ from vlc.data.tokens import load_tokenizer, stored_tokenizer, tokenizer_to_store
 from vlc.data.vocabulary import Vocabulary, stored_vocabularies
 from vlc.model.embed import resize_positions
 from vlc.model.encoder import Encoder
-from vlc.model.sizes import ENCODERS
 from vlc.objectives.base import Objective
 
 
@@ -36,7 +37,8 @@ class Checkpoint:
 
     dropped: keys that are left out on purpose.
     extras: the content that our own files have beside the parameters.
-    heads, norm_eps: of attention and of the layer norms, as a config.json states them; None where there is none.
+    heads, norm_eps, activation: of attention, of the layer norms and of the MLPs, as a config.json states them; None where
+        there is none.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Checkpoint:
     extras: Mapping[str, Any] = field(default_factory=dict)
     heads: int | None = None
     norm_eps: float | None = None
+    activation: str | None = None
 
 
 @dataclass
@@ -87,23 +90,30 @@ def count_by_part(names: Iterable[str]) -> str:
     return ", ".join(f"{part} {count}" for part, count in counts.items())
 
 
+def _weights(path: str | Path, part: str | None, base: Path | None) -> tuple[Weights, Numbers]:
+    """Return the parameters at a path, or of a model of timm, and what is known of its heads, epsilon and activation."""
+    if str(path).startswith(timm_models.PREFIX):
+        return timm_models.weights(str(path))
+    path = Path(path)
+    if not part and (path / adapters.CONFIG).is_file():
+        weights = _with_base(path, base or adapters.base_of(path))
+    else:
+        weights = read_weights(hub.find_weights(path) if path.is_dir() else path, part)
+    return adapters.merged(weights), (None, None, None)
+
+
 def read(path: str | Path, part: str | None = None, base: Path | None = None) -> Checkpoint:
     """Read a checkpoint and recognise its layout by the keys it has. Adapters are merged into the weights.
 
     part: the name in the file that the weights lie under, such as "ema" for the moving average; None: the usual ones.
     base: the checkpoint that a folder of adapters belongs to; None: as the folder says.
 
-    Takes the files of `vlc.checkpoint.weight_files`, whatever their suffix, folders of the model hub, and folders of
-    adapters. Raises MissingFile, or UserError if the file is no checkpoint, is damaged, is of no known layout, or has
+    Takes the files of `vlc.checkpoint.weight_files`, whatever their suffix, folders of the model hub, folders of adapters,
+    and timm:NAME. Raises MissingFile, or UserError if the file is no checkpoint, is damaged, is of no known layout, or has
     unknown parameters.
     """
-    path = Path(path)
-    if not part and (path / adapters.CONFIG).is_file():
-        weights = _with_base(path, base or adapters.base_of(path))
-    else:
-        path = hub.find_weights(path) if path.is_dir() else path
-        weights = read_weights(path, part)
-    weights = adapters.merged(weights)
+    weights, numbers = _weights(path, part, base)
+    path = weights.path
     if part and not weights.state:
         raise UserError(f"{path} holds no {part}: it is of a run without a moving average")
     layout = next((layout for layout in LAYOUTS.values() if layout.recognises(weights.state)), None)
@@ -116,7 +126,7 @@ def read(path: str | Path, part: str | None = None, base: Path | None = None) ->
     renamed, dropped, unknown = {}, [], []
     try:
         joined = layout.joined(weights.state)
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, LookupError) as error:
         raise UserError(
             f"{path} (layout {layout.name}) has queries, keys and values that do not fit together"
         ) from error
@@ -131,7 +141,7 @@ def read(path: str | Path, part: str | None = None, base: Path | None = None) ->
         elif name in renamed:
             raise UserError(f"{path} (layout {layout.name}) holds {name} twice, once as {key}")
         else:
-            renamed[name] = value
+            renamed[name] = layout.shaped(name, value)
     if unknown:
         raise UserError(f"{path} (layout {layout.name}) has parameters without a place here: {', '.join(unknown)}")
     for name, tensor in renamed.items():
@@ -147,8 +157,13 @@ def read(path: str | Path, part: str | None = None, base: Path | None = None) ->
     head = renamed.get(f"{layout.answers}.weight")
     if config and head is not None and (names := hub.answers(path.parent, config, len(head))):
         extras = {"answers": names, **extras}
-    heads, norm_eps = (config["num_attention_heads"], config["layer_norm_eps"]) if config else (None, None)
-    return Checkpoint(path, layout, renamed, tuple(dropped), extras, heads, norm_eps)
+    if config:
+        numbers = config["num_attention_heads"], config["layer_norm_eps"], None
+    elif layout.vision:
+        numbers = hub.vision_numbers(path.parent)
+    checkpoint = Checkpoint(path, layout, renamed, tuple(dropped), extras, *numbers)
+    tokenized = layout.text_only and any((path.parent / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+    return with_tokenizer(checkpoint, str(path.parent)) if tokenized else checkpoint
 
 
 def _with_base(folder: Path, base: Path) -> Weights:
@@ -233,7 +248,7 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
     Position tables are resized to the module's grid or text length, the token types to its number of images. The tokens of
     tasks are found by name; a task that the file does not know starts as the mean of those that it knows. So do languages.
     Heads, box tokens, task tokens and languages that the file lacks stay new; heads and box tokens that the module lacks
-    are left out. Raises
+    are left out. A file of texts alone sets their embeddings, and all else keeps its values. Raises
     UserError, and changes nothing, if another parameter of the encoder is missing or does not fit (files of the image half
     may lack the text half), if the file has a parameter too many in a part that the module has, or if it has task tokens
     or languages and the module has none.
@@ -266,22 +281,36 @@ def load(module: nn.Module, checkpoint: Checkpoint, *, complete: bool = False, c
         else:
             (report.loaded if value is checkpoint.state[name] else report.resized).append(name)
             taken[name] = value
-    _check_missing(checkpoint, missing, misfits, complete, check)
+    _check_missing(checkpoint, missing, misfits, complete, check, _encoder(module).size.hides_class_token)
     report.unused = left_out + _unused(checkpoint, own, check)
-    report.new, report.misfits = missing, misfits
+    kept = [name for name in missing if checkpoint.layout.text_only and not name.startswith(_TEXT_EMBEDDINGS)]
+    report.new, report.misfits = [name for name in missing if name not in kept], misfits
     module.load_state_dict(taken, strict=False)
     return report
 
 
+def _encoder(module: nn.Module) -> Encoder:
+    assert isinstance(module.encoder, Encoder)
+    return module.encoder
+
+
 def _check_numbers(module: nn.Module, checkpoint: Checkpoint, check: str) -> None:
     """Raise UserError where the file states another number of heads, or another epsilon, than the module has."""
-    encoder = module.encoder
-    assert isinstance(encoder, Encoder)
+    encoder = _encoder(module)
     heads = encoder.size.heads
     if checkpoint.heads not in (None, heads):
-        raise UserError(f"{checkpoint.path} has {checkpoint.heads} attention heads, this model {heads}. Check {check}.")
-    own = {part.eps for part in encoder.modules() if isinstance(part, nn.LayerNorm)}
-    if checkpoint.norm_eps is not None and own != {checkpoint.norm_eps}:
+        raise UserError(
+            f"{checkpoint.path} has {checkpoint.heads} attention heads, this model {heads}."
+            f"{_fitting_rows(checkpoint)} Check {check}."
+        )
+    if checkpoint.activation not in (None, encoder.size.mlp):
+        raise UserError(
+            f"{checkpoint.path} has the activation {checkpoint.activation} (config.json), this model {encoder.size.mlp}: "
+            f"results would differ.{_fitting_rows(checkpoint)} Check {check}."
+        )
+    norms = [encoder.norm] if checkpoint.layout.image_only else encoder.modules()
+    own = {part.eps for part in norms if isinstance(part, nn.LayerNorm)}
+    if checkpoint.norm_eps is not None and own and own != {checkpoint.norm_eps}:
         raise UserError(
             f"{checkpoint.path} computes its layer norms with layer_norm_eps={checkpoint.norm_eps} (config.json), this "
             f"model with {' and '.join(map(str, sorted(own)))}: results would differ. Check {check}."
@@ -290,7 +319,8 @@ def _check_numbers(module: nn.Module, checkpoint: Checkpoint, check: str) -> Non
 
 _BOXES = "encoder.regions."  # new where a checkpoint lacks it, as the task tokens are
 # Parts of the encoder that some models lack: those of images alone, without boxes, or that pool before their norm.
-_TEXT_HALF = ("encoder.text_embeddings.", "encoder.token_types.", "encoder.pooler.")
+_TEXT_EMBEDDINGS = "encoder.text_embeddings."
+_TEXT_HALF = (_TEXT_EMBEDDINGS, "encoder.token_types.", "encoder.pooler.")
 _OPTIONAL = (*_TEXT_HALF, "encoder.norm.", _BOXES, TASK_TOKENS, LANGUAGES)
 
 
@@ -310,7 +340,7 @@ def _unused(checkpoint: Checkpoint, own: Mapping[str, Tensor], check: str) -> li
         shown = ", ".join(homeless[:5]) + ", ..." * (len(homeless) > 5)
         raise UserError(
             f"{checkpoint.path} (layout {checkpoint.layout.name}) has {len(homeless)} parameters that this model has no "
-            f"place for, so that it would compute something else: {shown}. Check {check}."
+            f"place for, so that it would compute something else: {shown}.{_fitting_rows(checkpoint)} Check {check}."
         )
     return unused
 
@@ -429,8 +459,7 @@ def _with_task_tokens(
     Raises UserError where the checkpoint has task tokens and the module has none, and with `complete` also where the
     checkpoint lacks the token of a task.
     """
-    encoder, path, table = module.encoder, checkpoint.path, checkpoint.state.get(TASK_TOKENS)
-    assert isinstance(encoder, Encoder)
+    encoder, path, table = _encoder(module), checkpoint.path, checkpoint.state.get(TASK_TOKENS)
     own = Vocabulary(() if encoder.task_tokens is None else encoder.task_tokens.names)
     stored = Vocabulary(tuple(checkpoint.extras.get("task_tokens", ())))
     if table is None and own and complete:
@@ -450,8 +479,7 @@ def _with_languages(
     checkpoint: Checkpoint, module: nn.Module, complete: bool
 ) -> tuple[Checkpoint, list[str], list[str]]:
     """Return what `_with_task_tokens` returns, of the embeddings of languages. Raises UserError as it does."""
-    encoder, path, table = module.encoder, checkpoint.path, checkpoint.state.get(LANGUAGES)
-    assert isinstance(encoder, Encoder)
+    encoder, path, table = _encoder(module), checkpoint.path, checkpoint.state.get(LANGUAGES)
     own = Vocabulary(() if encoder.languages is None else encoder.languages.names)
     stored = Vocabulary(tuple(checkpoint.extras.get("languages", ())))
     known, new = ",".join(stored.answers), [name for name in own.answers if name not in stored.answers]
@@ -509,7 +537,7 @@ def _fit(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Tensor | None:
             raise UserError(
                 f"{checkpoint.path}: {name} {tuple(value.shape)} is not a row for the class token and one for each patch "
                 "of a square grid. Models without a class token (class_token=False), without a row for it "
-                "(no_embed_class=True), or of oblong images are not read."
+                "(no_embed_class=True), or of oblong images are not read with this layout."
             ) from error
     if name == "encoder.token_types.weight":  # further images start as the first (row 1) does
         return torch.cat([value, value[1:2].expand(max(len(tensor) - len(value), 0), -1)])[: len(tensor)]
@@ -518,29 +546,33 @@ def _fit(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Tensor | None:
     return None
 
 
-def _check_missing(checkpoint: Checkpoint, missing: list[str], misfits: list[str], complete: bool, check: str) -> None:
-    allowed = (
-        ()
-        if complete
-        else ("objectives.", _BOXES, TASK_TOKENS, LANGUAGES, *(_TEXT_HALF if checkpoint.layout.image_only else ()))
-    )
+def _check_missing(
+    checkpoint: Checkpoint, missing: list[str], misfits: list[str], complete: bool, check: str, no_class_token: bool
+) -> None:
+    """Raise UserError where a file lacks a parameter of the encoder.
+
+    no_class_token: whether files of the encoder's family have no class token, so that it is new.
+    """
+    allowed: tuple[str, ...] = ()
+    if not complete:
+        allowed = ("objectives.", _BOXES, TASK_TOKENS, LANGUAGES, *(_TEXT_HALF if checkpoint.layout.image_only else ()))
+        allowed += ("encoder.cls_token",) if no_class_token else ()
+    of_texts = checkpoint.layout.text_only and not complete
+    missing = [name for name in missing if not of_texts or name.startswith(_TEXT_EMBEDDINGS)]
     bad = [name for name in missing if not name.startswith(allowed)]
     if bad:
-        shapes = f" Of another shape: {'; '.join(misfits[:5])}.{_fitting_sizes(checkpoint)}" if misfits else ""
+        shapes = f" Of another shape: {'; '.join(misfits[:5])}." if misfits else ""
         hint = " Evaluation needs every weight." if complete else ""
         raise UserError(
             f"{checkpoint.path} (layout {checkpoint.layout.name}) lacks {len(bad)} parameters of this model: "
-            f"{count_by_part(bad)}.{shapes}{hint} Check {check}."
+            f"{count_by_part(bad)}.{shapes}{_fitting_rows(checkpoint)}{hint} Check {check}."
         )
 
 
-def _fitting_sizes(checkpoint: Checkpoint) -> str:
-    """Name the values of vit that have the width and the patches of a file."""
-    width, _, *patch = checkpoint.state["encoder.patch_embed.proj.weight"].shape
-    names = [
-        name for name, size in ENCODERS.items() if [width, *patch] == [size.width, size.patch_size, size.patch_size]
-    ]
-    return f" Its width and patches fit vit={' or '.join(names)}." if names else ""
+def _fitting_rows(checkpoint: Checkpoint) -> str:
+    """Name the values of vit that a file fits."""
+    names = fitting(checkpoint.state, checkpoint.heads, checkpoint.activation)
+    return f" The file fits vit={' or '.join(names)}." if names else ""
 
 
 def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
@@ -548,8 +580,8 @@ def export(checkpoint: Checkpoint, path: str | Path, layout: str) -> list[str]:
 
     A path that ends in .safetensors gives a file of this format, any other suffix a torch file.
     """
-    if layout not in LAYOUTS:
-        raise UserError(f"Unknown layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
+    if layout not in WRITTEN:
+        raise UserError(f"Layout {layout!r} is not written: expected one of {', '.join(WRITTEN)}")
     target, left_out, state = LAYOUTS[layout], [], {}
     for name, tensor in checkpoint.state.items():
         try:
