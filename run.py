@@ -1,7 +1,8 @@
 """Pre-train, fine-tune or test: `python run.py with NAMED_CONFIG ... key=value ...`.
 
 What was trained is used by `python run.py predict|index|search|features|hard_pool|serve|explain with
-load_path=CHECKPOINT ...`, and looked at by `python run.py report with run=FOLDER`.
+load_path=CHECKPOINT ...`, and looked at by `python run.py report with run=FOLDER`. `python run.py fit with table=FILE`
+trains and tests a task that a labelled table of your own describes.
 """
 
 from vlc.configuration.config import ex, given_keys, user_errors_without_traceback
@@ -88,6 +89,15 @@ def features(_config, _run):
         from vlc.use.features import write_features
 
         write_features(_config, given_keys(_run))
+
+
+@ex.command(unobserved=True)
+def fit(_config, _run):
+    """Learn from a labelled table of your own: table=FILE [load_path=CHECKPOINT] [out=FOLDER] [fit.minutes=5]."""
+    with user_errors_without_traceback():
+        from vlc.workflows.fit import fit
+
+        fit(_config, given_keys(_run), _run.meta_info["config_updates"], _run.meta_info["named_configs"])
 
 
 @ex.automain

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from vlc.common.errors import require
-from vlc.configuration.values import check_known, check_types, read
+from vlc.configuration.values import are_texts, check_known, check_types, read
 
-COMMANDS = ("predict", "index", "search", "features", "hard_pool", "serve", "report", "explain")
+COMMANDS = ("predict", "index", "search", "features", "hard_pool", "serve", "report", "explain", "fit")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,49 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True)
+class FitSettings:
+    """How `run.py fit` reads a labelled table, and what it trains.
+
+    columns: the names of columns by role, as in fit.columns.question=q; other roles are found by names and contents.
+    task: what is learnt of the table, such as questions (own_tables.md); empty: the columns decide.
+    root: the folder that paths of images start from; empty: that of the table.
+    boxes: what the four numbers of a box are: xyxy, left, top, right and bottom; or xywh, left, top, width and height;
+        empty: the boxes decide.
+    split: the shares of training, validation and test, where the table has no column of splits.
+    minutes: the time that training takes, about, where neither max_steps nor max_epoch is given.
+    encoding: of a CSV or TSV, such as latin-1; empty: UTF-8, or what its first bytes say.
+    delimiter: between the cells of a CSV; empty: a comma, semicolon or tab, as its first line has them.
+    """
+
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    task: str = ""
+    root: str = ""
+    boxes: str = ""
+    split: tuple[float, ...] = (0.8, 0.1, 0.1)
+    minutes: float = 5.0
+    encoding: str = ""
+    delimiter: str = ""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "FitSettings":
+        """Read and check the dictionary `fit` of a configuration. Raises UserError."""
+        types = {field.name: field.type for field in fields(cls)}
+        require(isinstance(config, Mapping), "fit", config, "options by name, as in fit.columns.question=q")
+        check_known(config, types, "option of fit")
+        settings = cls(**{key: read(value, types[key]) for key, value in config.items()})
+        check_types(settings, "fit")
+        for role, names in settings.columns.items():
+            require(are_texts(names) and names, f"fit.columns.{role}", names, "the name of a column, or a list of them")
+        require(settings.boxes in ("", "xyxy", "xywh"), "fit.boxes", settings.boxes, "xyxy or xywh")
+        shares = settings.split
+        valid = len(shares) == 3 and all(share > 0 for share in shares) and abs(sum(shares) - 1) < 1e-6
+        require(valid, "fit.split", list(shares), "three shares above 0 whose sum is 1: of training, validation and test")
+        require(settings.minutes > 0, "fit.minutes", settings.minutes, "a number above 0")
+        require(len(settings.delimiter) < 2, "fit.delimiter", settings.delimiter, "one character")
+        return settings
+
+
+@dataclass(frozen=True)
 class UseSettings:
     """Inputs of the commands, and where their results go."""
 
@@ -83,6 +126,8 @@ class UseSettings:
     run: str | None = None  # log folder of a run, a test or a demonstration that report is about
     compare: str | None = None  # log folder of a run that report sets beside it
     num_examples: int = 500  # of each test split that report evaluates
+    table: str | None = None  # labelled table that fit learns from: a file, or a folder (own_tables.md)
+    fit: FitSettings = FitSettings()  # how fit reads the table, and what it trains (own_tables.md)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "UseSettings":
@@ -90,6 +135,8 @@ class UseSettings:
         given = {field.name: read(config[field.name], field.type) for field in fields(cls) if field.name in config}
         if "service" in given:
             given["service"] = ServiceSettings.from_config(given["service"])
+        if "fit" in given:
+            given["fit"] = FitSettings.from_config(config["fit"])
         settings = cls(**given)
         check_types(settings)
         edges = settings.boxes or (0, 0, 0, 0)
@@ -104,7 +151,10 @@ class UseSettings:
         return settings
 
 
-USE_KEYS = {field.name: field.default for field in fields(UseSettings)} | {"service": asdict(ServiceSettings())}
+USE_KEYS = {field.name: field.default for field in fields(UseSettings)} | {
+    "service": asdict(ServiceSettings()),
+    "fit": asdict(FitSettings()),
+}
 
 
 def without_use_keys(config: Mapping[str, Any]) -> dict[str, Any]:
