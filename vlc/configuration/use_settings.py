@@ -8,6 +8,7 @@ from vlc.common.errors import require
 from vlc.configuration.values import are_texts, check_known, check_types, read
 
 COMMANDS = ("predict", "index", "search", "features", "hard_pool", "serve", "report", "explain", "fit")
+PASS_ON = ("fit",)  # commands that pass keys of training on to runs, which check whether they have an effect
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class FitSettings:
         settings = cls(**{key: read(value, types[key]) for key, value in config.items()})
         check_types(settings, "fit")
         for role, names in settings.columns.items():
-            require(are_texts(names) and names, f"fit.columns.{role}", names, "the name of a column, or a list of them")
+            named = are_texts(names) and len(names) > 0
+            require(named, f"fit.columns.{role}", names, "the name of a column, or a list of them")
         require(settings.boxes in ("", "xyxy", "xywh"), "fit.boxes", settings.boxes, "xyxy or xywh")
         shares = settings.split
         valid = len(shares) == 3 and all(share > 0 for share in shares) and abs(sum(shares) - 1) < 1e-6

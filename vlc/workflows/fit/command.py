@@ -165,9 +165,13 @@ def _examples(path: Path, settings: FitSettings, folder: Folder, seed: int) -> E
 
 def _left_out(table: Table, path: Path) -> list[str]:
     """List the rows that are left out in a file, and return a line about them."""
-    write_text(path, "".join(f"{json.dumps(one._asdict(), ensure_ascii=False)}\n" for one in table.problems))
+    if not table.problems:
+        path.unlink(missing_ok=True)
+        return []
+    lines = (json.dumps({"path": where, "reason": reason}, ensure_ascii=False) for where, reason in table.problems)
+    write_text(path, "".join(f"{line}\n" for line in lines))
     shown = [f"  {': '.join(problem)}" for problem in table.problems[:3]]
-    return [f"{len(table.problems):,} rows are left out, and listed in {path}:", *shown] if table.problems else []
+    return [f"{len(table.problems):,} rows are left out, and listed in {path}:", *shown]
 
 
 def _start(given: Mapping[str, Any], examples: Examples, folder: Folder) -> training.Start:

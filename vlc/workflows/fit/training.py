@@ -68,25 +68,25 @@ def start_of(given: Mapping[str, Any], pictures: Iterable[Picture], out: Path) -
     """
     path = str(given.get("load_path") or given.get("pretrain_path") or "")
     if not path:
-        size = 64 if median(min(one.width, one.height) for one in pictures) <= 96 else 128
+        pixels = 64 if median(min(one.width, one.height) for one in pictures) <= 96 else 128
         note = (
-            f"Without load_path=CHECKPOINT a small model ({_TINY}, {size} pixels) learns from nothing but this table. It "
+            f"Without load_path=CHECKPOINT a small model ({_TINY}, {pixels} pixels) learns from nothing but this table. It "
             "can learn simple pictures; for photographs, start from a pre-trained checkpoint"
         )
-        return Start("", str(given.get("vit", _TINY)), size, str(given.get("tokenizer", "")), [note])
+        return Start("", str(given.get("vit", _TINY)), pixels, str(given.get("tokenizer", "")), [note])
     found = weights.read(path)
     config = found.extras.get("config") or {}
     vit, size = (given.get(key) or config.get(key) for key in ("vit", "image_size"))
     if not vit:
         raise UserError(f"{path} does not say what its encoder is: pass vit=NAME and image_size=PIXELS beside it")
-    tokenizer, notes = str(given.get("tokenizer", "")), []
+    tokenizer = str(given.get("tokenizer", ""))
     if not tokenizer and "tokenizer" in found.extras:
         folder = out / "tokenizer_of_checkpoint"
         stored_tokenizer(found.extras["tokenizer"], path).save_pretrained(folder)
         tokenizer = str(folder)
     elif not tokenizer:
         tokenizer = "bert-base-uncased"
-    return Start(path, str(vit), int(size or 384), tokenizer, notes)
+    return Start(path, str(vit), int(size or 384), tokenizer)
 
 
 def model_of(kind: Kind, start: Start, texts: list[str], num_trained: int) -> tuple[Model, list[str]]:
