@@ -22,13 +22,14 @@ from vlc.configuration import config
 from vlc.configuration.config import resolve
 from vlc.configuration.groups import NESTED
 from vlc.configuration.recipes import OBJECTIVE_NAMES, RECIPES
-from vlc.configuration.use_settings import USE_KEYS, ServiceSettings, UseSettings
+from vlc.configuration.use_settings import USE_KEYS, FitSettings, ServiceSettings, UseSettings
 from vlc.data import transforms
 from vlc.data.catalog import CATALOG
 from vlc.data.transforms import TRANSFORMS
 from vlc.model.sizes import ENCODERS
 from vlc.objectives.kinds import KINDS
 from vlc.tasks import FAMILIES, HEADS, TASKS
+from vlc.workflows.fit.kinds import KINDS as KINDS_OF_TABLES
 from write_arrow.machine.source import RawSource
 from write_arrow.sources import SOURCES
 
@@ -128,6 +129,20 @@ def nested_keys() -> str:
 def service_keys() -> str:
     """The keys of the service, likewise."""
     return _keys_of("service", ServiceSettings)
+
+
+def fit_keys() -> str:
+    """The keys of `run.py fit`, likewise."""
+    return _keys_of("fit", FitSettings)
+
+
+def fit_kinds() -> str:
+    """The kinds of tasks that `run.py fit` finds in a table."""
+    rows = [
+        (f"`{name}`", kind.about, ", ".join(f"`{role}`" for role in ("image", *kind.roles)), f"`{kind.metric}`")
+        for name, kind in KINDS_OF_TABLES.items()
+    ]
+    return table("task | what is learnt | columns | metric", rows)
 
 
 def _keys_of(name: str, group: type) -> str:
@@ -308,6 +323,8 @@ TABLES: dict[str, Callable[[], str]] = {
             nested_keys,
             use_keys,
             service_keys,
+            fit_keys,
+            fit_kinds,
             datasets,
             image_keys,
             writers,

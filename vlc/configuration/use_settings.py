@@ -100,7 +100,9 @@ class FitSettings:
         require(settings.boxes in ("", "xyxy", "xywh"), "fit.boxes", settings.boxes, "xyxy or xywh")
         shares = settings.split
         valid = len(shares) == 3 and all(share > 0 for share in shares) and abs(sum(shares) - 1) < 1e-6
-        require(valid, "fit.split", list(shares), "three shares above 0 whose sum is 1: of training, validation and test")
+        require(
+            valid, "fit.split", list(shares), "three shares above 0 whose sum is 1: of training, validation and test"
+        )
         require(settings.minutes > 0, "fit.minutes", settings.minutes, "a number above 0")
         require(len(settings.delimiter) < 2, "fit.delimiter", settings.delimiter, "one character")
         return settings

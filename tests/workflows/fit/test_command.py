@@ -76,6 +76,7 @@ def _settings():
     [
         ({}, "table=FILE is missing"),
         ({"table": "none.csv"}, "table=none.csv does not exist"),
+        ({"table": "none.csv", "load_path": "none.ckpt"}, "load_path=none.ckpt does not exist"),
         ({"table": "none.csv", "data_root": "x"}, "data_root is given, but fit makes it of the table"),
         ({"fit": {"split": [0.5, 0.5]}}, "three shares above 0"),
         ({"fit": {"colums": {}}}, "Unknown option of fit 'colums'. Did you mean columns"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlc.common.errors import UserError
+from vlc.common.errors import MissingFile, UserError
 from vlc.common.files import check_room, to_json
 from vlc.common.terminal import cell, printable
 from vlc.configuration.config import resolve
@@ -102,6 +102,9 @@ def fit(
         raise UserError("table=FILE is missing: name the table to learn from (docs/own_tables.md)")
     if made := [key for key in _MADE_HERE if key in given]:
         raise UserError(f"{made[0]} is given, but fit makes it of the table: leave it out")
+    for key in ("load_path", "pretrain_path"):
+        if (path := str(values.get(key) or "")) and not Path(path).exists():
+            raise MissingFile(f"{key}={path} does not exist")
     minutes = None if {"max_steps", "max_epoch"} & {*given} else use.fit.minutes
     passed = Passed(_flat({key: value for key, value in values.items() if key not in USE_KEYS}), named, minutes)
     stem = re.sub(r"\W+", "_", Path(use.table).stem).strip("_")

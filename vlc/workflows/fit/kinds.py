@@ -79,7 +79,8 @@ def _classified(images: int) -> Callable[[str, Sequence[str]], Values]:
 
 
 def _answered(name: str, names: Sequence[str]) -> Values:
-    options = {"answers": {"num_answers": max(len(names), 2)}}
+    # Answers that compete are learnt faster from few rows, and have probabilities.
+    options = {"answers": {"num_answers": max(len(names), 2), "loss": "cross_entropy"}}
     return _row("answers", heads={"answers": "vqa"}, options=options, evaluators=_INPUTS)
 
 

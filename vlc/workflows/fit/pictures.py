@@ -42,7 +42,10 @@ def pictures_of(paths: Iterable[str], cache: Path) -> tuple[dict[str, Picture], 
             pictures[path] = Picture(*stored[1:])
         else:
             unknown.append(path)
-    with progress("looking at images", len(unknown)) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        progress("looking at images", len(unknown), shown=bool(unknown)) as advance,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         for path, found in zip(unknown, pool.map(_picture, unknown), strict=True):
             if isinstance(found, Picture):
                 pictures[path] = found
