@@ -175,10 +175,10 @@ def _by_content(table: Table, roles: Roles, root: Path) -> None:
         enter("text", holds_texts, "texts of several words")
     if not roles.answer and "box" not in roles.found and roles.text not in ("caption", "phrase"):
         known_text = roles.text in ("question", "statement")
-        enter("answer" if roles.text == "question" else "label", partial_labels(known_text), "few different values")
+        enter("answer" if roles.text == "question" else "label", _may_be_labels(known_text), "few different values")
 
 
-def partial_labels(short_texts: bool) -> Callable[[list[Any]], bool]:
+def _may_be_labels(short_texts: bool) -> Callable[[list[Any]], bool]:
     """Return what tells whether values may be labels; short_texts: texts of one word or two are labels, too."""
     return lambda values: (
         holds_labels(values)
