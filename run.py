@@ -128,6 +128,15 @@ def doctor(_config, _run):
         doctor(_config, given_keys(_run))
 
 
+@ex.command(unobserved=True)
+def fit(_config, _run):
+    """Learn from a labelled table of your own: table=FILE [load_path=CHECKPOINT] [out=FOLDER] [fit.minutes=5]."""
+    with user_errors_without_traceback():
+        from vlc.workflows.fit import fit
+
+        fit(_config, given_keys(_run), _run.meta_info["config_updates"], _run.meta_info["named_configs"])
+
+
 @ex.automain
 def main(_config, _run):
     with user_errors_without_traceback():

@@ -19,16 +19,18 @@ from typing import Any
 from demo.comparison import HEADER, cells
 from vlc.checkpoint.formats import LAYOUTS
 from vlc.configuration import config
+from vlc.configuration.command_settings import FitSettings, ProbeSettings, ServiceSettings, SweepSettings
 from vlc.configuration.config import resolve
 from vlc.configuration.groups import NESTED
 from vlc.configuration.recipes import OBJECTIVE_NAMES, RECIPES
-from vlc.configuration.use_settings import USE_KEYS, ProbeSettings, ServiceSettings, SweepSettings, UseSettings
+from vlc.configuration.use_settings import USE_KEYS, UseSettings
 from vlc.data import transforms
 from vlc.data.catalog import CATALOG
 from vlc.data.transforms import TRANSFORMS
 from vlc.model.sizes import ENCODERS
 from vlc.objectives.kinds import KINDS
 from vlc.tasks import FAMILIES, HEADS, TASKS
+from vlc.workflows.fit.kinds import KINDS as KINDS_OF_TABLES
 from write_arrow.machine.source import RawSource
 from write_arrow.sources import SOURCES
 
@@ -138,6 +140,20 @@ def sweep_keys() -> str:
 def probe_keys() -> str:
     """The keys of the probe, likewise."""
     return _keys_of("probe", ProbeSettings)
+
+
+def fit_keys() -> str:
+    """The keys of `run.py fit`, likewise."""
+    return _keys_of("fit", FitSettings)
+
+
+def fit_kinds() -> str:
+    """The kinds of tasks that `run.py fit` finds in a table."""
+    rows = [
+        (f"`{name}`", kind.about, ", ".join(f"`{role}`" for role in ("image", *kind.roles)), f"`{kind.metric}`")
+        for name, kind in KINDS_OF_TABLES.items()
+    ]
+    return table("task | what is learnt | columns | metric", rows)
 
 
 def _keys_of(name: str, group: type) -> str:
@@ -331,6 +347,8 @@ TABLES: dict[str, Callable[[], str]] = {
             service_keys,
             sweep_keys,
             probe_keys,
+            fit_keys,
+            fit_kinds,
             datasets,
             image_keys,
             writers,

@@ -28,7 +28,7 @@ from schemathesis.specs.openapi.checks import (
 from benchmarks.report import report
 from benchmarks.service.asking import picture
 from benchmarks.service.served import opened
-from vlc.configuration.use_settings import ServiceSettings
+from vlc.configuration.command_settings import ServiceSettings
 from vlc.use.service.app import create_app
 
 _CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

@@ -12,8 +12,8 @@ import pytest
 
 from tests import tiny
 from vlc.common.errors import UserError
+from vlc.configuration.command_settings import SweepSettings
 from vlc.configuration.config import resolve_use
-from vlc.configuration.use_settings import SweepSettings
 from vlc.workflows.sweep import command, runs, sweep
 from vlc.workflows.sweep.axes import Axes, Range, label
 from vlc.workflows.sweep.runs import Asked, carry_out

@@ -1,12 +1,18 @@
 """The keys of the commands that use a trained checkpoint. Training runs do not have them."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from vlc.common.errors import require
-from vlc.configuration.values import check_known, check_types, read
+from vlc.configuration.command_settings import (
+    CommandSettings,
+    FitSettings,
+    ProbeSettings,
+    ServiceSettings,
+    SweepSettings,
+)
+from vlc.configuration.values import check_types, read
 
 COMMANDS = (
     "predict",
@@ -21,135 +27,9 @@ COMMANDS = (
     "sweep",
     "doctor",
     "probe",
+    "fit",
 )
-API_KEY_VARIABLE = "VLC_API_KEY"  # in the environment
-
-
-@dataclass(frozen=True)
-class ServiceSettings:
-    """Where `run.py serve` listens, and what it takes.
-
-    host: the address to listen at; 0.0.0.0 is every address of the machine.
-    port: to listen at.
-    checkpoints: further checkpoints by name, beside load_path or in place of it; the name stands in their addresses.
-    api_key: the key that requests have to show; None: the environment variable VLC_API_KEY, or else none is asked for.
-    wait_ms: milliseconds for which a request waits for others that can be computed with it.
-    queue: requests that may be under way; further ones are refused with status 503.
-    timeout_s: seconds that a request may take; then it is answered with status 504.
-    decoders: threads of a process that decode pictures and texts.
-    processes: that answer, each with models of its own; each has its part of queue.
-    max_bytes: size of the body of a request.
-    max_pixels: width times height of a picture.
-    max_text: characters of a text.
-    max_items: texts, options or boxes of a request.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 5000
-    checkpoints: Mapping[str, str] = field(default_factory=dict)
-    api_key: str | None = None
-    wait_ms: float = 5.0
-    queue: int = 256
-    timeout_s: float = 30.0
-    decoders: int = 4
-    processes: int = 1
-    max_bytes: int = 16 * 1024**2
-    max_pixels: int = 50_000_000
-    max_text: int = 2000
-    max_items: int = 64
-
-    @property
-    def key(self) -> str:
-        """The key that requests have to show, or else an empty text."""
-        return self.api_key or os.environ.get(API_KEY_VARIABLE, "")
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "ServiceSettings":
-        """Read and check the dictionary `service` of a configuration. Raises UserError."""
-        types = {field.name: field.type for field in fields(cls)}
-        require(isinstance(config, Mapping), "service", config, "options by name, as in service.port=5000")
-        check_known(config, types, "option of service")
-        settings = cls(**{key: read(value, types[key]) for key, value in config.items()})
-        check_types(settings, "service")
-        named = settings.checkpoints.items()
-        valid = all(isinstance(path, str) and name.replace("-", "_").isidentifier() for name, path in named)
-        expected = "paths by names of letters, digits, - and _, as in service.checkpoints.NAME=PATH"
-        require(valid, "service.checkpoints", dict(named), expected)
-        require(0 <= settings.port < 2**16, "service.port", settings.port, "0 to 65535; 0 is any free port")
-        require(0 <= settings.wait_ms <= 1000, "service.wait_ms", settings.wait_ms, "0 to 1000")
-        require(settings.timeout_s > 0, "service.timeout_s", settings.timeout_s, "a number above 0")
-        for key in ("queue", "decoders", "processes", "max_bytes", "max_pixels", "max_text", "max_items"):
-            require(getattr(settings, key) >= 1, f"service.{key}", getattr(settings, key), "1 or more")
-        return settings
-
-
-SEARCHES = ("grid", "random", "tpe")
-
-
-@dataclass(frozen=True)
-class SweepSettings:
-    """Which runs `run.py sweep` does.
-
-    values: lists of values by key, as in sweep.values.learning_rate=[1e-4,3e-4]; with a list for seed, every combination of
-        the others runs with each seed. random and tpe also take ranges, as in {"low": 1e-5, "high": 1e-3, "log": True}.
-    search: grid: every combination; random: combinations at random; tpe: combinations that resemble good ones (Bergstra et
-        al. 2011, by optuna).
-    trials: how many combinations random and tpe try.
-    processes: runs at once, each in a process of its own; 0: one after the other in this process, which starts faster.
-    test: whether the best checkpoint of each run is tested. Tests choose nothing.
-    metrics: patterns of further metrics in the table, such as */score, beside val/the_metric and those that judge tests.
-    """
-
-    values: Mapping[str, Any] = field(default_factory=dict)
-    search: str = "grid"
-    trials: int = 20
-    processes: int = 1
-    test: bool = True
-    metrics: tuple[str, ...] = ()
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "SweepSettings":
-        """Read and check the dictionary `sweep` of a configuration. Raises UserError."""
-        types = {field.name: field.type for field in fields(cls)}
-        require(isinstance(config, Mapping), "sweep", config, "options by name, as in sweep.values.seed=[0,1,2]")
-        check_known(config, types, "option of sweep")
-        settings = cls(**{key: read(value, types[key]) for key, value in config.items()})
-        check_types(settings, "sweep")
-        require(settings.search in SEARCHES, "sweep.search", settings.search, f"one of {', '.join(SEARCHES)}")
-        require(settings.trials >= 1, "sweep.trials", settings.trials, "1 or more")
-        require(settings.processes >= 0, "sweep.processes", settings.processes, "0 or more")
-        return settings
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """How `run.py probe` measures a checkpoint on images in classes.
-
-    templates: of the texts that stand for a class in zero-shot classification, with {} for its name; several are averaged.
-    names: file that says what the classes of the data are called (`vlc.use.probe.command.class_names`); None: their names.
-    shots: images of each class that the linear probe learns from; None: all.
-    features: that it reads: patches, the mean of the encoded patches, or pooled.
-    """
-
-    templates: tuple[str, ...] = ("{}", "a {}", "a photo of a {}")
-    names: str | None = None
-    shots: int | None = None
-    features: str = "patches"
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "ProbeSettings":
-        """Read and check the dictionary `probe` of a configuration. Raises UserError."""
-        types = {field.name: field.type for field in fields(cls)}
-        require(isinstance(config, Mapping), "probe", config, "options by name, as in probe.shots=16")
-        check_known(config, types, "option of probe")
-        settings = cls(**{key: read(value, types[key]) for key, value in config.items()})
-        check_types(settings, "probe")
-        named = bool(settings.templates) and all("{}" in template for template in settings.templates)
-        require(named, "probe.templates", list(settings.templates), "texts with {} for the name of a class")
-        shots = settings.shots
-        require(shots is None or shots >= 2, "probe.shots", shots, "2 or more, as one chooses the penalty; None: all")
-        require(settings.features in ("patches", "pooled"), "probe.features", settings.features, "patches or pooled")
-        return settings
+PASS_ON = ("fit",)  # commands that pass keys of training on to runs, which check whether they have an effect
 
 
 @dataclass(frozen=True)
@@ -170,12 +50,18 @@ class UseSettings:
     file_format: str | None = None  # of tables: arrow, parquet, jsonl; of export: onnx, ... (export.md); None = usual
     ray: str | None = None  # address of a Ray cluster that computes features, index or predict, or local for one here
     published_pool: str | None = None  # 12-in-1's hard_negative.pkl, which hard_pool converts in place of images
-    service: ServiceSettings = ServiceSettings()  # where serve listens and what it takes (service.md)
-    probe: ProbeSettings = ProbeSettings()  # how probe measures on images in classes (evaluations.md)
+    service: ServiceSettings = field(
+        default_factory=ServiceSettings
+    )  # where serve listens and what it takes (service.md)
+    probe: ProbeSettings = field(
+        default_factory=ProbeSettings
+    )  # how probe measures on images in classes (evaluations.md)
     run: str | None = None  # log folder of a run, a test or a demonstration that report is about
     compare: str | None = None  # log folder of a run that report sets beside it
-    sweep: SweepSettings = SweepSettings()  # which runs sweep does (runs.md)
+    sweep: SweepSettings = field(default_factory=SweepSettings)  # which runs sweep does (runs.md)
     num_examples: int = 500  # of each test split that report evaluates
+    table: str | None = None  # labelled table that fit learns from: a file, or a folder (own_tables.md)
+    fit: FitSettings = field(default_factory=FitSettings)  # how fit reads the table, and what it trains (own_tables.md)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "UseSettings":
@@ -183,7 +69,7 @@ class UseSettings:
         given = {field.name: read(config[field.name], field.type) for field in fields(cls) if field.name in config}
         for name, group in _GROUPS.items():
             if name in given:
-                given[name] = group.from_config(given[name])
+                given[name] = group.from_config(config[name])
         settings = cls(**given)
         check_types(settings)
         edges = settings.boxes or (0, 0, 0, 0)
@@ -194,10 +80,8 @@ class UseSettings:
         return settings
 
 
-_GROUPS: dict[str, type[ServiceSettings] | type[ProbeSettings] | type[SweepSettings]] = {
-    "service": ServiceSettings,
-    "probe": ProbeSettings,
-    "sweep": SweepSettings,
+_GROUPS: dict[str, type[CommandSettings]] = {
+    group.command: group for group in (ServiceSettings, SweepSettings, ProbeSettings, FitSettings)
 }
 USE_KEYS = {field.name: field.default for field in fields(UseSettings)}
 USE_KEYS |= {name: asdict(group()) for name, group in _GROUPS.items()}

@@ -47,11 +47,11 @@ def typed(updates: Mapping[str, Any]) -> str:
     return shlex.join(f"{key}={value}" for key, value in {**updates, **lists}.items())
 
 
-def run_command(named: str, **updates) -> Stage:
-    """A run of run.py, with a named configuration and keys."""
-    announce(f"python run.py with {named} {typed(updates)}")
+def run_command(*named: str, **updates) -> Stage:
+    """A run of run.py, with named configurations or their files, and keys."""
+    announce(f"python run.py with {shlex.join(named)} {typed(updates)}")
     started = time.perf_counter()
-    settings = Settings.from_config(resolve(named, **updates))
+    settings = Settings.from_config(resolve(*named, **updates))
     found = run(settings)
     log_dir = Path(str(found.pop("log_dir")))
     console.print(f"{time.perf_counter() - started:.0f} s")

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from vlc.configuration.use_settings import ServiceSettings
+from vlc.configuration.command_settings import ServiceSettings
 from vlc.use.model import Model
 from vlc.use.service.app import create_app
 from vlc.use.service.service import Service

@@ -9,7 +9,7 @@ from benchmarks.service.asking import is_answer, offline, requests
 from benchmarks.service.memory import slope_of
 from benchmarks.service.pictures import hostile, many_scans
 from tests.use.service.asking import form, served
-from vlc.configuration.use_settings import ServiceSettings
+from vlc.configuration.command_settings import ServiceSettings
 from vlc.use.service.app import create_app
 
 HEADS = ("vqa", "nlvr2", "visdial", "refer", "refer_box")

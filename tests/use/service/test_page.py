@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests import tiny
-from vlc.configuration.use_settings import ServiceSettings
+from vlc.configuration.command_settings import ServiceSettings
 from vlc.use.forms import Request
 from vlc.use.model import Model
 from vlc.use.service.app import create_app

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 import vlc
-from vlc.configuration.use_settings import ServiceSettings
+from vlc.configuration.command_settings import ServiceSettings
 from vlc.use.model import Model
 from vlc.use.service import answers, heads, others, page
 from vlc.use.service.guard import Direct, Guard

@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined, from_json
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
-from vlc.configuration.use_settings import ServiceSettings
+from vlc.configuration.command_settings import ServiceSettings
 from vlc.use.forms import Field
 from vlc.use.service.multipart import Part, parts_of
 from vlc.use.service.pictures import check

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from vlc.common.errors import UserError
-from vlc.configuration.use_settings import ServiceSettings, UseSettings
+from vlc.configuration.command_settings import ServiceSettings
+from vlc.configuration.use_settings import UseSettings
 from vlc.use.model import Model, open_pretrained
 from vlc.use.service.processes import Processes
 

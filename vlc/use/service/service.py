@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from vlc.common.errors import NonFiniteMetric, UserError
-from vlc.configuration.use_settings import ServiceSettings
+from vlc.configuration.command_settings import ServiceSettings
 from vlc.data.tokens import MASK
 from vlc.objectives.base import Answer
 from vlc.use.forms import Field, Prepared, Request

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlc.common.errors import UserError, require
-from vlc.configuration.use_settings import SweepSettings
+from vlc.configuration.command_settings import SweepSettings
 from vlc.configuration.values import is_number, read
 
 SEED = "seed"

@@ -12,7 +12,7 @@ from rich.console import Console
 from vlc.common.errors import UserError
 from vlc.common.files import to_json
 from vlc.common.terminal import cell, printable
-from vlc.configuration.use_settings import SweepSettings
+from vlc.configuration.command_settings import SweepSettings
 from vlc.evaluation.predictions import write_text
 from vlc.training.validations import SELECTING
 from vlc.workflows.sweep.axes import SEED, Axes, Range, Search, Values, label
