@@ -1,7 +1,7 @@
 """The keys of the commands that use a trained checkpoint. Training runs do not have them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from vlc.common.errors import require
@@ -50,18 +50,14 @@ class UseSettings:
     file_format: str | None = None  # of tables: arrow, parquet, jsonl; of export: onnx, ... (export.md); None = usual
     ray: str | None = None  # address of a Ray cluster that computes features, index or predict, or local for one here
     published_pool: str | None = None  # 12-in-1's hard_negative.pkl, which hard_pool converts in place of images
-    service: ServiceSettings = field(
-        default_factory=ServiceSettings
-    )  # where serve listens and what it takes (service.md)
-    probe: ProbeSettings = field(
-        default_factory=ProbeSettings
-    )  # how probe measures on images in classes (evaluations.md)
+    service: ServiceSettings = ServiceSettings()  # where serve listens and what it takes (service.md)
+    probe: ProbeSettings = ProbeSettings()  # how probe measures on images in classes (evaluations.md)
     run: str | None = None  # log folder of a run, a test or a demonstration that report is about
     compare: str | None = None  # log folder of a run that report sets beside it
-    sweep: SweepSettings = field(default_factory=SweepSettings)  # which runs sweep does (runs.md)
+    sweep: SweepSettings = SweepSettings()  # which runs sweep does (runs.md)
     num_examples: int = 500  # of each test split that report evaluates
     table: str | None = None  # labelled table that fit learns from: a file, or a folder (own_tables.md)
-    fit: FitSettings = field(default_factory=FitSettings)  # how fit reads the table, and what it trains (own_tables.md)
+    fit: FitSettings = FitSettings()  # how fit reads the table, and what it trains (own_tables.md)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "UseSettings":
