@@ -154,7 +154,7 @@ class FitSettings(CommandSettings):
 
     columns: the names of columns by role, as in fit.columns.question=q; other roles are found by names and contents.
     task: what is learnt of the table, such as questions (own_tables.md); empty: the columns decide.
-    root: the folder that paths of images start from; empty: that of the table.
+    root: the folder that paths of images start from; empty: the folder of the table.
     boxes: what the four numbers of a box are: xyxy, left, top, right and bottom; or xywh, left, top, width and height;
         empty: the boxes decide.
     split: the shares of training, validation and test, where the table has no column of splits.

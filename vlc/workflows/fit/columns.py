@@ -202,7 +202,7 @@ def holds_boxes(values: Sequence[Any]) -> bool:
 
 
 def holds_texts(values: Sequence[Any]) -> bool:
-    """Whether values are texts, or lists of texts, of two words and more on average, many of which differ."""
+    """Whether values are texts, or lists of texts, of two words and more on average, and many of them differ."""
     texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
     words = sum(len(str(text).split()) for text in texts)
     return bool(texts) and _are_texts(texts) and words >= 2 * len(texts) and len(set(texts)) > min(10, len(texts) / 2)
@@ -262,7 +262,7 @@ def _shortened(value: Any) -> str:
 
 
 def texts_of(cells: Sequence[Any]) -> Iterator[str]:
-    """The texts of cells, each of which is a text or a list of texts, or holds nothing."""
+    """The texts of cells; each cell is a text or a list of texts, or holds nothing."""
     for value in cells:
         for text in value if isinstance(value, list) else [value]:
             if text is not None and str(text).strip():

@@ -94,7 +94,7 @@ def fit(
 
     config: the configuration of the command.
     given: the keys that the command line states, directly or in named configurations.
-    values: the values that it states directly, nested; those of training are passed on.
+    values: the values that it states directly, nested; keys of training are passed on.
     named: the named configurations, likewise.
     Raises UserError for a table that cannot be learnt from.
     """

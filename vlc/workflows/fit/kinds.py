@@ -240,7 +240,7 @@ def _vocabulary(trained: Counter[str], items: Sequence[Item]) -> tuple[list[str]
 
 
 def normalised(name: str, items: Sequence[Item]) -> list[Item]:
-    """Return the examples with answers in one spelling: those of questions in small letters, as in VQA."""
+    """Return the examples with answers in one spelling: answers to questions in small letters, as in VQA."""
     lower = str.lower if name == "questions" else str
     return [replace(item, answers=tuple(map(lower, item.answers))) for item in items]
 

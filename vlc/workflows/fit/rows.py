@@ -96,7 +96,7 @@ def _reader(path: Path) -> _Read:
     if path.is_dir():
         return _folder
     if path.suffix.lower() not in _READERS:
-        raise UserError(f"table={path}: the name should end in {', '.join(_READERS)}, or be that of a folder")
+        raise UserError(f"table={path}: the name should end in {', '.join(_READERS)}; or name a folder")
     return _READERS[path.suffix.lower()]
 
 
