@@ -155,7 +155,7 @@ def test_another_activation_than_config_json_states(tmp_path):
         weights.read(path)
 
 
-@pytest.mark.parametrize("reference", REFERENCES[::4], ids=lambda one: f"{one.project}_{one.vit}")
+@pytest.mark.parametrize("reference", REFERENCES[::8], ids=lambda one: f"{one.project}_{one.vit}")
 def test_parameters_of_no_sensible_shape(tmp_path, reference):
     """Whichever parameter is a lone number: the file is refused in a sentence."""
     size = tiny.of_family(reference.vit)

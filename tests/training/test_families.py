@@ -8,9 +8,13 @@ import torch
 
 import vlc
 from tests import tiny
+from tests.training.test_image_classifier import classifier, logits_of
 from vlc.configuration.recipes import loss_weights
 from vlc.model.sizes import ENCODERS
 from vlc.training.run import run
+from vlc.use.explain import explain
+from vlc.use.explain.explain import explainable
+from vlc.use.forms import Request
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +41,17 @@ def test_pretraining_resuming_fine_tuning_and_asking(arrows, tmp_path, monkeypat
     model = vlc.Model.from_checkpoint(f"{tuned['log_dir']}/checkpoints/last.ckpt", num_gpus=0, per_gpu_batchsize=2)
     image = np.zeros((40, 40, 3), np.uint8)
     assert np.isfinite(model.score(image, ["a dog", "a cat"])).all()
+    (head, *_) = explainable(model)
+    found = explain(model, head, Request([tiny.image_bytes(kind="PNG")], "a dog"), "relevance")
+    (sequence,) = found.sequences
+    assert len(sequence.names) == sequence.attention.shape[-1]
+    assert sequence.segments.count("registers") == ENCODERS["of_family"].registers
+
+
+@pytest.mark.parametrize("family", ["dinov3_vit_base_patch16", "siglip_vit_base_patch16", "clip_vit_base_patch16"])
+def test_images_are_classified(family):
+    module = classifier(tiny.of_family(family), 32, 5).train()
+    logits_of(module, torch.randn(2, 3, 32, 32)).square().sum().backward()
+    unread = {name for name, parameter in module.named_parameters() if parameter.grad is None}
+    hidden = {"encoder.cls_token"} & unread
+    assert unread == hidden, "all but a class token that nothing reads is trained"
