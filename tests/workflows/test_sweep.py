@@ -53,7 +53,7 @@ def test_settings_are_compared_by_validation_and_what_is_done_is_not_done_again(
     good, bad = found["settings"]
     assert found["best"] == good["values"] == {"load_path": ""}
     tested = ["vqa/test/score", "vqa/held_out/score"]
-    assert found["shown"] == {"validation": ["vqa/val/loss", "val/the_metric"], "test": tested}
+    assert found["shown"] == {"validation": ["val/the_metric", "vqa/val/loss"], "test": tested}
     losses = [run["validation"]["vqa/val/loss"] for run in good["runs"]]
     spread = good["validation"]["vqa/val/loss"]
     assert (spread["min"], spread["max"], spread["n"]) == (min(losses), max(losses), 2)

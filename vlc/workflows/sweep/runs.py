@@ -178,7 +178,8 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def carry_out(runs: Sequence[SweepRun], processes: int, ended: Callable[[SweepRun], None]) -> None:
     """Do what is left to do for each run, several at once. Failures stay in the runs. ended: is told each run."""
-    waiting, running = list(runs), dict[subprocess.Popen[bytes], tuple[SweepRun, int]]()
+    waiting = list(runs)
+    running: dict[subprocess.Popen[bytes], tuple[SweepRun, int]] = {}
     with _terminated(running):
         while waiting or running:
             while waiting and len(running) < max(processes, 1):
