@@ -16,7 +16,7 @@ OUTPUT = "values"
 AXES: dict[str, dict[int, str]] = {
     "ids": {0: "batch", 1: "length"},
     "mask": {0: "batch", 1: "length"},
-    "image": {0: "batch", 2: "height", 3: "width"},
+    "image": {0: "batch"},
     "size": {0: "batch"},
 }
 
@@ -47,15 +47,27 @@ def write_graph(graph: Graph, path: Path) -> None:
     for name in ("onnx_ir", "onnxscript"):  # each tells of every constant that it folds, and Sacred shows it
         logging.getLogger(name).setLevel(logging.ERROR)
     written = torch.onnx.export(
-        traced(graph), input_names=list(graph.inputs), output_names=[OUTPUT], opset_version=OPSET, verbose=False
+        traced(graph),
+        input_names=list(graph.inputs),
+        output_names=[OUTPUT],
+        opset_version=OPSET,
+        verbose=False,
+        custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
     )
     assert written is not None
     free = {
         value.shape[axis]: name
         for value in written.model.graph.inputs
         for axis, name in AXES[value.name.removesuffix("_2")].items()
-        if axis in graph.free[value.name]
     }
     written.rename_axes(free)
     written.model.metadata_props.update({name: str(value) for name, value in description(graph).items()})
     written.save(path)
+
+
+def _stable_sort(values, stable: bool = True, dim: int = -1, descending: bool = False):
+    """Sort as torch does, which the exporter lacks: of equal values, ONNX's TopK takes the first ones first."""
+    from onnxscript import opset18 as op
+
+    count = op.Reshape(op.Gather(op.Shape(values), op.Constant(value_int=dim)), op.Constant(value_ints=[1]))
+    return op.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
