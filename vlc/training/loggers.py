@@ -71,8 +71,9 @@ class Tracker(Logger):
         return self.kind
 
     @property
-    def version(self) -> str | None:
-        return self.identity
+    def version(self) -> str:
+        """The number of the run's folder; the progress bar shows the numbers of loggers that differ."""
+        return self.folder.name.removeprefix("version_")
 
     @property
     def title(self) -> str:

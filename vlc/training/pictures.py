@@ -69,7 +69,7 @@ def _described(example: Example, samples: Samples) -> tuple[list[Image.Image], s
     pictures = pictures_of(samples, example.number)
     if example.boxes:
         boxes = [*example.boxes[:1], *example.meant]
-        labels = [example.answer, *["meant"] * len(example.meant)]
+        labels = ["answer", *["meant"] * len(example.meant)]
         pictures[0] = with_boxes(pictures[0], [tuple(box) for box in boxes], labels)
     sure = f" ({example.confidence:.2f})" if example.confidence is not None else ""
     lines = (text_of(samples, example.number), f"answer: {example.answer}{sure}", f"truth: {example.truth}")
