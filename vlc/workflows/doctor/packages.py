@@ -1,6 +1,7 @@
 """Python, the packages and their versions."""
 
 import platform
+import shlex
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -67,23 +68,26 @@ def _lines(name: str) -> "list[Requirement]":
 
 
 def _required(requirements: "list[Requirement]") -> Iterator[Finding]:
-    fitting = 0
-    for requirement in requirements:
-        installed = _installed(requirement.name)
-        if installed is None:
-            yield problem(f"{requirement.name} is not installed", _INSTALL)
-        elif not requirement.specifier.contains(installed, prereleases=True):
+    versions = {requirement.name: _installed(requirement.name) for requirement in requirements}
+    if missing := [name for name, installed in versions.items() if installed is None]:
+        yield problem(f"not installed: {', '.join(missing)}", _INSTALL)
+    present = [requirement for requirement in requirements if versions[requirement.name]]
+    fitting = [one for one in present if _fits(one, versions[one.name])]
+    for requirement in present:
+        if requirement not in fitting:
+            installed = versions[requirement.name]
             yield problem(f"{requirement.name} {installed} is installed; vlc needs {requirement.specifier}", _INSTALL)
-        else:
-            fitting += 1
-    if fitting:
-        yield ok(f"{fitting} of {len(requirements)} required packages are installed in a version that fits")
+    yield ok(f"{len(fitting)} of {len(requirements)} required packages are installed in a version that fits")
+
+
+def _fits(requirement: "Requirement", installed: str | None) -> bool:
+    return installed is not None and requirement.specifier.contains(installed, prereleases=True)
 
 
 def _differing_from_pins() -> Iterator[Finding]:
     for requirement in _lines("requirements.txt"):
         installed = _installed(requirement.name)
-        if installed and not requirement.specifier.contains(installed, prereleases=True):
+        if installed and not _fits(requirement, installed):
             pinned = str(requirement.specifier).removeprefix("==")
             yield note(f"{requirement.name} {installed} is installed; the tests are run with {pinned}", _INSTALL)
 
@@ -91,7 +95,7 @@ def _differing_from_pins() -> Iterator[Finding]:
 def _harmful() -> Iterator[Finding]:
     for requirement in _lines("constraints.txt"):
         installed = _installed(requirement.name)
-        if installed and not requirement.specifier.contains(installed, prereleases=True):
+        if installed and not _fits(requirement, installed):
             yield problem(
                 f"{requirement.name} {installed} is a release that carried malicious code (constraints.txt says more)",
                 "take this machine off the network, replace every key and password it had, and install it anew",
@@ -99,18 +103,14 @@ def _harmful() -> Iterator[Finding]:
 
 
 def _extra(name: str, requirements: "list[Requirement]") -> Finding:
-    installed = {requirement.name: _installed(requirement.name) for requirement in requirements}
-    unfit = [
-        requirement.name
-        if installed[requirement.name] is None
-        else f"{requirement} (here: {installed[requirement.name]})"
-        for requirement in requirements
-        if not requirement.specifier.contains(installed[requirement.name] or "0", prereleases=True)
-        or installed[requirement.name] is None
-    ]
-    if unfit:
-        return note(f"extra {name} is not complete: {', '.join(unfit)}", f'python -m pip install "vlc[{name}]"')
-    return ok(f"extra {name}: {', '.join(f'{package} {number}' for package, number in installed.items())}")
+    """What an extra brings. The cure names the packages: pip would look for vlc[search] at PyPI, where vlc is not."""
+    versions = {requirement.name: _installed(requirement.name) for requirement in requirements}
+    unfit = [requirement for requirement in requirements if not _fits(requirement, versions[requirement.name])]
+    if not unfit:
+        return ok(f"extra {name}: {', '.join(f'{package} {installed}' for package, installed in versions.items())}")
+    here = [f"{one.name} {versions[one.name] or 'is absent'}" for one in unfit]
+    wanted = shlex.join(map(str, unfit))
+    return note(f"extra {name} is not complete: {', '.join(here)}", f"python -m pip install {wanted}")
 
 
 def probe_training(asked: Asked) -> Iterator[Finding]:
