@@ -86,8 +86,12 @@ def values(
         ids = ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]  # the last token ends every text
         inputs["ids"] = np.array([ids], np.int64)
         inputs["mask"] = np.ones_like(inputs["ids"])
+    shapes = {one.name: one.shape for one in session.get_inputs()}
     for end, (pixels, size) in zip(("", "_2"), prepared, strict=False):
-        inputs |= {f"image{end}": pixels[None], f"size{end}": np.array([size], np.int64)}
+        if f"image{end}" in shapes:  # where images have several shapes, they are padded
+            below, beside = (room - edge for room, edge in zip(shapes[f"image{end}"][2:], size, strict=True))
+            inputs[f"image{end}"] = np.pad(pixels, ((0, 0), (0, below), (0, beside)))[None]
+            inputs[f"size{end}"] = np.array([size], np.int64)
     return session.run(None, {name: inputs[name] for name in names})[0][0]
 
 

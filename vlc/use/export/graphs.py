@@ -13,6 +13,7 @@ from vlc.common.errors import UserError
 from vlc.common.inputs import ImageSizes, Text
 from vlc.common.terminal import printable
 from vlc.data.batch import Batch
+from vlc.data.transforms import shaped_size
 from vlc.hardware.onednn import without_onednn
 from vlc.model.passes import Pass
 from vlc.model.segments import Encoded, Segment
@@ -59,6 +60,9 @@ class Graph(nn.Module):
         segments = {name for one in passes for name in one.segments}
         self.reads_text, self.num_images = "text" in segments, len(segments - {"text"})
         self.has_sizes = self.num_images > 0 and self.encoder.size.learned_grid is not None
+        # Images of several shapes lie in a square that holds all of them, as timm fixes what it takes for their sizes.
+        side = self.encoder.image_size
+        self.side = max(shaped_size(1, side * side, side)) if self.has_sizes else side
         self.inputs = tuple(self.example)
 
     @property
@@ -66,33 +70,25 @@ class Graph(nn.Module):
         """Inputs by name, for two examples.
 
         ids, mask: (B, L) int64 tokens, and 1 = real token, 0 = padding; L is at most the max_text_len of the model.
-        image, image_2: (B, 3, H, W) float32, normalised.
-        size, size_2: (B, 2) int64, height and width of each image without its padding, where H and W are free.
+        image, image_2: (B, 3, side, side) float32, normalised.
+        size, size_2: (B, 2) int64, height and width of each image without its padding, where images have several shapes.
         """
         inputs: dict[str, Tensor] = {}
         if self.reads_text:
-            ids = torch.ones(_EXAMPLES, _EXAMPLE_LENGTH, dtype=torch.int64)
-            inputs |= {"ids": ids, "mask": ids.tril(_EXAMPLE_LENGTH - 2)}
+            length = min(_EXAMPLE_LENGTH, self._max_text_len)
+            ids = torch.ones(_EXAMPLES, length, dtype=torch.int64)
+            inputs |= {"ids": ids, "mask": ids.tril(length - 2)}
         for end in ("", "_2")[: self.num_images]:
-            side, patch = self.encoder.image_size, self.encoder.size.patch_size
-            # Height and width differ where they are free, as torch.export would take them for the same number.
-            height, width = (side, side + patch) if self.has_sizes else (side, side)
-            inputs[f"image{end}"] = torch.rand(_EXAMPLES, 3, height, width)
+            inputs[f"image{end}"] = torch.rand(_EXAMPLES, 3, self.side, self.side)
             if self.has_sizes:
-                inputs[f"size{end}"] = torch.tensor([[height, width]] * _EXAMPLES)
+                inputs[f"size{end}"] = torch.tensor([[self.side, self.side]] * _EXAMPLES)
         return inputs
 
     @property
     def free(self) -> dict[str, dict[int, Any]]:
         """Which sizes of the inputs are free, by input and axis."""
         batch, length = Dim("batch", min=1, max=_MOST_EXAMPLES), Dim("length", min=2, max=self._max_text_len)
-        free: dict[str, dict[int, Any]] = {}
-        for name in self.inputs:
-            free[name] = {0: batch, 1: length} if name in ("ids", "mask") else {0: batch}
-            if name.startswith("image") and self.has_sizes:
-                patch = self.encoder.size.patch_size
-                free[name] |= {2: patch * Dim("rows", min=1, max=64), 3: patch * Dim("columns", min=1, max=64)}
-        return free
+        return {name: {0: batch, 1: length} if name in ("ids", "mask") else {0: batch} for name in self.inputs}
 
     @property
     def _max_text_len(self) -> int:
@@ -122,7 +118,7 @@ class Graph(nn.Module):
         end = "_2" if number else ""
         pixels, sizes = given[f"image{end}"], None
         if self.has_sizes:
-            sizes = ImageSizes(given[f"size{end}"], pixels.shape[2] * pixels.shape[3])
+            sizes = ImageSizes(given[f"size{end}"], self.side**2)
         image_type = None if self.head.images_alone else 1 + number
         return self.encoder.embed_images(pixels, sizes=sizes, image_type=image_type, name=name)
 

@@ -16,7 +16,7 @@ OUTPUT = "values"
 AXES: dict[str, dict[int, str]] = {
     "ids": {0: "batch", 1: "length"},
     "mask": {0: "batch", 1: "length"},
-    "image": {0: "batch", 2: "height", 3: "width"},
+    "image": {0: "batch"},
     "size": {0: "batch"},
 }
 
@@ -54,7 +54,6 @@ def write_graph(graph: Graph, path: Path) -> None:
         value.shape[axis]: name
         for value in written.model.graph.inputs
         for axis, name in AXES[value.name.removesuffix("_2")].items()
-        if axis in graph.free[value.name]
     }
     written.rename_axes(free)
     written.model.metadata_props.update({name: str(value) for name, value in description(graph).items()})
