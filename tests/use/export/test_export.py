@@ -145,7 +145,7 @@ def test_pictures_are_prepared_as_ours(pipeline, shape, tmp_path):
     [
         ({"out": ""}, "out=FOLDER is missing"),
         ({"out": "tests"}, "out=tests exists already"),
-        ({"file_format": "h5"}, "file_format='h5' is not valid: expected onnx or int8 or program"),
+        ({"file_format": "h5"}, "file_format='h5' is not valid: expected onnx or int8 or program or folder"),
         ({"loss_names": loss_weights(mlm=1)}, r"has no head that can be exported as a graph \(mlm: MLM has"),
     ],
 )

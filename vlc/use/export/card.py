@@ -5,7 +5,7 @@ Its front matter is what the model hub reads (Mitchell et al. 2019, "Model Cards
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -20,6 +20,7 @@ from vlc.evaluation.examples import read_examples
 from vlc.evaluation.intervals import Interval, bootstrap
 from vlc.evaluation.results import FILE as METRICS
 from vlc.evaluation.results import Results
+from vlc.tasks import HEADS, TASKS
 from vlc.training import facts
 from vlc.training.facts import Facts
 from vlc.use.opened import OpenedModel
@@ -136,7 +137,7 @@ def _front_matter(
     kinds = [head.kind for head in model.settings.tasks[0].heads]
     results = [
         EvalResult(
-            task_type="visual-question-answering" if "answers" in kinds else "other",
+            task_type=_use(_kinds(one.name.partition("/")[0])) or "other",
             dataset_type=one.name.rpartition("/")[0],
             dataset_name=one.name.rpartition("/")[0],
             metric_type=one.name.rpartition("/")[2],
@@ -147,7 +148,7 @@ def _front_matter(
     ]
     data = ModelCardData(
         library_name="vlc",
-        pipeline_tag=next((use for kind, use in _USES.items() if kind in kinds), None),
+        pipeline_tag=_use(kinds),
         tags=["vlc", "vision-language", *kinds],
         datasets=list(datasets) or None,
         metrics=list(dict.fromkeys(one.metric_type for one in results)) or None,
@@ -156,6 +157,16 @@ def _front_matter(
         eval_results=results or None,
     )
     return data.to_yaml()
+
+
+def _kinds(name: str) -> Collection[str]:
+    """The kinds of objectives of a task, or of a head where the flat keys describe the task."""
+    return TASKS[name].objectives if name in TASKS else (HEADS[name].kind,) if name in HEADS else ()
+
+
+def _use(kinds: Collection[str]) -> str | None:
+    """What the model hub calls the use of such heads; None where it has no name for it."""
+    return next((use for kind, use in _USES.items() if kind in kinds), None)
 
 
 def _base_model(config: Mapping[str, Any]) -> str | None:
