@@ -9,7 +9,7 @@ import torch
 from tests.adapted import adapted, base, built, save
 from vlc.checkpoint import adapters, weights
 from vlc.checkpoint.__main__ import main as checkpoint_main
-from vlc.checkpoint.formats import LAYOUTS
+from vlc.checkpoint.formats import LAYOUTS, WRITTEN
 from vlc.common.errors import MissingFile, UserError
 from vlc.use.model import Model
 
@@ -80,7 +80,7 @@ def test_peft_reads_what_is_saved(arrows, module, saved, start, tmp_path):
 
 def test_every_layout_is_written_merged(saved, tmp_path, monkeypatch):
     whole = weights.read(saved)
-    for layout in LAYOUTS:
+    for layout in WRITTEN:
         _command(monkeypatch, saved, tmp_path / f"{layout}.safetensors", "--layout", layout)
         again = weights.read_weights(tmp_path / f"{layout}.safetensors")
         assert not [name for name in again.state if "lora" in name or "base_layer" in name]

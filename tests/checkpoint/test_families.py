@@ -151,7 +151,7 @@ def test_another_activation_than_config_json_states(tmp_path):
         loaded(tiny.of_family("openclip_vit_base_patch16"), 64, path)
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {"model_type": "t5"}))
-    with pytest.raises(UserError, match="of type 't5': only vilt, the image halves of clip"):
+    with pytest.raises(UserError, match="of type 't5': only vilt, vlc, the image halves of clip"):
         weights.read(path)
 
 

@@ -102,6 +102,33 @@ def _weights(path: str | Path, part: str | None, base: Path | None) -> tuple[Wei
     return adapters.merged(weights), (None, None, None)
 
 
+def _renamed(path: Path, layout: Layout, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the parameters of a file under our names, and the keys that are left out on purpose. Raises UserError."""
+    renamed: dict[str, Tensor] = {}
+    dropped, unknown = [], []
+    try:
+        joined = layout.joined(state)
+    except (RuntimeError, LookupError) as error:
+        raise UserError(
+            f"{path} (layout {layout.name}) has queries, keys and values that do not fit together"
+        ) from error
+    for key, value in joined.items():
+        try:
+            name = layout.ours(key)
+        except KeyError:
+            unknown.append(key)
+            continue
+        if name is None:
+            dropped.append(key)
+        elif name in renamed:
+            raise UserError(f"{path} (layout {layout.name}) holds {name} twice, once as {key}")
+        else:
+            renamed[name] = layout.shaped(name, value)
+    if unknown:
+        raise UserError(f"{path} (layout {layout.name}) has parameters without a place here: {', '.join(unknown)}")
+    return renamed, dropped
+
+
 def read(path: str | Path, part: str | None = None, base: Path | None = None) -> Checkpoint:
     """Read a checkpoint and recognise its layout by the keys it has. Adapters are merged into the weights.
 
@@ -123,27 +150,7 @@ def read(path: str | Path, part: str | None = None, base: Path | None = None) ->
             f"{path} is not of a known layout. Known, by a key each has: {markers}. "
             f"The file has {', '.join(list(weights.state)[:5]) or 'no parameters'}, ..."
         )
-    renamed, dropped, unknown = {}, [], []
-    try:
-        joined = layout.joined(weights.state)
-    except (RuntimeError, LookupError) as error:
-        raise UserError(
-            f"{path} (layout {layout.name}) has queries, keys and values that do not fit together"
-        ) from error
-    for key, value in joined.items():
-        try:
-            name = layout.ours(key)
-        except KeyError:
-            unknown.append(key)
-            continue
-        if name is None:
-            dropped.append(key)
-        elif name in renamed:
-            raise UserError(f"{path} (layout {layout.name}) holds {name} twice, once as {key}")
-        else:
-            renamed[name] = layout.shaped(name, value)
-    if unknown:
-        raise UserError(f"{path} (layout {layout.name}) has parameters without a place here: {', '.join(unknown)}")
+    renamed, dropped = _renamed(path, layout, weights.state)
     for name, tensor in renamed.items():
         axes = _AXES.get(name) or next(
             (axes for end, axes in _AXES_OF_HEADS.items() if name.endswith(end)), tensor.ndim

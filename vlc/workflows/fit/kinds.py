@@ -12,6 +12,7 @@ from typing import Any
 
 from vlc.common.errors import UserError
 from vlc.configuration.values import check_known
+from vlc.tasks import HEADS
 from vlc.workflows.fit.columns import Roles
 from vlc.workflows.fit.items import Item
 from vlc.workflows.fit.pictures import Picture
@@ -81,7 +82,7 @@ def _classified(images: int) -> Callable[[str, Sequence[str]], Values]:
 def _answered(name: str, names: Sequence[str]) -> Values:
     # Answers that compete are learnt faster from few rows, and have probabilities.
     options = {"answers": {"num_answers": max(len(names), 2), "loss": "cross_entropy"}}
-    return _row("answers", heads={"answers": "vqa"}, options=options, evaluators=_INPUTS)
+    return _row("answers", heads=_usual_heads("answers"), options=options, evaluators=_INPUTS)
 
 
 def _ranked(name: str, names: Sequence[str]) -> Values:
@@ -91,13 +92,18 @@ def _ranked(name: str, names: Sequence[str]) -> Values:
 def _grounded(name: str, names: Sequence[str]) -> Values:
     identified = {"ids": ("identifier",)}
     options = {"pointing": {"candidates": "grid", **identified}, "regress": identified}
-    heads = {"pointing": "refer", "regress": "refer_box"}
+    heads = _usual_heads("pointing", "regress")
     return _row("pointing", "regress", heads=heads, options=options, evaluators=_INPUTS)
 
 
 def _sorted(name: str, names: Sequence[str]) -> Values:
     options = {"image_classes": {"num_classes": len(names)}}
     return _row("image_classes", heads={"image_classes": name}, options=options, image_only=True)
+
+
+def _usual_heads(*kinds: str) -> dict[str, str]:
+    """The heads of the suite's own tasks by objective, so that a checkpoint that has been trained on them goes on."""
+    return {kind: next(name for name, head in HEADS.items() if head.kind == kind) for kind in kinds}
 
 
 def _row(*objectives: str, **others: Any) -> Values:
