@@ -5,6 +5,8 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copyfile
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -15,27 +17,31 @@ from tests import tiny
 from vlc.common.errors import UserError
 from vlc.configuration.config import resolve_use
 from vlc.configuration.recipes import loss_weights
+from vlc.data.images import open_image
+from vlc.data.tokens import TextEncoder, load_tokenizer
+from vlc.data.transforms import transform
+from vlc.data.vocabulary import Vocabulary
+from vlc.hardware.onednn import use_onednn
 from vlc.model.sizes import ENCODERS
-from vlc.use.export import answer, graphs
-from vlc.use.export.command import export
+from vlc.training.module import module_of
+from vlc.use.export import answer, int8
+from vlc.use.export.command import export, new_folder
+from vlc.use.export.graphs import graphs_of
+from vlc.use.export.onnx import write_onnx
+from vlc.use.export.program import write_programs
 from vlc.use.model import Model
 
-TRAINED = {
-    "captions": ("task_mlm_itm_mae", {"loss_names": loss_weights(mlm=1, itm=1, itc=1)}),
-    "pairs": ("task_12in1", {"tasks": ["nlvr2", "refcoco"], "nlvr2.batch_size": 4, "refcoco.batch_size": 4}),
-    "shaped": ("task_finetune_vqa_mae_randaug", {"vqav2_label_size": 3, "vit": "small_vilt", "image_size": 64}),
-}
-TRAINED["pairs"][1].update({"multitask.task_tokens": True, "clean.exclude": "none"})
+ANSWERS = ("yes", "no", "two")
 
 
-@pytest.fixture(scope="module")
-def trained(arrows, tmp_path_factory) -> Iterator[dict[str, str]]:
-    """A checkpoint with the heads of captions, one with task tokens, one whose images have several shapes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ENCODERS, "small_vit", tiny.SMALL)
-        patch.setitem(ENCODERS, "small_vilt", tiny.SMALL_VILT)
-        trained = {name: (recipe, {"vit": "small_vit", **values}) for name, (recipe, values) in TRAINED.items()}
-        yield tiny.checkpoints(arrows, tmp_path_factory.mktemp("trained"), trained)
+def _model(recipe: str, vit: str, **values: Any) -> Model:
+    """A model with random weights."""
+    settings = tiny.settings(recipe, vit=vit, **values)
+    tokenizer = load_tokenizer("emoji")
+    options = {"num_images": 2 if "nlvr2" in recipe else 1, "vocabularies": {"vqa": Vocabulary(ANSWERS)}}
+    module = module_of(settings, tokenizer, None, **options).eval()
+    encoder, images = TextEncoder(tokenizer, settings.data.max_text_len), settings.model.size.preprocessing
+    return Model(settings, module, encoder, torch.device("cpu"), images["pipeline"], images["pixels"])
 
 
 @pytest.fixture(scope="module")
@@ -47,77 +53,89 @@ def files(tmp_path_factory) -> list[str]:
     return [str(folder / f"{number}.png") for number in range(len(shapes))]
 
 
-def _export(checkpoint: str, out: Path, **values) -> Path:
-    return export(*resolve_use(load_path=checkpoint, out=str(out), **values))
+@pytest.fixture(scope="module")
+def shaped() -> Iterator[Model]:
+    """A model that answers questions about images of several shapes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENCODERS, "small_vilt", tiny.SMALL_VILT)
+        yield _model("task_finetune_vqa_mae_randaug", "small_vilt", image_size=64, vqav2_label_size=len(ANSWERS))
 
 
-def _said(checkpoint: str, files: list[str], text: str) -> dict[str, dict[str, float]]:
-    """The values of the answers by head, as the model gives them."""
-    answers = Model.from_checkpoint(checkpoint, num_gpus=0).answer(files, text)
-    return {one.head: dict(one.choices) for one in answers}
+@pytest.fixture(scope="module")
+def exported(shaped, tmp_path_factory) -> Path:
+    """Its ONNX files."""
+    folder = tmp_path_factory.mktemp("onnx")
+    write_onnx(shaped, folder)
+    return folder
 
 
-def _compare(folder: Path, checkpoint: str, files: list[str], text: str, most: float) -> set[str]:
-    """Compare the script's answers with the model's; returns the heads that it has."""
-    expected = _said(checkpoint, files, text)
-    records = answer.answers(folder, files, text)
-    for record in records:
-        own = expected[record["task"]]
-        assert len(record["answers"]) == len(own)
-        assert dict(map(tuple, record["answers"])) == pytest.approx(own, abs=most)
-    return {record["task"] for record in records}
+def _compare(folder: Path, model: Model, files: list[str], text: str, most: float) -> None:
+    """Compare the script's answers with the model's."""
+    (expected,) = model.answer(files, text)
+    (record,) = answer.answers(folder, files, text)
+    assert (record["task"], record["unit"]) == (expected.head, expected.unit)
+    assert dict(map(tuple, record["answers"])) == pytest.approx(dict(expected.choices), abs=most)
 
 
-def test_onnx_files_answer_as_the_model(trained, files, tmp_path, capsys):
-    folder = _export(trained["captions"], tmp_path / "out")
-    assert "left out: mlm" in capsys.readouterr().out
-    names = {"itm.onnx", "itc_image.onnx", "itc_text.onnx", "labels.json", "preprocessing.json", "tokenizer.json"}
-    assert {path.name for path in folder.iterdir()} == {*names, "answer.py"}
-    long = " ".join(["a dog and a tree"] * 9)  # longer than the model reads
-    for text in ("a red house", long):
-        assert _compare(folder, trained["captions"], files[:1], text, 1e-4) == {"itm", "itc"}
-    about = onnxruntime.InferenceSession(folder / "itm.onnx").get_modelmeta().custom_metadata_map
-    assert (about["head"], about["inputs"], about["max_text_len"]) == ("itm", "ids,mask,image", "16")
-
-
-def test_batches_and_padding_do_not_matter(trained, tmp_path):
-    folder = _export(trained["captions"], tmp_path / "out", loss_names=loss_weights(itc=1))
-    session = onnxruntime.InferenceSession(folder / "itc_text.onnx")
-    model = Model.from_checkpoint(trained["captions"], num_gpus=0)
-    texts = ["a dog", "the red house is left of the tree", "two"]
-    padded = model.text(texts)
-    (vectors,) = session.run(None, {"ids": padded.ids.numpy(), "mask": padded.mask.numpy()})
-    np.testing.assert_allclose(vectors, model.embed(texts=texts), atol=1e-5)
-
-
-def test_programs_have_task_tokens_and_two_images(trained, files, tmp_path, capsys):
-    folder = _export(trained["pairs"], tmp_path / "out", file_format="program")
-    assert "left out: refer, as" in capsys.readouterr().out
-    about = {"vlc.json": ""}
-    program = torch.export.load(folder / "nlvr2.pt2", extra_files=about).module()
-    assert json.loads(about["vlc.json"])["inputs"] == "ids,mask,image,image_2"
-    model = Model.from_checkpoint(trained["pairs"], num_gpus=0)
-    labels = json.loads((folder / "labels.json").read_text())["nlvr2"]
-    for texts in (["a dog"], ["a dog", "two cats sit there", "the tree"]):
-        text, pixels = (
-            model.text(texts),
-            model.stacked([[model.prepared(path) for path in files[:2]]] * len(texts)).pixels,
-        )
-        values = program(text.ids, text.mask, pixels[:, 0], pixels[:, 1])
-        for one in model.answer(files[:2], texts):
-            found = dict(zip(labels, values[one.example].tolist(), strict=True))
-            assert dict(one.choices) == pytest.approx(found, abs=1e-5)
-
-
-def test_int8_and_images_of_any_shape(trained, files, tmp_path):
-    graph = graphs.graphs_of(Model.from_checkpoint(trained["shaped"], num_gpus=0))[0][0]
-    assert graph.inputs == ("ids", "mask", "image", "size")
-    folder = _export(trained["shaped"], tmp_path / "out", file_format="int8")
+def test_onnx_files_answer_as_the_model(shaped, exported, files):
+    names = {"vqa.onnx", "answer.py", "labels.json", "preprocessing.json", "tokenizer.json"}
+    assert {path.name for path in exported.iterdir()} == names
     for path in files:
-        assert _compare(folder, trained["shaped"], [path], "a red house", 0.02) == {"vqa"}
+        _compare(exported, shaped, [path], "a red house", 1e-5)
+    _compare(exported, shaped, files[:1], " ".join(["a dog and a tree"] * 9), 1e-5)  # longer than the model reads
+    about = onnxruntime.InferenceSession(exported / "vqa.onnx").get_modelmeta().custom_metadata_map
+    assert (about["head"], about["inputs"], about["max_text_len"]) == ("vqa", "ids,mask,image,size", "16")
 
 
-def test_the_script_needs_neither_torch_nor_this_package(monkeypatch, capsys):
+def test_int8_is_smaller_and_near(shaped, exported, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(int8, "write_graph", lambda graph, path: copyfile(exported / f"{graph.name}.onnx", path))
+    int8.write_int8(shaped, tmp_path)
+    for path in files:
+        _compare(tmp_path, shaped, [path], "a red house", 0.02)
+    assert 0 < (tmp_path / "vqa.onnx").stat().st_size < (exported / "vqa.onnx").stat().st_size
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_programs_take_any_number_of_texts(small_vit, files, tmp_path):
+    model = _model("task_mlm_itm_mae", small_vit, loss_names=loss_weights(itm=1))
+    write_programs(model, tmp_path)
+    about = {"vlc.json": ""}
+    program = torch.export.load(tmp_path / "itm.pt2", extra_files=about).module()
+    assert json.loads(about["vlc.json"])["inputs"] == "ids,mask,image"
+    assert json.loads((tmp_path / "labels.json").read_text()) == {"itm": ["match"]}
+    for texts in (["a dog"], ["a dog", "two cats sit there", "the tree"]):
+        text, images = model.text(texts), [[model.prepared(files[0])]] * len(texts)
+        values = program(text.ids, text.mask, model.stacked(images).pixels[:, 0])
+        said = [dict(one.choices)["match"] for one in model.answer(files[0], texts)]
+        assert said == pytest.approx(values[:, 0].tolist(), abs=1e-5)
+
+
+def test_which_heads_have_graphs(small_vit):
+    model = _model("task_mlm_itm_mae", small_vit, loss_names=loss_weights(mlm=1, itm=1, itc=1))
+    found, left_out = graphs_of(model)
+    assert {graph.name: graph.inputs for graph in found} == {
+        "itm": ("ids", "mask", "image"),
+        "itc_image": ("image",),
+        "itc_text": ("ids", "mask"),
+    }
+    assert set(left_out) == {"mlm"}
+    ids, mask = torch.randint(5, 50, (2, 2, 9))[0], torch.ones(2, 9, dtype=torch.int64)
+    (vectors,) = (graph(ids, mask) for graph in found if graph.name == "itc_text")
+    assert vectors.norm(dim=1).tolist() == pytest.approx([1, 1], abs=1e-5)
+    with pytest.raises(UserError, match=r"has no head that can be exported as a graph \(mlm: MLM has"):
+        graphs_of(_model("task_mlm_itm_mae", small_vit, loss_names=loss_weights(mlm=1)))
+
+
+def test_layers_of_onednn_become_those_of_torch(small_vit):
+    model = _model("task_finetune_nlvr2_mae_randaug", small_vit)
+    before = {name: type(part) for name, part in model.module.named_modules()}
+    use_onednn(model.module)
+    assert {name: type(part) for name, part in model.module.named_modules()} != before
+    graphs_of(model)
+    assert {name: type(part) for name, part in model.module.named_modules()} == before
+
+
+def test_the_script_needs_neither_torch_nor_this_package():
     tree = ast.parse(Path(answer.__file__).read_text(encoding="utf-8"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
@@ -128,9 +146,6 @@ def test_the_script_needs_neither_torch_nor_this_package(monkeypatch, capsys):
 @pytest.mark.parametrize("pipeline", answer.PIPELINES)
 @pytest.mark.parametrize("shape", [(40, 30), (30, 90), (200, 150)])
 def test_pictures_are_prepared_as_ours(pipeline, shape, tmp_path):
-    from vlc.data.images import open_image
-    from vlc.data.transforms import transform
-
     (tmp_path / "a.png").write_bytes(content := tiny.image_bytes(3, shape, "PNG"))
     about = {"pipeline": pipeline, "image_size": 64, "mean": [0.0] * 3, "std": [1.0] * 3}
     pixels, size = answer.preparation(about)(str(tmp_path / "a.png"))
@@ -146,18 +161,34 @@ def test_pictures_are_prepared_as_ours(pipeline, shape, tmp_path):
         ({"out": ""}, "out=FOLDER is missing"),
         ({"out": "tests"}, "out=tests exists already"),
         ({"file_format": "h5"}, "file_format='h5' is not valid: expected onnx or int8 or program or folder"),
-        ({"loss_names": loss_weights(mlm=1)}, r"has no head that can be exported as a graph \(mlm: MLM has"),
+        ({"load_path": ""}, "load_path=CHECKPOINT is missing"),
     ],
 )
-def test_mistakes_are_named(trained, tmp_path, values, message):
+def test_mistakes_are_named(tmp_path, values, message):
     with pytest.raises(UserError, match=message):
-        export(*resolve_use(**{"load_path": trained["captions"], "out": str(tmp_path / "out"), **values}))
+        export(*resolve_use(**{"load_path": "a.ckpt", "out": str(tmp_path / "out"), **values}))
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("missing", "file_format"), [("onnx", "onnx"), ("onnxruntime.quantization", "int8")])
-def test_a_missing_package_is_named(trained, tmp_path, monkeypatch, missing, file_format):
+def test_a_folder_appears_when_it_is_complete(tmp_path):
+    def broken() -> None:
+        with new_folder(tmp_path / "out") as folder:
+            (folder / "a").touch()
+            raise UserError("broken")
+
+    with pytest.raises(UserError, match="broken"):
+        broken()
+    assert not list(tmp_path.iterdir())
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "a").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "write"), [("onnx", write_onnx), ("onnxruntime.quantization", int8.write_int8)], ids=["onnx", "int8"]
+)
+def test_a_missing_package_is_named(shaped, tmp_path, monkeypatch, missing, write):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UserError, match=r'pip install "vlc\[onnx\]"'):
-        _export(trained["captions"], tmp_path / "out", file_format=file_format)
+        write(shaped, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -101,7 +101,11 @@ class Graph(nn.Module):
 
     def values(self, encoded: Mapping[Pass, Encoded], batch: Batch) -> Tensor:
         """What the graph returns, from the results of the encoder."""
-        return _KINDS[type(self.head)].values(self.head, self.head(encoded, batch).logits).float()
+        if isinstance(self.head, ITM | Choice):  # of a pair alone, without the candidates beside it
+            logits = self.head.score(encoded[self.passes[0]].pooled)[:, None]
+        else:
+            logits = self.head(encoded, batch).logits
+        return _KINDS[type(self.head)].values(self.head, logits).float()
 
     def _encoded(self, one: Pass, given: Mapping[str, Tensor]) -> Encoded:
         segments = [self._text(given) if name == "text" else self._image(name, given) for name in one.segments]
@@ -136,7 +140,7 @@ class Vectors(Graph):
 class _Kind:
     """How a kind of head is exported.
 
-    values: the head and its logits -> values (B, N).
+    values: the head and its logits, of heads that rank pairs their scores (B, 1) -> values (B, N).
     output: what these are.
     lacking: which options of a head cannot be exported; empty: this one can.
     """
@@ -169,9 +173,7 @@ _KINDS: dict[type[Objective], _Kind] = {
         lambda head: "its texts are about boxes" if head.options.box else "",
     ),
     ImageClasses: _Kind(lambda head, logits: logits.softmax(1), lambda head: Output("probability", _class_names(head))),
-    ITM: _Kind(
-        lambda head, logits: (logits[:, 1:] - logits[:, :1]).sigmoid(), lambda head: Output("probability", ("match",))
-    ),
+    ITM: _Kind(lambda head, logits: logits.sigmoid(), lambda head: Output("probability", ("match",))),
     Choice: _Kind(
         lambda head, logits: logits,
         lambda head: Output("score", ("ranks",)),
