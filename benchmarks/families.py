@@ -1,7 +1,8 @@
 """Forward differences of the image half against the projects of each family: `python -m benchmarks.families`.
 
 A model of timm or transformers with random weights is stored as a file, the file is loaded into the encoder, and both
-encode the same images. The table shows the largest difference of a value after the final norm.
+encode the same images. The table shows the largest difference of a value after the final norm. The packages
+open_clip_torch and torchscale have to be installed.
 """
 
 import argparse
@@ -84,7 +85,8 @@ def _last_state(model: Any, images: Tensor) -> Tensor:
 
 
 def _normalised_state(model: Any, images: Tensor) -> Tensor:
-    return model.post_layernorm(_last_state(model, images))
+    parts = getattr(model, "vision_model", model)  # which older versions have
+    return parts.post_layernorm(_last_state(model, images))
 
 
 def _timm_eva(size: EncoderConfig, image_size: int, **options: Any) -> nn.Module:
@@ -161,6 +163,20 @@ def _beit3(size: EncoderConfig, image_size: int) -> nn.Module:
     )
 
 
+def _open_clip(size: EncoderConfig, image_size: int) -> nn.Module:
+    from open_clip.transformer import QuickGELU
+    from open_clip.transformer import VisionTransformer as Tower
+
+    act = QuickGELU if size.mlp == "quick_gelu" else nn.GELU
+    sizes = (size.patch_size, size.width, size.depth, size.heads, size.mlp_ratio)
+    return nn.ModuleDict({"visual": Tower(image_size, *sizes, output_dim=32, act_layer=act)})
+
+
+def _of_tower(model: Any, images: Tensor) -> Tensor:
+    tower = model["visual"]
+    return tower.ln_post(tower.transformer(tower._embeds(images)))
+
+
 def _fused(model: Any, images: Tensor) -> Tensor:
     return model(visual_tokens=images)["encoder_out"]
 
@@ -197,6 +213,8 @@ REFERENCES = (
     Reference("transformers", "siglip_vit_base_patch16", _siglip, _last_state),
     Reference("transformers", "dinov3_vit_base_patch16", _dinov3_of_transformers, _last_state),
     Reference("transformers", "dinov3_vit_small_plus_patch16", _dinov3_of_transformers, _last_state),
+    Reference("open_clip", "clip_vit_base_patch16", _open_clip, _of_tower),
+    Reference("open_clip", "openclip_vit_base_patch16", _open_clip, _of_tower),
     Reference("torchscale", "beit3_vit_base_patch16", _beit3, _fused),
 )
 

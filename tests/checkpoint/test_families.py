@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel
 from benchmarks.families import REFERENCES, Holder, Reference, loaded, measured, randomised, stored
 from tests import kinds_of_tokenizers, tiny
 from vlc.checkpoint import weights
-from vlc.checkpoint.formats import BEIT3, LAYOUTS, VIT
+from vlc.checkpoint.formats import BEIT3, LAYOUTS, OPEN_CLIP, VIT, VIT_GATED
 from vlc.common.errors import UserError
 from vlc.configuration.recipes import loss_weights
 from vlc.data.pieces import shared_pieces
@@ -31,8 +31,8 @@ def _encoder(size: EncoderConfig, grid: int = 4) -> Encoder:
 
 @pytest.mark.parametrize("reference", REFERENCES, ids=lambda one: f"{one.project}_{one.vit}")
 def test_the_image_half_equals_that_of_its_project(reference):
-    if reference.project == "torchscale":
-        pytest.importorskip("torchscale")
+    if reference.project in ("open_clip", "torchscale"):
+        pytest.importorskip(reference.project)
     size = tiny.of_family(reference.vit)
     assert measured(reference, size, 4 * size.patch_size) < 1e-5
 
@@ -83,6 +83,28 @@ def test_timm_reads_an_exported_clip(tmp_path):
     weights.export(weights.read(stored(model, tmp_path)), tmp_path / "x.pth", "vit")
     again = torch.load(tmp_path / "x.pth", weights_only=True)["model"]
     torch.testing.assert_close(again, dict(model.state_dict()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("layout", "vit", "project"),
+    [
+        (VIT_GATED, "dinov2_vit_giant_patch14", "transformers"),
+        (OPEN_CLIP, "clip_vit_base_patch16", "timm"),
+    ],
+    ids=["dinov2", "open_clip"],
+)
+def test_names_of_other_releases(tmp_path, layout, vit, project):
+    size = tiny.of_family(vit)
+    checkpoint = weights.read(stored(randomised(_of(vit, project).build(size, 4 * size.patch_size)), tmp_path))
+    theirs = {layout.theirs(name): value for name, value in checkpoint.state.items()}
+    other = (
+        {"token_embedding.weight": torch.zeros(2, 2), "visual.proj": torch.zeros(2, 2)} if layout is OPEN_CLIP else {}
+    )
+    torch.save(theirs | other, tmp_path / "other.pt")
+    again = weights.read(tmp_path / "other.pt")
+    assert again.layout is layout
+    assert again.dropped == tuple(other)
+    torch.testing.assert_close(again.state, checkpoint.state, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("grid", [3, 6])
@@ -168,7 +190,10 @@ def test_parameters_of_no_sensible_shape(tmp_path, reference):
             weights.load(holder, checkpoint)
         except UserError:
             continue
-        assert key in checkpoint.dropped or checkpoint.state.keys() - holder.state_dict().keys()
+        assert (
+            key.removeprefix("vision_model.") in checkpoint.dropped
+            or checkpoint.state.keys() - holder.state_dict().keys()
+        )
 
 
 def test_a_model_of_timm_that_cannot_be_fetched(monkeypatch):

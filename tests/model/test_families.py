@@ -104,3 +104,12 @@ def test_rotation_depends_on_distances_alone_and_leaves_words():
     angles = torch.atan2(sines[4:], cosines[4:]).unflatten(0, (4, 4))
     turns = (angles[:, 1:] - angles[:, :-1]).remainder(2 * torch.pi)
     torch.testing.assert_close(turns[:, 1:], turns[:, :-1], atol=1e-4, rtol=0)
+
+
+def test_half_precision_is_near(encoder):
+    inputs = _inputs()
+    with torch.no_grad():
+        whole = encoder(*inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = encoder(*inputs)
+    assert (half["image"] - whole["image"]).abs().mean() < 0.02

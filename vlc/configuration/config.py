@@ -242,7 +242,7 @@ def config():
     max_corrupt_ratio = 0.01  # share of undecodable training images above which a run fails
 
     # network
-    vit = "mae_vit_base_patch16"  # mae_vit_{tiny,base,large}_patch16, mae_vit_huge_patch14, vit_base_patch32_384 (ViLT)
+    vit = "mae_vit_base_patch16"  # an encoder, such as mae_vit_tiny_patch16 or dinov2_vit_base_patch14_reg
     patch_size = _size(vit).patch_size  # pixels; follows from vit
     hidden_size = _size(vit).width  # follows from vit
     num_heads = _size(vit).heads  # follows from vit
@@ -252,7 +252,7 @@ def config():
     drop_rate = 0.1  # dropout of the text embedding; of ViLT's encoder everywhere
     compile = False  # compile the encoder's blocks and the alignment: slower to start, faster where it fuses (GPUs)
     activation_checkpointing = False  # keep no activations of the encoder's blocks: less memory, a forward pass more
-    pretrain_path = ""  # checkpoint to start from, first
+    pretrain_path = ""  # checkpoint, file of another ViT, or timm:NAME to start from, first
     load_path = ""  # checkpoint to start from, or to test
 
     # optimiser and schedule

@@ -88,4 +88,4 @@ class RotatedAttention(AttentionPattern):
         """Rotate parts side by side, (B, L, count * D) or (N, count * D), except for the last, which are the values."""
         turned, values = parts.unflatten(-1, (count, heads, -1)).split([count - 1, 1], dim=-3)
         turned = apply_rot_embed_cat(turned, self.rotation[..., None, None, :], half=self.halves)
-        return torch.cat([turned, values], dim=-3).flatten(-3)
+        return torch.cat([turned.to(values.dtype), values], dim=-3).flatten(-3)
