@@ -15,8 +15,8 @@ from vlc.use.service.processes import Processes
 
 def answer(folder, ready):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    (folder / str(os.getpid())).touch()
     ready("all heads")
+    (folder / str(os.getpid())).touch()
     while True:
         signal.pause()
 
@@ -41,7 +41,7 @@ def test_a_process_that_dies_is_started_again_until_a_signal(tmp_path, capsys):
 
     def in_between():
         try:
-            _wait_for(lambda: said)
+            _wait_for(lambda: said and len(list(tmp_path.iterdir())) == 2)
             seen.extend(int(path.name) for path in tmp_path.iterdir())
             os.kill(seen[0], signal.SIGKILL)
             _wait_for(lambda: len(list(tmp_path.iterdir())) == 3)

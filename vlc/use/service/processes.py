@@ -28,7 +28,8 @@ class Processes:
     def __init__(self, target: Callable[[Ready], None], ended: Callable[[int], None] = lambda pid: None):
         self._target, self._ended = target, ended
         self._context = multiprocessing.get_context("spawn")  # a fork would copy locks of other threads
-        self._running: dict[int, BaseProcess] = {}  # by the sentinels that say that they have ended
+        # By the sentinels that say that they have ended; each with the connection to which it says that it answers.
+        self._running: dict[int, tuple[BaseProcess, connection.Connection]] = {}
         self._stopping = False
 
     def run(self, count: int, ready: Ready) -> None:
@@ -58,7 +59,7 @@ class Processes:
         process = self._context.Process(target=_run, args=(self._target, sending))
         process.start()
         sending.close()
-        self._running[process.sentinel] = process
+        self._running[process.sentinel] = process, receiving
         if self._stopping:  # the signal came while it was started
             process.terminate()
         return receiving
@@ -67,8 +68,9 @@ class Processes:
         while self._running:
             for sentinel in connection.wait(list(self._running)):
                 assert isinstance(sentinel, int)
-                process = self._running.pop(sentinel)
+                process, receiving = self._running.pop(sentinel)
                 process.join()
+                receiving.close()
                 self._ended(process.pid or 0)
                 if not self._stopping:
                     print(f"A process of the service died ({process.exitcode}), and is started again", flush=True)
@@ -80,7 +82,7 @@ class Processes:
         self._terminate()
 
     def _terminate(self) -> None:
-        for process in list(self._running.values()):
+        for process, _ in list(self._running.values()):
             process.terminate()
 
 
