@@ -89,11 +89,11 @@ def test_every_layout_is_written_merged(saved, tmp_path, monkeypatch):
         assert torch.equal(again.state[stored], whole.state[name])
 
 
-def test_a_checkpoint_with_adapters_is_used_as_any_other(module, saved):
-    model = Model.from_checkpoint(saved, num_gpus=0)
-    assert {name for name, _ in model.module.named_parameters()} == set(weights.read(saved).state) - {
-        "encoder.pos_embed"
-    }
+def test_checkpoints_with_adapters_and_folders_of_adapters_are_used_as_any_other(saved, tmp_path):
+    adapters.save(saved, tmp_path / "adapters")
+    for path in (saved, tmp_path / "adapters"):
+        state = Model.from_checkpoint(path, num_gpus=0).module.state_dict()
+        assert all(torch.equal(state[name], value) for name, value in weights.read(saved).state.items())
 
 
 def test_another_base_is_refused(arrows, saved, start, tmp_path, monkeypatch):

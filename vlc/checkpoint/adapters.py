@@ -6,7 +6,7 @@ A (rank, inputs) and B (outputs, rank) beside it under lora_A and lora_B. Their 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def save(source: str | Path, folder: Path, part: str | None = None) -> tuple[int
     return sum(value.numel() for value in own.values()), lora["base"]
 
 
-def target_pattern(targets: tuple[str, ...]) -> str:
+def target_pattern(targets: Sequence[str]) -> str:
     """Return the regular expression of the names, inside of the encoder, of the layers that have an adapter."""
     return rf"blocks\.\d+\..*\b({'|'.join(map(re.escape, targets))})"
 

@@ -273,7 +273,7 @@ def _check_lora(settings: Groups) -> None:
     require(lora.rank >= 0, "lora.rank", lora.rank, "0 or more")
     require(lora.alpha is None or lora.alpha > 0, "lora.alpha", lora.alpha, "a number above 0, or None")
     require(0 <= lora.dropout < 1, "lora.dropout", lora.dropout, "a share from 0 to below 1")
-    require(bool(lora.targets), "lora.targets", [], f"names of layers, as in {list(LoRASettings.targets)}")
+    require(lora.targets != (), "lora.targets", [], "names of layers, as in [qkv,proj], or None")
     changed = [name for name, value in asdict(lora).items() if value != getattr(LoRASettings, name)]
     if changed and not lora.rank:
         raise UserError(f"lora.{changed[0]} has no effect with lora.rank=0: pass lora.rank=8, or leave it out")

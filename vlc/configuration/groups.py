@@ -274,14 +274,14 @@ class LoRASettings:
     rank: of the adapters; 0: there are none, and all weights are trained.
     alpha: the adapters' outputs are multiplied by alpha / rank; None: twice the rank.
     dropout: rate of dropout on the inputs of the adapters.
-    targets: the linear layers of each block that have an adapter.
+    targets: the linear layers of each block that have an adapter, as in [qkv,proj]; None: all of them.
     trains: weights that are trained in full beside the adapters, in the notation of optimizer.rates, as in [norm,bias].
     """
 
     rank: int = 0
     alpha: float | None = None
     dropout: float = 0.0
-    targets: tuple[str, ...] = ("qkv", "proj", "fc1", "fc2")
+    targets: tuple[str, ...] | None = None
     trains: tuple[str, ...] = ()
 
 

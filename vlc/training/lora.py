@@ -1,7 +1,8 @@
 """LoRA: adapters of low rank are trained in place of the encoder's weights (Hu et al. 2022). The layers are peft's."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,23 +26,24 @@ def add_adapters(module: VLCModule, settings: LoRASettings, checkpoints: Sequenc
     Returns a sentence that says how much is trained. Raises UserError where peft is missing, or a name matches no layer.
     """
     encoder = module.encoder
-    linear = {name.rpartition(".")[2] for name, part in encoder.blocks.named_modules() if isinstance(part, nn.Linear)}
-    check_known(settings.targets, linear, "layer in lora.targets")
+    layers = [name.rpartition(".")[2] for name, part in encoder.blocks.named_modules() if isinstance(part, nn.Linear)]
+    targets = settings.targets or tuple(dict.fromkeys(layers))
+    check_known(targets, set(layers), "layer in lora.targets")
+    settings = replace(settings, alpha=settings.alpha or 2.0 * settings.rank, targets=targets)
     in_full = {one for pattern in settings.trains for one in matching(module, pattern, f"lora.trains={[pattern]}")}
     own, names = dict(module.named_parameters()), [_unchanged(module, checkpoint) for checkpoint in checkpoints]
     frozen = {own[name] for one in names for name in one if name in own} - in_full
     trained = [parameter for parameter in own.values() if parameter.requires_grad and parameter not in frozen]
     state = module.state_dict()
     of_base = {name: state[name] for name in names[-1] if own.get(name) not in in_full}
-    alpha = settings.alpha or 2.0 * settings.rank
-    module.extras["lora"] = plain(adapters.facts(of_base, checkpoints[-1].path, asdict(settings) | {"alpha": alpha}))
-    _inject(encoder, settings, alpha)
+    module.extras["lora"] = plain(adapters.facts(of_base, checkpoints[-1].path, asdict(settings)))
+    _inject(encoder, module.extras["lora"])
     for parameter in trained:
         parameter.requires_grad_()
     sizes = [parameter.numel() for parameter in module.parameters() if parameter.requires_grad]
     whole = sum(parameter.numel() for parameter in module.parameters())
     return (
-        f"LoRA of rank {settings.rank} at {', '.join(settings.targets)} of {len(encoder.blocks)} blocks: {sum(sizes):,} of "
+        f"LoRA of rank {settings.rank} at {', '.join(targets)} of {len(encoder.blocks)} blocks: {sum(sizes):,} of "
         f"{whole:,} parameters are trained ({100 * sum(sizes) / whole:.2f} %)"
     )
 
@@ -58,16 +60,16 @@ def _unchanged(module: VLCModule, checkpoint: Checkpoint) -> list[str]:
     ]
 
 
-def _inject(encoder: nn.Module, settings: LoRASettings, alpha: float) -> None:
+def _inject(encoder: nn.Module, lora: Mapping[str, Any]) -> None:
     """Put peft's layers in place of linear layers. They freeze all parameters but the adapters."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise UserError(f'lora.rank={settings.rank} needs peft: pip install "vlc[lora]"') from error
+        raise UserError(f'lora.rank={lora["rank"]} needs peft: pip install "vlc[lora]"') from error
     config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # peft only divides it by the rank
-        lora_dropout=settings.dropout,
-        target_modules=adapters.target_pattern(settings.targets),
+        r=lora["rank"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora["dropout"],
+        target_modules=adapters.target_pattern(lora["targets"]),
     )
     inject_adapter_in_model(config, encoder)
