@@ -76,9 +76,7 @@ class UseSettings:
     num_results: int = 10  # of a search
     out: str | None = None  # file of what predict, search or report say; folder for tables, hard pools, maps, exports
     method: str | None = None  # of explain, and of maps in report; None: the best one (explanations.md)
-    file_format: str | None = (
-        None  # of tables: arrow, parquet or jsonl; of export: onnx, ... (export.md); None = the usual one
-    )
+    file_format: str | None = None  # of tables: arrow, parquet, jsonl; of an export: export.md; None = the usual one
     ray: str | None = None  # address of a Ray cluster that computes features, index or predict, or local for one here
     published_pool: str | None = None  # 12-in-1's hard_negative.pkl, which hard_pool converts in place of images
     service: ServiceSettings = ServiceSettings()  # where serve listens and what it takes (service.md)
