@@ -130,12 +130,9 @@ def square(path: str, side: int) -> Image.Image:
 
 def keep_shape(path: str, side: int) -> Image.Image:
     """All of the picture in its own shape, as large as it fits into a square, black below and on the right."""
-
-    def fitted(width: int, height: int) -> tuple[int, int]:
-        return tuple(max(1, round(edge * side / max(width, height))) for edge in (width, height))
-
     with Image.open(path) as image:
-        size = fitted(*ImageOps.exif_transpose(image).size)
+        width, height = ImageOps.exif_transpose(image).size
+    size = [max(1, round(edge * side / max(width, height))) for edge in (width, height)]
     padded = Image.new("RGB", (side, side))
     padded.paste(upright(path, lambda width, height: min(size)).resize(size, Image.Resampling.BICUBIC))
     return padded
@@ -149,7 +146,7 @@ def nearly_its_shape(path: str, side: int) -> Image.Image:
     edges = [side if edge == min(width, height) else edge * scale for edge in (width, height)]
     if max(edges) > longest:
         edges = [edge * longest / max(edges) for edge in edges]
-    size = tuple(max(1, int(edge + 0.5) // 32) * 32 for edge in edges)
+    size = [max(1, int(edge + 0.5) // 32) * 32 for edge in edges]
     return upright(path, lambda width, height: min(size)).resize(size, Image.Resampling.BICUBIC)
 
 
@@ -157,9 +154,7 @@ def central_crop(path: str, side: int) -> Image.Image:
     """The central 7/8 of the picture up to 224 pixels, above the largest square."""
     image, shorter = upright(path), int(side * 256 / 224) if side <= 224 else side
     width, height = image.size
-    size = tuple(
-        shorter if edge == min(width, height) else int(shorter * edge / min(width, height)) for edge in image.size
-    )
+    size = [shorter if edge == min(width, height) else int(shorter * edge / min(width, height)) for edge in image.size]
     left, top = (round((edge - side) / 2) for edge in size)
     return image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
 
