@@ -42,6 +42,12 @@ def test_processes_that_a_test_starts_are_refused_too(tried):
     assert tried.read_text() == "socket.connect 192.0.2.1\n"
 
 
+def test_a_name_that_nobody_has_is_unknown_and_not_noted(asked):
+    with pytest.raises(socket.gaierror):
+        socket.create_connection(("hub.invalid", 80))
+    assert not asked.read_text()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_this_machine_is_reached(free_port, host):
     with socket.socket() as listener:

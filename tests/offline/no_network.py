@@ -28,6 +28,8 @@ def install() -> None:
         else:
             return
         host = host.decode() if isinstance(host, bytes) else host
+        if host is not None and host.endswith(".invalid"):  # no machine has such a name (RFC 2606)
+            raise socket.gaierror(socket.EAI_NONAME, f"{host} is unknown")
         if host is not None and host not in names and not _is_local(host, named=event.startswith("socket.get")):
             _refuse(f"{event} {host}")
 

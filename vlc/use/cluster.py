@@ -1,5 +1,6 @@
 """A command in many processes of a Ray cluster, which share its shards through the folder that they write."""
 
+import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ def run_on_ray(command: Command, config: Mapping[str, Any], given: Collection[st
         raise UserError('ray=... needs Ray, which is not installed: pip install "vlc[ray]"') from error
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if address == "local":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would ask clouds' addresses and report its use
         options |= {"include_dashboard": False}
     else:
         import vlc

@@ -26,8 +26,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def client(checkpoint, tmp_path, free_port):
+def client(checkpoint, tmp_path, free_port, monkeypatch):
     """A client of two replicas, which the file of the documentation describes."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use otherwise
     config = yaml.safe_load((ROOT / "deploy" / "ray_serve.yaml").read_text())
     config["http_options"]["port"] = free_port
     (application,) = config["applications"]
