@@ -76,7 +76,7 @@ class Field:
     required: whether there is no answer without it.
     about: what to put in, as a phrase for users.
     choices: the values that are known, where they are few.
-    count: how many are wanted, of images.
+    count: how many are wanted, of images or boxes; None: of boxes, any number.
     """
 
     required: bool
@@ -153,7 +153,7 @@ class AboutImages(Form):
             fields["text"] = Field(True, f"question, statement or caption{hidden}")
         parts = list(asked_boxes(head))
         if any(part.given for part in parts):
-            fields["boxes"] = Field(True, "the box that the text is about")
+            fields["boxes"] = Field(True, "the box that the text is about", count=1)
         elif any({*part.fields} - {WHOLE_IMAGE} for part in parts):
             fields["boxes"] = Field(
                 False, "boxes to choose among; without them, boxes of several sizes all over the image"

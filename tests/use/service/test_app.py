@@ -187,7 +187,7 @@ def test_values_that_are_not_finite_are_errors_of_the_service(model, monkeypatch
 def test_the_key(model, monkeypatch):
     async def work(client, _):
         statuses = {}
-        for given in ("", "Bearer wrong", "Basic key", "Bearer key"):
+        for given in ("", "Bearer wrong", "Basic key", "Basic YTprZXk=", "Bearer key"):  # a:key in base64
             headers = {"Authorization": given} if given else {}
             statuses[given] = [
                 (await client.post("/v1/vqa", **form(**ASKED), headers=headers)).status_code,
@@ -195,14 +195,15 @@ def test_the_key(model, monkeypatch):
                 (await client.get("/v1/heads", headers=headers)).status_code,
                 (await client.get("/health/ready", headers=headers)).status_code,
             ]
-        refused = await client.post("/v1/none", headers={})
+        refused = [await client.post(path) for path in ("/v1/none", "/page/vqa")]
         return statuses, refused, (await client.get("/openapi.json")).json()
 
-    statuses, refused, schema = served(model, work, api_key="key")
-    assert statuses.pop("Bearer key") == [200] * 4
+    statuses, (refused, without_script), schema = served(model, work, api_key="key")
+    assert statuses.pop("Bearer key") == statuses.pop("Basic YTprZXk=") == [200] * 4
     assert list(statuses.values()) == [[401, 401, 401, 200]] * 3
     problem(refused, 401)
     assert refused.headers["www-authenticate"] == "Bearer"
+    assert without_script.headers["www-authenticate"].startswith("Basic ")
     assert schema["paths"]["/v1/vqa"]["post"]["security"] == [{"key": []}]
     monkeypatch.setenv("VLC_API_KEY", "of the environment")
     assert asked(model, "/v1/vqa", **form(**ASKED)).status_code == 401

@@ -1,9 +1,13 @@
 """Short forms of `python -m benchmarks.service`: odd requests, hostile pictures, and clients at once."""
 
 import asyncio
+import io
 import random
+import struct
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.service.asking import is_answer, offline, requests
 from benchmarks.service.memory import slope_of
@@ -75,3 +79,23 @@ def _body(one):
 
 def test_the_slope_of_memory():
     assert slope_of([0, 1000, 2000], [5, 7, 9]) == pytest.approx(0.002)
+
+
+def test_a_tiff_of_a_jpeg_of_many_scans_is_refused(model):
+    """A TIFF whose only strip is such a JPEG; a TIFF of as many bytes, which are no scans, is taken."""
+    side = 64
+    jpeg = many_scans(100, side)
+    tags = {256: side, 257: side, 258: 8, 259: 7, 262: 1, 273: 0, 277: 1, 278: side, 279: len(jpeg)}
+    tags[273] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    tiff = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4)
+    pixels = np.tile(np.array([255, 0xDA, 185], np.uint8), (side, side, 1))
+    plain = io.BytesIO()
+    Image.fromarray(pixels).save(plain, "TIFF")
+
+    async def work(client, _):
+        return [await client.post("/v1/vqa", **form(images=[one], text="a")) for one in (tiff + jpeg, plain.getvalue())]
+
+    refused, taken = served(model, work)
+    assert refused.status_code == 413
+    assert taken.status_code == 200

@@ -125,6 +125,7 @@ ENCODED = body(images=[PNG])["json"]["images"]
         ("refer", form(images=[PNG], text="a", boxes=[[1, 1]]), 422, "boxes", "boxes.0: List should have at least 4"),
         ("refer", {"files": [("boxes", (None, "[[1,"))]}, 422, "boxes", "boxes is not JSON"),
         ("guesswhat_oracle", form(images=[PNG], text="a"), 400, "boxes", "boxes: Field required"),
+        ("guesswhat_oracle", form(images=[PNG], text="a", boxes=[BOX, BOX]), 422, "boxes", "at most 1 item"),
         ("translator", form(images=[PNG], text="a", language="xx"), 422, "language", "'de', 'fr' or 'cs'"),
         ("translator", form(images=[PNG], text="a", language=["de", "fr"]), 422, "language", "more than once"),
         ("mlt", form(images=[PNG], text="a dog", word="cat", language="de"), 422, "word", "word='cat' is none"),

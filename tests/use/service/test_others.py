@@ -1,6 +1,8 @@
 """Beside the heads: what there is, embeddings, search and explanations."""
 
+import asyncio
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +113,19 @@ def test_explanations(model):
 )
 def test_what_is_not_explained(model, fields, status, field):
     problem(asked(model, "/v1/explain", **form(**fields)), status, field)
+
+
+def test_more_than_four_explanations_at_once_are_refused(model, monkeypatch):
+    go = threading.Event()
+    monkeypatch.setattr("vlc.use.service.others.explain", lambda *given, **options: go.wait(20) and explain(*given))
+    request = form(head="vqa", images=[PNG], text="what")
+
+    async def work(client, _):
+        sent = [asyncio.create_task(client.post("/v1/explain", **request)) for _ in range(5)]
+        refused, _ = await asyncio.wait(sent, return_when=asyncio.FIRST_COMPLETED)
+        go.set()
+        return refused.pop().result(), sorted([one.status_code for one in await asyncio.gather(*sent)])
+
+    refused, statuses = served(model, work)
+    assert problem(refused, 503) == "4 explanations are under way"
+    assert statuses == [200, 200, 200, 200, 503]

@@ -368,6 +368,14 @@ def test_a_key_is_asked_for(browser, model):
         page.reload()
         assert page.get_by_label("Key").input_value() == "secret"
         page.close()
+        credentials = {"username": "a", "password": "secret"}  # which the browser asks for
+        page = browser.new_page(java_script_enabled=False, http_credentials=credentials)
+        page.goto(f"{address}/page/one/vqa")
+        page.locator(".samples input").first.check()
+        panel(page).locator("[name=text]").fill("a dog")
+        panel(page).locator(".ask").click()
+        assert panel(page).locator(".answer li").count() > 1
+        page.close()
     assert not faults
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 from tests import tiny
@@ -18,6 +19,7 @@ from vlc.use.service.serve import open_models, serve
 def test_the_client_asks_the_service(checkpoint, tmp_path):
     (tmp_path / "image.png").write_bytes(tiny.image_bytes(kind="PNG"))
     words = ["serve", "with", f"load_path={checkpoint}", "num_gpus=0", "service.port=0", "service.api_key=key"]
+    words.append("service.processes=2")
     with subprocess.Popen([sys.executable, "run.py", *words], stdout=subprocess.PIPE, text=True) as server:
         try:
             assert isinstance(server.stdout, io.TextIOBase)
@@ -30,11 +32,13 @@ def test_the_client_asks_the_service(checkpoint, tmp_path):
                 subprocess.run([*client, *given, key], capture_output=True, text=True, timeout=60)
                 for key in ("key", "another")
             ]
+            metrics = httpx.get(f"{found[0]}/metrics", headers={"Authorization": "Bearer key"}).text
         finally:
             server.send_signal(signal.SIGTERM)
             rest = server.stdout.read()
         assert server.wait(30) == 0, rest
     answered, refused = asked
+    assert 'vlc_requests_total{path="/",status="200"} 1.0' in metrics, "of whichever process answered"
     scores = dict(reversed(line.split(maxsplit=1)) for line in answered.stdout.splitlines())
     assert set(scores) == {"contradiction", "neutral", "entailment"}
     assert sum(map(float, scores.values())) == pytest.approx(1, abs=1e-3)

@@ -112,7 +112,7 @@ class FieldDescribed(BaseModel):
     required: bool
     about: str
     choices: list[str]
-    count: int | None = Field(description="How many are wanted, of pictures.")
+    count: int | None = Field(description="How many are wanted, of pictures or boxes.")
 
 
 class HeadDescribed(BaseModel):

@@ -172,6 +172,8 @@ def _type_of(key: str, field: Field, known: Mapping[str, Any]) -> Any:
         return pictures(count, count)
     if field.choices:
         return Literal[field.choices]
+    if field.count:
+        return Annotated[known[key], Described(max_length=field.count)]
     return known.get(key, known["one text"])
 
 

@@ -1,5 +1,6 @@
 """What holds for every request: size, time and key, the headers of its answer, and errors that are not foreseen."""
 
+import base64
 import logging
 import secrets
 import traceback
@@ -29,6 +30,7 @@ _HEADERS = {
 }
 _RAW = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
 _NO_STORE = (b"cache-control", b"no-store")
+_BASIC = 'Basic realm="vlc: any name, and the key as the password"'  # browsers without scripts ask for it then
 _CLIENT_LEFT = 499  # in the metrics; nothing is sent
 
 
@@ -78,7 +80,7 @@ class Guard:
         headers = Headers(scope=scope)
         computes = scope["method"] not in ("GET", "HEAD") or scope["path"].startswith("/v1/")
         if computes or scope["path"] == "/metrics":
-            self._check_key(headers)
+            self._check_key(headers, scope["path"])
         if not computes:
             await self.app(scope, receive, send)
             return
@@ -98,13 +100,16 @@ class Guard:
             self.under_way -= 1
             self.metrics.under_way.dec()
 
-    def _check_key(self, headers: Headers) -> None:
+    def _check_key(self, headers: Headers, path: str) -> None:
         if not self.api_key:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), self.api_key.encode()):
+        if scheme.lower() == "basic":
+            given = _password(given)
+        known = scheme.lower() in ("bearer", "basic")
+        if not known or not secrets.compare_digest(given.encode(), self.api_key.encode()):
             detail = "This service wants its key, in the header Authorization: Bearer KEY"
-            raise Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
+            raise Problem(401, detail, headers={"WWW-Authenticate": _BASIC if path.startswith("/page/") else "Bearer"})
 
     def _limited(self, receive: Receive) -> Receive:
         """`receive`, until the body is too large."""
@@ -122,6 +127,14 @@ class Guard:
 
     def _too_large(self) -> Problem:
         return Problem(413, f"The body has more than {self.settings.max_bytes} bytes", headers={"Connection": "close"})
+
+
+def _password(given: str) -> str:
+    """The password of Basic credentials, after any name; empty where they are none."""
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+    except ValueError:  # no base64, or no UTF-8
+        return ""
 
 
 class Direct:

@@ -24,12 +24,13 @@ from vlc.use.service.answers import Embeddings, Explained, HeadDescribed, Heads,
 from vlc.use.service.bodies import IMAGES, Body, Received, pictures, receive, types
 from vlc.use.service.clients import watched
 from vlc.use.service.heads import sent, since
-from vlc.use.service.problems import Problem, described_errors
+from vlc.use.service.problems import Problem, busy, described_errors
 from vlc.use.service.service import Head, Service, naming_fields
 
 _ERRORS = (400, 413, 415, 422, 500, 503, 504)
 _METHODS = [DEFAULT, *(name for name in METHODS if name != DEFAULT)]
 _MOST_RESULTS, _THUMBNAIL = 100, 320
+_MOST_EXPLAINED = 4  # at once: each is computed alone, between batches of other requests
 
 
 def router(service: Service) -> APIRouter:
@@ -268,13 +269,22 @@ def _explaining(service: Service, body: Body) -> Callable[[Request], Awaitable[R
                 found.append(explain(head.model, head.name, request, **options))
         return found
 
+    under_way = 0
+
     async def explain_(request: Request) -> Response:
         """Say how much each word and patch matters for an answer."""
+        nonlocal under_way
         started, received = perf_counter(), await receive(request)
-        with watched(request) as left:
-            asked = await service.prepare(read, received, left=left)
-            name = asked[0].checkpoint
-            (one,) = await service.compute((name, "explain", object()), explained, [asked], left)
+        if under_way >= _MOST_EXPLAINED:
+            raise busy(f"{under_way} explanations are under way")
+        under_way += 1
+        try:
+            with watched(request) as left:
+                asked = await service.prepare(read, received, left=left)
+                name = asked[0].checkpoint
+                (one,) = await service.compute((name, "explain", object()), explained, [asked], left)
+        finally:
+            under_way -= 1
         maps = [_map(own, one.patch_size) for own in one.maps]
         return sent(
             Explained(
