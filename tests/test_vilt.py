@@ -338,8 +338,8 @@ class TestBadInput:
         (folder / "config.json").write_text(json.dumps(config))
 
     def test_another_model(self, folder):
-        self._configure(folder, model_type="bert")
-        with pytest.raises(UserError, match=r"config.json describes a model of type 'bert', not 'vilt'"):
+        self._configure(folder, model_type="gpt2")
+        with pytest.raises(UserError, match=r"config.json describes a model of type 'gpt2': only vilt"):
             weights.read(folder)
 
     def test_another_activation(self, folder):

@@ -161,7 +161,7 @@ def test_mistakes_are_named(folder, model, tmp_path, monkeypatch):
     config = json.loads((folder / "config.json").read_text())
     for changes, message in (
         ({"hidden_size": 64}, "hidden_size 64 contradicts the weights"),
-        ({"model_type": "bert"}, "describes a model of type 'bert', not 'vilt' or 'vlc'"),
+        ({"model_type": "gpt2"}, "describes a model of type 'gpt2': only vilt, vlc"),
         ({"vlc": 3}, "has no dictionary 'vlc'"),
     ):
         (tmp_path / "copy" / "config.json").write_text(json.dumps(config | changes))

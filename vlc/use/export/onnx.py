@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -55,11 +56,11 @@ def write_graph(graph: Graph, path: Path) -> None:
         custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
     )
     assert written is not None
-    free = {
-        value.shape[axis]: name
-        for value in written.model.graph.inputs
-        for axis, name in AXES[value.name.removesuffix("_2")].items()
-    }
+    free: dict[Any, str] = {}
+    for value in written.model.graph.inputs:
+        assert value.name is not None
+        assert value.shape is not None
+        free |= {value.shape[axis]: name for axis, name in AXES[value.name.removesuffix("_2")].items()}
     written.rename_axes(free)
     written.model.metadata_props.update({name: str(value) for name, value in description(graph).items()})
     written.save(path)
@@ -69,5 +70,6 @@ def _stable_sort(values, stable: bool = True, dim: int = -1, descending: bool = 
     """Sort as torch does, which the exporter lacks: of equal values, ONNX's TopK takes the first ones first."""
     from onnxscript import opset18 as op
 
-    count = op.Reshape(op.Gather(op.Shape(values), op.Constant(value_int=dim)), op.Constant(value_ints=[1]))
+    size: Any = op.Gather(op.Shape(values), op.Constant(value_int=dim))
+    count: Any = op.Reshape(size, op.Constant(value_ints=[1]))
     return op.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
