@@ -374,7 +374,7 @@ def test_a_key_is_asked_for(browser, model):
         page.locator(".samples input").first.check()
         panel(page).locator("[name=text]").fill("a dog")
         panel(page).locator(".ask").click()
-        assert panel(page).locator(".answer li").count() > 1
+        expect(panel(page).locator(".answer li").first).to_be_visible()
         page.close()
     assert not faults
 
