@@ -1,6 +1,8 @@
 """file_format=int8: the ONNX files with the weights of linear layers as 8-bit integers, for CPUs."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,9 +28,8 @@ def write_int8(model: Model, folder: Path) -> None:
             'file_format=int8 needs onnxruntime, which is not installed: pip install "vlc[onnx]"'
         ) from error
     graphs, left_out = graphs_of(model)
-    logging.getLogger().setLevel(logging.ERROR)  # onnxruntime advises there to do what is done here
     for graph in graphs:
-        with TemporaryDirectory(dir=folder) as scratch:
+        with TemporaryDirectory(dir=folder) as scratch, _without_advice():
             whole, folded = Path(scratch, "whole.onnx"), Path(scratch, "folded.onnx")
             write_graph(graph, whole)
             quant_pre_process(whole, folded, skip_symbolic_shape=True)  # weights that are computed become constants
@@ -41,3 +42,15 @@ def write_int8(model: Model, folder: Path) -> None:
             )
     write_companions(model, graphs, folder, script=True)
     tell_left_out(left_out)
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Hide what onnxruntime advises by the root logger: to do what is done here."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

@@ -70,6 +70,6 @@ def _stable_sort(values, stable: bool = True, dim: int = -1, descending: bool = 
     """Sort as torch does, which the exporter lacks: of equal values, ONNX's TopK takes the first ones first."""
     from onnxscript import opset18 as op
 
-    size: Any = op.Gather(op.Shape(values), op.Constant(value_int=dim))
-    count: Any = op.Reshape(size, op.Constant(value_ints=[1]))
+    size: Any = op.Gather(op.Shape(values), op.Constant(value_int=dim))  # type: ignore[type-var]  # an INT64 each
+    count: Any = op.Reshape(size, op.Constant(value_ints=[1]))  # type: ignore[arg-type]
     return op.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
