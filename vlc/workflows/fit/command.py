@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlc.checkpoint import timm_models
 from vlc.common.errors import MissingFile, UserError
 from vlc.common.files import check_room, to_json
 from vlc.common.terminal import cell, printable
@@ -104,7 +105,8 @@ def fit(
     if made := [key for key in _MADE_HERE if key in given]:
         raise UserError(f"{made[0]} is given, but fit makes it of the table: leave it out")
     for key in ("load_path", "pretrain_path"):
-        if (path := str(values.get(key) or "")) and not Path(path).exists():
+        path = str(values.get(key) or "")
+        if path and not path.startswith(timm_models.PREFIX) and not Path(path).exists():
             raise MissingFile(f"{key}={path} does not exist")
     minutes = None if {"max_steps", "max_epoch"} & {*given} else use.fit.minutes
     passed = Passed(_flat({key: value for key, value in values.items() if key not in USE_KEYS}), named, minutes)
