@@ -140,4 +140,5 @@ def test_checkpoints(tmp_path):
     path.write_bytes(b"no checkpoint")
     _said("-m", "vlc.checkpoint", path, status=1)
     _said("main_finetune.py", "--data_path", tmp_path, "--finetune", path.with_name("none" + NASTY_NAME), status=1)
-    _said("run.py", "with", "task_finetune_vqa_mae_randaug", f"load_path={path}", "per_gpu_batchsize=2", status=1)
+    words = ["task_finetune_vqa_mae_randaug", f"load_path={path}", "per_gpu_batchsize=2", "tokenizer=emoji"]
+    _said("run.py", "with", *words, status=1)
