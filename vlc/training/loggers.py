@@ -5,6 +5,7 @@ The first logger numbers the folders of runs, whether or not TensorBoard writes 
 
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -129,18 +130,18 @@ class Tracker(Logger):
 
     # -- of each kind
 
+    @abstractmethod
     def _start(self) -> None:
         """Set `logger` and `identity`."""
-        raise NotImplementedError
 
-    def _log_picture(self, name: str, picture: Image.Image, step: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _log_picture(self, name: str, picture: Image.Image, step: int) -> None: ...
 
-    def _log_file(self, path: Path) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _log_file(self, path: Path) -> None: ...
 
-    def _end(self, *, succeeded: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _end(self, *, succeeded: bool) -> None: ...
 
 
 class Wandb(Tracker):
