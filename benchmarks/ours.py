@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +105,15 @@ class _Corpus(Corpus):
         self._first_sample, self.text_image = [0], np.zeros(len(given.texts), dtype=np.int64)
         self.languages = None
 
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        return np.array(list(map(len, self._texts)))
+
     def image(self, number: int) -> torch.Tensor:
         return self._image
 
-    def token_ids(self) -> list[list[int]]:
-        return self._texts
-
-    def padded(self, ids: list[list[int]], numbers: np.ndarray) -> Text:
-        return _padded(ids)
+    def texts(self, rows: Any, columns: np.ndarray) -> Text:
+        return _padded([self._texts[number] for number in columns.tolist()])
 
 
 def _padded(rows: list[list[int]]) -> Text:
