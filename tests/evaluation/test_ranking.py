@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from tests import golden_models, tiny
+from tests.ranked import matrices, matrix, rank_all, recalls_of_all
 from vlc.checkpoint.weights import load, read
 from vlc.common.errors import NonFiniteMetric, UserError
 from vlc.common.inputs import Text
 from vlc.configuration.recipes import loss_weights
 from vlc.data.corpus import Corpus
 from vlc.data.samples import Samples
-from vlc.evaluation.ranking import Ranking, Scorer, evaluate
-from vlc.evaluation.ranks import fold_recalls, rank, recalls
+from vlc.evaluation.ranking import Ranking, evaluate
+from vlc.evaluation.scorer import Scorer
 from vlc.training.module import VLCModule
 from vlc.training.run import build_data, build_module, run
 
@@ -28,7 +29,7 @@ def test_published_recalls(golden):
     stored = np.load(golden / "eval/irtr_recall.npz")
     image_number = {image: number for number, image in enumerate(stored["image_ids"].tolist())}
     text_image = np.array([image_number[image] for image in stored["text_image_ids"].tolist()])
-    values = recalls(stored["scores"], text_image)
+    values = recalls_of_all(stored["scores"], text_image)
     for name in NAMES:
         assert values[name] == pytest.approx(float(stored[name]), abs=1e-6), name
 
@@ -50,7 +51,7 @@ class _StoredCorpus(Corpus):
     def image(self, number: int) -> torch.Tensor:
         return self.stored["images"][number]
 
-    def texts(self, row: int, columns: np.ndarray) -> Text:
+    def texts(self, rows: np.ndarray, columns: np.ndarray) -> Text:
         length = self.lengths[columns].max()
         return Text(self.stored["text_ids"][columns, :length], self.stored["text_masks"][columns, :length])
 
@@ -61,9 +62,9 @@ def test_published_ranking_end_to_end(golden, pairs_at_once):
     module = golden_models.load(golden, "irtr").module
     corpus = _StoredCorpus(stored)
     scorer = Scorer(module.encoder, corpus, torch.device("cpu"), score=module.objectives["irtr"].score)
-    scores = scorer.exact(pairs_at_once)
+    scores = matrix(scorer.exact(pairs_at_once))
     np.testing.assert_allclose(scores, stored["scores"].numpy(), atol=1e-5, rtol=1e-4)
-    values = recalls(scores, corpus.text_image)
+    values = recalls_of_all(scores, corpus.text_image)
     for name in NAMES:
         if name in values:
             assert values[name] == pytest.approx(float(stored[name]), abs=1e-6), name
@@ -71,13 +72,13 @@ def test_published_ranking_end_to_end(golden, pairs_at_once):
 
 def test_ties_count_against_us():
     scores = np.zeros((3, 4), dtype=np.float32)
-    ranks = rank(scores, np.array([0, 1, 2, 2]))
-    assert ranks.image_of_text.tolist() == [3, 3, 3, 3]
-    assert ranks.text_of_image.tolist() == [4, 4, 3], "an image's own texts are no rivals"
+    ranks = rank_all(scores, np.array([0, 1, 2, 2]))
+    assert ranks.of_rows.tolist() == [3, 3, 3, 3]
+    assert ranks.of_columns.tolist() == [4, 4, 3], "an image's own texts are no rivals"
 
 
 def test_a_cutoff_not_below_the_number_of_candidates_is_left_out():
-    values = recalls(np.eye(4, dtype=np.float32), np.arange(4))
+    values = recalls_of_all(np.eye(4, dtype=np.float32), np.arange(4))
     assert values == {
         **{"ir_r1": 1.0, "ir_median_rank": 1.0, "ir_mean_rank": 1.0},
         **{"tr_r1": 1.0, "tr_median_rank": 1.0, "tr_mean_rank": 1.0},
@@ -89,9 +90,9 @@ def test_folds_of_a_thousand():
     text_image = np.arange(5000)
     scores = rng.random((5000, 5000), dtype=np.float32)
     scores[text_image, text_image] = np.where(rng.random(5000) < 0.5, 2, -1)  # half of the right pairs win
-    values = fold_recalls(scores, text_image)
+    values = recalls_of_all(scores, text_image)
     assert values["ir_r1_1k"] == pytest.approx(0.5, abs=0.03)
-    assert fold_recalls(scores[:4000, :4000], text_image[:4000]) == {}
+    assert not [name for name in recalls_of_all(scores[:4000, :4000], text_image[:4000]) if name.endswith("_1k")]
 
 
 @pytest.fixture
@@ -157,9 +158,9 @@ def test_joined_data_sets_are_ranked_each_within_itself(options):
 
 def test_scores_that_are_nan_rank_last_and_fail_the_evaluation(options):
     scores = np.array([[np.nan, 1.0, 0.0], [0.0, 2.0, np.nan], [0.0, 0.0, np.nan]], dtype=np.float32)
-    ranks = rank(scores, np.arange(3))
-    assert ranks.image_of_text.tolist() == [3, 1, 3]
-    assert ranks.text_of_image.tolist() == [3, 2, 3]
+    ranks = rank_all(scores, np.arange(3))
+    assert ranks.of_rows.tolist() == [3, 1, 3]
+    assert ranks.of_columns.tolist() == [3, 2, 3]
     settings = tiny.settings(RECIPE, **options)
     data = build_data(settings)
     module = build_module(settings, data).eval()
@@ -198,10 +199,10 @@ def test_two_stages_agree_with_the_exact_ranking_where_everything_is_ranked_agai
     module = build_module(settings, data).eval()
     heads = {"score": module.objectives["irtr"].score, "itc": module.objectives["itc"]}
     scorer = Scorer(module.encoder, Corpus(data.evaluation["val"]), torch.device("cpu"), **heads)
-    exact, corpus = scorer.exact(), scorer.corpus
-    for scores in scorer.reranked(k=corpus.num_columns):
+    exact, corpus = matrix(scorer.exact()), scorer.corpus
+    for scores in matrices(scorer.reranked(k=corpus.num_columns)):
         np.testing.assert_allclose(scores, exact, atol=1e-6)
-    near, (by_text, by_image) = scorer.similarities(), scorer.reranked(k=2)
+    near, (by_text, by_image) = matrix(scorer.similarities()), matrices(scorer.reranked(k=2))
     for image in range(corpus.num_rows):
         best = np.argsort(-near[image], kind="stable")[:2]
         np.testing.assert_allclose(by_image[image, best], exact[image, best], atol=1e-6)

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 import vlc
 from tests import tiny
+from tests.ranked import matrices, matrix, of, stored
 from vlc.checkpoint import weights
 from vlc.common.errors import UserError
-from vlc.data.corpus import Corpus, Translations
+from vlc.data.corpus import Corpus, Group, Translations
 from vlc.data.transforms import normalize
-from vlc.evaluation.ranking import Scorer, evaluate
-from vlc.evaluation.ranks import rank_of_best
+from vlc.evaluation.ranking import evaluate
+from vlc.evaluation.scorer import Scorer
 from vlc.training.run import build_data, build_module, run
 
 # (text, language, kind, number of the sentence) of each row; de 2 and de 3 are equal, and one row has no French.
@@ -104,13 +105,13 @@ def test_a_sentence_is_scored_with_each_translation_as_in_a_batch(options, task)
     corpus, encoder = scorer.corpus, scorer.encoder
     assert {group.name: len(group.rows) for group in corpus.groups} == PAIRS
     assert (corpus.image(0) is None) == (task == "translation_retrieval")
-    scores = scorer.exact()
+    scores = matrix(scorer.exact())
     texts = {}
     for group in corpus.groups:
         language = group.name.partition("-")[2]
         there = [row[place] for row in ROWS for place in range(len(row)) if row[place][1] == language]
         targets = [text for text, _, kind, _ in there if kind == "translation"]
-        assert group.of(scores).shape == (PAIRS[group.name], len(targets)), "all texts of the language are candidates"
+        assert of(group, scores).shape == (PAIRS[group.name], len(targets)), "all texts of the language are candidates"
         texts[group.name] = targets
     # The pairs of the split, in the order of its samples, have the score of their batch.
     samples = corpus._dataset
@@ -128,7 +129,7 @@ def test_a_sentence_is_scored_with_each_translation_as_in_a_batch(options, task)
                 pixels = scorer.corpus.image(group.rows[row])[None]
                 segments.append(encoder.embed_images(_normalised(scorer, pixels)))
             expected = scorer.score(encoder.encode(segments).pooled)
-        assert group.of(scores)[row, column] == pytest.approx(float(expected), abs=1e-5)
+        assert of(group, scores)[row, column] == pytest.approx(float(expected), abs=1e-5)
 
 
 def _normalised(scorer: Scorer, pixels: torch.Tensor) -> torch.Tensor:
@@ -138,24 +139,25 @@ def _normalised(scorer: Scorer, pixels: torch.Tensor) -> torch.Tensor:
 def test_equal_sentences_are_scored_alike_and_count_against_the_right_one(options):
     scorer = _scorer("translation_retrieval", options)
     group = next(group for group in scorer.corpus.groups if group.name == "en-de")
-    scores = group.of(scorer.exact())
+    everything = matrix(scorer.exact())
+    scores = of(group, everything)
     (equal,) = np.flatnonzero(np.bincount(group.columns) == 2)
     first, second = np.flatnonzero(group.columns == equal)
     np.testing.assert_array_equal(scores[:, first], scores[:, second])
-    scores[:, [first, second]] = scores.max() + 1
-    ranks = rank_of_best(scores, group.row_keys[:, None] == group.column_keys)
+    everything[group.rows, equal] = scores.max() + 1
+    ranks = stored(everything).ranks(group, finds_rows=False).of_columns
     assert sorted(ranks.tolist())[:2] == [2, 2], "the best score of both still has the other one before it"
 
 
 @pytest.mark.parametrize("task", ["translation_retrieval", "translation_retrieval_image"])
 def test_two_stages_agree_with_the_exact_ranking_where_everything_is_ranked_again(options, task):
     scorer = _scorer(task, options)
-    exact, near = scorer.exact(), scorer.similarities()
+    exact, near = matrix(scorer.exact()), matrix(scorer.similarities())
     assert near.shape == exact.shape
     assert np.abs(near).max() <= 1 + 1e-5
-    everything, few = scorer.reranked(k=100)[1], scorer.reranked(k=2)[1]
+    everything, few = (matrices(scorer.reranked(k))[1] for k in (100, 2))
     for group in scorer.corpus.groups:
-        np.testing.assert_allclose(group.of(everything), group.of(exact), atol=1e-6)
+        np.testing.assert_allclose(of(group, everything), of(group, exact), atol=1e-6)
         columns = np.unique(group.columns)
         for row in group.rows:
             best = columns[np.argsort(-near[row, columns], kind="stable")[:2]]
@@ -172,8 +174,8 @@ def test_languages_have_two_stages_of_their_own(options):
     module = build_module(settings, data).eval()
     heads = {"score": module.objectives["irtr"].score, "itc": module.objectives["itc"]}
     scorer = Scorer(module.encoder, Corpus(data.evaluation["irtr_languages_emoji/val"]), torch.device("cpu"), **heads)
-    exact, near = scorer.exact(), scorer.similarities()
-    by_text, by_image = scorer.reranked(k=2)
+    exact, near = matrix(scorer.exact()), matrix(scorer.similarities())
+    by_text, by_image = matrices(scorer.reranked(k=2))
     for group in scorer.corpus.groups:
         for image in group.rows:
             best = group.columns[np.argsort(-near[image, group.columns], kind="stable")[:2]]
@@ -215,7 +217,9 @@ def test_pairs_are_trained_and_tested(options):
 )
 def test_ranks_agree_with_plain_loops(queries):
     scores, right = (np.array(column) for column in zip(*queries, strict=True))
-    for query, rank in enumerate(rank_of_best(scores, right).tolist()):
+    for query, keys in enumerate(right.astype(int)):
+        group = Group("", np.array([query]), np.arange(len(keys)), np.ones(1, dtype=int), keys)
+        (rank,) = stored(scores).ranks(group, finds_rows=False).of_columns.tolist()
         own = scores[query][right[query]]
         best = np.nan if np.isnan(own).any() else own.max()
         others = [score for score, is_right in zip(scores[query], right[query], strict=True) if not is_right]

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.ranked import matrix
 from tests.training.test_image_classifier import classifier
 from vlc.checkpoint import weights
 from vlc.common.errors import UserError
 from vlc.configuration.config import resolve_use
 from vlc.data.corpus import Corpus
 from vlc.data.keys import Key
-from vlc.evaluation.ranking import Scorer
+from vlc.evaluation.scorer import Scorer
 from vlc.training.run import build_data, build_module, run
 from vlc.use.hard_pool import make_hard_pools
 from vlc.use.model import Model
@@ -180,7 +181,7 @@ def test_texts_are_embedded_with_the_token(options):
     data, module = _built(options, **TOKENS, tasks=["retrieval_emoji"], test_only=True, load_path=saved)
     samples = next(iter(data.tasks["retrieval_emoji"].evaluation.values()))
     corpus, itc = Corpus(samples), module.objectives["itc"]
-    near = Scorer(module.encoder, corpus, torch.device("cpu"), itc=itc, task="retrieval_emoji").similarities()
+    near = matrix(Scorer(module.encoder, corpus, torch.device("cpu"), itc=itc, task="retrieval_emoji").similarities())
     model = Model.from_checkpoint(saved, num_gpus=0)
     places = [samples.locate(number) for number in range(len(samples))]
     images = [source.image(where, "image").to_pybytes() for source, where in places[:: tiny.TEXTS]]

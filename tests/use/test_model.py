@@ -15,12 +15,13 @@ from transformers import ViltConfig
 
 import vlc
 from tests import tiny
+from tests.ranked import matrix
 from tests.test_vilt import ImageProcessor
 from vlc.common.errors import MissingFile, NonFiniteMetric, UserError
 from vlc.configuration.recipes import loss_weights
 from vlc.data.corpus import Corpus
 from vlc.data.tokens import TextEncoder, load_tokenizer
-from vlc.evaluation.ranking import Scorer
+from vlc.evaluation.scorer import Scorer
 from vlc.training.run import build_data, build_module, run
 
 VIT = "mae_vit_tiny_patch16"
@@ -113,8 +114,8 @@ def test_embeddings_and_scores_are_those_of_an_evaluation(model, folder, options
     pictures = [source.image(where, "image").to_pybytes() for source, where in places[:: tiny.TEXTS]]
     near = model.embed(images=pictures) @ model.embed(texts=texts).T
     assert near.dtype == np.float32
-    np.testing.assert_allclose(near, scorer.similarities(), atol=1e-5)
-    np.testing.assert_allclose(model.score(pictures[2], texts), scorer.exact()[2], atol=1e-5)
+    np.testing.assert_allclose(near, matrix(scorer.similarities()), atol=1e-5)
+    np.testing.assert_allclose(model.score(pictures[2], texts), matrix(scorer.exact())[2], atol=1e-5)
     assert model.embed(texts=[]).shape == (0, near.shape[1] and module.encoder.size.width)
     contrast = vlc.Model.from_checkpoint(folder / "last.ckpt", num_gpus=0, loss_names=loss_weights(itc=1))
     np.testing.assert_allclose(contrast.score(pictures[2], texts), near[2], atol=1e-5)

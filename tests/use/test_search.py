@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.ranked import matrix
 from tests.warm import command
 from vlc.common.errors import ChangedFile, DamagedIndex, MissingFile, NonFiniteMetric, UnwritableFile, UserError
 from vlc.configuration.config import resolve_use
@@ -23,7 +24,7 @@ from vlc.configuration.settings import Settings
 from vlc.configuration.use_settings import without_use_keys
 from vlc.data.corpus import Corpus
 from vlc.data.rows import Location
-from vlc.evaluation.ranking import Scorer
+from vlc.evaluation.scorer import Scorer
 from vlc.training.run import build_data, build_module, run
 from vlc.use import shards
 from vlc.use.model import Model
@@ -88,7 +89,7 @@ def _texts(arrows: Path) -> list[list[str]]:
 @pytest.mark.parametrize("rerank_k", [None, 128])
 def test_a_text_finds_the_images_that_evaluation_ranks_first(trained, arrows, index, scorer, rerank_k):
     texts = _texts(arrows)
-    expected = (scorer.similarities() if rerank_k is None else scorer.exact())[:, 3]  # of text 1 of row 1
+    expected = matrix(scorer.similarities() if rerank_k is None else scorer.exact())[:, 3]  # of text 1 of row 1
     found = _search(trained, index, query=texts[1][1], num_results=4, rerank_k=rerank_k)
     assert [result["row"] for result in found] == np.argsort(-expected)[:4].tolist()
     np.testing.assert_allclose([result["score"] for result in found], np.sort(expected)[::-1][:4], atol=1e-5)
@@ -101,7 +102,7 @@ def test_a_text_finds_the_images_that_evaluation_ranks_first(trained, arrows, in
 def test_an_image_finds_the_texts_that_evaluation_ranks_first(trained, arrows, index, scorer, tmp_path, rerank_k):
     table = pa.ipc.open_file(str(arrows / TEST)).read_all()
     (tmp_path / "image.jpg").write_bytes(table["image"][2].as_py())
-    expected = (scorer.similarities() if rerank_k is None else scorer.exact())[2]
+    expected = matrix(scorer.similarities() if rerank_k is None else scorer.exact())[2]
     found = _search(trained, index, image=str(tmp_path / "image.jpg"), rerank_k=rerank_k, num_results=5)
     np.testing.assert_allclose([result["score"] for result in found], np.sort(expected)[::-1][:5], atol=1e-5)
     texts = [text for row in _texts(arrows) for text in row]
@@ -109,7 +110,7 @@ def test_an_image_finds_the_texts_that_evaluation_ranks_first(trained, arrows, i
 
 
 def test_only_the_nearest_are_ranked_again(trained, arrows, index, scorer):
-    near = scorer.similarities()[:, 0]
+    near = matrix(scorer.similarities())[:, 0]
     found = _search(trained, index, query=_texts(arrows)[0][0], rerank_k=2, num_results=2)
     assert {result["row"] for result in found} == set(np.argsort(-near)[:2].tolist())
 

@@ -54,10 +54,11 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def check_room(option: str, folder: str | Path, num_bytes: int = 0) -> None:
+def check_room(option: str, folder: str | Path, num_bytes: int = 0, *, what: str = "a checkpoint takes") -> None:
     """Raise UnwritableFile where a folder cannot be made or written to, or has no room for a file of num_bytes.
 
     option: the user's option, up to its value, as in "log_dir=".
+    what: what takes the bytes, with its verb.
     """
     if "://" in str(folder):
         return
@@ -71,7 +72,7 @@ def check_room(option: str, folder: str | Path, num_bytes: int = 0) -> None:
         ) from error
     if (free := shutil.disk_usage(folder).free) < num_bytes:
         raise UnwritableFile(
-            f"{option}{folder} has room for {free / 1e9:.2f} GB, and a checkpoint takes {num_bytes / 1e9:.2f} GB: make "
+            f"{option}{folder} has room for {free / 1e9:.2f} GB, and {what} {num_bytes / 1e9:.2f} GB: make "
             "room, or name another folder"
         )
 

@@ -32,9 +32,16 @@ class Group:
     row_keys: np.ndarray
     column_keys: np.ndarray
 
-    def of(self, matrix: np.ndarray) -> np.ndarray:
-        """The part (R, C) of a matrix of all rows and columns."""
-        return matrix[np.ix_(self.rows, self.columns)] if self.name else matrix
+    @classmethod
+    def of_images(cls, text_image: np.ndarray, name: str = "", columns: np.ndarray | None = None) -> "Group":
+        """Texts and the images that they belong to.
+
+        text_image (texts,): the image of each text.
+        columns: the texts; None: all.
+        """
+        columns = np.arange(len(text_image)) if columns is None else columns
+        rows = np.unique(text_image[columns])
+        return cls(name, rows, columns, rows, text_image[columns])
 
 
 class Rankable(Protocol):
@@ -66,8 +73,8 @@ class Rankable(Protocol):
     def image(self, row: int) -> Tensor | None:
         """The image (3, H, W) uint8 of a row; None where images are not read."""
 
-    def texts(self, row: int, columns: np.ndarray) -> Text:
-        """What stands beside the image of a row for each of some columns, (N, L)."""
+    def texts(self, rows: np.ndarray, columns: np.ndarray) -> Text:
+        """What stands beside the images of pairs of rows (N,) and columns (N,), (N, L)."""
 
     def texts_by_length(self, size: int) -> Iterator[tuple[np.ndarray, Text]]:
         """Chunks of up to `size` columns of similar length: their numbers, and their texts padded to the longest."""
@@ -112,14 +119,9 @@ class Corpus:
         """All together; or the texts of each language with their images, where the data have languages."""
         languages = self.languages
         if languages is None:
-            rows = np.arange(self.num_rows)
-            return [Group("", rows, np.arange(self.num_columns), rows, self.text_image)]
+            return [Group.of_images(self.text_image)]
         chosen = {name: np.flatnonzero(languages == name) for name in np.unique(languages).tolist()}
-        rows_of = {name: np.unique(self.text_image[columns]) for name, columns in chosen.items()}
-        return [
-            Group(name, rows_of[name], columns, rows_of[name], self.text_image[columns])
-            for name, columns in chosen.items()
-        ]
+        return [Group.of_images(self.text_image, name, columns) for name, columns in chosen.items()]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -152,14 +154,14 @@ class Corpus:
             ids.append(self._dataset.preparation.encoder(source.text(where)).ids)
         return ids
 
-    def texts(self, row: int, columns: np.ndarray) -> Text:
+    def texts(self, rows: np.ndarray, columns: np.ndarray) -> Text:
         text = self._dataset.preparation.encoder.pad([self._ids[number] for number in columns.tolist()])
         names = [] if self.languages is None else self.languages[columns].tolist()
         return self._dataset.with_languages(text, [(name, name) for name in names])
 
     def texts_by_length(self, size: int) -> Iterator[tuple[np.ndarray, Text]]:
         for numbers in chunks_by_length(self.lengths, size):
-            yield numbers, self.texts(0, numbers)
+            yield numbers, self.texts(np.zeros_like(numbers), numbers)
 
 
 class Translations:
@@ -225,14 +227,16 @@ class Translations:
             return None
         return self._dataset.first_image(Key(0, int(self._samples[row])))
 
-    def texts(self, row: int, columns: np.ndarray) -> Text:
-        """A sentence with each of some translations, as the composer joins them."""
-        preparation = self._dataset.preparation
-        own = preparation.row(self._source, self._source.locate(int(self._samples[row])))
-        tokens = [preparation.tokens(own | {"second_text": self._targets[number][1]}) for number in columns.tolist()]
+    def texts(self, rows: np.ndarray, columns: np.ndarray) -> Text:
+        """Sentences with possible translations, as the composer joins them."""
+        preparation, pairs = self._dataset.preparation, list(zip(rows.tolist(), columns.tolist(), strict=True))
+        own = {
+            row: preparation.row(self._source, self._source.locate(int(self._samples[row]))) for row in np.unique(rows)
+        }
+        tokens = [preparation.tokens(own[row] | {"second_text": self._targets[column][1]}) for row, column in pairs]
         text = preparation.encoder.pad([one.ids for one in tokens], [one.segments for one in tokens])
-        language = self._language(row)
-        return self._dataset.with_languages(text, [(language, self._targets[number][0]) for number in columns.tolist()])
+        names = [(self._language(row), self._targets[column][0]) for row, column in pairs]
+        return self._dataset.with_languages(text, names)
 
     def _language(self, row: int) -> str:
         return self._source.field(Location(*self._rows[row].tolist()), "lang")

@@ -1,62 +1,173 @@
-"""Ranks computed from scores of images and texts, and recalls computed from ranks."""
+"""Ranks and recalls of scores whose rows are divided over the processes: each process counts in its own rows.
 
-from collections.abc import Mapping
+The scores come in tiles, so that no process ever holds the scores of all rows with all columns.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from torch import Tensor
+
+from vlc.data.corpus import Group
+from vlc.hardware.distributed import gather_lists, sum_over_processes
 
 CUTOFFS = (1, 5, 10)
 FOLD = 1000  # images; five folds of them are reported beside the 5,000 images of COCO
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """Ranks, counted from 1.
+class Tile(NamedTuple):
+    """A part of the scores of some rows with some columns.
 
-    image_of_text: (texts,), the rank of each text's image among all images.
-    text_of_image: (images,), the rank of the best own text of each image among the texts of others.
+    rows, columns: their places among those asked for.
+    scores: computes the scores (rows, columns) float32, each time to the same bits.
     """
 
-    image_of_text: np.ndarray
-    text_of_image: np.ndarray
+    rows: slice
+    columns: slice
+    scores: Callable[[], Tensor]
 
 
-def rank(scores: np.ndarray, text_image: np.ndarray) -> Ranks:
-    """Return ranks from scores (images, texts); text_image (texts,): the image that each text belongs to.
+class Tiled(Protocol):
+    """Scores of which each process knows its own rows.
+
+    mine: the numbers of this process's rows, in ascending order.
+    """
+
+    @property
+    def mine(self) -> np.ndarray: ...
+
+    def tiles(self, rows: np.ndarray, columns: np.ndarray) -> Iterator[Tile]:
+        """The tiles that hold all scores of some own rows with some columns."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Ranks within a group, counted from 1, on every process.
+
+    of_rows (columns,) int64: the rank of each column's row among all rows; None: rows are not found by columns.
+    of_columns (rows,) int64: the rank of the best right column of each row among the wrong columns.
+    """
+
+    of_rows: np.ndarray | None
+    of_columns: np.ndarray
+
+
+class Ranked(Protocol):
+    """Scores that rank the rows and columns of a group."""
+
+    def ranks(self, group: Group, *, finds_rows: bool) -> Ranks: ...
+
+
+def own_places(group: Group, mine: np.ndarray) -> np.ndarray:
+    """The places of some rows in a group, as far as they are in it."""
+    return np.flatnonzero(np.isin(group.rows, mine))
+
+
+def rank(scores: Tiled, group: Group, *, finds_rows: bool) -> Ranks:
+    """Return the ranks of a group; every process takes part.
 
     Ties count against the model: another candidate with an equal score ranks before the right one. A right candidate
     whose score is NaN ranks last.
+
+    finds_rows: whether rows are found by columns too; each column then has one right row.
     """
-    texts = np.arange(scores.shape[1])
-    true = scores[text_image, texts]
-    image_of_text = (~(scores < true)).sum(axis=0)
-    own = text_image[None, :] == np.arange(len(scores))[:, None]
-    return Ranks(image_of_text, rank_of_best(scores, own))
+    places, count = own_places(group, scores.mine), len(group.columns)
+    rows = group.rows[places]
+    row, column = matches(group.row_keys[places], group.column_keys)
+    right = np.empty(len(row), dtype=np.float32)
+    for tile in scores.tiles(rows, group.columns):
+        inside = _inside(tile, row, column)
+        if len(inside):
+            values = tile.scores().cpu().numpy()
+            right[inside] = values[row[inside] - tile.rows.start, column[inside] - tile.columns.start]
+    best = np.full(len(rows), -np.inf, dtype=np.float32)
+    np.maximum.at(best, row, right)
+    of_column = whole(column, right, count) if finds_rows else None
+    before = 1 - np.bincount(row[~(right < best[row])], minlength=len(rows))  # the right ones are no rivals
+    before_row = np.zeros(count, dtype=np.int64)
+    for tile in scores.tiles(rows, group.columns):
+        found = tile.scores()
+        before[tile.rows] += _not_below(found, best[tile.rows, None], axis=1)
+        if of_column is not None:
+            before_row[tile.columns] += _not_below(found, of_column[None, tile.columns], axis=0)
+    return Ranks(None if of_column is None else sum_over_processes(before_row), whole(places, before, len(group.rows)))
 
 
-def rank_of_best(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return the rank of the best right candidate of each query among the wrong ones, (queries,).
+def matches(keys: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return all pairs of places whose keys are equal, in the order of the first: places in keys, and in others."""
+    order = np.argsort(others, kind="stable")
+    first, last = (np.searchsorted(others[order], keys, side) for side in ("left", "right"))
+    counts = last - first
+    starts = np.repeat(first - np.cumsum(counts) + counts, counts)
+    return np.repeat(np.arange(len(keys)), counts), order[starts + np.arange(counts.sum())]
 
-    Ties count against the model, as in `rank`.
 
-    scores: (queries, candidates).
-    right: (queries, candidates) bool; each query has a right candidate.
+def whole(places: np.ndarray, values: np.ndarray, count: int, missing: float = 0) -> np.ndarray:
+    """Gather values (count,) by place from the processes, which have different places; missing: the value of the others."""
+    everything = np.full(count, missing, dtype=values.dtype)
+    for numbers, found in gather_lists([(places, values)]):
+        everything[numbers] = found
+    return everything
+
+
+def _inside(tile: Tile, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """The numbers of the pairs, in ascending order of their rows, that lie in a tile."""
+    first, last = np.searchsorted(row, (tile.rows.start, tile.rows.stop))
+    own = column[first:last]
+    return first + np.flatnonzero((own >= tile.columns.start) & (own < tile.columns.stop))
+
+
+def _not_below(scores: Tensor, bounds: np.ndarray, axis: int) -> np.ndarray:
+    """Count along an axis the scores that are not below their bound: equal, above, or NaN."""
+    if scores.is_cpu:  # numpy adds bits several times faster than torch there
+        return (~(scores.numpy() < bounds)).sum(axis=axis)
+    return (~(scores < scores.new_tensor(bounds))).sum(dim=axis).cpu().numpy()
+
+
+def recalls(scores: Ranked, group: Group, *, finds_rows: bool = True) -> dict[str, float]:
+    """Return recalls at 1, 5, 10, median and mean rank of a group, on every process.
+
+    Of images and texts they are ir_* (text -> image) and tr_* (image -> text), and for 5,000 images also the means over
+    five folds of 1,000, whose names end in _1k. A cutoff that is not below the number of candidates says nothing and is
+    left out.
+
+    finds_rows: False: columns alone are found, and the names have no prefix.
     """
-    best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
-    return 1 + (~(scores < best) & ~right).sum(axis=1)
+    if not finds_rows:
+        return summary(scores.ranks(group, finds_rows=False).of_columns, len(group.columns))
+    values = _both_ways(scores, group)
+    if parts := [_both_ways(scores, fold) for fold in _folds(group)]:
+        values |= {f"{name}_1k": float(np.mean([part[name] for part in parts])) for name in parts[0]}
+    return values
 
 
-def recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray | None = None) -> dict[str, float]:
-    """Return recalls at 1, 5, 10, median and mean rank: ir_* (text -> image) and tr_* (image -> text).
-
-    A cutoff that is not below the number of candidates says nothing and is left out.
-
-    text_scores: the scores for text retrieval, where they are not `scores`.
-    """
-    ranks = (rank(scores, text_image), rank(scores if text_scores is None else text_scores, text_image))
-    ir = summary(ranks[0].image_of_text, scores.shape[0])
-    tr = summary(ranks[1].text_of_image, scores.shape[1])
+def _both_ways(scores: Ranked, group: Group) -> dict[str, float]:
+    ranks = scores.ranks(group, finds_rows=True)
+    assert ranks.of_rows is not None
+    ir, tr = summary(ranks.of_rows, len(group.rows)), summary(ranks.of_columns, len(group.columns))
     return {f"ir_{name}": value for name, value in ir.items()} | {f"tr_{name}": value for name, value in tr.items()}
+
+
+def _folds(group: Group) -> Sequence[Group]:
+    """The five folds of a group of 5,000 images; none of another."""
+    if len(group.rows) != 5 * FOLD:
+        return []
+    image = np.searchsorted(group.row_keys, group.column_keys)
+    folds = []
+    for start in range(0, len(group.rows), FOLD):
+        rows, columns = slice(start, start + FOLD), (image >= start) & (image < start + FOLD)
+        folds.append(
+            Group(
+                f"{group.name} from image {start}",
+                group.rows[rows],
+                group.columns[columns],
+                group.row_keys[rows],
+                group.column_keys[columns],
+            )
+        )
+    return folds
 
 
 def summary(ranks: np.ndarray, num_candidates: int) -> dict[str, float]:
@@ -69,25 +180,3 @@ def mean_recall(values: Mapping[str, float]) -> float | None:
     """Return the mean of all recalls among some metrics, such as the six of images and texts; None where there are none."""
     found = [value for name, value in values.items() if name.rpartition("_")[2] in {f"r{k}" for k in CUTOFFS}]
     return float(np.mean(found)) if found else None
-
-
-def fold_recalls(scores: np.ndarray, text_image: np.ndarray, text_scores: np.ndarray | None = None) -> dict[str, float]:
-    """Return mean recalls of five folds of 1,000 images, for splits of 5,000; names end in _1k."""
-    if len(scores) != 5 * FOLD:
-        return {}
-    folds = []
-    for start in range(0, len(scores), FOLD):
-        texts = np.flatnonzero((text_image >= start) & (text_image < start + FOLD))
-        images = slice(start, start + FOLD)
-        others = None if text_scores is None else text_scores[images, texts]
-        folds.append(recalls(scores[images, texts], text_image[texts] - start, others))
-    return {f"{name}_1k": float(np.mean([fold[name] for fold in folds])) for name in folds[0]}
-
-
-def nearest(similarities: np.ndarray, k: int) -> np.ndarray:
-    """Return which candidates are among the k most similar of their query: (queries, candidates) bool."""
-    k = min(k, similarities.shape[1])
-    best = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
-    chosen = np.zeros(similarities.shape, dtype=bool)
-    np.put_along_axis(chosen, best, True, axis=1)
-    return chosen

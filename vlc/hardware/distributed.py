@@ -4,6 +4,7 @@ import gc
 import os
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -66,6 +67,25 @@ def gather_lists(items: list[Any]) -> list[Any]:
     gathered: list[list[Any]] = [[]] * dist.get_world_size()
     dist.all_gather_object(gathered, items)
     return [item for part in gathered for item in part]
+
+
+def gather_to_first(items: list[Any]) -> list[Any]:
+    """Return the lists of all processes one after the other on rank 0, and an empty list elsewhere; items are picklable."""
+    if not is_distributed():
+        return items
+    gathered: list[list[Any]] | None = [[]] * dist.get_world_size() if is_first_process() else None
+    dist.gather_object(items, gathered)
+    return [item for part in gathered or [] for item in part]
+
+
+def sum_over_processes(values: np.ndarray) -> np.ndarray:
+    """Return the sum of the arrays of all processes, which have one shape, on every process."""
+    if not is_distributed():
+        return values
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    total = torch.from_numpy(values).to(device)
+    dist.all_reduce(total)
+    return total.cpu().numpy()
 
 
 def destroy_process_group() -> None:

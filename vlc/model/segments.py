@@ -47,9 +47,12 @@ class Segment:
         """Return a segment with every row `times` times in succession."""
         if times == 1:
             return self
-        index = torch.arange(len(self), device=self.tokens.device).repeat_interleave(times)
-        values = mapped(self._by_row(), Tensor, lambda tensor: tensor[index])
-        return replace(self, num_real=None if self.num_real is None else self.num_real * times, **values)
+        repeated = self.at(torch.arange(len(self), device=self.tokens.device).repeat_interleave(times))
+        return replace(repeated, num_real=None if self.num_real is None else self.num_real * times)
+
+    def at(self, rows: Tensor | slice) -> "Segment":
+        """Return a segment of these rows, without its num_real."""
+        return replace(self, num_real=None, **mapped(self._by_row(), Tensor, lambda tensor: tensor[rows]))
 
     def split(self, count: int) -> list["Segment"]:
         """Return `count` segments of equally many rows, without their num_real."""

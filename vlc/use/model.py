@@ -18,7 +18,7 @@ from vlc.data.batch import Batch
 from vlc.data.geometry import Shown
 from vlc.data.parts.regions import PlacedBoxes
 from vlc.evaluation.metrics import check_finite
-from vlc.evaluation.ranking import match_scores
+from vlc.evaluation.scorer import match_scores
 from vlc.model.segments import Segment
 from vlc.objectives.base import Answer, Objective
 from vlc.objectives.generation import Generation

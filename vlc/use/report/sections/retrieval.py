@@ -12,7 +12,7 @@ from torchvision.transforms.functional import to_pil_image
 from vlc.data.corpus import Corpus
 from vlc.data.samples import Samples
 from vlc.data.transforms import normalize
-from vlc.evaluation.ranking import match_scores
+from vlc.evaluation.scorer import match_scores
 from vlc.objectives.itc import ITC
 from vlc.objectives.options import ranking_kind
 from vlc.training.module import VLCModule
@@ -73,7 +73,7 @@ class _Strips:
         """Return a function: the number of an image -> its scores (texts,)."""
         module, head, task = self.module, self.module.objectives[self.head], self.samples.task
         encoder = module.encoder
-        text = self.corpus.texts(0, texts).to(module.device)
+        text = self.corpus.texts(np.zeros_like(texts), texts).to(module.device)
         tokened = task if encoder.task_tokens is not None else ""
 
         def embedded(image: int):
