@@ -32,11 +32,12 @@ browser: ## Install Chromium, in which the tests look at the page (on Debian, as
 replicas: $(INSTALLED) ## Fine-tune the tasks on embedded replicas, and test what the models rely on; writes result/replicas
 	$(BIN)/python -m demo.replicas
 
-demo: $(INSTALLED) ## Pre-train, fine-tune and evaluate on the embedded data; writes result/demo/report.html
+demo: $(INSTALLED) ## Pre-train, fine-tune VQA and evaluate on the embedded data; writes result/demo/report.html
 	$(BIN)/python -m demo
 
-demo-all: $(INSTALLED) ## Train ten tasks on embedded replicas in one model, and test each; writes result/multitask
-	$(BIN)/python -m demo.multitask
+demo-all: $(INSTALLED) ## The demo with its other tasks, then ten tasks in one model; writes result/demo and result/multitask
+	$(BIN)/python -m demo --all
+	$(BIN)/python -m demo.multitask --pretrained "$$(cat result/demo/pretrained.txt)"
 
 languages: $(INSTALLED) ## Train and test retrieval and translation in four languages; writes result/languages
 	$(BIN)/python -m demo.languages

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import main_finetune
+from demo import __main__ as demo
 from demo import languages, multitask
 from demo.__main__ import GROUPS_RECIPE, QUESTION_TYPES, SCENES, _groups_row, _pairs_row, _retrieval_rows, _table
 from demo.baseline import any_box, candidates, majority_class, majority_scores, most_frequent_answer, same_box
@@ -113,6 +114,35 @@ def test_the_row_of_emoji_groups(tmp_path):
     row = _groups_row(70.04, majority)
     assert (row["test"], row["test_chance"], row["held_out"]) == (70.0, 61.6, None)
     assert main_finetune.parser().parse_args(GROUPS_RECIPE).aa == "none"
+
+
+@pytest.mark.parametrize("words", [[], ["--all"]], ids=["short", "all"])
+def test_the_demonstration_trains_other_tasks_only_where_they_are_asked_for(words, data, monkeypatch, tmp_path, capsys):
+    commands, written = [], []
+    names = [f"score{kind}" for kind in ("", *(f"/{kind}" for kind in QUESTION_TYPES))]
+    metrics = {f"vqa/{split}/{name}": 0.9 for split in SCENES for name in names}
+    objectives = ("mlm/{}/accuracy", "itm/{}/accuracy", "mae/{}/loss", "nlvr2/{}/accuracy")
+    metrics |= {name.format(split): 0.5 for name in objectives for split in ("test", "held_out", "test_emoji_scenes")}
+    metrics |= {"itc/test/ir_r1": 0.5, "itc/test/tr_r1": 0.5}
+
+    def run_command(named: str, **keys) -> Stage:
+        commands.append(f"{named} {'test' if keys.get('test_only') else keys.get('load_path')}")
+        return Stage(None, metrics, tmp_path / named)
+
+    monkeypatch.setattr(demo, "run_command", run_command)
+    monkeypatch.setattr(demo, "write", lambda name, folder: written.append(name))
+    monkeypatch.setattr(demo, "write_report", lambda path, *others: path)
+    monkeypatch.setattr(demo, "_classify", lambda *others: {"test_acc1": 70.0})
+    monkeypatch.setattr(demo, "majority_class", lambda *others: 0.6)
+    monkeypatch.setattr("sys.argv", ["demo", *words, "--data", str(data), "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(demo, "num_rows", lambda path: 200)
+    demo.main()
+    last = str(tmp_path / "task_pretrain_emoji" / "checkpoints" / "last.ckpt")
+    assert (tmp_path / "out" / "pretrained.txt").read_text() == last
+    assert commands[:2] == ["task_pretrain_emoji None", f"task_finetune_vqa_emoji {last}"]
+    assert len(json.loads((tmp_path / "out" / "table.json").read_text())) == (13 if words else 9)
+    assert {"emoji_nlvr2", "emoji_groups"}.isdisjoint(written) != bool(words)
+    assert len(commands) == (8 if words else 4)
 
 
 def test_patches_and_back():
