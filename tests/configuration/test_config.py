@@ -97,6 +97,12 @@ def test_every_named_config_resolves(name):
     assert Settings.from_config(config).as_config() == config
 
 
+def test_commands_that_measure_nothing_take_a_number_of_workers():
+    assert tiny.settings("task_pretrain_emoji", vit="mae_vit_tiny_patch16", num_workers=2).data.stated_workers == 2
+    with pytest.raises(UserError, match="num_workers=auto measures in training and tests alone: pass a number"):
+        _ = tiny.settings("task_pretrain_emoji", vit="mae_vit_tiny_patch16", num_workers="auto").data.stated_workers
+
+
 def test_published_pretraining_command():
     settings = Settings.from_config(
         resolve(
@@ -208,6 +214,7 @@ def test_sizes_follow_from_the_name_of_the_vit():
         ({"draw_false_image": 0}, "loss_names.itm needs wrong images, but draw_false_image=0"),
         ({"false_image_source": "web"}, "false_image_source='web' is not valid: expected batch or dataset"),
         ({"num_workers": -1}, "num_workers=-1"),
+        ({"num_workers": "many"}, "num_workers='many' is not valid: expected a number, 0 or more, or auto"),
         ({"val_check_interval": 0}, "val_check_interval=0"),
         ({"max_steps": 0}, "max_steps=0"),
         ({"warmup_steps": -1}, "warmup_steps=-1"),

@@ -36,3 +36,14 @@ def test_images_of_one_shape_beside_others_of_another_are_padded():
     assert large.sizes.height_width.tolist() == [[[4, 3]]]
     assert small.sizes.largest == large.sizes.largest == 12
     assert (small.pixels == 9).sum() == 3 * 10
+
+
+def test_a_batch_has_the_order_of_its_images_in_memory():
+    """Pipelines leave the colours of a pixel together: a copy into planes would cost a tenth of their time."""
+    image = torch.arange(24, dtype=torch.uint8).reshape(2, 4, 3).permute(2, 0, 1)
+    stacked = stack_images([[image, image + 1], [image + 2, image + 3]]).pixels
+    assert stacked.movedim(2, -1).is_contiguous()
+    assert torch.equal(stacked[1, 0], image + 2)
+    planes = stack_images([[image.contiguous()], [image]]).pixels
+    assert planes.is_contiguous()
+    assert torch.equal(planes[1, 0], image)

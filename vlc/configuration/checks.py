@@ -232,11 +232,12 @@ def _check_numbers(settings: Groups) -> None:
         "weight_decay": (optim.weight_decay, 0),
         "gradient_clip": (optim.gradient_clip, 0),
         "lr_mult": (optim.lr_mult, 0),
-        "num_workers": (data.num_workers, 0),
         "num_nodes": (run.num_nodes, 1),
     }
     for key, (value, lowest) in at_least.items():
         require(value >= lowest, key, value, f"{lowest} or more")
+    valid = data.num_workers == "auto" or (is_whole(data.num_workers) and int(data.num_workers) >= 0)
+    require(valid, "num_workers", data.num_workers, "a number, 0 or more, or auto, which measures")
     require(run.rerank_k is None or run.rerank_k > 0, "rerank_k", run.rerank_k, "a number above 0, or None")
     require(optim.learning_rate > 0, "learning_rate", optim.learning_rate, "a rate above 0")
     require(0 < optim.layer_decay <= 1, "layer_decay", optim.layer_decay, "a factor above 0, at most 1")

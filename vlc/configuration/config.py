@@ -276,7 +276,7 @@ def config():
     num_gpus = 1  # number, or list of device numbers; 0, or no GPU there = CPU
     num_nodes = 1
     fsdp = False  # share weights, gradients and optimiser state out over the devices, for large and huge
-    num_workers = 1  # loader processes for each device
+    num_workers = 1  # loader processes for each device; auto = as many as a measurement at the start shows to be needed
     precision = 16  # 16 = bfloat16, else float16, where the device computes it, otherwise float32; 32; 16-mixed, ...
 
     # run

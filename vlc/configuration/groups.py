@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
+from vlc.common.errors import UserError
 from vlc.configuration.task_settings import TaskSettings
 from vlc.model.sizes import ENCODERS, EncoderConfig
 from vlc.objectives.options import Options
@@ -42,12 +43,19 @@ class DataSettings:
     max_text_len: int
     tokenizer: str
     per_gpu_batchsize: int
-    num_workers: int
+    num_workers: int | str
     max_corrupt_ratio: float
     train_transform: Callable[..., Any] | None = None
     whole_steps: bool = False
     shares_evaluation: bool = True
     pin_memory: bool = True
+
+    @property
+    def stated_workers(self) -> int:
+        """num_workers, for commands that measure nothing. Raises UserError where it is auto."""
+        if isinstance(self.num_workers, str):
+            raise UserError(f"num_workers={self.num_workers} measures in training and tests alone: pass a number here")
+        return self.num_workers
 
 
 @dataclass(frozen=True)

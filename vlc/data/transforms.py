@@ -1,8 +1,9 @@
 """Image pipelines by name: a picture and a random generator in, a uint8 image out, and where the picture lies in it.
 
-All randomness comes from the generator, so a sample looks the same whichever process prepares it. Pixels stay uint8;
-normalisation waits until the batch is on its device. Decoded images are resized by Pillow, exactly as published; JPEGs by
-torch, with the same filter, which is ten times as fast and gives nearly the same pixels (see DATA.md, "Images").
+All randomness comes from the generator, so a sample looks the same whichever process prepares it. Pixels stay uint8, and
+the colours of a pixel stay together in memory, as decoders write them; normalisation, and the planes that models read, wait
+until the batch is on its device. Decoded images are resized by Pillow, exactly as published; JPEGs by torch, with the same
+filter, which is ten times as fast and gives nearly the same pixels (see DATA.md, "Images").
 """
 
 import math
@@ -144,8 +145,9 @@ def _mirrored(shown: Shown) -> Shown:
 
 def _resized(pixels: np.ndarray, size: int | tuple[int, int]) -> Tensor:
     """(H, W, 3) uint8 -> (3, *size) uint8, with the filter of Pillow's bicubic."""
-    channels_first = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    return interpolate(channels_first, size=size, mode="bicubic", antialias=True)[0]
+    # Neither a gap between the rows nor another order of the axes: torch would copy the image pixel by pixel.
+    channels_last = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
+    return interpolate(channels_last, size=size, mode="bicubic", antialias=True)[0]
 
 
 SIDE_MULTIPLE = 32  # pixels
@@ -220,7 +222,8 @@ def _fitted(image: Picture, size: int) -> Shown:
 def _padded(shown: Shown, size: int) -> Shown:
     """A square, black below the image and on its right."""
     height, width = shown.pixels.shape[1:]
-    return Shown(pad(shown.pixels, (0, size - width, 0, size - height)), shown.placement)
+    black = (0, 0, 0, size - width, 0, size - height)
+    return Shown(pad(shown.pixels.permute(1, 2, 0), black).permute(2, 0, 1), shown.placement)
 
 
 def _shift(image: Picture, rng: np.random.Generator, size: int) -> Shown:
@@ -274,7 +277,7 @@ def normalize(images: Tensor, pixels: str = "imagenet") -> Tensor:
     if images.dtype != torch.uint8:
         return images
     mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in PIXELS[pixels])
-    return images.float().div_(255).sub_(mean).div_(std)
+    return images.contiguous().float().div_(255).sub_(mean).div_(std)
 
 
 def denormalize(images: Tensor, pixels: str = "imagenet") -> Tensor:

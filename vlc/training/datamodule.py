@@ -32,6 +32,7 @@ from vlc.data.spec import DatasetSpec
 from vlc.data.tokens import TextEncoder, load_tokenizer
 from vlc.data.transforms import EXCHANGING, transform
 from vlc.data.workers import loader_options
+from vlc.training import loading
 
 
 @dataclass(frozen=True)
@@ -260,6 +261,7 @@ class DataModule(LightningDataModule):
             for task, own in zip(tasks, needs, strict=True)
         }
         self._training = {name: data.train for name, data in self.tasks.items() if data.train is not None}
+        self._measured_workers: int | None = None
 
     @property
     def train(self) -> Samples | NamedSamples | None:
@@ -310,14 +312,17 @@ class DataModule(LightningDataModule):
         return known
 
     def train_dataloader(self) -> DataLoader:
+        return self._train_loader(self._num_workers())
+
+    def _train_loader(self, num_workers: int) -> DataLoader:
         assert self.train is not None
         samplers = self.train_samplers()
         if len(samplers) == 1:
-            return DataLoader(self.train, sampler=next(iter(samplers.values())), **self._loader_options())
+            return DataLoader(self.train, sampler=next(iter(samplers.values())), **self._loader_options(num_workers))
         assert self.mixing is not None
         assert self.stretch is not None
         sampler = MixedSampler(samplers, self.mixing, self.stretch, start=self.start)
-        return DataLoader(self.train, sampler=sampler, **self._loader_options())
+        return DataLoader(self.train, sampler=sampler, **self._loader_options(num_workers))
 
     def train_samplers(self) -> dict[str, TrainSampler]:
         """The samplers of the tasks that train. Of several tasks, epochs have whole optimiser steps alone."""
@@ -354,6 +359,11 @@ class DataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """One loader, and so one set of processes, for all evaluated data sets."""
+        return self._evaluation_loader(self._num_workers())
+
+    test_dataloader = val_dataloader
+
+    def _evaluation_loader(self, num_workers: int) -> DataLoader:
         rank, processes = self.trainer.global_rank, self.trainer.world_size
         if not self.settings.shares_evaluation:
             rank, processes = 0, 1
@@ -362,9 +372,7 @@ class DataModule(LightningDataModule):
             for (name, samples), size in zip(self.evaluation.items(), self._evaluation_sizes(), strict=True)
         }
         sampler = EvalSamplers(samplers, self._due)
-        return DataLoader(NamedSamples(self.evaluation), sampler=sampler, **self._loader_options())
-
-    test_dataloader = val_dataloader
+        return DataLoader(NamedSamples(self.evaluation), sampler=sampler, **self._loader_options(num_workers))
 
     def _evaluation_sizes(self) -> list[int]:
         """The batch size of each evaluated data set, in the order of `evaluation`."""
@@ -376,9 +384,19 @@ class DataModule(LightningDataModule):
             return None
         return [name for name, samples in self.evaluation.items() if samples.task in self.due]
 
-    def _loader_options(self) -> dict[str, Any]:
+    def _num_workers(self) -> int:
+        """The number of loader processes; with num_workers=auto, measured once a run."""
+        if isinstance(self.settings.num_workers, int):
+            return self.settings.num_workers
+        if self._measured_workers is None:
+            training = self.train is not None
+            loader = self._train_loader if training else self._evaluation_loader
+            self._measured_workers = loading.choose_for(self.trainer, loader, training=training)
+        return self._measured_workers
+
+    def _loader_options(self, num_workers: int) -> dict[str, Any]:
         pinned = self.settings.pin_memory and self.trainer.strategy.root_device.type == "cuda"
-        return loader_options(self.settings.num_workers, pinned=pinned)
+        return loader_options(num_workers, pinned=pinned)
 
 
 def num_accumulated(task: TaskSettings, num_devices: int) -> int:

@@ -243,9 +243,7 @@ class VLCModule(LightningModule):
         # Dropout draws from the global generator: seeding it here makes a resumed run continue with the same draws.
         place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
-        for head in self.tasks[batch.task].heads:
-            batch = self.objectives[head.name].training_batch(batch, np.random.default_rng(place))
-        outcomes = self.outcomes(batch)
+        outcomes = self._training_outcomes(batch, place)
         loss = self.total_loss(outcomes, batch.task)
         values: dict[str, Tensor | float] = {"train/loss": loss.detach()}
         task, self._turn = self.tasks[batch.task], batch.turn
@@ -254,6 +252,15 @@ class VLCModule(LightningModule):
                 values[task.metric(head, "train", metric)] = total / max(count, 1)
         self.log_dict(values, batch_size=len(batch))
         return loss * batch.turn.share if batch.turn.share != 1 else loss
+
+    def _training_outcomes(self, batch: Batch, place: tuple[int, ...]) -> dict[str, Outcome]:
+        for head in self.tasks[batch.task].heads:
+            batch = self.objectives[head.name].training_batch(batch, np.random.default_rng(place))
+        return self.outcomes(batch)
+
+    def trial(self, batch: Batch) -> Tensor:
+        """The loss of a training step that leaves no trace, for a measurement of its time."""
+        return self.total_loss(self._training_outcomes(batch, (self.seed,)), batch.task)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer, optimizer_closure=None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)

@@ -240,7 +240,7 @@ def _computed(
     data = model.settings.data
     parts = ((shard, part) for shard in shards for part in shard.batches(data.per_gpu_batchsize))
     readable, left_out = _Decoded(examples, model.transform), LeftOut(data.max_corrupt_ratio)
-    for shard, good, failed in DataLoader(readable, None, sampler=parts, **worker_options(data.num_workers)):
+    for shard, good, failed in DataLoader(readable, None, sampler=parts, **worker_options(data.stated_workers)):
         left_out.add(failed, len(good) + len(failed))
         yield shard, _answers(model, good, askable, texts), failed
 

@@ -96,7 +96,7 @@ def decoded(
     """
     data = model.settings.data
     readable, left_out = DecodedImages(images, model.transform), LeftOut(data.max_corrupt_ratio)
-    for key, batch in DataLoader(readable, None, sampler=batches, **worker_options(data.num_workers)):
+    for key, batch in DataLoader(readable, None, sampler=batches, **worker_options(data.stated_workers)):
         left_out.add(batch.failed, len(batch.numbers) + len(batch.failed))
         yield key, batch
 
