@@ -39,7 +39,14 @@ class UseSettings:
     image: str | None = None  # file that predict is asked about, or that search finds texts for
     image2: str | None = None  # second image of a statement about two
     text: str | tuple[str, ...] | None = None  # what predict is asked, or a list of it; [MASK] = a word to fill in
-    boxes: tuple[float, ...] | None = None  # left, top, right, bottom of each box to choose among or to ask about
+    boxes: tuple[float, ...] | None = (
+        None  # left, top, right, bottom of each box to choose among, to ask about or to name
+    )
+    box_names: tuple[str, ...] | None = (
+        None  # what each of boxes is called, where text and options name them, as in [0]
+    )
+    options: tuple[str, ...] | None = None  # for the answer to text, for heads that choose among them
+    answer: str | None = None  # to text, where options are rationales for it
     picture: str | None = None  # file for the reconstruction of the image by a mae head, or for the box that is meant
     index: str | None = None  # folder of the index
     image_folder: str | None = None  # read the images below it in place of datasets
@@ -59,6 +66,12 @@ class UseSettings:
     table: str | None = None  # labelled table that fit learns from: a file, or a folder (own_tables.md)
     fit: FitSettings = FitSettings()  # how fit reads the table, and what it trains (own_tables.md)
 
+    @property
+    def several_boxes(self) -> list[tuple[float, ...]] | None:
+        """The boxes, four numbers each."""
+        edges = self.boxes
+        return None if edges is None else [edges[first : first + 4] for first in range(0, len(edges), 4)]
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "UseSettings":
         """Read and check these keys of a configuration; missing ones have their defaults. Raises UserError."""
@@ -71,6 +84,11 @@ class UseSettings:
         edges = settings.boxes or (0, 0, 0, 0)
         expected = "four numbers for each box: left, top, right, bottom"
         require(len(edges) % 4 == 0, "boxes", list(edges), expected)
+        named = settings.box_names is None or (4 * len(settings.box_names) == len(edges) and settings.boxes is not None)
+        require(named, "box_names", settings.box_names, "a name for each of boxes")
+        for key in ("answer", "box_names"):
+            alone = getattr(settings, key) is not None and not settings.options
+            require(not alone, key, getattr(settings, key), "None, as it belongs to options=[...]")
         require(settings.num_examples >= 1, "num_examples", settings.num_examples, "1 or more")
         require(settings.num_results >= 1, "num_results", settings.num_results, "1 or more")
         return settings
