@@ -355,12 +355,14 @@ def given_request(
     use: UseSettings, images: Sequence[ImageLike], text: str | None, fields: Mapping[str, Field]
 ) -> Request:
     """What the keys of a command ask a head that reads these fields. Raises UserError for boxes that it does not read."""
-    chosen = {"options": use.options or (), "answer": use.answer or ""} if "options" in fields else {}
+    request = Request(images, text)
+    if "options" in fields:
+        request = replace(request, options=use.options or (), answer=use.answer or "")
     if "named_boxes" in fields:
-        return Request(images, text, boxes=use.several_boxes, box_names=use.box_names or (), **chosen)
-    if use.boxes and chosen:
+        return replace(request, boxes=use.several_boxes, box_names=use.box_names or ())
+    if use.boxes and "options" in fields:
         raise UserError("boxes are given, but the head that chooses among options reads none")
-    return Request(images, text, boxes=use.several_boxes if "boxes" in fields else None, **chosen)
+    return replace(request, boxes=use.several_boxes) if "boxes" in fields else request
 
 
 _BY_KIND: dict[type[Objective], Form] = {WordTranslation: OfWord(), TTM: OfTwoTexts(), Generation: Writing()}

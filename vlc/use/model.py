@@ -220,9 +220,11 @@ class Model(OpenedModel):
         if name is None or not options:
             lacking = "no options are given" if name else f"{self.named_heads}, which choose among none"
             raise UserError(f"choose needs options and a head of objective choice that has candidates, but {lacking}")
-        by_name = {"named_boxes": boxes} if isinstance(boxes, Mapping) else {"boxes": boxes, "box_names": box_names}
-        own = {"options": options, "history": history, "caption": caption, "answer": answer}
-        request = Request([image], question, **own, **by_name)
+        request = Request([image], question, options=options, history=history, caption=caption, answer=answer)
+        if isinstance(boxes, Mapping):
+            request = replace(request, named_boxes=boxes)
+        else:
+            request = replace(request, boxes=boxes, box_names=box_names)
         ((chosen,),) = self.ask(name, [self.prepare(name, request)])
         return chosen
 

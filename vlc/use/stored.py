@@ -33,7 +33,7 @@ _COLUMNS = {
     "language": "target_lang",
     "candidates": "candidates",
 }
-_TAGS = ("text_tags", "given_answer_tags", "option_tags")  # of the words of a text, a given answer and options
+TAGS = ("text_tags", "given_answer_tags", "option_tags")  # of the words of a text, a given answer and options
 _OF_ONE_IMAGE = ("image2", "boxes", "box_names", "options", "answer", "picture")  # keys of `UseSettings`
 KeyT = TypeVar("KeyT")
 
@@ -229,7 +229,7 @@ def grounding(values: Mapping[str, Any], *, own_text: bool = True) -> dict[str, 
 
     own_text: whether the text is that of the data. The words of others have no tags.
     """
-    text_tags, *given = (values[name] for name in _TAGS[:2] if name in values)
+    text_tags, *given = (values[name] for name in TAGS[:2] if name in values)
     return {"boxes": values["boxes"], "tags": [text_tags if own_text else [], *given, *values["option_tags"]]}
 
 
@@ -255,7 +255,7 @@ def _read(model: Model, name: str, fields: Mapping[str, Field]) -> set[str]:
     head = model.module.objectives[name]
     read = {_field_of(*one) for one in fields.items()}
     if "named_boxes" in fields:
-        read |= {"boxes", *_TAGS}
+        read |= {"boxes", *TAGS}
     return read | ({*head.options.ids, *head.options.described_by, head.options.label} if chooses(head) else set())
 
 
