@@ -67,7 +67,7 @@ def serve(_config, _run):
 
 @ex.command(unobserved=True)
 def explain(_config, _run):
-    """Show which patches and words an answer depends on: image=FILE text="..." [method=NAME] [out=FOLDER]."""
+    """Show which patches and words an answer depends on: image=FILE text="...", or datasets=[...] out=FOLDER."""
     with user_errors_without_traceback():
         from vlc.use.explain.command import explain_image
 

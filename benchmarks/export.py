@@ -25,12 +25,12 @@ from vlc.data.tokens import TextEncoder, load_tokenizer, vocabulary_size
 from vlc.data.vocabulary import Vocabulary
 from vlc.hardware.onednn import use_onednn
 from vlc.training.module import module_of
-from vlc.use.answers import OfTables
 from vlc.use.export.graphs import Graph, graphs_of
 from vlc.use.export.int8 import write_int8
 from vlc.use.export.onnx import write_onnx
 from vlc.use.model import Model
 from vlc.use.sources import open_tables
+from vlc.use.stored import OfTables
 
 Compute = Callable[[dict[str, np.ndarray]], np.ndarray]
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,15 @@ from tests import tiny
 from tests.conftest import GOLDEN
 from tests.data.made import keys
 from vlc.common.errors import UserError
+from vlc.configuration.config import resolve_use
+from vlc.configuration.use_settings import UseSettings
+from vlc.data.composers import Words
+from vlc.data.references import called_by, rendered
 from vlc.evaluation.official.__main__ import main as official
 from vlc.training.run import build_data, run
+from vlc.use.forms import Request
+from vlc.use.predict import predict
 from write_arrow.__main__ import main
-from write_arrow.sources.vcr import called_by, rendered
 
 RAW = GOLDEN / "tasks/vcr"
 TASKS = ("vcr_qa", "vcr_qar")
@@ -129,6 +135,105 @@ def test_choose_gives_the_probabilities_that_the_test_wrote(tested, trained):
         assert sorted(value for _, value in answer.choices) == pytest.approx(sorted(written), abs=1e-4)
     with pytest.raises(UserError, match="should be left, top, right and bottom"):
         model.choose(image, row["question"], options, boxes={"Pat": (3, 4, 1, 9)})
+
+
+def _predicted(path: str, out: Path, **values) -> list[dict]:
+    """Rows of predict over data sets."""
+    predict(*resolve_use(load_path=path, num_gpus=0, num_workers=0, out=str(out), **values))
+    return [json.loads(line) for line in (out / "answers-00000.jsonl").read_text().splitlines()]
+
+
+def test_predict_over_data_has_the_records_of_the_test_and_the_evaluator_reads_them(options, tested, trained, tmp_path):
+    data = {"data_root": options["data_root"]}
+    for split in ("val", "test"):
+        for task in TASKS:
+            rows = _predicted(trained[task], tmp_path / split / task, **data, datasets=[task], splits=[split])
+            written = json.loads(_file(tested, task, split).read_text())
+            assert len(rows) == len(written)
+            for row, entry in zip(rows, written, strict=True):
+                assert row["record"].pop("probabilities") == pytest.approx(entry.pop("probabilities"), abs=1e-5)
+                assert row["record"] == entry
+                assert len(row["answers"]) == 4
+    folders = [str(tmp_path / "val" / task) for task in TASKS]
+    files = [str(_file(tested, task, "val")) for task in TASKS]
+    assert official(["vcr", *folders]) == official(["vcr", *files])
+    with pytest.raises(UserError, match=r"holds no answers-NNNNN\.jsonl"):
+        official(["vcr", str(tmp_path), folders[1]])
+
+
+@pytest.fixture(scope="module")
+def models(trained) -> dict[str, vlc.Model]:
+    return {task: vlc.Model.from_checkpoint(trained[task], num_gpus=0) for task in TASKS}
+
+
+def _asked(split: str = "val", number: int = 2) -> dict:
+    """What a command line says about an image with its objects."""
+    entry = json.loads((RAW / f"vcr1annots/{split}.jsonl").read_text().splitlines()[number])
+    metadata = json.loads((RAW / "vcr1images" / entry["metadata_fn"]).read_text())
+    boxes = [edge for box in metadata["boxes"] for edge in box[:4]]
+    image = str(RAW / "vcr1images" / entry["img_fn"])
+    return {"image": image, "boxes": boxes, "box_names": entry["objects"]}
+
+
+def test_the_command_line_names_objects_by_number_and_answers_as_choose_does(trained, models):
+    known = _asked("train", 0) | {
+        "text": "is [0] near [1, 2] ?",
+        "options": ["yes , [0]", "[3] is left", "no"],
+        "answer": "on [1]",
+    }
+    (record,) = predict(*resolve_use(load_path=trained["vcr_qar"], num_gpus=0, **known))
+    boxes = [known["boxes"][first : first + 4] for first in range(0, len(known["boxes"]), 4)]
+    shown = models["vcr_qar"].choose(
+        known["image"], known["text"], known["options"], answer="on [1]", boxes=boxes, box_names=known["box_names"]
+    )
+    assert {name for name, _ in record["answers"]} == set(known["options"])
+    assert record["answers"] == shown.choices
+
+
+def test_numbers_become_names_whose_tokens_have_the_tags_of_boxes(models):
+    model, boxes = models["vcr_qa"], [(1, 1, 20, 20), (5, 5, 30, 30), (9, 9, 40, 40)]
+    request = Request([_asked()["image"]], "is [2]'s dog by [0, 1]", options=["[1]"], boxes=boxes)
+    request = replace(request, box_names=["person", "dog", "person"])
+    first, _, second = called_by("", request.box_names)
+    (tokens,) = model.prepare("vcr_qa", request).tokens
+    text = f"is {second} 's dog by {first} and dog"
+    words = [(text, [0, 3, 0, 0, 0, 1, 0, 2]), ("dog", [2])]
+    assert tokens == model.tokens.composed([Words(*words[0][:1], 0, words[0][1]), Words("dog", 1, [2])], ())
+    by_name = replace(request, boxes=None, named_boxes=dict(zip(("a", "dog", "c"), boxes, strict=True)))
+    (tokens,) = model.prepare("vcr_qa", by_name).tokens
+    tags = [0, 3, 0, 2, 0, 1, 0, 2]
+    assert tokens == model.tokens.composed([Words("is c 's dog by a and dog", 0, tags), Words("dog", 1, [2])], ())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"text": "is [5] red"}, r"text: a text holds \[5\], expected a word or numbers of its 1 objects"),
+        ({"options": ["[1]", "no"]}, r"options: a text holds \[1\]"),
+        ({"boxes": None}, "numbers of its 0 objects"),
+        ({"box_names": []}, "box_names names 0 of 1 boxes"),
+        ({"boxes": [(90, 90, 99, 99)]}, "is no box in a picture of 80x80 pixels"),
+    ],
+)
+def test_wrong_references_are_refused(models, values, message):
+    known = {"text": "what is [0]", "options": ["a [0]", "no"], "boxes": [(1, 1, 20, 20)], "box_names": ["dog"]}
+    with pytest.raises(UserError, match=message):
+        models["vcr_qa"].prepare("vcr_qa", Request([_asked("train", 0)["image"]], **known | values))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"box_names": ["dog", "cat"]}, "box_names=.*expected a name for each of boxes"),
+        ({"options": None}, "box_names=.* belongs to options="),
+        ({"options": None, "box_names": None, "answer": "no"}, "answer=.* belongs to options="),
+    ],
+)
+def test_keys_that_need_others_are_refused(values, message):
+    config, _ = resolve_use(load_path="x")
+    known = {"text": "what is [0]", "options": ["a [0]", "no"], "boxes": [1, 1, 20, 20], "box_names": ["dog"], **values}
+    with pytest.raises(UserError, match=message):
+        UseSettings.from_config(config | known)
 
 
 def _row(split: str, number: str) -> dict:

@@ -77,7 +77,7 @@ def test_choose_gives_the_order_that_the_test_wrote(tested, trained, options, br
 
 def test_a_model_of_dialogues_says_how_it_is_asked(trained, arrows_of_visdial):
     model = vlc.Model.from_checkpoint(trained, num_gpus=0)
-    with pytest.raises(UserError, match=r"One chooses among options: from Python, call choose of vlc\.Model"):
+    with pytest.raises(UserError, match=r"pass options=\[\.\.\.\], or from Python call choose of vlc\.Model"):
         model.answer(tiny.image_bytes(), "is it sunny")
     with pytest.raises(UserError, match="no options are given"):
         model.choose(tiny.image_bytes(), "is it sunny", [])

@@ -9,8 +9,8 @@ from tests.conftest import GOLDEN
 from tests.data.made import ENCODER
 from vlc.common.errors import UserError
 from vlc.data.composers import COMPOSERS, Words
+from vlc.data.references import rendered
 from vlc.data.tokens import TextEncoder, load_tokenizer
-from write_arrow.sources.vcr import rendered
 
 VCR = GOLDEN / "tasks/vcr"
 TOKENIZER = load_tokenizer(str(GOLDEN / "tasks/visdial/tokenizer"))

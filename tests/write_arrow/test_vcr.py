@@ -11,10 +11,10 @@ from tests.conftest import GOLDEN
 from tests.write_arrow.conftest import table
 from vlc.common.errors import UserError
 from vlc.data.catalog import CATALOG
+from vlc.data.references import NAMES, BadReference, called_by, rendered
 from vlc.data.values import value_problems
 from write_arrow.check import check
 from write_arrow.machine.storage import Folder
-from write_arrow.sources.vcr import NAMES, Unusable, called_by, rendered
 
 RAW = GOLDEN / "tasks/vcr"
 
@@ -167,7 +167,7 @@ def test_objects_named_together_are_joined():
         "Do Alex and Sam and cell phone see",
         [0, 2, 0, 1, 0, 0, 0, 0],
     )
-    with pytest.raises(Unusable):
+    with pytest.raises(BadReference):
         rendered([[True]], ["Sam", "Alex"], [1, 2])
 
 

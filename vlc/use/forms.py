@@ -8,13 +8,14 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from vlc.common.errors import UserError
 from vlc.common.inputs import Text
+from vlc.configuration.use_settings import UseSettings
 from vlc.data.batch import Batch
 from vlc.data.composers import COMPOSERS, Words
 from vlc.data.geometry import Shown
@@ -23,6 +24,7 @@ from vlc.data.parts.masked_answer import MaskedAnswer, masked_answers
 from vlc.data.parts.masked_text import MaskedTokens
 from vlc.data.parts.regions import GRID, WHOLE_IMAGE, Boxes, PlacedBoxes, joined, padded_regions, placed_boxes
 from vlc.data.parts.source_and_target import SourcesAndTargets, source_tokens
+from vlc.data.references import BadReference, called_by, has_references, parsed, rendered
 from vlc.data.tokens import MASK, Tokens
 from vlc.evaluation.metrics import check_finite
 from vlc.objectives.base import Answer, Objective
@@ -44,21 +46,27 @@ class Request:
     images: one, or the two of a statement about two.
     text: about the images, or to translate.
     second_text: that may translate the first one.
-    boxes: in the first image: those to choose among, or the one that the text is about.
+    boxes: in the first image: those to choose among, the one that the text is about, or those that words name.
+    box_names: what each of the boxes is called where words name them by number, as in "what is [0] doing".
+    tags: of the words of text, answer and options, each text by itself: k names the k-th of the boxes, 0 none.
     options: for the answer to a question, the text.
     history: questions with their answers, the oldest first.
     caption: of the image; it belongs to the history.
     answer: to the question; the options are then rationales for it.
-    named_boxes: in the first image, by the word that names each in the texts.
+    named_boxes: in the first image, by the word that names each in the texts, or by number, as in [0].
     word: of the text, as it stands between blanks; of several the first one.
     language: to write in or to translate into, by its name in the training data.
     candidates: translations of the word to choose among; empty: all that training knows.
+    known: what names or describes the example, by batch fields; the record of the answer holds it.
+    right: the place of the right option, where it is known.
     """
 
     images: Sequence[ImageLike] = ()
     text: str | None = None
     second_text: str = ""
     boxes: Sequence[Box] | None = None
+    box_names: Sequence[str] = ()
+    tags: Sequence[Sequence[int]] = ()
     options: Sequence[str] = ()
     history: Sequence[tuple[str, str]] = ()
     caption: str = ""
@@ -67,6 +75,8 @@ class Request:
     word: str = ""
     language: str = ""
     candidates: Sequence[str] = ()
+    known: Mapping[str, Any] = field(default_factory=dict)
+    right: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +116,9 @@ class Prepared:
     @property
     def shape(self) -> Hashable:
         """Requests of one head whose shapes are equal may stand in one batch."""
-        sizes = tuple(tuple(one.pixels.shape) for one in self.images)
-        return sizes, len(self.request.options), tuple(self.boxes), self.request.language
+        sizes, asked = tuple(tuple(one.pixels.shape) for one in self.images), self.request
+        known = (*asked.known, asked.right is None)
+        return sizes, len(asked.options), tuple(self.boxes), asked.language, known
 
 
 class Form(ABC):
@@ -189,33 +200,35 @@ class AmongOptions(Form):
     def prepare(self, model: OpenedModel, head: Objective, request: Request) -> Prepared:
         if not request.options:
             raise UserError("options are missing: which answers may the head choose among?")
-        boxes = request.named_boxes
         row = {"history": [words for turn in request.history for words in turn], "caption": request.caption}
         earlier = COMPOSERS["dialogue"].history(row) if request.history or request.caption else ()
-        said = [text for text in (request.text or "", request.answer) if text]
-        sequences = [_grounded(words, 0, boxes) for words in said]
         images = prepared_images(model, request, head.num_images(head.options))
         assert images[0].placement is not None, "the pipelines of evaluation say where the picture lies"
-        regions = {"regions": placed_boxes("boxes", list(boxes.values()), images[0].placement)}
+        if request.boxes is not None:
+            _check_boxes(request.boxes, images[0])
+        called, boxes = _named(request)
+        regions = {"regions": placed_boxes("boxes", boxes, images[0].placement)}
+        sequences, own = _grounded(head, request, called)
         if head.options.branches:
             trunk, tokens = branched(request.options, model.tokens, lambda to: to.composed(sequences, earlier))
             return Prepared(request, images, tuple(tokens), trunk, regions)
-        own = [_grounded(option, 1, boxes) for option in request.options]
         return Prepared(
             request, images, tuple(model.tokens.composed([*sequences, one], earlier) for one in own), boxes=regions
         )
 
     def batch(self, model: OpenedModel, head: Objective, prepared: Sequence[Prepared]) -> Batch:
-        words = [list(one.request.options) for one in prepared]
+        words, places = [list(one.request.options) for one in prepared], [one.request.right for one in prepared]
+        right = None if places[0] is None else torch.tensor(places)
         if trunks := [one.trunk for one in prepared if one.trunk is not None]:
-            candidates = collated_branches(trunks, [one.tokens for one in prepared], words, None, model.tokens)
+            candidates = collated_branches(trunks, [one.tokens for one in prepared], words, right, model.tokens)
         else:
             tokens = [own for one in prepared for own in one.tokens]
             columns = [one.ids for one in tokens], [one.segments for one in tokens], [one.tags for one in tokens]
-            candidates = CandidateTexts(model.tokens.pad(*columns), words)
+            candidates = CandidateTexts(model.tokens.pad(*columns), words, right)
         regions = padded_regions([one.boxes["regions"] for one in prepared])
         batch = _batch(model, prepared, model.text([one.request.text or "" for one in prepared]))
-        return batch.with_parts(candidates=candidates.to(model.device), regions=regions.to(model.device))
+        known = {name: [one.request.known[name] for one in prepared] for name in prepared[0].request.known}
+        return batch.with_parts(candidates=candidates.to(model.device), regions=regions.to(model.device), **known)
 
 
 class OfWord(Form):
@@ -338,6 +351,20 @@ class Writing(Form):
         ]
 
 
+def given_request(
+    use: UseSettings, images: Sequence[ImageLike], text: str | None, fields: Mapping[str, Field]
+) -> Request:
+    """What the keys of a command ask a head that reads these fields. Raises UserError for boxes that it does not read."""
+    request = Request(images, text)
+    if "options" in fields:
+        request = replace(request, options=use.options or (), answer=use.answer or "")
+    if "named_boxes" in fields:
+        return replace(request, boxes=use.several_boxes, box_names=use.box_names or ())
+    if use.boxes and "options" in fields:
+        raise UserError("boxes are given, but the head that chooses among options reads none")
+    return replace(request, boxes=use.several_boxes) if "boxes" in fields else request
+
+
 _BY_KIND: dict[type[Objective], Form] = {WordTranslation: OfWord(), TTM: OfTwoTexts(), Generation: Writing()}
 _AMONG_OPTIONS, _OF_TWO_TEXTS, _ABOUT_IMAGES = AmongOptions(), OfTwoTexts(), AboutImages()
 
@@ -442,13 +469,51 @@ def _batch(model: OpenedModel, prepared: Sequence[Prepared], text: Text | None) 
     return Batch(index=torch.arange(len(prepared)), split="predict", images=images, text=text)
 
 
-def _grounded(text: str, segment: int, boxes: Mapping[str, Box]) -> Words:
-    """Words with tags of the boxes whose names they contain, in small or capital letters. Raises UserError for no box."""
-    words = text.split(" ")
-    tags = [0] * len(words)
-    for tag, (name, box) in enumerate(boxes.items(), start=1):
+def _named(request: Request) -> tuple[list[str], Sequence[Box]]:
+    """What the boxes that words name are called in the texts, and the boxes. Raises UserError for boxes without a name."""
+    if request.boxes is None or request.tags:
+        return list(request.named_boxes), request.boxes or list(request.named_boxes.values())
+    if len(request.box_names) != len(request.boxes):
+        raise UserError(
+            f"box_names names {len(request.box_names)} of {len(request.boxes)} boxes: say what each of them is called, as "
+            "in box_names=[person,dog]"
+        )
+    return called_by("", request.box_names), request.boxes
+
+
+def _grounded(head: Objective, request: Request, called: Sequence[str]) -> tuple[list[Words], list[Words]]:
+    """What is said to the head, and its options, with tags of the boxes that words name. Raises UserError for no box.
+
+    called: what the boxes are called in the texts. Those of `named_boxes` are also found by their names.
+    """
+    for name, box in request.named_boxes.items():
         if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
             raise UserError(f"boxes={{{name!r}: {box}}} should be left, top, right and bottom, in pixels of the image")
+    said = [text for text in (request.text or "", request.answer) if text]
+    texts = [(text, 0) for text in said] + [(text, 1) for text in request.options]
+    if request.tags:
+        words = [Words(*text, tags) for text, tags in zip(texts, request.tags, strict=True)]
+    else:
+        names = called if getattr(head.options, "regions", "") else None
+        words = [_tagged(*text, names, request.named_boxes) for text in texts]
+    return words[: len(said)], words[len(said) :]
+
+
+def _tagged(text: str, segment: int, numbered: Sequence[str] | None, named: Iterable[str]) -> Words:
+    """Words with tags of the boxes that they name by number, or by name in small or capital letters.
+
+    numbered: what boxes are called, by number; None: no text names them so.
+    """
+    by_number: Sequence[int] = ()
+    if numbered is not None and has_references(text):
+        try:
+            text, by_number = rendered(parsed(text), numbered, range(1, 1 + len(numbered)))
+        except BadReference as error:
+            raise UserError(f"{'options' if segment else 'text'}: {error}") from error
+    words = text.split(" ")
+    tags = [0] * len(words)
+    for tag, name in enumerate(named, start=1):
         pattern = re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
         tags = [tag if pattern.search(word) else own for word, own in zip(words, tags, strict=True)]
+    tags = [own or tag for own, tag in zip(by_number or tags, tags, strict=True)]
     return Words(text, segment, tags if any(tags) else ())

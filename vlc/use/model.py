@@ -202,24 +202,29 @@ class Model(OpenedModel):
         history: Sequence[tuple[str, str]] = (),
         caption: str = "",
         answer: str = "",
-        boxes: Mapping[str, Sequence[float]] | None = None,
+        boxes: Mapping[str, Box] | Sequence[Box] | None = None,
+        box_names: Sequence[str] = (),
     ) -> Answer:
         """Return the options for the answer to a question about an image with their probabilities, the best first.
 
         history: questions with their answers, the oldest first; as many of the last ones are read as in training.
         caption: of the image; it belongs to the history.
         answer: an answer that is given; the options are rationales for it.
-        boxes: boxes (left, top, right, bottom) in pixels of the image by the word that names each in the texts.
-        Raises UserError where the checkpoint has no head that chooses among options, where there are none, and for a box
-        without size.
+        boxes: boxes (left, top, right, bottom) in pixels of the image by the word that names each in the texts; or a list,
+            whose boxes the texts name by number, as in "what is [0] doing".
+        box_names: what each box of the list is called, such as person.
+        Raises UserError where the checkpoint has no head that chooses among options, where there are none, for a box
+        without size, and for a text that names a box that is not there.
         """
         name = next((name for name, head in self.module.objectives.items() if chooses(head)), None)
         if name is None or not options:
             lacking = "no options are given" if name else f"{self.named_heads}, which choose among none"
             raise UserError(f"choose needs options and a head of objective choice that has candidates, but {lacking}")
-        request = Request(
-            [image], question, options=options, history=history, caption=caption, answer=answer, named_boxes=boxes or {}
-        )
+        request = Request([image], question, options=options, history=history, caption=caption, answer=answer)
+        if isinstance(boxes, Mapping):
+            request = replace(request, named_boxes=boxes)
+        else:
+            request = replace(request, boxes=boxes, box_names=box_names)
         ((chosen,),) = self.ask(name, [self.prepare(name, request)])
         return chosen
 
@@ -416,7 +421,7 @@ class Model(OpenedModel):
         if any(isinstance(head, WordTranslation) for head in heads.values()):
             return f"{silent}. One translates a word of a text: from Python, call translate_word of vlc.Model"
         if any(map(chooses, heads.values())):
-            return f"{silent}. One chooses among options: from Python, call choose of vlc.Model"
+            return f"{silent}. One chooses among options: pass options=[...], or from Python call choose of vlc.Model"
         if text is not None and any(part.given for head in heads.values() for part in asked_boxes(head)):
             return f"{silent} without the box that it is about: pass boxes=[LEFT,TOP,RIGHT,BOTTOM]"
         if any(head.num_images(head.options) == num_images for head in heads.values()):

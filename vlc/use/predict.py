@@ -1,6 +1,6 @@
 """`python run.py predict`: the answers of every head of a checkpoint to an image and a text."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from vlc.data.transforms import denormalize
 from vlc.evaluation.drawing import with_boxes
 from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import require_writable, write_text
+from vlc.objectives.base import Answer
 from vlc.objectives.mae import reconstruction
 from vlc.use.answers import write_answers
+from vlc.use.forms import chooses, given_request
 from vlc.use.model import Model, open_pretrained
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -64,8 +66,10 @@ def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str,
         raise UserError(
             f"There is nothing to answer: pass {_WANTS}, or picture=FILE.png of a checkpoint with a mae head"
         )
-    boxes = None if use.boxes is None else [use.boxes[first : first + 4] for first in range(0, len(use.boxes), 4)]
-    answers = model.answer(images, texts or None, boxes) if asked else []
+    if use.options:
+        answers = _chosen(model, use, images, texts)
+    else:
+        answers = model.answer(images, texts or None, use.several_boxes) if asked else []
     records = [
         {"task": answer.head, "text": asked[answer.example], "about": answer.about, "unit": answer.unit}
         | {"answers": answer.choices}
@@ -81,6 +85,21 @@ def predict(config: Mapping[str, Any], given: Collection[str]) -> list[dict[str,
         write_text(Path(use.out), to_json(records))
     _print(records)
     return records
+
+
+def _chosen(model: Model, use: UseSettings, images: Sequence[str], texts: Sequence[str]) -> list[Answer]:
+    """What each head that chooses among options answers to each text. Raises UserError where there is none."""
+    names = [name for name in model.forms if chooses(model.module.objectives[name])]
+    if not (names and texts):
+        lacking = f"{model.named_heads}, none of which chooses among any" if texts else 'text="..." is missing'
+        raise UserError(f"options are given, but {lacking}")
+    answers = []
+    for number, text in enumerate(texts):
+        for name in names:
+            request = given_request(use, images, text, model.forms[name].fields(model, model.module.objectives[name]))
+            ((answer,),) = model.ask(name, [model.prepare(name, request)])
+            answers.append(replace(answer, example=number))
+    return answers
 
 
 def _write_boxes(image: str, meant: Mapping[str, tuple[float, ...]], path: Path) -> None:

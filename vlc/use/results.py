@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def write_results(
     plan: Mapping[str, Any],
     made_by: Mapping[str, Any],
     process: Process,
+    beside: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write OUT/KIND-NNNNN and OUT/KIND.json, together with all processes; returns the content of the latter.
 
@@ -62,11 +63,12 @@ def write_results(
     batch: inputs that are computed at once.
     plan: what the rows depend on.
     made_by: what the JSON file says beside the plan.
+    beside: names of folders that `computed` writes beside the tables.
     """
     plan = plain({**plan, kind: count})
     if not count:
         raise UserError(f"There is nothing to read. Check {made_by['source']}")
-    folder, result = _folder(out, kind, plan)
+    folder, result = _folder(out, kind, plan, beside)
     if result.exists():
         tell(folder, kind, found := read_object(result, folder))
         return found
@@ -103,7 +105,7 @@ def tell(folder: Path, kind: str, content: Mapping[str, Any]) -> None:
     Console().print(cell(summary), soft_wrap=True)
 
 
-def _folder(out: str | None, kind: str, plan: Mapping[str, Any]) -> tuple[Path, Path]:
+def _folder(out: str | None, kind: str, plan: Mapping[str, Any], beside: Collection[str]) -> tuple[Path, Path]:
     """The folder, and its file that says that all is there, of this plan. Raises UserError where it holds anything else."""
     if not out:
         raise UserError("out=FOLDER is missing: where should the results go?")
@@ -113,7 +115,7 @@ def _folder(out: str | None, kind: str, plan: Mapping[str, Any]) -> tuple[Path, 
         raise UserError(f"out={out} is a file: name a folder")
     own = re.compile(rf"\.?({kind}(-\d+)?\.\w+|{re.escape(REJECTED)})(\.\d+\.tmp)?|{re.escape(UNFINISHED)}")
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if others := [name for name in names if not own.fullmatch(name)]:
+    if others := [name for name in names if not own.fullmatch(name) and name not in beside]:
         raise UserError(f"out={out} holds something else ({others[0]}): name another folder")
     if result.exists():
         found = read_object(result, folder)

@@ -6,13 +6,13 @@ their category. A tag for each word tells its box: 0 none, and k box k - 1. A pe
 annotation, and no other person has it there.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from vlc.data.references import BadReference, called_by, rendered
 from write_arrow.machine.boxes import Cutter
 from write_arrow.machine.conversion import Conversion
 from write_arrow.machine.plans import Files, Plans
@@ -54,15 +54,6 @@ SCHEMA = pa.schema(
         "image_id": _TEXT,
         "split": _TEXT,
     }
-)
-# First names that do not tell the gender.
-NAMES = (
-    *("Alex", "Andy", "Ariel", "Ashley", "Aubrey", "Avery", "Bailey", "Blake", "Bobbie", "Brook"),
-    *("Cameron", "Casey", "Charlie", "Chris", "Corey", "Dakota", "Dana", "Devon", "Eden", "Elliot"),
-    *("Emerson", "Finley", "Frankie", "Harley", "Hayden", "Jackie", "Jaime", "Jamie", "Jesse", "Jody"),
-    *("Jordan", "Kai", "Kelly", "Kendall", "Kerry", "Kim", "Lee", "Leslie", "Logan", "Marion"),
-    *("Morgan", "Noel", "Parker", "Peyton", "Quinn", "Reese", "Riley", "Robin", "Rory", "Rowan"),
-    *("Sam", "Sasha", "Shannon", "Sidney", "Skyler", "Stevie", "Taylor", "Terry", "Toby", "Tracy"),
 )
 
 
@@ -112,7 +103,7 @@ def _plans(split: str, files: Files, conversion: Conversion) -> Plans:
             try:
                 for column, cells in text_columns(entry, names, objects.tags, labelled=split != "test").items():
                     values.setdefault(column, []).extend(cells)
-            except Unusable as error:
+            except (Unusable, BadReference) as error:
                 plans.reject(f"{path}, {entry['annot_id']}", str(error))
         if values:
             plans.append([image], **values, **objects.values, movie=movie, image_id=number, split=split)
@@ -172,7 +163,7 @@ def _objects(path: str, names: Sequence[str], conversion: Conversion, cutter: Cu
 def text_columns(
     entry: dict[str, Any], names: Sequence[str], tags: Sequence[int], *, labelled: bool
 ) -> dict[str, list[Any]]:
-    """What a question adds to the columns of its row. Raises Unusable where it cannot be shown, or has no right answer."""
+    """What a question adds to the columns of its row. Raises Unusable or BadReference where it cannot be shown."""
     question, answers, rationales = (entry[key] for key in ("question", "answer_choices", "rationale_choices"))
     if not len(answers) == len(rationales) == CHOICES:
         raise Unusable(f"{len(answers)} answers and {len(rationales)} rationales, expected {CHOICES} of each")
@@ -202,42 +193,6 @@ def text_columns(
         "rationale_index": labels[1],
         "given_annot_id": [entry["annot_id"]] * len(given),
     }
-
-
-def called_by(annot_id: str, objects: Sequence[str]) -> list[str]:
-    """What the objects of an image are called in one annotation: persons by a name each, which annot_id draws."""
-    order = sorted(NAMES, key=lambda name: hashlib.sha256(f"{annot_id} {name}".encode()).digest())
-    persons, called = 0, []
-    for category in objects:
-        if category != "person":
-            called.append(category)
-            continue
-        again, place = divmod(persons, len(order))
-        called.append(order[place] + (str(again + 1) if again else ""))
-        persons += 1
-    return called
-
-
-def rendered(tokens: Any, called: Sequence[str], tags: Sequence[int]) -> tuple[str, list[int]]:
-    """The words of a text, joined by blanks, and a tag for each; of objects that are named together, "and" joins two.
-
-    tokens: words, and lists of numbers of objects.
-    called: what each object is called.
-    tags: the tag of each object.
-    Raises Unusable for tokens of another kind, for objects that there are not, and for a text without words.
-    """
-    words: list[tuple[str, int]] = []
-    for token in tokens:
-        if isinstance(token, str):
-            words += [(word, 0) for word in token.split()]
-        elif isinstance(token, list) and all(type(one) is int and 0 <= one < len(called) for one in token):
-            for place, number in enumerate(token):
-                words += [("and", 0)] * (place > 0) + [(word, tags[number]) for word in called[number].split()]
-        else:
-            raise Unusable(f"a text holds {str(token)[:80]}, expected a word or numbers of its {len(called)} objects")
-    if not words:
-        raise Unusable("a text without words")
-    return " ".join(word for word, _ in words), [tag for _, tag in words]
 
 
 SOURCES = {

@@ -1,4 +1,4 @@
-"""VCR's three accuracies, and the file for its leaderboard, from the files that the tests of two checkpoints write.
+"""VCR's three accuracies, and the file for its leaderboard, from what tests of two checkpoints write, or predict.
 
 Two models are trained (Zellers et al. 2019): one chooses the answer to a question (Q->A), the other the rationale for the
 right answer (QA->R). Q->AR counts the questions of which both are right. The leaderboard takes a CSV file with the
@@ -7,6 +7,7 @@ probabilities of the answers, and those of the rationales for each answer.
 
 import csv
 import io
+import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from vlc.common.errors import UserError
-from vlc.evaluation.official.scorer import Metrics, Scorer, read_json
+from vlc.evaluation.official.scorer import Metrics, Scorer, read_json, read_lines
 from vlc.evaluation.predictions import require_writable, write_text
 
 CHOICES = range(4)
+GIVEN = "given_answer_index"
 HEADER = [
     "annot_id",
     *(f"answer_{answer}" for answer in CHOICES),
@@ -73,8 +75,10 @@ def leaderboard_file(answers: Mapping[str, Mapping[str, Any]], rationales: Mappi
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options that name the files."""
-    parser.add_argument("answers", metavar="QA_FILE", help="what a test of the choice of answers writes")
-    parser.add_argument("rationales", metavar="QAR_FILE", help="what a test of the choice of rationales writes")
+    parser.add_argument(
+        "answers", metavar="QA_FILE", help="what a test of the choice of answers writes, or predict's folder"
+    )
+    parser.add_argument("rationales", metavar="QAR_FILE", help="the same of rationales")
     parser.add_argument("--csv", type=Path, metavar="OUT", help="write the file for the leaderboard, of the test split")
 
 
@@ -84,7 +88,7 @@ def score(arguments: Namespace) -> Metrics:
     Raises UserError for files in another form, and where the two are not of the same questions.
     """
     answers = {number: records[0] for number, records in _records(arguments.answers, None).items()}
-    rationales = _records(arguments.rationales, "given_answer_index")
+    rationales = _records(arguments.rationales, GIVEN)
     if lacking := answers.keys() ^ rationales.keys():
         raise UserError(
             f"{len(lacking):,} questions, {min(lacking)} among them, are in one of {arguments.answers} and "
@@ -108,7 +112,7 @@ def score(arguments: Namespace) -> Metrics:
 def _records(path: str, given: str | None) -> dict[str, dict[int, dict[str, Any]]]:
     """The records of a file by annot_id, and by the answer that is given; given: the key of its number."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
-    entries = read_json(path)
+    entries = _of_folder(Path(path), given) if Path(path).is_dir() else read_json(path)
     for entry in entries if isinstance(entries, list) else [entries]:
         try:
             number, place, values = entry["annot_id"], entry[given] if given else 0, entry["probabilities"]
@@ -124,6 +128,16 @@ def _records(path: str, given: str | None) -> dict[str, dict[int, dict[str, Any]
     if not found:
         raise UserError(f"{path} holds no question")
     return found
+
+
+def _of_folder(folder: Path, given: str | None) -> list[dict[str, Any]]:
+    """The records in a folder of `run.py predict`, of the heads that choose rationales (given) or answers."""
+    paths = sorted(folder.glob("answers-*.jsonl"))
+    if not paths:
+        raise UserError(f"{folder} holds no answers-NNNNN.jsonl, which predict writes with file_format=jsonl")
+    rows = (json.loads(line) for path in paths for line in read_lines(path))
+    found = [row["record"] for row in rows if row.get("record")]
+    return [record for record in found if (GIVEN in record) == (given is not None)]
 
 
 def _are_probabilities(values: Sequence[Any]) -> bool:

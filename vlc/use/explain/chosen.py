@@ -24,10 +24,16 @@ class Chosen:
     values: logits of B equal examples -> how much the head is for this answer, (B,): its logit, the score of its box or
         text, the log odds of a match, or the cosine similarity. A head that gives a box and no score has the sum of the
         four logits of the box.
+    score: of the answer, as `Answer.choices` has it.
+    unit: of the score.
+    box: that is chosen (left, top, right, bottom), in pixels of the picture; None: the answer is no box.
     """
 
     name: str
     values: Callable[[Tensor], Tensor]
+    score: float
+    unit: str
+    box: tuple[float, ...] | None
 
 
 def chosen(
@@ -45,10 +51,11 @@ def chosen(
         raise UserError(
             f"choice={choice} names none of the {len(choices)} answers of {name}: pass 0 to {len(choices) - 1}"
         )
-    said = choices[choice][0]
+    said, score = choices[choice]
+    box = tuple(answers[0].boxes[choice]) if answers[0].boxes else None
     if isinstance(head, WordTranslation):
         said = said.partition(":")[2]  # without the language
-    return Chosen(said, _values(head, outcome.logits, batch, choice, answers[0]))
+    return Chosen(said, _values(head, outcome.logits, batch, choice, answers[0]), score, answers[0].unit, box)
 
 
 def _values(head: Objective, logits: Tensor, batch: Batch, choice: int, answer: Answer) -> Callable[[Tensor], Tensor]:

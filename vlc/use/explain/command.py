@@ -20,32 +20,38 @@ from vlc.objectives.base import Answer
 from vlc.use.explain.explain import explain, explainable
 from vlc.use.explain.explanation import Explanation
 from vlc.use.explain.methods import DEFAULT
+from vlc.use.explain.over_data import write_explanations
 from vlc.use.explain.page import explanation_page
 from vlc.use.explain.sheets import attention_sheet, word_sheet
 from vlc.use.explain.views import views
-from vlc.use.forms import Request
+from vlc.use.forms import given_request
 from vlc.use.images import picture_of, read_image
 from vlc.use.model import Model, open_pretrained
 
 
-def explain_image(config: Mapping[str, Any], given: Collection[str]) -> list[Explanation]:
+def explain_image(config: Mapping[str, Any], given: Collection[str]) -> list[Explanation] | dict[str, Any]:
     """Explain the best answer of each head to each text; print what matters, and write files where out=FOLDER is given.
 
+    Without image=FILE, but with image_folder or datasets, `over_data.write_explanations` writes tables of explanations.
     Raises UserError where no head can be asked this, and for what `explain` refuses.
     """
     use = UseSettings.from_config(config)
+    if not use.image and (use.image_folder or "datasets" in given):
+        return write_explanations(config, given)
     model = open_pretrained(config, given)
     if not use.image:
-        raise UserError("image=FILE is missing: what was looked at?")
+        raise UserError(
+            "image=FILE is missing: what was looked at? image_folder=FOLDER, or datasets=[...], with out=FOLDER explains "
+            "answers about many"
+        )
     files = [path for path in (use.image, use.image2) if path]
     texts: list[str | None] = [use.text] if isinstance(use.text, str) else list(use.text or (None,))
-    boxes = None if use.boxes is None else [use.boxes[first : first + 4] for first in range(0, len(use.boxes), 4)]
     pictures = [to_pil(picture_of(read_image(path))) for path in files]
     found: list[Explanation] = []
     for text in texts:
-        for head in _heads(model, len(files), text, boxes is not None):
-            reads_boxes = "boxes" in model.forms[head].fields(model, model.module.objectives[head])
-            request = Request(files, text, boxes=boxes if reads_boxes else None)
+        for head in _heads(model, use, len(files), text):
+            fields = model.forms[head].fields(model, model.module.objectives[head])
+            request = given_request(use, files, text, fields)
             one = explain(model, head, request, use.method or DEFAULT)
             ((answer, *_),) = model.ask(head, [model.prepare(head, request)])
             _print(one, text)
@@ -55,14 +61,16 @@ def explain_image(config: Mapping[str, Any], given: Collection[str]) -> list[Exp
     return found
 
 
-def _heads(model: Model, num_images: int, text: str | None, has_boxes: bool) -> Iterator[str]:
-    """The heads that can be asked a text about so many images. Raises UserError where there are none."""
+def _heads(model: Model, use: UseSettings, num_images: int, text: str | None) -> Iterator[str]:
+    """Heads that can be asked a text about so many images, with the other keys. Raises UserError where there are none."""
     wanted, asked = [], False
     for name in explainable(model):
         fields = model.forms[name].fields(model, model.module.objectives[name])
         required = {key for key, field in fields.items() if field.required}
-        has = {"images", *(["text"] if text else []), *(["boxes"] if has_boxes else [])}
-        if fields["images"].count == num_images and required <= has and ("text" in fields) == bool(text):
+        given = {"text": text, "boxes": use.boxes, "options": use.options}
+        has = {"images", *(key for key, value in given.items() if value)}
+        alike = all((key in fields) == bool(given[key]) for key in ("text", "options"))
+        if fields["images"].count == num_images and required <= has and alike:
             asked = True
             yield name
         wanted.append(f"{name} ({', '.join(sorted(required))}, images: {fields['images'].count})")

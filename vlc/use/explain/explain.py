@@ -82,6 +82,9 @@ def _explanation(asked: Asked, method: str, relevances: list[Relevance], placeme
         tuple(maps),
         asked.model.module.encoder.size.patch_size,
         tuple(_sequence(asked, number) for number in range(len(asked.passes))),
+        asked.chosen.score,
+        asked.chosen.unit,
+        asked.chosen.box,
     )
 
 

@@ -56,6 +56,8 @@ class Explanation:
     maps: of each image.
     patch_size: in pixels of the image that the model sees.
     sequences: of each encoder pass.
+    score: of the answer, as the head states it, in `unit`.
+    box: that the answer is (left, top, right, bottom), in pixels of the picture; None: it is none.
     """
 
     method: str
@@ -67,6 +69,9 @@ class Explanation:
     maps: tuple[ImageMap, ...]
     patch_size: int
     sequences: tuple[Sequence, ...]
+    score: float
+    unit: str
+    box: tuple[float, ...] | None
 
     @property
     def image(self) -> np.ndarray:

@@ -10,6 +10,7 @@ from vlc.objectives.base import Objective
 from vlc.use.explain import METHODS, Explanation, explain
 from vlc.use.forms import Request, asked_boxes
 from vlc.use.report.run import Run
+from vlc.use.stored import TAGS, grounding
 
 _OTHER_ANSWER = "the heat maps ask the model again about image and text alone, and its answer is another one then"
 
@@ -51,21 +52,24 @@ def _explained(run: Run, example: Example) -> Explanation:
     samples = run.samples(example)
     source, where = samples.locate(example.number)
     head = run.model.module.objectives[example.place.head]
-    if getattr(head.options, "candidate_tags", ""):
-        raise UserError("the words of its texts name boxes, which the heat maps cannot ask about")
     field = source.spec.fields
 
     def value(name: str, default: Any) -> Any:
         return source.field(where, name) if name in field and source.provides(name) else default
 
     turns = value("history", [])
+    boxes = [box for name in _box_fields(head) for box in value(name, [])] or None
+    names = getattr(head.options, "candidate_tags", "")
+    read = ("boxes", *TAGS) if names else ()
+    given = {name: value(name, None) for name in read if name in field and source.provides(name)}
     request = Request(
         images=run.pictures(example),
         text=source.text(where) if samples.preparation.text_encoder is not None else None,
-        boxes=[box for name in _box_fields(head) for box in value(name, [])] or None,
+        **(grounding(given) if names else {"boxes": boxes}),
         options=value(getattr(head.options, "candidates", "") or "", []) if hasattr(head.options, "drawn") else (),
         history=list(zip(turns[::2], turns[1::2], strict=False)),
         caption=value("caption", ""),
+        answer=value("given_answer", ""),
         word=value("words", ""),
         language=value("target_lang", ""),
         candidates=value("candidates", ()),
