@@ -184,7 +184,7 @@ def _evaluators(task: TaskSettings, settings: Settings) -> list[Evaluator]:
     every, kind = task.evaluators.get("ranking"), ranking_kind(task.kinds)
     if every is not None and kind:
         itc = task.kinds["itc"].name if "itc" in task.kinds else None
-        ranks = run.rerank_k, run.save_scores, task.name, bool(task.pairs), settings.data.num_workers
+        ranks = run.rerank_k, run.save_scores, task.name, bool(task.pairs), settings.data.stated_workers
         evaluators.append(Ranking(task.kinds[kind].name, itc, every, *ranks))
     for name, writing in (("translation", Translation), ("captions", Captions)):
         if (every := task.evaluators.get(name)) is not None:
