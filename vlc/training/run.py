@@ -184,7 +184,9 @@ def _evaluators(task: TaskSettings, settings: Settings) -> list[Evaluator]:
     every, kind = task.evaluators.get("ranking"), ranking_kind(task.kinds)
     if every is not None and kind:
         itc = task.kinds["itc"].name if "itc" in task.kinds else None
-        ranks = run.rerank_k, run.save_scores, task.name, bool(task.pairs), settings.data.stated_workers
+        # num_workers=auto measures batches of samples. A ranking reads images alone, and then does it by itself.
+        workers = 0 if isinstance(settings.data.num_workers, str) else settings.data.num_workers
+        ranks = run.rerank_k, run.save_scores, task.name, bool(task.pairs), workers
         evaluators.append(Ranking(task.kinds[kind].name, itc, every, *ranks))
     for name, writing in (("translation", Translation), ("captions", Captions)):
         if (every := task.evaluators.get(name)) is not None:
