@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,10 @@ def _close(what: str, found: Tensor, expected: Tensor, tolerance: float) -> floa
     share = float((found.float().cpu() - expected.float().cpu()).norm() / expected.float().norm().clamp(min=1e-8))
     assert share <= tolerance, f"{what} differs by {share:.2g} of its norm, more than {tolerance:g}"
     return share
+
+
+def _joined(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([one.detach().flatten() for one in tensors])
 
 
 def _loaded(name: str, setting: Setting) -> tuple[Golden, Any]:
@@ -72,8 +76,8 @@ def packed(setting: Setting) -> dict[str, Any]:
         given.module.encoder._may_pack = False
         masked_loss, masked = _loss_and_gradients(given, batch, half)
         worst = max(worst, _close(f"the loss of {name}", loss, masked_loss, 0.02 if half else 1e-5))
-        both = (torch.cat([one.flatten() for one in found.values()]) for found in (gradients, masked))
-        worst = max(worst, _close(f"the gradient of {name}", *both, 0.05 if half else 1e-4))
+        pair = _joined(gradients.values()), _joined(masked.values())
+        worst = max(worst, _close(f"the gradient of {name}", *pair, tolerance=0.05 if half else 1e-4))
     return {"difference": worst}
 
 
@@ -83,8 +87,8 @@ def compiled(setting: Setting) -> dict[str, Any]:
     loss, gradients = _loss_and_gradients(given, batch, half=False)
     given.module.compile_parts(**({} if setting.device.type == "cuda" else {"backend": "eager"}))
     compiled_loss, own = _loss_and_gradients(given, batch, half=False)
-    both = (torch.cat([one.flatten() for one in found.values()]) for found in (own, gradients))
-    return {"difference": max(_close("the loss", compiled_loss, loss, 1e-4), _close("the gradient", *both, 1e-3))}
+    difference = _close("the gradient", _joined(own.values()), _joined(gradients.values()), 1e-3)
+    return {"difference": max(difference, _close("the loss", compiled_loss, loss, 1e-4))}
 
 
 def resumed(setting: Setting) -> dict[str, Any]:
@@ -113,8 +117,7 @@ def resumed(setting: Setting) -> dict[str, Any]:
     second.load_state_dict(stored["module"])
     optimizer.load_state_dict(stored["optimizer"])
     steps(second, batch, optimizer, 2)
-    pair = (torch.cat([one.detach().flatten() for one in module.parameters()]) for module in (second, unbroken))
-    return {"difference": _close("the weights", *pair, 1e-6)}
+    return {"difference": _close("the weights", _joined(second.parameters()), _joined(unbroken.parameters()), 1e-6)}
 
 
 @contextlib.contextmanager
