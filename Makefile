@@ -8,7 +8,7 @@ TOOLS := build/tools
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-all languages replicas test offline-test lowest lock sbom format bench reliability clean
+.PHONY: help setup browser demo demo-all languages replicas test offline-test lowest lock sbom format bench gpu reliability clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -76,6 +76,10 @@ format: $(INSTALLED) ## Format the code and mend what ruff can mend
 
 bench: $(INSTALLED) ## Time the pre-training step of base size (BENCHMARKS.md has more)
 	$(BIN)/python -m benchmarks.step
+
+gpu: ## Check and measure on one GPU, 9 minutes (docs/hardware.md; GPU_OPTIONS=...); writes result/gpu.json
+	mkdir -p result
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu --json result/gpu.json $(GPU_OPTIONS)
 
 reliability: $(INSTALLED) ## Kills, damaged files, hostile inputs: half an hour; writes result/reliability.json
 	$(BIN)/python -m tests.reliability

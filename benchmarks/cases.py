@@ -16,18 +16,31 @@ TEXT_TOKENS = (8, 20)  # of a caption, with [CLS] and [SEP]
 FALSE_TEXTS = 15
 
 
+_LARGE = {"vit": "mae_vit_large_patch16", "hidden_size": 1024, "num_heads": 16, "num_layers": 24}
+
+
 @dataclass(frozen=True)
 class Case:
-    """recipe: a named config. batch: examples of a training step, or the texts that an image ranks if `evaluates`."""
+    """recipe: a named config. batch: examples of a training step, or the texts that an image ranks if `evaluates`.
+
+    large: whether the encoder is of the size large in place of base.
+    """
 
     recipe: str
     image_size: int
     batch: int
     evaluates: bool = False
+    large: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"image_size": self.image_size, "per_gpu_batchsize": self.batch, "batch_size": self.batch}
+        sizes = {"image_size": self.image_size, "per_gpu_batchsize": self.batch, "batch_size": self.batch}
+        return sizes | (_LARGE if self.large else {})
+
+    @property
+    def stack(self) -> tuple[int, int, int]:
+        """Width, hidden width and depth of the encoder, as `stack_flops` takes them."""
+        return (1024, 4096, 24) if self.large else (WIDTH, HIDDEN, DEPTH)
 
 
 _PRETRAIN, _VQA = "task_mlm_itm_mae", "task_finetune_vqa_mae_randaug"
@@ -36,6 +49,8 @@ _NLVR2, _IRTR = "task_finetune_nlvr2_mae_randaug", "task_finetune_irtr_coco_mae_
 CASES: dict[str, Case] = {
     "pretrain_224": Case(_PRETRAIN, 224, 8),
     "pretrain_384": Case(_PRETRAIN, 384, 4),
+    "pretrain_large_224": Case(_PRETRAIN, 224, 8, large=True),
+    "pretrain_large_384": Case(_PRETRAIN, 384, 4, large=True),
     "vqa_384": Case(_VQA, 384, 4),
     "vqa_576": Case(_VQA, 576, 2),
     "nlvr2_384": Case(_NLVR2, 384, 2),
@@ -102,20 +117,20 @@ def needed_flops(case: Case, batch: int, given: Inputs) -> float:
     2 * rows * columns for each token and matrix, attention 4 * tokens * width for each token and layer; a training step
     takes three times the forward pass. Heads of one token, embeddings and norms are left out.
     """
-    patches = (case.image_size // PATCH) ** 2
+    patches, width = (case.image_size // PATCH) ** 2, case.stack[0]
     if case.recipe == _PRETRAIN:
         kept = int(patches * (1 - 0.6))
         lengths = 2 * [len(ids) + 1 + kept for ids in given.texts]
         predicted = sum(map(len, given.hidden))
         decoder = stack_flops([1 + patches] * batch, DECODER_WIDTH, 4 * DECODER_WIDTH, DECODER_DEPTH)
         pixels = 2 * batch * patches * DECODER_WIDTH * 3 * PATCH**2
-        others = decoder + pixels + 2 * predicted * VOCABULARY * WIDTH
+        others = decoder + pixels + 2 * predicted * VOCABULARY * width
         images = 2 * batch
     else:
         texts = given.texts + given.false_texts if case.recipe == _IRTR else given.texts
         images = 1 if case.evaluates else 2 * batch if case.recipe == _NLVR2 else batch
         lengths = [len(ids) + 1 + patches for ids in texts] * (2 if case.recipe == _NLVR2 else 1)
         others = 0
-    embedding = 2 * images * patches * 3 * PATCH**2 * WIDTH
-    forward = stack_flops(lengths, WIDTH, HIDDEN, DEPTH) + embedding + others
+    embedding = 2 * images * patches * 3 * PATCH**2 * width
+    forward = stack_flops(lengths, *case.stack) + embedding + others
     return forward if case.evaluates else 3 * forward

@@ -77,12 +77,12 @@ def _module(precision: str, words: list[str]) -> VLCModule:
     module = VLCModule(
         settings.model, settings.tasks, image_size=SIZE, max_text_len=1, vocab_size=1, optim=settings.optim
     )
-    if suits_onednn(module.encoder.size.width, half=DTYPES[precision]):
+    if not torch.cuda.is_available() and suits_onednn(module.encoder.size.width, half=DTYPES[precision]):
         use_onednn(module)
     return module
 
 
-def _flops_per_image(*, trains: bool) -> float:
+def flops_per_image(*, trains: bool) -> float:
     """The operations of the matrix products alone. A training step takes three times the forward pass."""
     patches = (SIZE // PATCH) ** 2
     forward = stack_flops([1 + patches], WIDTH, HIDDEN, DEPTH) + 2 * patches * 3 * PATCH**2 * WIDTH
@@ -99,7 +99,7 @@ def _rows(kind: str, baseline: str, times: dict[str, list[float]], size: int) ->
             "spread_s": round(max(seconds) - min(seconds), 3),
             "images_per_second": round(size / statistics.median(seconds), 2),
             "tflop_per_s": round(
-                size * _flops_per_image(trains=kind == TRAINING) / statistics.median(seconds) / 1e12, 3
+                size * flops_per_image(trains=kind == TRAINING) / statistics.median(seconds) / 1e12, 3
             ),
             "ratio": round(best / statistics.median(seconds), 2),
         }
@@ -115,7 +115,7 @@ def training(arguments: argparse.Namespace) -> list[dict]:
     sides = {
         "MAE (float32: its autocast is CUDA's)": _published_step(arguments.compare, arguments.timm, images, labels)
     }
-    sides |= {f"ours, {name}": _our_step(name, images, labels) for name in DTYPES}
+    sides |= {f"ours, {name}": our_step(name, images, labels) for name in DTYPES}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(arguments.repeats + 1):
         for name, step in sides.items():
@@ -126,18 +126,19 @@ def training(arguments: argparse.Namespace) -> list[dict]:
     return _rows(TRAINING, next(iter(sides)), times, arguments.batch)
 
 
-def _our_step(precision: str, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
-    module = _module(precision, []).train()
+def our_step(precision: str, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
+    """Our step on the device of the images (B, 3, H, W) float32 and labels (B,) int64."""
+    module = _module(precision, []).train().to(images.device)
     # What the two methods ask.
     trainer = SimpleNamespace(precision=precision, current_epoch=0, global_rank=0)
     vars(module).update(_trainer=trainer, log_dict=lambda *values, **options: None)
     optimizer, (task,) = module.configure_optimizers(), module.tasks
     assert isinstance(optimizer, torch.optim.Optimizer)
-    shown, index = Images(images[:, None]), torch.arange(len(images))
+    shown, index = Images(images[:, None]), torch.arange(len(images), device=images.device)
     batch = Batch(index=index, split="train", task=task, images=shown, parts={"label": labels})
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=DTYPES[precision]):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=DTYPES[precision]):
             loss = module.training_step(module.on_after_batch_transfer(batch, 0), 0)
         loss.backward()
         optimizer.step()

@@ -78,12 +78,12 @@ def _image_tables(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any
     for size in SIZES:
         for name in PIPELINES:
             sides[f"published: {name}", size] = _published(name, size)
-            sides[f"ours: {name}", size] = _ours(name, size)
+            sides[f"ours: {name}", size] = prepared(name, size)
         sides |= {
             (f"{name}, torch's resize", size): _decode_and_resize(decode, size) for name, decode in decoders.items()
         }
         if images.simplejpeg:
-            sides["ours without simplejpeg: mae", size] = _without_simplejpeg(_ours("mae", size))
+            sides["ours without simplejpeg: mae", size] = _without_simplejpeg(prepared("mae", size))
     seconds = _take_turns(sides, encoded, arguments.repeats)
     bare = seconds.get(("decoding alone, simplejpeg", "full"))
     rows = [
@@ -188,7 +188,8 @@ def _published(name: str, size: int) -> Callable[[bytes], torch.Tensor]:
     return lambda data: pipeline(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def _ours(name: str, size: int) -> Callable[[bytes], torch.Tensor]:
+def prepared(name: str, size: int) -> Callable[[bytes], torch.Tensor]:
+    """Our pipeline of that name: encoded bytes -> (3, size, size) uint8."""
     pipeline, rng = transform(name, size), np.random.default_rng(0)
     return lambda data: pipeline(images.open_image(pa.py_buffer(data)), rng).pixels
 

@@ -35,12 +35,17 @@ def main() -> None:
     serve(lambda: build(CASES[name], batch, precision == "bfloat16", *sys.argv[4:]))
 
 
-def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[], None]:
-    """The case's repeat; assignments: further config keys, as key=value."""
+def build(
+    case: Case, batch: int, half: bool, *assignments: str, device: torch.device | None = None
+) -> Callable[[], None]:
+    """The case's repeat; assignments: further config keys, as key=value. device: None: a GPU where there is one."""
     values = config_values(assignments)
     case = replace(case, image_size=values.get("image_size", case.image_size))
-    settings = Settings.from_config(resolve(case.recipe, **case.settings | {"num_gpus": 0} | values))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = case.settings | {"num_gpus": 0} | values
+    if "vit" in values:  # the sizes of a large case follow from it
+        config = {key: value for key, value in config.items() if key not in ("hidden_size", "num_heads", "num_layers")}
+    settings = Settings.from_config(resolve(case.recipe, **config))
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = made(case, settings).to(device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -64,7 +69,7 @@ def build(case: Case, batch: int, half: bool, *assignments: str) -> Callable[[],
         return rank
     plain = settings.optim.layer_decay == 1
     groups = plain_groups(module, settings.optim, set()) if plain else layer_decay_groups(module, settings.optim)
-    optimizer = build_optimizer(groups, settings.optim, fused=True)
+    optimizer = build_optimizer(groups, settings.optim, fused=device.type != "meta")
     given = _batch(case, batch, settings).to(device)
     module.train()
 

@@ -18,12 +18,13 @@ from torch import Tensor
 from benchmarks.cases import CASES, FALSE_TEXTS, Case, inputs
 from benchmarks.worker import serve
 
+_HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_TEXT_LEN = 40  # to which the published loader pads every text
 
 
 def main() -> None:
     name, batch, precision = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    serve(lambda: _build(CASES[name], batch, precision == "bfloat16"))
+    serve(lambda: _build(CASES[name], batch, _HALF.get(precision)))
 
 
 def _adapt(half: bool) -> None:
@@ -49,8 +50,9 @@ class _AdamW(torch.optim.AdamW):
         super().__init__(groups, foreach=False, fused=False, **options)
 
 
-def _build(case: Case, batch: int, half: bool) -> Callable[[], None]:
-    _adapt(half)
+def _build(case: Case, batch: int, half: torch.dtype | None) -> Callable[[], None]:
+    """half: the dtype of autocast; None: float32. Losses are scaled in float16, as Lightning does it there."""
+    _adapt(half is not None)
     published, modules = importlib.import_module("vlc.config"), importlib.import_module("vlc.modules")
     config = dict(published.config()) | dict(getattr(published, case.recipe)()) | case.settings
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -60,7 +62,7 @@ def _build(case: Case, batch: int, half: bool) -> Callable[[], None]:
     given = _batch(case, batch, device)
 
     def autocast() -> contextlib.AbstractContextManager:
-        return torch.autocast(device.type, torch.bfloat16, enabled=half)
+        return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
 
     if case.evaluates:
         model.eval()
@@ -69,13 +71,15 @@ def _build(case: Case, batch: int, half: bool) -> Callable[[], None]:
     type(model).trainer = property(lambda self: self._trainer)
     (optimizer,), _ = model.configure_optimizers()
     model.train()
+    scaler = torch.amp.GradScaler(device.type, enabled=half == torch.float16)
 
     def step() -> None:
         with autocast():
             loss = model.training_step(given, 0)
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
 
     return step
 

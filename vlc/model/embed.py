@@ -93,7 +93,8 @@ def learned_positions(table: Tensor, grid: tuple[int, int], extents: Tensor | No
     if extents is None:
         if grid == (side, side):
             return table[:, 1:]
-        extents = torch.tensor([grid], device=table.device)
+        # Filled on the device, as it would wait for a copy.
+        extents = torch.stack([torch.full((1,), length, device=table.device) for length in grid], dim=1)
     rows, columns = (_linear_interpolation_weights(length, extents[:, axis], side) for axis, length in enumerate(grid))
     with torch.autocast(table.device.type, enabled=False):
         places = table[0, 1:].float().unflatten(0, (side, side))
