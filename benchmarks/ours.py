@@ -100,18 +100,15 @@ class _Corpus(Corpus):
 
     def __init__(self, case: Case, batch: int):
         given = inputs(case, batch)
-        self._image, self._texts = torch.from_numpy(given.images[0, 0]), given.texts
+        self._image, self._ids = torch.from_numpy(given.images[0, 0]), given.texts
         self._first_sample, self.text_image = [0], np.zeros(len(given.texts), dtype=np.int64)
         self.languages = None
 
     def image(self, number: int) -> torch.Tensor:
         return self._image
 
-    def token_ids(self) -> list[list[int]]:
-        return self._texts
-
-    def padded(self, ids: list[list[int]], numbers: np.ndarray) -> Text:
-        return _padded(ids)
+    def texts(self, row: int, columns: np.ndarray) -> Text:
+        return _padded([self._ids[number] for number in columns.tolist()])
 
 
 def _padded(rows: list[list[int]]) -> Text:
