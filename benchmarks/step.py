@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,25 @@ class Side:
 
     folder: where the module's code is looked for first.
     alone: whether this project's code is looked for nowhere else.
+    environment: variables that it has beside those of this process.
     """
 
-    def __init__(self, module: str, words: list[str], folder: Path, *, alone: bool = False):
+    def __init__(
+        self,
+        module: str,
+        words: list[str],
+        folder: Path,
+        *,
+        alone: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ):
         search = str(folder) if alone else os.pathsep.join([str(folder), str(ROOT)])
         command = [sys.executable, "-m", module, *words]
         self._command = " ".join(command)
         self._process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": search},
+            env={**os.environ, "PYTHONPATH": search, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if "-v" in sys.argv else subprocess.DEVNULL,
