@@ -2,9 +2,10 @@
 
     python -m write_arrow emoji_scenes --out ARROWS
     python -m write_arrow emoji --out ARROWS
-    python -m benchmarks.busy --data ARROWS --settings vlc GOMP_SPINCOUNT=300000 OMP_WAIT_POLICY=PASSIVE
-Each setting is a process of its own with a variable of the environment, and vlc is what the project does by itself. The
-processes take turns, first on an idle machine, and then beside 1, 2 and 3 neighbours.
+    python -m benchmarks.busy --data ARROWS
+Each setting is a process of its own with variables of the environment: vlc is what the project does by itself, and two
+threads that spin 300,000 times are what torch does on two cores. The processes take turns, first on an idle machine, and
+then beside 1, 2 and 3 neighbours. The first turn beside each number does not count.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from benchmarks.busy_work import WORKS
 from benchmarks.report import ROOT, report
 from benchmarks.step import Side
 
-OURS = "vlc"
+OURS, TORCHS = "vlc", "OMP_NUM_THREADS=2,GOMP_SPINCOUNT=300000"
 _COMPUTE = """
 import os
 parent = os.getppid()
@@ -41,7 +42,7 @@ def _parse() -> argparse.Namespace:
         prog="python -m benchmarks.busy", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--work", nargs="+", choices=WORKS, default=list(WORKS))
-    parser.add_argument("--settings", nargs="+", default=[OURS, "GOMP_SPINCOUNT=300000"], metavar="NAME=VALUE")
+    parser.add_argument("--settings", nargs="+", default=[OURS, TORCHS], metavar="NAME=VALUE,...")
     parser.add_argument("--neighbours", nargs="+", type=int, default=[0, 1, 2, 3], help="the first is the idle machine")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="folder of the arrow files")
     parser.add_argument("--seconds", type=float, default=3, help="of a turn (default: 3)")
@@ -65,6 +66,8 @@ def measure(work: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rows, idle = [{"work": work, "setting": name} for name in sides], list[float]()
     for count in arguments.neighbours:
         with neighbours(count):
+            for side in sides.values():
+                side.repeat()  # in which the number of threads follows
             found = [[side.repeat()["per_s"] for side in sides.values()] for _ in range(arguments.rounds)]
         rates = list(zip(*found, strict=True))
         medians = [statistics.median(some) for some in rates]
@@ -79,8 +82,7 @@ def measure(work: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def variables(setting: str) -> dict[str, str]:
     """The variables of the environment that a setting sets."""
-    name, _, value = setting.partition("=")
-    return {} if setting == OURS else {name: value}
+    return {} if setting == OURS else dict(one.split("=", 1) for one in setting.split(","))
 
 
 @contextmanager

@@ -111,7 +111,8 @@ def measure(name: str, precision: str, arguments: argparse.Namespace, peak: floa
     words = [name, str(batch), precision]
     sides = {"ours": Side("benchmarks.ours", [*words, *arguments.set], ROOT)}
     if arguments.compare:
-        sides["published"] = Side("benchmarks.published", words, arguments.compare.resolve())
+        folder, environment = arguments.compare.resolve(), {"GOMP_SPINCOUNT": "300000"}  # libgomp's own, not vlc's
+        sides["published"] = Side("benchmarks.published", words, folder, environment=environment)
     if arguments.against:
         sides["older"] = Side("benchmarks.ours", [*words, *arguments.set], arguments.against.resolve(), alone=True)
     for number in range(arguments.warmup + arguments.repeats):

@@ -27,6 +27,7 @@ from vlc.evaluation.metrics import check_finite
 from vlc.evaluation.predictions import write_text
 from vlc.evaluation.ranks import fold_recalls, mean_recall, nearest, rank_of_best, recalls, summary
 from vlc.hardware.distributed import gather_lists, is_first_process, process_number
+from vlc.hardware.threads import free_cores
 from vlc.model.encoder import Encoder
 from vlc.model.segments import Segment
 from vlc.objectives.itc import ITC
@@ -43,6 +44,8 @@ def match_scores(
     image: None scores texts alone.
     task: as in `Encoder.encode`.
     """
+    if text.ids.device.type == "cpu":
+        free_cores.follow()
     embedded = encoder.embed_text(text)
     segments = (embedded,) if image is None else (embedded, image)
     return score(encoder.encode(segments, pooled_only=True, task=task).pooled)
