@@ -1,17 +1,15 @@
 """How many threads compute a product, and how long they wait awake for each other, beside other programs.
 
 torch's wheels for CPUs compute with libgomp's threads. By default a thread that has nothing to do spins 300,000 times, for
-some milliseconds, before it sleeps. Where another program has the core of the thread that it waits for, spinning keeps that
-thread, and the other program, from a core that they could use.
+seven milliseconds on Zen 4, before it sleeps. Where another program has the core of the thread that it waits for, spinning
+keeps that thread, and the other program, from a core that they could use.
 """
 
 import os
 import time
 from pathlib import Path
 
-SPINS = (
-    10_000  # measured by benchmarks.busy: it spans the pauses between products, and no time slice of another program
-)
+SPINS = 10_000  # a quarter of a millisecond: longer than most pauses between products
 _BY_THE_USER = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
