@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -106,19 +105,15 @@ class _Corpus(Corpus):
 
     def __init__(self, case: Case, batch: int):
         given = inputs(case, batch)
-        self._image, self._texts = torch.from_numpy(given.images[0, 0]), given.texts
+        self._image, self._ids = torch.from_numpy(given.images[0, 0]), given.texts
         self._first_sample, self.text_image = [0], np.zeros(len(given.texts), dtype=np.int64)
         self.languages = None
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        return np.array(list(map(len, self._texts)))
 
     def image(self, number: int) -> torch.Tensor:
         return self._image
 
     def texts(self, rows: Any, columns: np.ndarray) -> Text:
-        return _padded([self._texts[number] for number in columns.tolist()])
+        return _padded([self._ids[number] for number in columns.tolist()])
 
 
 def _padded(rows: list[list[int]]) -> Text:

@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,25 @@ class Side:
 
     folder: where the module's code is looked for first.
     alone: whether this project's code is looked for nowhere else.
+    environment: variables that it has beside those of this process.
     """
 
-    def __init__(self, module: str, words: list[str], folder: Path, *, alone: bool = False):
+    def __init__(
+        self,
+        module: str,
+        words: list[str],
+        folder: Path,
+        *,
+        alone: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ):
         search = str(folder) if alone else os.pathsep.join([str(folder), str(ROOT)])
         command = [sys.executable, "-m", module, *words]
         self._command = " ".join(command)
         self._process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": search},
+            env={**os.environ, "PYTHONPATH": search, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if "-v" in sys.argv else subprocess.DEVNULL,
@@ -101,7 +111,8 @@ def measure(name: str, precision: str, arguments: argparse.Namespace, peak: floa
     words = [name, str(batch), precision]
     sides = {"ours": Side("benchmarks.ours", [*words, *arguments.set], ROOT)}
     if arguments.compare:
-        sides["published"] = Side("benchmarks.published", words, arguments.compare.resolve())
+        folder, environment = arguments.compare.resolve(), {"GOMP_SPINCOUNT": "300000"}  # libgomp's own, not vlc's
+        sides["published"] = Side("benchmarks.published", words, folder, environment=environment)
     if arguments.against:
         sides["older"] = Side("benchmarks.ours", [*words, *arguments.set], arguments.against.resolve(), alone=True)
     for number in range(arguments.warmup + arguments.repeats):

@@ -3,10 +3,11 @@
 from typing import Any
 
 from vlc.common.after_import import after_import
-from vlc.hardware import torchvision_ops
+from vlc.hardware import threads, torchvision_ops
 
 __version__ = "0.1.0"
 
+threads.sleep_soon()
 torchvision_ops.install()
 
 

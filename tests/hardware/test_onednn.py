@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import Mlp
 
+from vlc.hardware import onednn
 from vlc.hardware.onednn import (
     MIN_WIDTH_FOR_FAST_PRODUCTS,
     OneDNNLinear,
@@ -22,9 +23,11 @@ from vlc.hardware.onednn import (
 )
 
 
+@pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [(3, 5), (0, 5)])
-def test_onednn_layers_compute_the_same(bias, rows):
+def test_onednn_layers_compute_the_same(bias, rows, gradients, monkeypatch):
+    monkeypatch.setattr(onednn, "_GRADIENTS_BY_ONEDNN", gradients)
     layer = torch.nn.Linear(12, 20, bias=bias)
     inputs = torch.randn(*rows, 12, requires_grad=True)
     leaves = [inputs, *layer.parameters()]

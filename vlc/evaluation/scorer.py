@@ -25,6 +25,7 @@ from vlc.data.transforms import normalize
 from vlc.data.workers import worker_options
 from vlc.evaluation.scores import Reranked, Similarities, Stored, room_for
 from vlc.hardware.distributed import gather_lists, is_first_process, process_number
+from vlc.hardware.threads import free_cores
 from vlc.model.encoder import Encoder
 from vlc.model.segments import Segment
 from vlc.objectives.itc import ITC
@@ -44,6 +45,8 @@ def match_scores(
     image: None scores texts alone.
     task: as in `Encoder.encode`.
     """
+    if text.ids.device.type == "cpu":
+        free_cores.follow()
     embedded = encoder.embed_text(text)
     segments = (embedded,) if image is None else (embedded, image)
     return score(encoder.encode(segments, pooled_only=True, task=task).pooled)

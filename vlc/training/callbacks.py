@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from vlc.common.errors import NonFiniteLoss, UserError
 from vlc.common.terminal import printable
 from vlc.data.batch import Batch, CorruptImage
+from vlc.hardware.threads import free_cores
 from vlc.training.saving import last_checkpoint
 
 
@@ -117,6 +118,24 @@ class CastWeightsOnce(Callback):
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         self._context.close()
+
+
+class Threads(Callback):
+    """On the CPU, uses the cores that other programs leave free."""
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        if module.device.type == "cpu":
+            free_cores.follow()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.on_train_batch_start(trainer, module, batch, batch_idx)
+
+    def on_test_batch_start(
+        self, trainer: Trainer, module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.on_train_batch_start(trainer, module, batch, batch_idx)
 
 
 class Throughput(Callback):

@@ -11,7 +11,7 @@ from vlc.checkpoint.checkpoint_io import CheckpointIO
 from vlc.hardware.allocator import keep_freed_memory
 from vlc.hardware.onednn import suits_onednn, use_onednn
 from vlc.hardware.precision import precision_options
-from vlc.training.callbacks import CastWeightsOnce, CorruptImages, NonFiniteLossGuard, Throughput
+from vlc.training.callbacks import CastWeightsOnce, CorruptImages, NonFiniteLossGuard, Threads, Throughput
 from vlc.training.saving import leave_signals_to_us
 
 LOG_EVERY = 10  # batches
@@ -60,7 +60,7 @@ def common_callbacks() -> list[Callback]:
     """The callbacks of every run, evaluations included."""
     terminal = Console().is_terminal
     bar = RichProgressBar(refresh_rate=LOG_EVERY) if terminal else TQDMProgressBar(refresh_rate=10 * LOG_EVERY)
-    return [CastWeightsOnce(), bar]
+    return [CastWeightsOnce(), Threads(), bar]
 
 
 def guards(max_corrupt_ratio: float, **options: Any) -> list[Callback]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
+from vlc.hardware.threads import free_cores
+
 logger = logging.getLogger("vlc.service")
 
 Compute = Callable[[Sequence[Any]], Sequence[Any]]
@@ -136,6 +138,7 @@ class Batcher:
 
 def _results(compute: Compute, items: Sequence[Any]) -> list[Any]:
     """The result of each item, or the exception that it raises by itself."""
+    free_cores.follow()
     try:
         results = list(compute(items))
         if len(results) != len(items):
