@@ -6,9 +6,11 @@ INSTALLED := $(VENV)/.installed
 TOOLS := build/tools
 
 unexport PYTHONDONTWRITEBYTECODE
+# Chromium comes while pip installs, and types are checked beside the tests, which wait now and then.
+MAKEFLAGS += --jobs=2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-all languages replicas test offline-test lowest lock sbom format bench reliability clean
+.PHONY: help setup browser demo demo-all languages replicas test style types suite offline-test lowest lock sbom format bench reliability clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -41,10 +43,16 @@ demo-all: $(INSTALLED) ## Train ten tasks on embedded replicas in one model, and
 languages: $(INSTALLED) ## Train and test retrieval and translation in four languages; writes result/languages
 	$(BIN)/python -m demo.languages
 
-test: $(INSTALLED) browser ## Checks of style and types, and the whole test suite
+test: style types suite ## Checks of style and types, and the whole test suite
+
+style: $(INSTALLED)
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
+
+types: $(INSTALLED)
 	@$(BIN)/mypy --no-error-summary
+
+suite: $(INSTALLED) browser
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 offline-test: $(INSTALLED) ## The test suite where no network is (Linux; a network namespace with nothing but this machine)
