@@ -6,9 +6,11 @@ INSTALLED := $(VENV)/.installed
 TOOLS := build/tools
 
 unexport PYTHONDONTWRITEBYTECODE
+# Chromium comes while pip installs, and types are checked beside the tests, which wait now and then.
+MAKEFLAGS += --jobs=2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-all languages replicas test offline-test lowest lock sbom format bench gpu reliability clean
+.PHONY: help setup browser demo demo-all languages replicas test style types suite offline-test lowest lock sbom format bench gpu reliability clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -42,10 +44,16 @@ demo-all: $(INSTALLED) ## The demo with its other tasks, then ten tasks in one m
 languages: $(INSTALLED) ## Train and test retrieval and translation in four languages; writes result/languages
 	$(BIN)/python -m demo.languages
 
-test: $(INSTALLED) browser ## Checks of style and types, and the whole test suite
+test: style types suite ## Checks of style and types, and the whole test suite
+
+style: $(INSTALLED)
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
+
+types: $(INSTALLED)
 	@$(BIN)/mypy --no-error-summary
+
+suite: $(INSTALLED) browser
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 offline-test: $(INSTALLED) ## The test suite where no network is (Linux; a network namespace with nothing but this machine)

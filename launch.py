@@ -12,11 +12,19 @@ The store by which processes meet listens only on the address that --master_addr
 With 127.0.0.1 it can be reached from this host only.
 """
 
+# ruff: noqa: E402
+
 import os
 import signal
 import sys
 import time
 from argparse import Namespace
+
+# While it is imported, torch reads how much its C++ part says. A store that ends while another thread asks it would be
+# reported with twenty stack frames, after the message that says what happened. The workers keep what the user has set.
+_SAYS = "TORCH_CPP_LOG_LEVEL"
+_SAID_BY_USER = _SAYS in os.environ
+os.environ.setdefault(_SAYS, "ERROR")
 
 from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -27,6 +35,9 @@ from torch.distributed.run import get_args_parser, run
 from vlc.common.errors import first_line
 from vlc.common.terminal import printable
 from vlc.hardware.rendezvous import bind_stores, is_loopback, stay_local, tell_missing
+
+if not _SAID_BY_USER:
+    del os.environ[_SAYS]
 
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")  # passed on to the workers, which then save and stop
 

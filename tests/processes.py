@@ -6,7 +6,6 @@ script this file is what every process runs.
 
 import json
 import os
-import subprocess
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import torch
 
 import vlc  # before what imports torchvision
 from tests import tiny
+from tests.warm import command
 from vlc.configuration.recipes import RECIPES, loss_weights
 from vlc.configuration.settings import Settings
 from vlc.data.catalog import CATALOG
@@ -128,14 +128,8 @@ def run_together(count: int, names: list[str], folder: Path, *, fsdp: bool = Fal
     out = folder / f"results_{count}_{fsdp}.jsonl"
     out.unlink(missing_ok=True)
     while left := [name for name in names if name not in results]:
-        command = ["-m", "launch", f"--nproc_per_node={count}", "--standalone", "--module", "tests.processes"]
-        done = subprocess.run(
-            [sys.executable, *command, str(folder), str(out), str(int(fsdp)), *left],
-            cwd=REPOSITORY,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-        )
+        launch = ["-m", "launch", f"--nproc_per_node={count}", "--standalone", "--module", "tests.processes"]
+        done = command(*launch, folder, out, str(int(fsdp)), *left)
         lines = out.read_text().splitlines() if out.exists() else []
         results = {line["name"]: line for line in map(json.loads, lines)}
         if done.returncode and left == [name for name in names if name not in results]:

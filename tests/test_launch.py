@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
+from tests.warm import command
 from vlc.hardware import rendezvous
 
 REPOSITORY = Path(__file__).parents[1]
@@ -24,16 +25,11 @@ def script(tmp_path) -> Path:
     path = tmp_path / "ranks.py"
     path.write_text(
         "import os\n"
-        'ranks = " ".join(os.environ[name] for name in ("RANK", "WORLD_SIZE", "VLC_LAUNCHED"))\n'
+        'names = ("RANK", "WORLD_SIZE", "VLC_LAUNCHED", "TORCH_CPP_LOG_LEVEL")\n'
+        'ranks = " ".join(os.environ.get(name, "unset") for name in names)\n'
         'os.write(1, f"{ranks}\\n".encode())\n'  # in one piece: processes write to the same pipe
     )
     return path
-
-
-def _launch(*words: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "launch", *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def test_the_published_flags_start_processes(script, free_port):
@@ -44,16 +40,18 @@ def test_the_published_flags_start_processes(script, free_port):
         "--master_addr=127.0.0.1",
         f"--master_port={free_port}",
     ]
-    done = _launch(*flags, "--use_env", script)
+    started = [sys.executable, "-m", "launch", *flags, "--use_env", script]
+    done = subprocess.run(started, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     ranks = sorted(line.split() for line in done.stdout.splitlines())
     assert [rank[:2] for rank in ranks] == [["0", "2"], ["1", "2"]]
     assert ranks[0][2] == ranks[1][2]
+    assert ranks[0][3] == "unset", "only the launcher's own C++ warnings are silenced"
 
 
 def test_a_failing_script_fails_the_launch(tmp_path):
     (tmp_path / "fails.py").write_text("raise SystemExit(3)")
-    done = _launch("--standalone", "--nproc_per_node=1", tmp_path / "fails.py")
+    done = command("-m", "launch", "--standalone", "--nproc_per_node=1", tmp_path / "fails.py")
     assert done.returncode == 1
     assert "fails.py FAILED" in done.stderr
 
@@ -61,19 +59,19 @@ def test_a_failing_script_fails_the_launch(tmp_path):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_hosts_that_do_not_come_are_named_with_the_time_waited(script, free_port, rank):
     flags = ["--nnodes=2", f"--node_rank={rank}", "--master_addr=127.0.0.1", f"--master_port={free_port}"]
-    done = _launch(*flags, "--rdzv_conf", "timeout=2", script)
+    done = command("-m", "launch", *flags, "--rdzv_conf", "timeout=2", script)
     assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("launch: ")]
     expected = "Not all of --nnodes=2 hosts came to" if rank == 0 else ""
-    assert last.startswith(f"launch: {expected}")
-    assert f"127.0.0.1:{free_port}" in last
-    assert " within " in last
+    assert said.startswith(f"launch: {expected}")
+    assert f"127.0.0.1:{free_port}" in said
+    assert " within " in said
     assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_host_is_named(script):
     flags = ["--nnodes=2", "--node_rank=1", "--master_addr=no-such-host.invalid", "--master_port=29500"]
-    done = _launch(*flags, "--rdzv_conf", "timeout=1", script)
+    done = command("-m", "launch", *flags, "--rdzv_conf", "timeout=1", script)
     assert done.returncode == 1
     assert "launch: no-such-host.invalid:29500 did not answer within" in done.stderr
 
@@ -83,7 +81,7 @@ def test_a_taken_port_is_named(script):
         listener.bind(("0.0.0.0", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        done = _launch("--nnodes=1", "--master_addr=127.0.0.1", f"--master_port={port}", script)
+        done = command("-m", "launch", "--nnodes=1", "--master_addr=127.0.0.1", f"--master_port={port}", script)
     assert done.returncode == 1
     assert f"127.0.0.1:{port} cannot be used here: the port is taken" in done.stderr
 
@@ -110,9 +108,9 @@ time.sleep(60)
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_signals_are_passed_on_and_waited_for(tmp_path, name, status):
     (tmp_path / "saves.py").write_text(_SAVES)
-    command = [sys.executable, "-m", "launch", "--standalone", "--nproc_per_node=2", str(tmp_path / "saves.py")]
+    words = [sys.executable, "-m", "launch", "--standalone", "--nproc_per_node=2", str(tmp_path / "saves.py")]
     python_handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)}
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for number, handler in python_handlers.items():
         signal.signal(number, handler)
     assert process.stdout.readline() == process.stdout.readline() == "ready\n"
@@ -165,7 +163,7 @@ def test_a_local_launch_listens_on_the_loopback_address_alone(tmp_path, free_por
         "standalone": ["--standalone"],
         "c10d": ["--rdzv_backend=c10d", f"--rdzv_endpoint=localhost:{free_port}", "--rdzv_id=1"],
     }[kind]
-    done = _launch("--nproc_per_node=2", *flags, tmp_path / "listens.py")
+    done = command("-m", "launch", "--nproc_per_node=2", *flags, tmp_path / "listens.py")
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("[[")]
     listening = json.loads(line)
@@ -211,7 +209,7 @@ def test_nodes_that_do_not_come_are_told(free_port):
 def test_the_launcher_tells_after_ten_seconds(script, free_port):
     flags = ["--nnodes=2", "--node_rank=0", "--master_addr=127.0.0.1", f"--master_port={free_port}"]
     started = time.monotonic()
-    done = _launch(*flags, "--rdzv_conf", "timeout=14", script)
+    done = command("-m", "launch", *flags, "--rdzv_conf", "timeout=14", script)
     assert time.monotonic() - started > 14
     assert f"Waiting at 127.0.0.1:{free_port} for 2 nodes since 10 s: node 1 did not come" in done.stderr
 
@@ -221,8 +219,8 @@ def _run_on_two_nodes(arrows, log_dir, **environment) -> subprocess.Popen:
     words += ["vit=mae_vit_tiny_patch16", "image_size=32", "tokenizer=emoji", "vocab_size=None", "num_workers=0"]
     words += ["vqav2_label_size=3", "max_steps=1", f"data_root={arrows}", f"log_dir={log_dir}"]
     kept = {name: value for name, value in os.environ.items() if name not in ("MASTER_ADDR", "MASTER_PORT")}
-    command = [sys.executable, "run.py", "with", *words]
-    return subprocess.Popen(command, cwd=REPOSITORY, env={**kept, **environment}, stderr=subprocess.PIPE, text=True)
+    started = [sys.executable, "run.py", "with", *words]
+    return subprocess.Popen(started, cwd=REPOSITORY, env={**kept, **environment}, stderr=subprocess.PIPE, text=True)
 
 
 def test_two_nodes_without_a_launcher(arrows, tmp_path, free_port):

@@ -17,6 +17,7 @@ import main_finetune
 from main_finetune import _environment, _local_size
 from tests import tiny
 from tests.labelled_folders import arguments, words, write_folder
+from tests.warm import command
 from vlc.checkpoint.weights import read
 from vlc.common.errors import MissingFile, UserError
 from vlc.training.finetune import half_cosine
@@ -110,8 +111,7 @@ def test_mistakes_in_data_and_device_are_told(images, options, message):
 
 
 def test_the_command_line_shows_no_traceback(images):
-    command = [sys.executable, "main_finetune.py", *words(images, nb_classes=7)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = command("main_finetune.py", *words(images, nb_classes=7))
     assert done.returncode == 1
     assert "main_finetune.py: Split 'train' has 3 classes" in done.stderr
     assert "Traceback" not in done.stderr
@@ -406,10 +406,16 @@ main_finetune.main()
 def launched(flags: list[str], script: list[str], prefix: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:
     """`python -m launch` under way, with its output in a pipe."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment}
-    command = [*prefix, sys.executable, "-m", "launch", *flags, *script]
+    started = [*prefix, sys.executable, "-m", "launch", *flags, *script]
     return subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        started, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+
+
+def _launched_to_the_end(flags: list[str], script: list[str]) -> str:
+    done = command("-m", "launch", *flags, *script)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 def _finish(process: subprocess.Popen) -> str:
@@ -437,7 +443,7 @@ def _assert_like_single(single: Path, out: Path) -> None:
 def test_two_processes_are_as_one(images, single, tmp_path):
     """Each evaluates all images; with --dist_eval the test of two hosts has them share."""
     script = ["main_finetune.py", *words(images, tmp_path, batch_size=4, blr=0.03)]
-    _finish(launched(["--nproc_per_node=2", "--standalone"], script))
+    _launched_to_the_end(["--nproc_per_node=2", "--standalone"], script)
     _assert_like_single(single, tmp_path)
 
 
@@ -445,7 +451,7 @@ def test_a_killed_worker_restarts_from_the_last_checkpoint(images, single, tmp_p
     (tmp_path / "killed.py").write_text(_KILLED)
     out = tmp_path / "out"
     script = [str(tmp_path / "killed.py"), str(tmp_path / "marker"), *words(images, out, batch_size=4, blr=0.03)]
-    shown = _finish(launched(["--nproc_per_node=2", "--max_restarts=1", "--standalone"], script))
+    shown = _launched_to_the_end(["--nproc_per_node=2", "--max_restarts=1", "--standalone"], script)
     assert (tmp_path / "marker").exists()
     assert f"Restarted: continuing from {out / 'last.ckpt'}" in shown
     _assert_like_single(single, out)
@@ -454,7 +460,7 @@ def test_a_killed_worker_restarts_from_the_last_checkpoint(images, single, tmp_p
 def test_an_older_checkpoint_is_not_continued_by_itself(images, single, tmp_path):
     (tmp_path / "last.ckpt").write_bytes((single / "last.ckpt").read_bytes())
     script = ["main_finetune.py", *words(images, tmp_path, batch_size=8, epochs=1)]
-    assert "continuing" not in _finish(launched(["--nproc_per_node=1", "--standalone"], script))
+    assert "continuing" not in _launched_to_the_end(["--nproc_per_node=1", "--standalone"], script)
     assert [line["epoch"] for line in _lines(tmp_path)] == [0]
 
 

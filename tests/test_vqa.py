@@ -1,9 +1,6 @@
 """VQA from files to submission: vocabularies that differ, splits without labels, splits by name, several processes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +8,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.warm import command
 from vlc.checkpoint import weights
 from vlc.common.errors import UserError
 from vlc.configuration.recipes import loss_weights
@@ -226,11 +224,5 @@ def test_two_processes_answer_every_question_once(arrows, tmp_path):
 
 def _launch(count: int, words: list[str]) -> None:
     launcher = ["-m", "launch", f"--nproc_per_node={count}", "--standalone"] if count > 1 else []
-    done = subprocess.run(
-        [sys.executable, *launcher, "run.py", *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = command(*launcher, "run.py", *words)
     assert done.returncode == 0, done.stderr[-2000:]

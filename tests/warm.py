@@ -2,7 +2,8 @@
 
 A start of Python with torch, Lightning and transformers takes five seconds of a core, and tests of command lines need many.
 `command` is `subprocess.run([sys.executable, *words], capture_output=True, text=True)` without them. Where the start itself
-is tested, or variables that libraries read while they are imported, a process of its own is needed.
+is tested, or variables that libraries read while they are imported, a process of its own is needed. The workers of
+`-m launch` are forks of the launcher.
 """
 
 import atexit
@@ -10,9 +11,11 @@ import gc
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -58,13 +61,17 @@ def _run(asked: dict) -> None:
         path = os.devnull if name == "stdin" else os.path.join(asked["said"], name)
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
     os.chdir(asked["cwd"])
+    _run_words(asked["words"], asked["env"])
+
+
+def _run_words(words: list[str], environment: Mapping[str, str]) -> None:
     os.environ.clear()
-    os.environ.update(asked["env"])
-    kind, *rest = asked["words"]
-    paths = [path for path in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if path]
-    own = os.path.dirname(os.path.abspath(kind)) if kind not in ("-m", "-c") else asked["cwd"]
+    os.environ.update(environment)
+    kind, *rest = words
+    paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    own = os.path.dirname(os.path.abspath(kind)) if kind not in ("-m", "-c") else os.getcwd()
     sys.path[:] = [own, *paths, *sys.path]
-    sys.argv = asked["words"] if kind not in ("-m", "-c") else rest
+    sys.argv = words if kind not in ("-m", "-c") else rest
     if kind == "-m":
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif kind == "-c":
@@ -74,13 +81,49 @@ def _run(asked: dict) -> None:
         runpy.run_path(kind, run_name="__main__")
 
 
+class _Worker(subprocess.Popen):
+    """A worker of torch's launcher, as a fork instead of `python -u WORDS...`."""
+
+    def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others) -> None:
+        _, _, *words = args
+        self.pid = os.fork()
+        self._child_created = True
+        if self.pid:
+            return
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):  # the launcher handles them
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        status: object = 1
+        try:
+            _run_words(words, env)
+            status = 0
+        except SystemExit as end:
+            status = 0 if end.code is None else end.code
+            if isinstance(status, str):
+                print(status, file=sys.stderr)
+                status = 1
+        except BaseException:
+            traceback.print_exc()
+        finally:  # the launcher's frames must not go on in this process
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+
 if __name__ == "__main__":
+    from torch.distributed import run as launcher
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
     import vlc.training.run
     import vlc.use.features
     import vlc.use.predict
     import vlc.use.search
 
     assert vlc.__version__
+    assert launcher.run
+    subprocess_handler.Popen = _Worker
     gc.freeze()  # otherwise each fork would copy all objects, to look through them at its end
     if (found := _serve()) is not None:
         _run(found)

@@ -1,10 +1,7 @@
 """Whole runs on generated data: every recipe, resuming, interrupts, bad losses and images, several processes."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from functools import partialmethod
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import torch
 from pytorch_lightning import Callback, seed_everything
 
 from tests import tiny
+from tests.warm import command
 from vlc.common.errors import MissingFile, NonFiniteLoss, NonFiniteMetric, UserError
 from vlc.configuration.config import resolve
 from vlc.configuration.recipes import RECIPES, loss_weights
@@ -325,13 +323,7 @@ def test_nothing_to_shard_on_one_device():
 
 def _launch(count: int, words: list[str]) -> None:
     """A program in `count` processes."""
-    done = subprocess.run(
-        [sys.executable, "-m", "launch", f"--nproc_per_node={count}", "--standalone", *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = command("-m", "launch", f"--nproc_per_node={count}", "--standalone", *words)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -19,6 +19,7 @@ from tests import tiny
 from tests.labelled_folders import words
 from tests.reliability.isolated import group, remaining
 from tests.resuming import Killed, Stop, last_checkpoint, stopped
+from tests.warm import command
 from vlc.training import saving
 from vlc.training.module import VLCModule
 from vlc.training.run import run
@@ -244,11 +245,11 @@ def _pretraining(arrows: Path, out: Path, **options: object) -> list[str]:
     return ["run.py", "with", "task_pretrain_emoji", *(f"{key}={value}" for key, value in (given | options).items())]
 
 
-def _started(command: list[str], out: Path) -> subprocess.Popen:
+def _started(started: list[str], out: Path) -> subprocess.Popen:
     """The command under way, in a process group of its own, with a first checkpoint."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, *started],
         cwd=REPOSITORY,
         env=environment,
         stdout=subprocess.PIPE,
@@ -265,17 +266,15 @@ def _started(command: list[str], out: Path) -> subprocess.Popen:
 
 
 def test_a_killed_program_goes_on_with_the_same_command(arrows, tmp_path):
-    command = _pretraining(arrows, tmp_path, resume_from="auto", num_workers=0)
-    process = _started(command, tmp_path)
+    training = _pretraining(arrows, tmp_path, resume_from="auto", num_workers=0)
+    process = _started(training, tmp_path)
     process.kill()
     process.communicate()
     saved = _saved_step(tmp_path)
     assert saved >= 3
     assert saved % 3 == 0
     length = ["max_steps=" + str(saved + 2)]
-    done = subprocess.run(
-        [sys.executable, *command, *length], cwd=REPOSITORY, capture_output=True, text=True, timeout=100
-    )
+    done = command(*training, *length)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "resume_from=auto: continuing" in done.stderr
     assert _saved_step(tmp_path) == saved + 2
@@ -283,8 +282,8 @@ def test_a_killed_program_goes_on_with_the_same_command(arrows, tmp_path):
 
 @pytest.mark.parametrize("to_all", [False, True], ids=["launcher", "group"])
 def test_a_launch_that_is_terminated_saves_and_says_so_by_its_status(arrows, tmp_path, to_all):
-    command = ["-m", "launch", "--nproc_per_node=2", "--standalone", *_pretraining(arrows, tmp_path)]
-    process = _started(command, tmp_path)
+    launch = ["-m", "launch", "--nproc_per_node=2", "--standalone", *_pretraining(arrows, tmp_path)]
+    process = _started(launch, tmp_path)
     (os.killpg if to_all else os.kill)(process.pid, signal.SIGTERM)
     shown, _ = process.communicate(timeout=100)
     assert process.returncode == 143, shown[-2000:]
@@ -304,17 +303,10 @@ def test_one_worker_that_is_told_stops_all(images, tmp_path):
     )
     (tmp_path / "program.py").write_text(program)
     flags = words(images, tmp_path / "out", epochs=50, num_workers=1)
-    command = [
-        sys.executable,
-        "-m",
-        "launch",
-        "--nproc_per_node=2",
-        "--standalone",
-        str(tmp_path / "program.py"),
-        *flags,
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=100)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = command(
+        "-m", "launch", "--nproc_per_node=2", "--standalone", tmp_path / "program.py", *flags, env=environment
+    )
     assert done.returncode == 1, "a worker failed, which a launcher may restart"
     assert done.stderr.count("exitcode  : 143") >= 1
     assert _saved_step(tmp_path) == 4

@@ -11,12 +11,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch.distributed as dist
-from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend, static_tcp_rendezvous
 
 from vlc.common.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning_fabric.plugins.environments import ClusterEnvironment
 
 TELL_AFTER = 10.0  # seconds
 # The modules of torch that create stores. (The attribute torch.distributed.rendezvous is a function.)
@@ -81,8 +84,12 @@ def _listener(host: str, port: int) -> socket.socket | None:
         raise
 
 
-def watch_nodes(environment: ClusterEnvironment, num_nodes: int) -> None:
+def watch_nodes(environment: "ClusterEnvironment", num_nodes: int) -> None:
     """Without a launcher, report the nodes that do not connect, or raise UserError where none can connect."""
+    from lightning_fabric.plugins.environments import (
+        LightningEnvironment,
+    )  # four seconds, which the launcher does without
+
     if not isinstance(environment, LightningEnvironment):
         return
     if unset := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
