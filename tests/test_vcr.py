@@ -25,6 +25,8 @@ from write_arrow.__main__ import main
 
 RAW = GOLDEN / "tasks/vcr"
 TASKS = ("vcr_qa", "vcr_qar")
+# One of the two reads the classes and the outlines of objects.
+OBJECTS = {"vcr_qa": {}, "vcr_qar": {"vcr_qar.choice.classes": True, "vcr_qar.choice.outlines": True}}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def options(tmp_path_factory) -> dict:
 def trained(options) -> dict[str, str]:
     found = {}
     for task in TASKS:
-        metrics = run(tiny.settings(**options, tasks=[task], max_steps=2))
+        metrics = run(tiny.settings(**options, tasks=[task], max_steps=2, **OBJECTS[task]))
         assert {f"{task}/train/loss", f"{task}/val/accuracy"} <= set(metrics)
         found[task] = f"{metrics['log_dir']}/checkpoints/last.ckpt"
     return found
@@ -48,7 +50,8 @@ def trained(options) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def tested(options, trained) -> dict[str, dict]:
     return {
-        task: run(tiny.settings(**options, tasks=[task], test_only=True, load_path=trained[task])) for task in TASKS
+        task: run(tiny.settings(**options, tasks=[task], test_only=True, load_path=trained[task], **OBJECTS[task]))
+        for task in TASKS
     }
 
 
@@ -103,6 +106,19 @@ def test_a_batch_links_words_to_their_boxes(options, task):
     assert torch.equal(batch.parts["answer_index"], batch.parts["candidates"].right)
 
 
+def test_objects_have_classes_and_outlines_where_the_head_reads_them(options):
+    for task in TASKS:
+        (samples,) = build_data(tiny.settings(**options, tasks=[task], **OBJECTS[task])).evaluation.values()
+        regions = samples[keys(0, 1)].parts["regions"]
+        if task == "vcr_qa":
+            assert (regions.classes, regions.outlines) == (None, None)
+        else:
+            assert regions.classes.shape == regions.mask.shape
+            assert regions.outlines.shape == (*regions.mask.shape, 14, 14)
+            assert regions.outlines.any(dim=(2, 3)).all()
+            assert not regions.outlines[regions.mask].all()
+
+
 def test_a_mirrored_image_exchanges_left_and_right_in_question_and_choices_and_mirrors_boxes(options):
     samples = build_data(tiny.settings(**options, tasks=["vcr_qa"])).train
     encoder, seen = samples.preparation.encoder, set()
@@ -126,13 +142,11 @@ def test_choose_gives_the_probabilities_that_the_test_wrote(tested, trained):
     row = _row("val", "val-2")
     image = RAW / "vcr1images" / entry["img_fn"]
     boxes = {name: box[:4] for name, box in zip(row["names"], metadata["boxes"], strict=True)}
-    for task, question in (("vcr_qa", {}), ("vcr_qar", {"answer": row["answers"][entry["answer_label"]]})):
-        model = vlc.Model.from_checkpoint(trained[task], num_gpus=0)
-        options = row["answers" if task == "vcr_qa" else "rationales"]
-        answer = model.choose(image, row["question"], options, boxes=boxes, **question)
-        entries = json.loads(_file(tested, task, "val").read_text())
-        (written,) = (one["probabilities"] for one in entries if one["annot_id"] == "val-2")
-        assert sorted(value for _, value in answer.choices) == pytest.approx(sorted(written), abs=1e-4)
+    entries = json.loads(_file(tested, "vcr_qa", "val").read_text())
+    (written,) = (one["probabilities"] for one in entries if one["annot_id"] == "val-2")
+    model, options = vlc.Model.from_checkpoint(trained["vcr_qa"], num_gpus=0), row["answers"]
+    answer = model.choose(image, row["question"], options, boxes=boxes)
+    assert sorted(value for _, value in answer.choices) == pytest.approx(sorted(written), abs=1e-4)
     with pytest.raises(UserError, match="should be left, top, right and bottom"):
         model.choose(image, row["question"], options, boxes={"Pat": (3, 4, 1, 9)})
 

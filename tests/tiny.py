@@ -1,6 +1,7 @@
 """Small things made on the spot: images, arrow files of every data set, a two-layer model, settings for a short run."""
 
 import io
+import json
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from dataclasses import replace
@@ -90,6 +91,8 @@ _VALUES_OF_ROWS = {
     "height": lambda number: 30,
     "boxes": lambda number: boxes(number),
     "box_ids": lambda number: [10 * number + place for place in range(4)],
+    "box_names": lambda number: ["person", "dog", "person", "tree"],
+    "segms": lambda number: json.dumps([[[[box[0], box[1]], [box[2], box[1]], box[2:]]] for box in boxes(number)]),
     "proposal_boxes": lambda number: boxes(number + 100),
     "proposal_scores": lambda number: [0.9, 0.8, 0.5, 0.1],
 }

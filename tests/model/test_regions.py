@@ -158,6 +158,39 @@ def test_gradients_reach_the_patches_that_a_box_covers(pooler):
     assert torch.equal(features.grad[0, 0] != 0, covered)
 
 
+def test_the_feature_of_an_outlined_object_is_the_mean_of_the_patches_in_it(pooler):
+    features = torch.zeros(1, 5, 4, 4)
+    features[0, 0, :, 2:] = 1  # the right half of the image
+    box, size = torch.tensor([[[0.0, 0, 64, 64]]]), torch.tensor([[64.0, 64]])
+    outlines = torch.zeros(3, 1, 14, 14, dtype=torch.bool)
+    outlines[0, 0, :, :5], outlines[1, 0, :, 9:], outlines[2] = True, True, True
+    pooler, image = _features_alone(pooler), _image(features.repeat(3, 1, 1, 1))
+    found = pooler(image, box.expand(3, -1, -1), size.expand(3, -1), PATCH, outlines)[:, 0, 0]
+    torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 0.5]))
+    torch.testing.assert_close(found[2:], pooler(_image(features), box, size, PATCH)[:, 0, 0])
+    corner = torch.zeros(1, 1, 14, 14, dtype=torch.bool)
+    corner[..., :7, 7:] = True
+    dots = torch.zeros(1, 5, 4, 4)
+    dots[0, 0, 0, 3], dots[0, 1, 3, 0] = 1, 1
+    assert (pooler(_image(dots), box, size, PATCH, corner)[0, 0, :2] > 0).tolist() == [True, False]
+
+
+@torch.no_grad()
+def test_the_class_of_an_object_changes_its_token_and_no_other():
+    torch.manual_seed(0)
+    tokens = BoxTokens(32, 0, 81)
+    image = _image(torch.randn(1, 32, 4, 4))
+    boxes, size = torch.tensor([[[0.0, 0, 32, 32], [16.0, 16, 64, 64]]]), torch.tensor([[64.0, 64]])
+    regions = Regions(boxes, boxes, torch.ones(1, 2, dtype=torch.bool), size, torch.zeros(1, 2, 3))
+    plain = tokens.pooled(image, regions, PATCH).tokens
+    named = tokens.pooled(image, replace(regions, classes=torch.tensor([[0, 17]])), PATCH).tokens
+    torch.testing.assert_close(named - plain, tokens.classes.weight[[0, 17]][None])
+    assert {name for name, _ in BoxTokens(32, 2).named_parameters()} == {
+        *("type_embedding", "pooler.location.weight", "pooler.location.bias"),
+        *("links.embedding.weight", "links.projection.weight"),
+    }  # as in older checkpoints
+
+
 def test_dropped_patches_are_refused(pooler):
     image = replace(_image(torch.randn(1, 5, 2, 2)), patches=random_mask(torch.rand(1, 4), 0.5))
     for segment in (image, Segment("text", torch.randn(1, 5, 5))):

@@ -193,6 +193,12 @@ def test_records_may_have_probabilities_and_the_right_place(tmp_path, model):
     assert set(answer.record) == {"turn", "probabilities"}
 
 
+@pytest.mark.parametrize("key", ["classes", "outlines"])
+def test_objects_without_boxes_as_tokens_are_refused(key):
+    with pytest.raises(UserError, match=rf"choice\.{key}=True is about boxes as tokens: pass choice\.regions=tokens"):
+        replace(OPTIONS, **{key: True}).check(None)
+
+
 def test_tags_stay_with_their_candidates(tmp_path):
     options = replace(OPTIONS, candidate_tags="tags", drawn=3)
     tags = [

@@ -162,6 +162,26 @@ def test_a_key_that_is_missing_is_named(write, root):
         write("vcr", root)
 
 
+def test_wrong_outlines_and_other_categories_are_named(write, root):
+    first, third = _annotations("train")[0], _annotations("train")[2]
+    _change_metadata(root, first, lambda metadata: metadata["segms"].__setitem__(1, [[[1, 2], [3]]]))
+    _change_metadata(root, third, lambda metadata: metadata.update(segms=None))
+    out = write("vcr", root)
+    (found,) = _rejected(out, "train")
+    assert found["path"] == f"vcr1images/{first['metadata_fn']}"
+    assert found["reason"].startswith(
+        "the outline of object 1 is [[[1, 2], [3]]], expected polygons of 3 or more points"
+    )
+    rows = table(out / "vcr_val.arrow")
+    spec = CATALOG["vcr_qa"]
+    for cell in ("[[[[1, 2], [3, 4]]]]", "no JSON"):
+        cells = pa.array([cell] * len(rows))
+        changed = rows.set_column(rows.schema.get_field_index("segms"), "segms", cells)
+        assert (
+            "expected JSON with a list of polygons" in value_problems(changed.to_batches()[0], spec, spec.fields)[0][1]
+        )
+
+
 def test_objects_named_together_are_joined():
     assert rendered(["Do", [1, 0, 2], "see"], ["Sam", "Alex", "cell phone"], [1, 2, 0]) == (
         "Do Alex and Sam and cell phone see",

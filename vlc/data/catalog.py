@@ -1,5 +1,7 @@
 """CATALOG: every data set the suite reads, a row each. Adding one is adding a row."""
 
+from collections.abc import Mapping
+
 from vlc.data.kinds import (
     ANSWERS,
     BOX_IDS,
@@ -9,6 +11,7 @@ from vlc.data.kinds import (
     MOST_LABELS,
     NAMES,
     NUMBERS,
+    OUTLINES,
     RELEVANCES,
     SCORES,
     TAGS,
@@ -151,14 +154,19 @@ def _dialogues(name: str, num_options: int, splits: tuple[str, ...], **options) 
 _GROUNDED_FIELDS = {
     **_PICTURE_FIELDS,
     "boxes": Column("boxes", BOXES, per_text=False),
+    "box_names": Column("box_names", ANSWERS, per_text=False, beside="boxes"),
     "question_type": Column("question_types", NAMES, optional=True),
 }
+_OUTLINES = {"outlines": Column("segms", OUTLINES, per_text=False)}
 
 
-def _grounded_questions(name: str, splits: tuple[str, ...], **options) -> DatasetSpec:
+def _grounded_questions(
+    name: str, splits: tuple[str, ...], more: Mapping[str, Column] | None = None, **options
+) -> DatasetSpec:
     """Questions whose words name boxes of the picture, each with answers to choose from."""
     fields = {
         **_GROUNDED_FIELDS,
+        **(more or {}),
         "text_tags": Column("question_tags", TAGS, tags_of="boxes"),
         "options": Column("answers", ANSWERS),
         "option_tags": Column("answer_tags", TAGS_OF_TEXTS, beside="answers", tags_of="boxes"),
@@ -169,10 +177,13 @@ def _grounded_questions(name: str, splits: tuple[str, ...], **options) -> Datase
     return DatasetSpec(name, tables, "questions", fields=fields, unique_texts=False, **options)
 
 
-def _grounded_rationales(name: str, splits: tuple[str, ...], **options) -> DatasetSpec:
+def _grounded_rationales(
+    name: str, splits: tuple[str, ...], more: Mapping[str, Column] | None = None, **options
+) -> DatasetSpec:
     """The same questions with a given answer, each with rationales to choose from."""
     fields = {
         **_GROUNDED_FIELDS,
+        **(more or {}),
         "text_tags": Column("given_question_tags", TAGS, tags_of="boxes"),
         "given_answer": Column("given_answers", TEXTS),
         "given_answer_tags": Column("given_answer_tags", TAGS, tags_of="boxes"),
@@ -448,10 +459,10 @@ CATALOG: dict[str, DatasetSpec] = {
     ),
     # -- questions, answers and rationales about boxes
     "vcr_qa": _grounded_questions(
-        "vcr", ("train", "val", "test"), unlabelled=frozenset({"test"}), test=("val", "test"), image_key=_VCR
+        "vcr", ("train", "val", "test"), _OUTLINES, unlabelled=frozenset({"test"}), test=("val", "test"), image_key=_VCR
     ),
     "vcr_qar": _grounded_rationales(
-        "vcr", ("train", "val", "test"), unlabelled=frozenset({"test"}), test=("val", "test"), image_key=_VCR
+        "vcr", ("train", "val", "test"), _OUTLINES, unlabelled=frozenset({"test"}), test=("val", "test"), image_key=_VCR
     ),
     # -- images in classes
     "labelled_images": DatasetSpec(

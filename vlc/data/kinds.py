@@ -1,6 +1,7 @@
 """Kinds of annotations: which spellings of a value are understood, and how values become a batch's field."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from vlc.data.objects import read_outlines
 
 MOST_LABELS = 2**24  # in a vocabulary: a larger label is a mistake, and a list by label would fill the memory
 _TRUTHS = {"true": 1, "1": 1, 1.0: 1, "false": 0, "0": 0, 0.0: 0}
@@ -168,6 +171,17 @@ def _are_tags(values: pa.Array) -> np.ndarray | None:
     return valid
 
 
+def _are_outlines(values: pa.Array) -> np.ndarray | None:
+    return np.array([_is_outline(one) for one in values.to_pylist()], dtype=bool) if _is_string(values.type) else None
+
+
+def _is_outline(text: str) -> bool:
+    with suppress(ValueError):
+        read_outlines(text)
+        return True
+    return False
+
+
 def _are_identifiers(values: pa.Array) -> np.ndarray | None:
     if pa.types.is_integer(values.type):
         return np.ones(len(values), dtype=bool)
@@ -193,4 +207,5 @@ TEXTS = Kind("a string", _are_texts)
 TAGS = Kind("numbers of boxes", are_labels, several=True)
 TAGS_OF_TEXTS = Kind("lists of numbers of boxes", _are_tags, several=True)
 BOXES = Kind("boxes [left, top, right, bottom] of positive size, in pixels of the picture", _are_boxes, several=True)
+OUTLINES = Kind("JSON with a list of polygons [[x, y], ...] for each box", _are_outlines)
 BOX_IDS = Kind("different integers, or strings that are not empty", _are_identifiers, several=True, distinct=True)

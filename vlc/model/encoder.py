@@ -51,6 +51,7 @@ class Encoder(nn.Module):
     max_patches: the most patches that an image keeps in training, drawn at random; None: all.
     num_box_tags: passes may have boxes as tokens, and texts so many tags that name them (`vlc.model.regions.BoxTokens`);
         None: no pass has boxes.
+    num_box_classes: how many classes of objects in boxes have an embedding; 0: classes are not read.
     task_tokens: the names of the tasks whose token stands beside their texts; empty: no pass has such a token.
     languages: the names of the languages that have an embedding, which is added to the tokens of their texts.
     """
@@ -69,6 +70,7 @@ class Encoder(nn.Module):
         max_patches: int | None = None,
         activation_checkpointing: bool = False,
         num_box_tags: int | None = None,
+        num_box_classes: int = 0,
         task_tokens: Sequence[str] = (),
         languages: Sequence[str] = (),
     ):
@@ -104,7 +106,7 @@ class Encoder(nn.Module):
         self._may_pack = drop_path == 0 and not size.hides_class_token  # packing leaves out what no token attends to
         self.norm: nn.Module = layer_norm(width, eps=size.norm_eps)
         self.pooler: nn.Module = Pooler(width)
-        self.regions = None if num_box_tags is None else BoxTokens(width, num_box_tags)
+        self.regions = None if num_box_tags is None else BoxTokens(width, num_box_tags, num_box_classes)
         self.task_tokens = TaskTokens(task_tokens, width) if task_tokens else None
         self.languages = LanguageEmbeddings(languages, width) if languages else None
         self._init_weights()

@@ -11,7 +11,7 @@ from vlc.data.parts.regions import Regions
 from vlc.model.embed import init_bert_weights
 from vlc.model.segments import Segment
 
-_BINS, _SAMPLES = 7, 2  # along each side of a box, and of a bin
+_BINS, _SAMPLES = 7, 2  # along each side of a box, and of a bin: SAMPLES of a box
 
 
 class RegionPooler(nn.Module):
@@ -20,27 +20,30 @@ class RegionPooler(nn.Module):
     A box has 7 x 7 bins of 2 x 2 samples, which are interpolated between the centres of patches, as Detectron2 aligns
     them. The samples form a grid, so the weight of a patch in their mean is the product of its row's and its column's
     weight. One product of matrices thus gives all means. Every device computes it, and no operator of torchvision is
-    needed, which some machines lack. The location enters through a linear layer, as in ViLBERT (Lu et al. 2019).
+    needed, which some machines lack. Where objects have outlines, the mean is that of the samples in them. VL-BERT (Su et
+    al. 2020) sets the other samples to zero instead, and keeps the mean of all. The location enters through a linear
+    layer, as in ViLBERT (Lu et al. 2019).
     """
 
     def __init__(self, width: int):
         super().__init__()
         self.location = nn.Linear(5, width)
 
-    def forward(self, image: Segment, boxes: Tensor, sizes: Tensor, patch_size: int) -> Tensor:
+    def forward(
+        self, image: Segment, boxes: Tensor, sizes: Tensor, patch_size: int, outlines: Tensor | None = None
+    ) -> Tensor:
         """Return (B, R, D) float32. Boxes that are padding get finite values without a meaning.
 
         image: the segment of the images. It has all patches, in any order.
         boxes: (B, R, 4) float32, left, top, right and bottom in pixels of the image.
         sizes: (B, 2) float32, width and height in pixels of what is shown; padding lies below and on the right.
+        outlines: (B, R, 14, 14) bool, which samples count, one at the least; None: all do.
 
         Raises ValueError if patches were dropped, or the segment is no image.
         """
         if image.grid is None or image.patches is not None:
             raise ValueError(f"boxes are pooled from all patches of an image, and segment {image.name!r} lacks some")
-        extents = (sizes.flip(1) / patch_size).ceil()
-        rows, columns = (weights.mean(2) for weights in bin_weights(boxes / patch_size, image.grid, extents, _BINS))
-        weights = (rows[..., :, None] * columns[..., None, :]).flatten(2)
+        weights = patch_weights(boxes / patch_size, image.grid, (sizes.flip(1) / patch_size).ceil(), outlines)
         if image.patch_indices is not None:
             weights = weights.gather(2, image.patch_indices[:, None].expand(-1, boxes.shape[1], -1))
         with torch.autocast(boxes.device.type, enabled=False):  # half precision would move a box by pixels
@@ -78,13 +81,16 @@ class BoxTokens(nn.Module):
     their positions and the image's type along.
 
     num_tags: the number of tags that have an embedding; 0: texts have no tags.
+    num_classes: the number of classes of objects that have an embedding, which the feature of a box gains, as in VL-BERT
+        (Su et al. 2020); 0: classes are not read.
     """
 
-    def __init__(self, width: int, num_tags: int):
+    def __init__(self, width: int, num_tags: int, num_classes: int = 0):
         super().__init__()
         self.pooler = RegionPooler(width)
         self.type_embedding = nn.Parameter(torch.empty(width))
         self.links = TagLinks(width, num_tags) if num_tags else None
+        self.classes = nn.Embedding(num_classes, width) if num_classes else None
         self.apply(init_bert_weights)
         nn.init.normal_(self.type_embedding, std=0.02)
         if self.links is not None:
@@ -92,7 +98,9 @@ class BoxTokens(nn.Module):
 
     def pooled(self, image: Segment, given: Regions, patch_size: int) -> Segment:
         """Return the features of boxes as the segment "boxes" (B, R, D); image: its segment before the blocks."""
-        features = self.pooler(image, given.boxes, given.sizes, patch_size)
+        features = self.pooler(image, given.boxes, given.sizes, patch_size, given.outlines)
+        if self.classes is not None and given.classes is not None:
+            features = features + self.classes(given.classes)
         return Segment("boxes", features.to(image.tokens.dtype), given.mask)
 
     def forward(self, segments: Sequence[Segment], tags: Sequence[Tensor | None]) -> list[Segment]:
@@ -118,6 +126,19 @@ class BoxTokens(nn.Module):
         return placed
 
 
+def patch_weights(boxes: Tensor, grid: tuple[int, int], extents: Tensor, outlines: Tensor | None) -> Tensor:
+    """Return the weight (B, R, P) of each patch in the mean of a box, row by row; arguments as in `bin_weights`.
+
+    outlines: (B, R, 14, 14) bool, which samples count, one at the least; None: all do.
+    """
+    if outlines is None:
+        rows, columns = (weights.mean(2) for weights in bin_weights(boxes, grid, extents, _BINS))
+        return (rows[..., :, None] * columns[..., None, :]).flatten(2)
+    rows, columns = _sample_weights(boxes, grid, extents, _BINS * _SAMPLES)
+    shares = outlines.float() / outlines.sum(dim=(2, 3), keepdim=True)
+    return (rows.mT @ shares @ columns).flatten(2)
+
+
 def bin_weights(boxes: Tensor, grid: tuple[int, int], extents: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """Return the weights of rows (B, R, bins, rows) and of columns (B, R, bins, columns) in the bins of boxes.
 
@@ -128,14 +149,20 @@ def bin_weights(boxes: Tensor, grid: tuple[int, int], extents: Tensor, bins: int
     extents: (B, 2), the numbers of rows and columns without padding. Samples beyond the centres of the outermost cells
         take the values of these.
     """
-    shares = (torch.arange(bins * _SAMPLES, device=boxes.device) + 0.5) / (bins * _SAMPLES)
+    rows, columns = _sample_weights(boxes, grid, extents, bins * _SAMPLES)
+    return rows.unflatten(2, (bins, _SAMPLES)).mean(3), columns.unflatten(2, (bins, _SAMPLES)).mean(3)
+
+
+def _sample_weights(boxes: Tensor, grid: tuple[int, int], extents: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the weights of rows (B, R, count, rows) and of columns (B, R, count, columns) in the samples of boxes."""
+    shares = (torch.arange(count, device=boxes.device) + 0.5) / count
     weights = []
     for axis, length in enumerate(grid):
         start, end = boxes[..., 1 - axis, None], boxes[..., 3 - axis, None]
         samples = start + (end - start) * shares - 0.5  # the centre of cell i is at i
         samples = samples.clamp(min=0).minimum(extents[:, axis, None, None] - 1)
         distances = (samples[..., None] - torch.arange(length, device=boxes.device)).abs()
-        weights.append((1 - distances).clamp(min=0).unflatten(2, (bins, _SAMPLES)).mean(3))
+        weights.append((1 - distances).clamp(min=0))
     return weights[0], weights[1]
 
 

@@ -141,6 +141,11 @@ class Objective(nn.Module, Generic[OptionsT]):
         return None
 
     @classmethod
+    def num_box_classes(cls, options: OptionsT) -> int:
+        """Return how many classes of objects the boxes of its passes have; default: 0, they are not read."""
+        return 0
+
+    @classmethod
     def num_classes(cls, options: OptionsT) -> int | None:
         """Return the number of classes of labelled images; None: the objective reads no such images."""
         return None

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlc.data.batch import Batch
+from vlc.data.objects import NUM_CLASSES
 from vlc.data.parts import Boxes, Candidates, Field, HardTexts, Part, WrongImages, WrongTexts, WrongTranslations
 from vlc.model.embed import init_bert_weights
 from vlc.model.passes import Pass
@@ -67,7 +68,8 @@ class Choice(Objective[ChoiceOptions]):
             return tuple(part for part, count in counts.items() if count)
         tags, branches = options.candidate_tags, options.branches
         candidates = Candidates(options.candidates, options.label, options.drawn, tags, branches)
-        regions = (Boxes(),) if options.regions else ()
+        names, outlines = "box_names" if options.classes else "", "outlines" if options.outlines else ""
+        regions = (Boxes(names=names, outlines=outlines),) if options.regions else ()
         ids = (Field(name, "always") for name in options.ids)
         described = (Field(name, "where_provided") for name in options.described_by)
         return candidates, *regions, Field(options.label), *ids, *described
@@ -79,6 +81,10 @@ class Choice(Objective[ChoiceOptions]):
     @classmethod
     def num_box_tags(cls, options: ChoiceOptions) -> int | None:
         return (NUM_TAGS if options.candidate_tags else 0) if options.regions else None
+
+    @classmethod
+    def num_box_classes(cls, options: ChoiceOptions) -> int:
+        return NUM_CLASSES if options.classes else 0
 
     def __init__(self, options: ChoiceOptions, context: ModelContext):
         super().__init__(options, context)

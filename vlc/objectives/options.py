@@ -272,6 +272,8 @@ class ChoiceOptions(Options):
         themselves alone, and text and image, which do not see them, are encoded once. This is faster, and another model.
     loss: cross_entropy lets the candidates compete; bce judges each apart, averaged over candidates and examples (VL-BERT).
     regions: tokens: the boxes of the image stand behind it as tokens, and words are linked to the boxes that they name.
+    classes: whether the token of a box gains the embedding of its object's class, one of COCO's 80 (VL-BERT).
+    outlines: whether the feature of a box is the mean of the samples in its object's outline, and not of all in the box.
     records: what the records say of each candidate: ranks or probabilities.
     ids: batch fields that name an example.
     described_by: batch fields that are copied into the records where the data have them.
@@ -291,6 +293,8 @@ class ChoiceOptions(Options):
     branches: bool = False
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     regions: Literal["", "tokens"] = ""
+    classes: bool = False
+    outlines: bool = False
     records: Literal["ranks", "probabilities"] = "ranks"
     ids: tuple[str, ...] = ()
     described_by: tuple[str, ...] = ()
@@ -321,6 +325,9 @@ class ChoiceOptions(Options):
             raise UserError(
                 f"choice.regions={self.regions} goes with texts out of the data: pass choice.candidates=FIELD"
             )
+        if (self.classes or self.outlines) and not self.regions:
+            key = "classes" if self.classes else "outlines"
+            raise UserError(f"choice.{key}=True is about boxes as tokens: pass choice.regions=tokens, or leave it out")
         if self.regions and others.max_image_len != -1:
             raise UserError(
                 f"choice.regions={self.regions} reads all patches under a box, and max_image_len={others.max_image_len} "

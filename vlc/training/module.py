@@ -143,6 +143,9 @@ class VLCModule(LightningModule):
             activation_checkpointing=settings.activation_checkpointing,
             max_patches=settings.max_image_len if settings.max_image_len > 0 else None,
             num_box_tags=_num_box_tags(tasks),
+            num_box_classes=max(
+                (KINDS[head.kind].num_box_classes(head.options) for task in tasks for head in task.heads), default=0
+            ),
             task_tokens=task_tokens,
             languages=languages,
         )

@@ -18,11 +18,21 @@ from vlc.common.inputs import Text
 from vlc.configuration.use_settings import UseSettings
 from vlc.data.batch import Batch
 from vlc.data.composers import COMPOSERS, Words
-from vlc.data.geometry import Shown
+from vlc.data.geometry import Placement, Shown
+from vlc.data.objects import Polygon
 from vlc.data.parts.candidates import CandidateTexts, branched, collated_branches
 from vlc.data.parts.masked_answer import MaskedAnswer, masked_answers
 from vlc.data.parts.masked_text import MaskedTokens
-from vlc.data.parts.regions import GRID, WHOLE_IMAGE, Boxes, PlacedBoxes, joined, padded_regions, placed_boxes
+from vlc.data.parts.regions import (
+    GRID,
+    WHOLE_IMAGE,
+    Boxes,
+    PlacedBoxes,
+    joined,
+    padded_regions,
+    placed_boxes,
+    with_objects,
+)
 from vlc.data.parts.source_and_target import SourcesAndTargets, source_tokens
 from vlc.data.references import BadReference, called_by, has_references, parsed, rendered
 from vlc.data.tokens import MASK, Tokens
@@ -48,6 +58,7 @@ class Request:
     second_text: that may translate the first one.
     boxes: in the first image: those to choose among, the one that the text is about, or those that words name.
     box_names: what each of the boxes is called where words name them by number, as in "what is [0] doing".
+    outlines: of the object in each of the boxes, a list of polygons each; None: they are not known.
     tags: of the words of text, answer and options, each text by itself: k names the k-th of the boxes, 0 none.
     options: for the answer to a question, the text.
     history: questions with their answers, the oldest first.
@@ -66,6 +77,7 @@ class Request:
     second_text: str = ""
     boxes: Sequence[Box] | None = None
     box_names: Sequence[str] = ()
+    outlines: Sequence[Sequence[Polygon]] | None = None
     tags: Sequence[Sequence[int]] = ()
     options: Sequence[str] = ()
     history: Sequence[tuple[str, str]] = ()
@@ -207,7 +219,7 @@ class AmongOptions(Form):
         if request.boxes is not None:
             _check_boxes(request.boxes, images[0])
         called, boxes = _named(request)
-        regions = {"regions": placed_boxes("boxes", boxes, images[0].placement)}
+        regions = {"regions": _placed_objects(head, request, boxes, images[0].placement)}
         sequences, own = _grounded(head, request, called)
         if head.options.branches:
             trunk, tokens = branched(request.options, model.tokens, lambda to: to.composed(sequences, earlier))
@@ -479,6 +491,18 @@ def _named(request: Request) -> tuple[list[str], Sequence[Box]]:
             "in box_names=[person,dog]"
         )
     return called_by("", request.box_names), request.boxes
+
+
+def _placed_objects(head: Objective, request: Request, boxes: Sequence[Box], placement: Placement) -> PlacedBoxes:
+    """The boxes that words name, with the classes and outlines of their objects where the head reads them."""
+    names = request.box_names if request.boxes is not None else list(request.named_boxes)
+    classes, outlines = (getattr(head.options, name, False) for name in ("classes", "outlines"))
+    unknown: Sequence[Sequence[Polygon]] = [[] for _ in boxes]  # all of the box counts
+    shown = (unknown if request.outlines is None else request.outlines) if outlines else None
+    try:
+        return with_objects(placed_boxes("boxes", boxes, placement), names if classes else None, shown)
+    except ValueError as error:
+        raise UserError(f"outlines: {error}") from error
 
 
 def _grounded(head: Objective, request: Request, called: Sequence[str]) -> tuple[list[Words], list[Words]]:

@@ -14,6 +14,7 @@ from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
 from vlc.data.geometry import Shown
 from vlc.data.images import Picture, UndecodableImage, open_image
+from vlc.data.objects import read_outlines
 from vlc.data.rows import FolderImages, Location, Texts, digest_of_tables, name_of_row
 from vlc.data.workers import worker_options
 from vlc.objectives.base import Objective
@@ -35,6 +36,7 @@ _COLUMNS = {
 }
 TAGS = ("text_tags", "given_answer_tags", "option_tags")  # of the words of a text, a given answer and options
 _OF_ONE_IMAGE = ("image2", "boxes", "box_names", "options", "answer", "picture")  # keys of `UseSettings`
+OBJECTS = ("box_names", "outlines")  # of the boxes
 KeyT = TypeVar("KeyT")
 
 
@@ -230,7 +232,12 @@ def grounding(values: Mapping[str, Any], *, own_text: bool = True) -> dict[str, 
     own_text: whether the text is that of the data. The words of others have no tags.
     """
     text_tags, *given = (values[name] for name in TAGS[:2] if name in values)
-    return {"boxes": values["boxes"], "tags": [text_tags if own_text else [], *given, *values["option_tags"]]}
+    outlines = values.get("outlines")
+    known = {
+        "box_names": values.get("box_names", ()),
+        "outlines": None if outlines is None else read_outlines(outlines),
+    }
+    return known | {"boxes": values["boxes"], "tags": [text_tags if own_text else [], *given, *values["option_tags"]]}
 
 
 def _labelling(head: Objective, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,7 +262,7 @@ def _read(model: Model, name: str, fields: Mapping[str, Field]) -> set[str]:
     head = model.module.objectives[name]
     read = {_field_of(*one) for one in fields.items()}
     if "named_boxes" in fields:
-        read |= {"boxes", *TAGS}
+        read |= {"boxes", *OBJECTS, *TAGS}
     return read | ({*head.options.ids, *head.options.described_by, head.options.label} if chooses(head) else set())
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from vlc.data.objects import class_of, outline_problem
 from vlc.data.references import BadReference, called_by, rendered
 from write_arrow.machine.boxes import Cutter
 from write_arrow.machine.conversion import Conversion
@@ -67,11 +68,13 @@ class Objects(NamedTuple):
     values: the values of its columns.
     tags: the tag of each object, 0 where it has no box in the image.
     num_without_outline: how many have no polygon.
+    num_other: how many are of none of COCO's categories, so that their class is 0.
     """
 
     values: dict[str, Any]
     tags: list[int]
     num_without_outline: int
+    num_other: int
 
 
 def tables(conversion: Conversion) -> list[PlannedTable]:
@@ -84,7 +87,7 @@ def tables(conversion: Conversion) -> list[PlannedTable]:
 
 def _plans(split: str, files: Files, conversion: Conversion) -> Plans:
     path, plans, cutter = f"vcr1annots/{split}.jsonl", conversion.plans(), Cutter()
-    num_questions = num_without_outline = 0
+    num_questions = num_without_outline = num_other = 0
     for _, found in conversion.groups(_annotations(path, conversion)):
         (name, metadata, movie, number, names) = conversion.typed(
             found[0], path, img_fn=str, metadata_fn=str, movie=str, img_id=str, objects=list
@@ -109,9 +112,11 @@ def _plans(split: str, files: Files, conversion: Conversion) -> Plans:
             plans.append([image], **values, **objects.values, movie=movie, image_id=number, split=split)
             num_questions += len(values["questions"])
             num_without_outline += objects.num_without_outline
+            num_other += objects.num_other
     conversion.notes.append(
         f"vcr_{split}: {plans.num_planned:,} images, {num_questions:,} questions; {plans.num_rejected:,} images or "
-        f"questions were left out. {num_without_outline:,} objects have no outline. {cutter.note('Boxes')}"
+        f"questions were left out. {num_without_outline:,} objects have no outline, and {num_other:,} none of the "
+        f"80 categories. {cutter.note('Boxes')}"
     )
     return plans
 
@@ -145,6 +150,8 @@ def _objects(path: str, names: Sequence[str], conversion: Conversion, cutter: Cu
             raise Unusable(f"no metadata of an image ({type(error).__name__}: {error})") from error
     if not len(boxes) == len(outlines) == len(names) == sum(isinstance(name, str) for name in names):
         raise Unusable(f"{found}, but the annotations name {len(names)} objects")
+    if problem := outline_problem(outlines):
+        raise Unusable(problem)
     inside = [cutter.cut(box, width, height) for box in edges]
     places = [number for number, box in enumerate(inside) if box is not None]
     tags = [places.index(number) + 1 if number in places else 0 for number in range(len(boxes))]
@@ -157,7 +164,8 @@ def _objects(path: str, names: Sequence[str], conversion: Conversion, cutter: Cu
         "width": width,
         "height": height,
     }
-    return Objects(values, tags, sum(not outlines[number] for number in places))
+    num_other = sum(class_of(names[number]) == 0 for number in places)
+    return Objects(values, tags, sum(not outlines[number] for number in places), num_other)
 
 
 def text_columns(

@@ -9,7 +9,7 @@ from torch import Tensor
 from vlc.common.errors import UserError
 from vlc.common.inputs import Images, Text, mapped
 from vlc.data.batch import Batch
-from vlc.model.regions import bin_weights
+from vlc.model.regions import patch_weights
 from vlc.objectives.base import Objective
 from vlc.use.explain.chosen import Chosen, chosen
 from vlc.use.explain.recording import RecordedPass, record_passes
@@ -84,8 +84,8 @@ class Asked:
         cells, _, grid = self.patches(number, name)
         patch_size = self.model.module.encoder.size.patch_size
         extents = (boxes.sizes.flip(1) / patch_size).ceil()
-        rows, columns = (own.mean(2) for own in bin_weights(boxes.boxes / patch_size, grid, extents, 7))
-        return (rows[..., :, None] * columns[..., None, :]).flatten(2)[0][:, cells] * boxes.mask[0][:, None]
+        weights = patch_weights(boxes.boxes / patch_size, grid, extents, boxes.outlines)
+        return weights[0][:, cells] * boxes.mask[0][:, None]
 
     def own_row(self, number: int, values: Tensor) -> Tensor:
         """The row of a segment's values that stands in the answer's row of a pass, which may have more rows."""

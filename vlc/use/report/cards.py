@@ -10,7 +10,7 @@ from vlc.objectives.base import Objective
 from vlc.use.explain import METHODS, Explanation, explain
 from vlc.use.forms import Request, asked_boxes
 from vlc.use.report.run import Run
-from vlc.use.stored import TAGS, grounding
+from vlc.use.stored import OBJECTS, TAGS, grounding
 
 _OTHER_ANSWER = "the heat maps ask the model again about image and text alone, and its answer is another one then"
 
@@ -60,7 +60,7 @@ def _explained(run: Run, example: Example) -> Explanation:
     turns = value("history", [])
     boxes = [box for name in _box_fields(head) for box in value(name, [])] or None
     names = getattr(head.options, "candidate_tags", "")
-    read = ("boxes", *TAGS) if names else ()
+    read = ("boxes", *OBJECTS, *TAGS) if names else ()
     given = {name: value(name, None) for name in read if name in field and source.provides(name)}
     request = Request(
         images=run.pictures(example),
