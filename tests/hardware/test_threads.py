@@ -48,7 +48,8 @@ class _Machine:
         monkeypatch.setattr(threads.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(torch, "get_num_threads", lambda: self.threads)
         monkeypatch.setattr(torch, "set_num_threads", lambda number: setattr(self, "threads", number))
-        (folder / str(os.getpid())).mkdir()
+        (folder / str(os.getpid()) / "task/1").mkdir(parents=True)
+        (folder / str(os.getpid()) / "task/1/children").write_text("99 ")
         (folder / "99").mkdir()
         self.passes(0, others=0)
 

@@ -72,18 +72,16 @@ class FreeCores:
             if name in mine:
                 user, nice, system, _, _, irq, softirq = map(int, fields[:7])  # idle and waiting for disks are free
                 busy += user + nice + system + irq + softirq
-        parents, used = {}, {}
-        for path in self._proc.glob("[0-9]*/stat"):
+        used, processes = 0, [os.getpid()]
+        while processes:
+            folder = self._proc / str(processes.pop())
             try:
-                fields = path.read_text().rpartition(")")[2].split()
+                used += sum(map(int, (folder / "stat").read_text().rpartition(")")[2].split()[11:15]))
+                for path in folder.glob("task/*/children"):
+                    processes += map(int, path.read_text().split())
             except OSError:  # it has ended
                 continue
-            number = int(path.parent.name)
-            parents[number], used[number] = int(fields[1]), sum(map(int, fields[11:15]))
-        own = {os.getpid()}
-        while further := {number for number, parent in parents.items() if parent in own} - own:
-            own |= further
-        return busy / tick, sum(used.get(number, 0) for number in own) / tick
+        return busy / tick, used / tick
 
 
 free_cores = FreeCores()
