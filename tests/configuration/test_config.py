@@ -12,7 +12,7 @@ from vlc.common.errors import UserError
 from vlc.configuration.checks import TRANSFORM_NAMES
 from vlc.configuration.config import RunError, observe_the_first_process, resolve
 from vlc.configuration.recipes import OBJECTIVE_NAMES, RECIPES, loss_weights
-from vlc.configuration.settings import Settings, config_keys
+from vlc.configuration.settings import Settings, check_keys, config_keys
 from vlc.data.transforms import TRANSFORMS
 from vlc.objectives.kinds import KINDS
 from vlc.objectives.options import OPTIONS
@@ -290,6 +290,11 @@ def test_an_unknown_key_is_told_with_the_nearest_ones_and_without_traceback():
     assert done.returncode != 0
     assert "Unknown config key 'learningrate'. Did you mean learning_rate" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_name_like_a_groups_is_told_its_first_key():
+    with pytest.raises(UserError, match=r"Unknown config key 'logger'\. Did you mean logging\.to,"):
+        check_keys({"logger": ["wandb"]})
 
 
 def test_a_wrong_value_is_told_without_traceback():

@@ -98,7 +98,7 @@ def test_trackers_that_fail_are_named_once_and_the_run_goes_on_in_its_folder(opt
 
 def test_a_missing_package_and_an_unknown_logger_are_refused(options, monkeypatch):
     monkeypatch.setattr(loggers, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs the package wandb: pip install 'vlc\[wandb\]'"):
+    with pytest.raises(UserError, match=r"needs the package wandb: pip install -e '.\[wandb\]'"):
         loggers.check_installed(LoggingSettings(to=("tensorboard", "wandb")))
     for key, value, said in (
         ("to", ["tensorbord"], "Unknown logger in logging.to 'tensorbord'. Did you mean tensorboard?"),

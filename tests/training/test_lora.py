@@ -178,5 +178,5 @@ def test_a_flat_key_is_told_its_name_and_peft_is_asked_for(arrows, small_vit, st
     with pytest.raises(RunError, match=r"Unknown config key 'lora_rank'. Did you mean lora.rank"):
         tiny.settings(RECIPE, lora_rank=8)
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(UserError, match=r'lora.rank=4 needs peft: pip install "vlc\[lora\]"'):
+    with pytest.raises(UserError, match=r'lora.rank=4 needs peft: pip install -e ".\[lora\]"'):
         built(arrows, load_path=start, **LORA)

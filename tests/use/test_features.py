@@ -281,5 +281,5 @@ def test_a_local_ray_gives_the_same_bytes(trained, photos, tmp_path, asked):
 
 def test_ray_that_is_not_installed_is_named(trained, photos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r'pip install "vlc\[ray\]"'):
+    with pytest.raises(UserError, match=r'pip install -e ".\[ray\]"'):
         _write(trained, tmp_path / "out", image_folder=photos, ray="local")

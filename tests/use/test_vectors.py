@@ -106,5 +106,5 @@ def test_damaged_files_are_refused_or_answer_as_before(tmp_path, flat_up_to):
 
 def test_a_missing_library_names_the_command_that_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(UserError, match=r'faiss, which is not installed: pip install "vlc\[search\]"'):
+    with pytest.raises(UserError, match=r'faiss, which is not installed: pip install -e ".\[search\]"'):
         build(_clustered(3), tmp_path, "few")

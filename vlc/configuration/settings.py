@@ -78,7 +78,9 @@ def check_keys(config: Mapping[str, Any], others: Collection[str] = ()) -> None:
     """Raise UserError for an unknown key, with the nearest known ones; others: further known keys."""
     names = task_names(config.get("tasks", ()))
     check_known(names, TASKS, "task")
-    nested = [f"{name}.{field.name}" for name, group in NESTED.items() for field in fields(group)]
+    nested = {key: key for name, group in NESTED.items() for key in (f"{name}.{field.name}" for field in fields(group))}
+    # A group is set by its keys. For a name like a group's the message shows the first: logger=[wandb] means logging.to.
+    nested |= {name: f"{name}.{fields(group)[0].name}" for name, group in NESTED.items()}
     own = (key for key in config if key not in TASKS)
     check_known(own, (*config_keys(), *others), "config key", meant=nested)
     losses = config.get("loss_names", {})

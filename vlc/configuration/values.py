@@ -44,16 +44,17 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def check_known(names: Iterable[str], known: Iterable[str], kind: str, meant: Iterable[str] = ()) -> None:
+def check_known(names: Iterable[str], known: Iterable[str], kind: str, meant: Mapping[str, str] | None = None) -> None:
     """Raise UserError for an unknown name, with the nearest known ones.
 
-    meant: further names that the user may have meant.
+    meant: names that the user may have meant -> what the message shows for them.
     """
-    known, meant = tuple(known), tuple(meant)
+    known, meant = tuple(known), meant or {}
     for name in names:
         if name not in known:
-            near = get_close_matches(str(name)[:100], (*known, *meant), n=3, cutoff=0.5)
-            hint = f"Did you mean {', '.join(near)}? " if near else ""
+            near = get_close_matches(str(name)[:100], {*known, *meant}, n=3, cutoff=0.5)
+            shown = dict.fromkeys(meant.get(other, other) for other in near)
+            hint = f"Did you mean {', '.join(shown)}? " if shown else ""
             raise UserError(f"Unknown {kind} {name!r}. {hint}Valid: {', '.join(sorted(known))}")
 
 

@@ -215,7 +215,7 @@ def check_installed(settings: LoggingSettings) -> None:
     for kind in settings.to:
         if kind in TRACKERS and find_spec(kind) is None:
             raise UserError(
-                f"logging.to={list(settings.to)} needs the package {kind}: pip install 'vlc[{kind}]', or leave it out"
+                f"logging.to={list(settings.to)} needs the package {kind}: pip install -e '.[{kind}]', or leave it out"
             )
 
 

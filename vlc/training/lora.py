@@ -65,7 +65,7 @@ def _inject(encoder: nn.Module, lora: Mapping[str, Any]) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise UserError(f'lora.rank={lora["rank"]} needs peft: pip install "vlc[lora]"') from error
+        raise UserError(f'lora.rank={lora["rank"]} needs peft: pip install -e ".[lora]"') from error
     config = LoraConfig(
         r=lora["rank"],
         lora_alpha=lora["alpha"],

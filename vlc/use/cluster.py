@@ -26,7 +26,7 @@ def run_on_ray(command: Command, config: Mapping[str, Any], given: Collection[st
     try:
         import ray
     except ImportError as error:
-        raise UserError('ray=... needs Ray, which is not installed: pip install "vlc[ray]"') from error
+        raise UserError('ray=... needs Ray, which is not installed: pip install -e ".[ray]"') from error
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would ask clouds' addresses and report its use

@@ -29,7 +29,7 @@ def load_faiss() -> ModuleType:
         import faiss
     except ImportError as error:
         raise UserError(
-            'index and search need faiss, which is not installed: pip install "vlc[search]" (or faiss-cpu)'
+            'index and search need faiss, which is not installed: pip install -e ".[search]" (or faiss-cpu)'
         ) from error
     return faiss
 

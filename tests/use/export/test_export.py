@@ -189,6 +189,6 @@ def test_a_folder_appears_when_it_is_complete(tmp_path):
 )
 def test_a_missing_package_is_named(shaped, tmp_path, monkeypatch, missing, write):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UserError, match=r'pip install "vlc\[onnx\]"'):
+    with pytest.raises(UserError, match=r'pip install -e ".\[onnx\]"'):
         write(shaped, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -20,7 +20,7 @@ def integrated_gradients(asked: Asked, steps: int = STEPS) -> list[Tensor]:
     try:
         from captum.attr import IntegratedGradients
     except ImportError as error:
-        raise UserError('method=integrated_gradients needs captum: pip install "vlc[explain]"') from error
+        raise UserError('method=integrated_gradients needs captum: pip install -e ".[explain]"') from error
     given = tuple(one.entering[0].detach()[None] for one in asked.passes)
     blank = tuple(one.entering[0].detach()[None] for one in asked.blank_passes())
 

@@ -44,7 +44,7 @@ def _figure(rows: int, columns: int, shape: float, title: str) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError('sheets of pictures need matplotlib: pip install "vlc[explain]"') from error
+        raise UserError('sheets of pictures need matplotlib: pip install -e ".[explain]"') from error
     width = min(_WIDEST, 2.0 * columns)
     height = width / columns * min(max(shape, 0.25), 4) * rows
     figure = Figure(figsize=(width, height + 0.6 + 0.25 * rows), layout="constrained", dpi=100)

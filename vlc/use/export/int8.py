@@ -25,7 +25,7 @@ def write_int8(model: Model, folder: Path) -> None:
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as error:
         raise UserError(
-            'file_format=int8 needs onnxruntime, which is not installed: pip install "vlc[onnx]"'
+            'file_format=int8 needs onnxruntime, which is not installed: pip install -e ".[onnx]"'
         ) from error
     graphs, left_out = graphs_of(model)
     for graph in graphs:

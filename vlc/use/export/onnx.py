@@ -39,7 +39,7 @@ def require_onnx() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f'file_format=onnx needs packages that are not installed ({error}): pip install "vlc[onnx]"'
+            f'file_format=onnx needs packages that are not installed ({error}): pip install -e ".[onnx]"'
         ) from error
 
 

@@ -38,7 +38,7 @@ def serve(config: Mapping[str, Any], given: Collection[str]) -> None:
         import vlc.use.service.app  # noqa: F401
         from vlc.use.service.metrics import SHARED
     except ImportError as error:
-        raise UserError(f'serve needs packages that are not installed ({error}): pip install "vlc[serve]"') from error
+        raise UserError(f'serve needs packages that are not installed ({error}): pip install -e ".[serve]"') from error
     settings = UseSettings.from_config(config).service
     listener = _listener(settings)
     if not (settings.key or _is_of_this_machine(settings.host)):

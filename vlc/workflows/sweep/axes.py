@@ -102,7 +102,7 @@ class Search:
             import optuna
         except ImportError as error:
             raise UserError(
-                f"sweep.search={settings.search} needs optuna: pip install 'vlc[sweep]', or pass sweep.search=grid"
+                f"sweep.search={settings.search} needs optuna: pip install -e '.[sweep]', or pass sweep.search=grid"
             ) from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         samplers = optuna.samplers
