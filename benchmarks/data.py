@@ -1,8 +1,8 @@
-"""Reading: images a second on one core beside the published pipeline, and what opening a data set and verifying cost.
+"""Reading: from bytes to batch on one core beside the published pipeline, and what loaders, opening and verifying cost.
 
-`python -m benchmarks.data [images] [opening] [verifying]` prints tables and, with --json, writes them. The sides of a
-table take turns in one process, so that a busy machine slows all of them down. Decoders that are not installed are left
-out.
+`python -m benchmarks.data [images] [loading] [opening] [verifying]` prints tables and, with --json, writes them. The sides
+of a table take turns in one process, so that a busy machine slows all of them down. Decoders that are not installed, and
+kinds of images that this Pillow does not write, are left out.
 """
 
 import argparse
@@ -22,16 +22,25 @@ import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from benchmarks.pictures import photograph
 from benchmarks.report import machine, show, write
 from vlc.data import images
 from vlc.data.arrow import ArrowSplit
 from vlc.data.catalog import CATALOG
+from vlc.data.keys import Key
+from vlc.data.sample import Preparation
+from vlc.data.samples import Samples
+from vlc.data.stacking import stack_images
 from vlc.data.transforms import MEAN, STD, randaugment, transform
+from vlc.data.workers import loader_options
+from vlc.training.loading import num_cores
 from write_arrow.machine import writer
 
-SIZES = (224, 384)
+SIZES = (224, 384, 576)
+# The kinds of images by Pillow's names, and how they are written. JPEG's quality is an argument.
+KINDS: dict[str, dict[str, Any]] = {"JPEG": {}, "PNG": {}, "WEBP": {"quality": 75}, "AVIF": {"quality": 75}}
 PIPELINES = ("mae", "mae_randaug", "mae_test")
 NUM_CAPTIONS = (100_000, 1_000_000, 10_000_000)
 TEXTS_PER_ROW, ROWS_PER_BATCH = 5, 10_000
@@ -42,6 +51,8 @@ def main() -> None:
     tables: dict[str, list[dict[str, Any]]] = {}
     if "images" in arguments.parts:
         tables |= _image_tables(arguments)
+    if "loading" in arguments.parts:
+        tables["images a second by the number of loader processes"] = _loading(arguments)
     if "opening" in arguments.parts:
         tables["opening a data set"] = [row for count in arguments.captions for row in _opening(count)]
     if "verifying" in arguments.parts:
@@ -53,10 +64,14 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
+    parts = ["images", "loading", "opening", "verifying"]
+    parser.add_argument("parts", nargs="*", default=parts, help=", ".join(parts))
     parser.add_argument(
-        "parts", nargs="*", default=["images", "opening", "verifying"], help="images, opening, verifying"
+        "--folder", type=Path, help="JPEGs to decode (default: generated pictures of all kinds, 640x480)"
     )
-    parser.add_argument("--folder", type=Path, help="JPEGs to decode (default: generated ones, 640x480)")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", help="numbers of loader processes (default: 0, 1, 2, 4 ... cores)"
+    )
     parser.add_argument("--num-images", type=int, default=12)
     parser.add_argument("--quality", type=int, default=75, help="JPEG quality of generated images (default: 75)")
     parser.add_argument("--repeats", type=int, default=15)
@@ -68,36 +83,67 @@ def _parse() -> argparse.Namespace:
 # -- images
 
 
+Side = Callable[[list[bytes]], Any]  # a batch of encoded images
+
+
 def _image_tables(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     torch.set_num_threads(1)
-    encoded = _encoded(arguments)
-    kilobytes = round(statistics.mean(map(len, encoded)) / 1000)
-    decoders = {name: decode for name, decode in _decoders().items() if _works(decode, encoded[0])}
-    sides: dict[tuple[str, int | str], Callable[[bytes], Any]] = {}
-    sides |= {(f"decoding alone, {name}", "full"): decode for name, decode in decoders.items()}
+    rows = []
+    for kind in _kinds(arguments):
+        encoded = _encoded(arguments, kind)
+        sides = _sides(kind, encoded[0])
+        # The other kinds take several times as long, and only the two pipelines are compared.
+        seconds = _take_turns(sides, encoded, arguments.repeats if kind == "JPEG" else max(1, arguments.repeats // 3))
+        bare = seconds[_BARE, "full"]
+        kilobytes = round(statistics.mean(map(len, encoded)) / 1000)
+        rows += [
+            {
+                "kind": kind,
+                "kB": kilobytes,
+                "size": size,
+                "side": name,
+                "ms": round(1e3 * taken, 2),
+                "images/s": round(1 / taken),
+                "x published": _faster(seconds, name, size),
+                "x bare decoding": round(bare / taken, 2),
+            }
+            for (name, size), taken in seconds.items()
+        ]
+    return {"images a second on one core, from bytes to batch": rows}
+
+
+_BARE = "decoding alone"  # JPEGs in full size by libjpeg-turbo, other kinds by Pillow
+
+
+def _sides(kind: str, example: bytes) -> dict[tuple[str, int | str], Side]:
+    """What is compared, by name and size: pipelines from bytes to a batch, and decoding alone."""
+    decoders = {name: decode for name, decode in _decoders().items() if kind == "JPEG" and _works(decode, example)}
+    bare = decoders.pop("simplejpeg", _decoders()["Pillow"])
+    sides: dict[tuple[str, int | str], Side] = {(_BARE, "full"): _each(bare)}
+    sides |= {(f"{_BARE}, {name}", "full"): _each(decode) for name, decode in decoders.items()}
     for size in SIZES:
         for name in PIPELINES:
-            sides[f"published: {name}", size] = _published(name, size)
-            sides[f"ours: {name}", size] = prepared(name, size)
+            sides[f"published: {name}", size] = _stacked(_published(name, size))
+            sides[f"ours: {name}", size] = _ours(name, size)
         sides |= {
-            (f"{name}, torch's resize", size): _decode_and_resize(decode, size) for name, decode in decoders.items()
+            (f"{name}, torch's resize", size): _stacked(_decode_and_resize(decode, size))
+            for name, decode in decoders.items()
         }
-        if images.simplejpeg:
-            sides["ours without simplejpeg: mae", size] = _without_simplejpeg(prepared("mae", size))
-    seconds = _take_turns(sides, encoded, arguments.repeats)
-    bare = seconds.get(("decoding alone, simplejpeg", "full"))
-    rows = [
-        {
-            "size": size,
-            "side": name,
-            "ms": round(1e3 * taken, 2),
-            "images/s": round(1 / taken),
-            "x published": _faster(seconds, name, size),
-            "x bare decoding": round(bare / taken, 2) if bare else "",
-        }
-        for (name, size), taken in seconds.items()
-    ]
-    return {f"images a second on one core, JPEGs of {kilobytes} kB": rows}
+        if images.simplejpeg and kind == "JPEG":
+            sides["ours without simplejpeg: mae", size] = _without_simplejpeg(_ours("mae", size))
+    return sides
+
+
+def _each(decode: Callable[[bytes], Any]) -> Side:
+    def run(batch: list[bytes]) -> None:
+        for data in batch:
+            decode(data)
+
+    return run
+
+
+def _stacked(pipeline: Callable[[bytes], torch.Tensor]) -> Side:
+    return lambda batch: torch.stack([pipeline(data) for data in batch])
 
 
 def _faster(seconds: dict[Any, float], name: str, size: int | str) -> float | str:
@@ -106,13 +152,19 @@ def _faster(seconds: dict[Any, float], name: str, size: int | str) -> float | st
     return round(published / seconds[name, size], 2) if published else ""
 
 
-def _encoded(arguments: argparse.Namespace) -> list[bytes]:
+def _kinds(arguments: argparse.Namespace) -> list[str]:
+    Image.init()
+    return ["JPEG"] if arguments.folder else [kind for kind in KINDS if kind in Image.SAVE]
+
+
+def _encoded(arguments: argparse.Namespace, kind: str = "JPEG") -> list[bytes]:
     if arguments.folder:
         paths = sorted(path for path in arguments.folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
         return [path.read_bytes() for path in paths[: arguments.num_images]]
+    options = {"quality": arguments.quality} if kind == "JPEG" else KINDS[kind]
     files = [io.BytesIO() for _ in range(arguments.num_images)]
     for number, file in enumerate(files):
-        photograph(640, 480, seed=number).save(file, "JPEG", quality=arguments.quality)
+        photograph(640, 480, seed=number).save(file, kind, **options)
     return [file.getvalue() for file in files]
 
 
@@ -188,17 +240,16 @@ def _published(name: str, size: int) -> Callable[[bytes], torch.Tensor]:
     return lambda data: pipeline(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def prepared(name: str, size: int) -> Callable[[bytes], torch.Tensor]:
-    """Our pipeline of that name: encoded bytes -> (3, size, size) uint8."""
+def _ours(name: str, size: int) -> Side:
     pipeline, rng = transform(name, size), np.random.default_rng(0)
-    return lambda data: pipeline(images.open_image(pa.py_buffer(data)), rng).pixels
+    return lambda batch: stack_images([[pipeline(images.open_image(pa.py_buffer(data)), rng).pixels] for data in batch])
 
 
-def _without_simplejpeg(side: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    def run(data: bytes) -> Any:
+def _without_simplejpeg(side: Side) -> Side:
+    def run(batch: list[bytes]) -> Any:
         kept, images.simplejpeg = images.simplejpeg, None
         try:
-            return side(data)
+            return side(batch)
         finally:
             images.simplejpeg = kept
 
@@ -208,21 +259,65 @@ def _without_simplejpeg(side: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 def _decode_and_resize(decode: Callable[[bytes], np.ndarray], size: int) -> Callable[[bytes], torch.Tensor]:
     def run(data: bytes) -> torch.Tensor:
         pixels = torch.from_numpy(decode(data)).permute(2, 0, 1)[None]
-        return torch.nn.functional.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)
+        return torch.nn.functional.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)[0]
 
     return run
 
 
-def _take_turns(sides: dict[Any, Callable[[bytes], Any]], encoded: list[bytes], repeats: int) -> dict[Any, float]:
-    """Seconds an image, the mean over images of the median over repeats."""
-    times = {name: np.zeros((len(encoded), repeats)) for name in sides}
+def _take_turns(sides: dict[Any, Side], encoded: list[bytes], repeats: int) -> dict[Any, float]:
+    """Seconds of the processor for an image, the median over repeats."""
+    times: dict[Any, list[float]] = {name: [] for name in sides}
     for repeat in range(-1, repeats):  # the first one warms up
-        for number, data in enumerate(encoded):
-            for name, side in sides.items():
-                started = time.perf_counter()
-                side(data)
-                times[name][number, max(repeat, 0)] = time.perf_counter() - started
-    return {name: float(np.median(taken, axis=1).mean()) for name, taken in times.items()}
+        for name, side in sides.items():
+            started = time.process_time()
+            side(encoded)
+            if repeat >= 0:
+                times[name].append(time.process_time() - started)
+    return {name: statistics.median(taken) / len(encoded) for name, taken in times.items()}
+
+
+# -- loading
+
+
+def _loading(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Batches of 32 from a file of ours to this process, which does nothing else."""
+    cores = num_cores()
+    numbers = arguments.workers or [0, *(2**power for power in range(cores.bit_length()) if 2**power <= cores)]
+    table = []
+    with tempfile.TemporaryDirectory() as folder:
+        split = _split(Path(folder), _encoded(arguments), verify=False)
+        for size in SIZES:
+            samples = Samples("train", [split], (), Preparation(transform("mae", size), 0, None), training=True, seed=0)
+            rates = {number: _loaded(samples, number) for number in numbers}
+            one = rates.get(1)
+            for number, rate in rates.items():
+                speedup = round(rate / one, 2) if one else ""
+                table.append({"size": size, "processes": number, "images/s": round(rate), "x one process": speedup})
+    return table
+
+
+def _loaded(samples: Samples, num_workers: int, seconds: float = 4) -> float:
+    """Images a second, from the moment when the first batches of all processes are used up."""
+    rng = np.random.default_rng(0)
+    endless = (
+        [Key(epoch, int(sample)) for sample in rng.integers(len(samples), size=32)] for epoch in itertools.count()
+    )
+    began, images_seen = 0.0, 0
+    for number, batch in enumerate(DataLoader(samples, sampler=endless, **loader_options(num_workers, pinned=False))):  # type: ignore[arg-type]  # an iterator is enough
+        if number == 3 * num_workers:
+            began = time.perf_counter()
+        elif number > 3 * num_workers:
+            images_seen += len(batch)
+            if (taken := time.perf_counter() - began) > seconds:
+                break
+    return images_seen / taken
+
+
+def _split(folder: Path, encoded: list[bytes], *, verify: bool) -> ArrowSplit:
+    schema = pa.schema({"image": pa.binary(), "caption": pa.list_(pa.string())})
+    rows = [{"image": image, "caption": ["a"]} for image in encoded]
+    path = writer.write_table(writer.Table("captions_0", schema, rows, len(rows)), folder)
+    return ArrowSplit([path], CATALOG["coco"], "coco", {"image", "caption"}, verify=verify)
 
 
 # -- opening
@@ -231,26 +326,21 @@ def _take_turns(sides: dict[Any, Callable[[bytes], Any]], encoded: list[bytes], 
 def _verifying(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Reading, decoding and resizing images of a file of ours, with and without `verify`, in turns, by processor time."""
     torch.set_num_threads(1)
-    schema = pa.schema({"image": pa.binary(), "caption": pa.list_(pa.string())})
-    rows = [{"image": image, "caption": ["a"]} for image in _encoded(arguments)]
+    encoded = _encoded(arguments)
     pipelines = {size: transform("mae", size) for size in SIZES}
     best: dict[tuple[int, bool, int], float] = {}  # seconds of each image: the least of all turns
     with tempfile.TemporaryDirectory() as folder:
-        path = writer.write_table(writer.Table("captions_0", schema, rows, len(rows)), Path(folder))
-        splits = {
-            verify: ArrowSplit([path], CATALOG["coco"], "coco", {"image", "caption"}, verify=verify)
-            for verify in (False, True)
-        }
+        splits = {verify: _split(Path(folder) / str(verify), encoded, verify=verify) for verify in (False, True)}
         for _ in range(arguments.repeats):
-            for size, sample, (verify, split) in itertools.product(SIZES, range(len(rows)), splits.items()):
+            for size, sample, (verify, split) in itertools.product(SIZES, range(len(encoded)), splits.items()):
                 started = time.process_time()
                 pipelines[size](images.open_image(split.image(split.locate(sample), "image")), np.random.default_rng(0))
                 key = size, verify, sample
                 best[key] = min(time.process_time() - started, best.get(key, np.inf))
     table = []
     for size in SIZES:
-        without, with_ = (sum(best[size, verify, sample] for sample in range(len(rows))) for verify in splits)
-        rates = {"without": round(len(rows) / without), "with": round(len(rows) / with_)}
+        without, with_ = (sum(best[size, verify, sample] for sample in range(len(encoded))) for verify in splits)
+        rates = {"without": round(len(encoded) / without), "with": round(len(encoded) / with_)}
         table.append({"size": size, **rates, "cost %": round(100 * (with_ / without - 1), 1)})
     return table
 

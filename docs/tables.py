@@ -314,13 +314,25 @@ def _measured(title: str) -> list[dict[str, Any]]:
 
 def image_speed() -> str:
     """Images a second of the published pipelines and of ours, from benchmarks/data.json."""
-    found = {(row["side"], row["size"]): row for row in _measured("images a second")}
+    found = {(row["kind"], row["side"], row["size"]): row for row in _measured("images a second on one core")}
     rows = []
-    for name, size in (("mae", 224), ("mae", 384), ("mae_randaug", 384), ("mae_test", 384)):
-        published, ours = found[f"published: {name}", size], found[f"ours: {name}", size]
-        share = f"{100 * ours['x bare decoding']:.0f} %"
-        rows.append((f"{name}, {size}", published["images/s"], ours["images/s"], ours["x published"], share))
-    return table("pipeline, pixels | published | this project | times | share of bare decoding", rows, "lrrrr")
+    for kind, side, size in found:
+        owner, _, name = side.partition(": ")
+        if owner == "ours" and (kind == "JPEG" or name == "mae"):
+            published, ours = found[kind, f"published: {name}", size], found[kind, side, size]
+            share = f"{100 * ours['x bare decoding']:.0f} %"
+            cells = published["images/s"], ours["images/s"], f"{ours['x published']:.2f}", share
+            rows.append((f"{kind}, {ours['kB']} kB", name, size, *cells))
+    columns = "images | pipeline | pixels | published | this project | times | share of bare decoding"
+    return table(columns, rows, "llrrrrr")
+
+
+def loading_speed() -> str:
+    """Images a second by the number of loader processes, from benchmarks/data.json."""
+    rates = {(row["size"], row["processes"]): row["images/s"] for row in _measured("images a second by the number")}
+    sizes, numbers = (dict.fromkeys(column) for column in zip(*rates, strict=True))
+    rows = [(number or "none", *(rates[size, number] for size in sizes)) for number in numbers]
+    return table(" | ".join(["loader processes", *(f"{size} pixels" for size in sizes)]), rows, "r" * (1 + len(sizes)))
 
 
 def opening_speed() -> str:
@@ -358,7 +370,7 @@ TABLES: dict[str, Callable[[], str]] = {
             encoders,
             layouts,
         ),
-        *(demo_results, replica_results, multitask_results, image_speed, opening_speed),
+        *(demo_results, replica_results, multitask_results, image_speed, loading_speed, opening_speed),
     )
 }
 

@@ -58,7 +58,7 @@ def choose(monkeypatch):
     def run(load, compute, *, cores=16, shares=False, length=100, beside=0.0) -> loading.Choice:
         machine = _Machine(load, compute, length, beside)
         monkeypatch.setattr(loading, "perf_counter", machine.clock)
-        return loading.choose(machine.loader, machine.step, cores, shares_cores=shares)
+        return loading.choose(machine.loader, machine.step, cores, shares_cores=shares, agreed=lambda found: found)
 
     return run
 
@@ -95,7 +95,7 @@ def _weights(metrics: dict) -> dict[str, torch.Tensor]:
 def test_a_measured_run_is_the_run_itself(arrows, small_vit, tmp_path, caplog, monkeypatch):
     """The steps of the measurement leave no trace, in training and in a test."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(loading, "_together", lambda loader, step, number: step(next(iter(loader(0)))) or 100.0)
+    monkeypatch.setattr(loading, "_together", lambda loader, step, *_: step(next(iter(loader(0)))) or 100.0)
     options = {"data_root": str(arrows), "log_dir": str(tmp_path), "vit": small_vit, "drop_rate": 0.2, "max_steps": 2}
     options |= {"datasets": ["coco", "vg"], "loss_names": loss_weights(itm=1, mae=1)}
     metrics = {workers: run(tiny.settings(**options, num_workers=workers)) for workers in (0, "auto")}

@@ -22,6 +22,7 @@ _RESERVE = 1.25  # times as many processes as keep up: batches differ
 
 Loader = Callable[[int], DataLoader]  # by the number of processes
 Step = Callable[[Batch], object]  # what follows on a batch; it returns when the device has finished
+Agreed = Callable[[Any], Any]
 
 
 class Choice(NamedTuple):
@@ -31,23 +32,24 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(loader: Loader, step: Step, num_cores: int, *, shares_cores: bool) -> Choice:
+def choose(loader: Loader, step: Step, num_cores: int, *, shares_cores: bool, agreed: Agreed) -> Choice:
     """The number of processes with which loading keeps up with the steps.
 
     num_cores: how many this process may use. One of them stays with it where there are several.
     shares_cores: the steps run on the same cores. Whether processes beside them save time is then tried.
+    agreed: returns what rank 0 found. Steps may wait for each other, so all ranks have to take as many.
     """
-    times = list(_alone(loader(0), step))
+    times = list(_alone(loader(0), step, agreed))
     if len(times) < 2:
         return Choice(0, "there are too few batches to measure")
-    loading, computing = (statistics.median(column) for column in zip(*times[1:], strict=True))
+    loading, computing = agreed(tuple(statistics.median(column) for column in zip(*times[1:], strict=True)))
     reason = f"a batch takes {_said(loading)} to load and {_said(computing)} to compute"
     if loading < _NEGLIGIBLE * computing:
         return Choice(0, reason)
     number = min(math.ceil(_RESERVE * loading / computing), max(1, num_cores - 1))
     if not shares_cores:
         return Choice(number, reason)
-    together = _together(loader, step, number)
+    together = agreed(_together(loader, step, number, agreed))
     if together is None:
         return Choice(0, f"{reason}, and there are too few batches to try processes")
     reason += f", together {_said(loading + computing)} in one process, and {_said(together)} with {number} beside it"
@@ -64,7 +66,8 @@ def choose_for(trainer: Trainer, loader: Loader, *, training: bool) -> int:
     with torch.inference_mode(False), torch.set_grad_enabled(training):
         cores = num_cores() // trainer.num_devices  # each device has a process on this machine
         on_cpu = trainer.strategy.root_device.type == "cpu"
-        choice = choose(loader, _step(trainer, training=training), cores, shares_cores=on_cpu)
+        step, agreed = _step(trainer, training=training), trainer.strategy.broadcast
+        choice = choose(loader, step, agreed(cores), shares_cores=on_cpu, agreed=agreed)
     rank_zero_info(f"num_workers=auto: {choice.num_workers}, as {choice.reason}")
     return choice.num_workers
 
@@ -91,7 +94,7 @@ def _step(trainer: Trainer, *, training: bool) -> Step:
     return step
 
 
-def _alone(batches: DataLoader, step: Step) -> Iterator[tuple[float, float]]:
+def _alone(batches: DataLoader, step: Step, agreed: Agreed) -> Iterator[tuple[float, float]]:
     """Seconds of loading and of the step, batch by batch. The first ones open files and compile."""
     began, num_samples, loaded = perf_counter(), 0, iter(batches)
     for number in range(len(batches)):
@@ -104,22 +107,23 @@ def _alone(batches: DataLoader, step: Step) -> Iterator[tuple[float, float]]:
         yield ready - before, now - ready
         num_samples += len(batch) if number else 0
         enough = number >= _MIN_STEPS and num_samples >= _MIN_SAMPLES
-        if number and (enough or now - began > _SECONDS):
+        if agreed(number > 0 and (enough or now - began > _SECONDS)):
             return
 
 
-def _together(loader: Loader, step: Step, num_workers: int) -> float | None:
+def _together(loader: Loader, step: Step, num_workers: int, agreed: Agreed) -> float | None:
     """Seconds of a batch with processes that load it, when the first ones are used up; None if there are too few."""
-    began, times, stock = None, 0, 2 * num_workers + 1  # loaded while the processes started
+    began, taken, stock = perf_counter(), 0, 2 * num_workers + 1  # batches that are loaded while the processes start
+    seconds = 0.0
     for number, batch in enumerate(loader(num_workers)):
         step(batch)
-        if number + 1 == stock:
+        if number < stock:
             began = perf_counter()
-        elif began is not None:
-            times, seconds = times + 1, perf_counter() - began
-            if seconds > _SECONDS or (times >= stock and seconds > _SECONDS / 3):
-                break
-    return seconds / times if times else None
+            continue
+        taken, seconds = taken + 1, perf_counter() - began
+        if agreed(seconds > _SECONDS or (taken >= stock and seconds > _SECONDS / 3)):
+            break
+    return seconds / taken if taken else None
 
 
 def _said(seconds: float) -> str:
