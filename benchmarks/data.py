@@ -124,13 +124,13 @@ def _sides(kind: str, example: bytes) -> dict[tuple[str, int | str], Side]:
     for size in SIZES:
         for name in PIPELINES:
             sides[f"published: {name}", size] = _stacked(_published(name, size))
-            sides[f"ours: {name}", size] = _ours(name, size)
+            sides[f"ours: {name}", size] = prepared(name, size)
         sides |= {
             (f"{name}, torch's resize", size): _stacked(_decode_and_resize(decode, size))
             for name, decode in decoders.items()
         }
         if images.simplejpeg and kind == "JPEG":
-            sides["ours without simplejpeg: mae", size] = _without_simplejpeg(_ours("mae", size))
+            sides["ours without simplejpeg: mae", size] = _without_simplejpeg(prepared("mae", size))
     return sides
 
 
@@ -240,7 +240,7 @@ def _published(name: str, size: int) -> Callable[[bytes], torch.Tensor]:
     return lambda data: pipeline(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def _ours(name: str, size: int) -> Side:
+def prepared(name: str, size: int) -> Side:
     pipeline, rng = transform(name, size), np.random.default_rng(0)
     return lambda batch: stack_images([[pipeline(images.open_image(pa.py_buffer(data)), rng).pixels] for data in batch])
 
