@@ -125,9 +125,9 @@ def test_the_demonstration_trains_other_tasks_only_where_they_are_asked_for(word
     metrics |= {name.format(split): 0.5 for name in objectives for split in ("test", "held_out", "test_emoji_scenes")}
     metrics |= {"itc/test/ir_r1": 0.5, "itc/test/tr_r1": 0.5}
 
-    def run_command(named: str, **keys) -> Stage:
-        commands.append(f"{named} {'test' if keys.get('test_only') else keys.get('load_path')}")
-        return Stage(None, metrics, tmp_path / named)
+    def run_command(recipe: str, *named: str, **keys) -> Stage:
+        commands.append(f"{recipe} {'test' if keys.get('test_only') else keys.get('load_path')}")
+        return Stage(None, metrics, tmp_path / recipe)
 
     monkeypatch.setattr(demo, "run_command", run_command)
     monkeypatch.setattr(demo, "write", lambda name, folder: written.append(name))

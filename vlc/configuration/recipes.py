@@ -309,6 +309,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warmup_steps": 0.1,
         "decay_power": 1,
     },
+    # -- optim_: how the embedded data are learnt in fewer steps, each of which takes longer (Jordan et al. 2024)
+    "optim_muon": {
+        "optim_type": "muon",
+        "optimizer": {"options": {"ns_steps": 4}},
+        "learning_rate": 1e-3,
+        "decay_power": 1,
+    },
     # -- data_: which files
     "data_published_splits": {"published_splits": True},
     # -- the network
