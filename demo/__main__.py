@@ -28,8 +28,8 @@ GROUPS_RECIPE += "--aa none --reprob 0".split()
 # Pre-training joins two data sets that both have a split "test": metrics tell them apart by name.
 SCENES = {"test": "test_emoji_scenes", "held_out": "held_out"}
 # Muon takes fewer steps than the recipes have, which are AdamW's.
-PRETRAINING: dict[str, Any] = {"max_steps": 600}
-QUESTIONS: dict[str, Any] = {"max_steps": 1000}
+PRETRAINING_STEPS, VQA_STEPS = 600, 1000
+ONE_ANSWER: dict[str, Any] = {"answers.loss": "cross_entropy"}  # each question has a single right answer
 QUESTION_TYPES = ("count", "exists", "where", "relation", "total")
 
 
@@ -39,11 +39,12 @@ def main() -> None:
     for name in ("emoji", "emoji_scenes"):
         write(name, arguments.data)
     common = {"data_root": str(arguments.data), "log_dir": str(arguments.out / "log"), "seed": arguments.seed}
-    pretrained = run_command("task_pretrain_emoji", "optim_muon", **PRETRAINING, **common)
-    start = {"load_path": pretrained.checkpoint, **common}
-    finetuned = run_command("task_finetune_vqa_emoji", "optim_muon", **QUESTIONS, **start)
+    pretrained = run_command("task_pretrain_emoji", "optim_muon", max_steps=PRETRAINING_STEPS, **common)
+    vqa = {**ONE_ANSWER, **common}
+    start = {"load_path": pretrained.checkpoint, "max_steps": VQA_STEPS}
+    finetuned = run_command("task_finetune_vqa_emoji", "optim_muon", **start, **vqa)
     pretraining_test = run_command("task_pretrain_emoji", load_path=pretrained.checkpoint, test_only=True, **common)
-    vqa_test = run_command("task_finetune_vqa_emoji", load_path=finetuned.checkpoint, test_only=True, **common)
+    vqa_test = run_command("task_finetune_vqa_emoji", load_path=finetuned.checkpoint, test_only=True, **vqa)
 
     majority = {split: majority_scores(arguments.data, split) for split in ("test", "held_out")}
     rows = _table(vqa_test.metrics, pretraining_test.metrics, majority)

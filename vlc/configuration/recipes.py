@@ -244,9 +244,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "datasets": ["emoji_scenes_vqa"],
         "loss_names": loss_weights(vqa=1),
         "vqav2_label_size": 50,
-        "answers": {"loss": "cross_entropy"},  # each question has one answer
-        "learning_rate": 5e-4,  # what pre-training learnt is lost above it
-        "decay_power": 1,
+        "learning_rate": 3e-4,  # what pre-training learnt is lost above 5e-4
         "max_steps": 1600,
     },
     "task_finetune_nlvr2_emoji": {
