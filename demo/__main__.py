@@ -69,7 +69,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("result/demo"), help="folder of the report and logs")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="folder of the arrow files")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--min-vqa", type=float, default=80, metavar="PERCENT", help="fail below it (default: 80)")
+    parser.add_argument("--min-vqa", type=float, default=70, metavar="PERCENT", help="fail below it (default: 70)")
     return parser
 
 
